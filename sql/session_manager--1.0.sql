@@ -1,0 +1,627 @@
+/* session_manager--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION session_manager CASCADE" to load this file. \quit
+
+--
+-- Tables.  Nobody but the extension's owner may touch them: applications use
+-- the functions, which session_grant() hands out in bundles.
+--
+
+CREATE TABLE session_installation (
+	singleton boolean NOT NULL DEFAULT true,
+	installation_id uuid NOT NULL,
+	created_at timestamptz NOT NULL,
+	CONSTRAINT session_installation_pkey PRIMARY KEY (singleton),
+	CONSTRAINT session_installation_singleton CHECK (singleton)
+);
+
+COMMENT ON TABLE session_installation IS
+'one row, made with the first key: the random id that separates this database''s subkeys from those of every other database under the same key file';
+COMMENT ON COLUMN session_installation.singleton IS 'always true: the table has at most one row';
+COMMENT ON COLUMN session_installation.installation_id IS 'random id mixed into every subkey; not a secret, but without it no session opens';
+COMMENT ON COLUMN session_installation.created_at IS 'when the first key was added';
+
+CREATE TABLE session_keys (
+	key_id integer NOT NULL,
+	state text NOT NULL,
+	check_value bytea NOT NULL,
+	created_at timestamptz NOT NULL,
+	activated_at timestamptz,
+	retired_at timestamptz,
+	revoked_at timestamptz,
+	CONSTRAINT session_keys_pkey PRIMARY KEY (key_id),
+	CONSTRAINT session_keys_id_positive CHECK (key_id > 0),
+	CONSTRAINT session_keys_state CHECK (state IN ('added', 'active', 'inactive', 'retired', 'revoked')),
+	CONSTRAINT session_keys_check_value CHECK (octet_length(check_value) = 32)
+);
+
+CREATE UNIQUE INDEX session_keys_one_active ON session_keys (state) WHERE state = 'active';
+
+COMMENT ON TABLE session_keys IS
+'what is known about each key of the key file; key material is never stored in the database';
+COMMENT ON COLUMN session_keys.key_id IS 'the id before the colon in the key file';
+COMMENT ON COLUMN session_keys.state IS
+'added (known, not used yet), active (seals what is written now), inactive (was active; still opens), retired (nothing uses it), revoked (every session under it is dead)';
+COMMENT ON COLUMN session_keys.check_value IS 'derived one-way from the key: tells a wrong key under a right id';
+COMMENT ON COLUMN session_keys.created_at IS 'when session_key_add or session_key_generate recorded the key';
+COMMENT ON COLUMN session_keys.activated_at IS 'when the key last became the active one';
+COMMENT ON COLUMN session_keys.retired_at IS 'when session_key_retire found that no session uses the key';
+COMMENT ON COLUMN session_keys.revoked_at IS 'when session_key_revoke killed every session under the key';
+COMMENT ON INDEX session_keys_one_active IS 'at most one key is active';
+
+-- Fixed-width columns first: session_get deforms this row on every request.
+-- fillfactor leaves room for the new version of a row on its own page, so
+-- that every frequent write is a HOT update; no index may ever name a column
+-- that touch, refresh, update or invalidate changes.
+CREATE TABLE user_sessions (
+	session_id uuid NOT NULL,
+	created_at timestamptz NOT NULL,
+	authenticated_at timestamptz NOT NULL,
+	last_seen_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
+	absolute_expires_at timestamptz NOT NULL,
+	sweep_at timestamptz NOT NULL,
+	ttl interval NOT NULL,
+	version integer NOT NULL,
+	key_id integer NOT NULL,
+	verifier_key_id integer NOT NULL,
+	user_id text COLLATE "C" NOT NULL,
+	verifier bytea NOT NULL,
+	sealed_data bytea NOT NULL,
+	tenant_id text COLLATE "C",
+	ip inet,
+	user_agent text,
+	rotated_at timestamptz,
+	successor_used_at timestamptz,
+	previous_valid_until timestamptz,
+	previous_key_id integer,
+	previous_verifier bytea,
+	revoked_at timestamptz,
+	revoked_reason text,
+	CONSTRAINT user_sessions_pkey PRIMARY KEY (session_id)
+) WITH (fillfactor = 80);
+
+-- Ciphertext does not compress; trying would cost time on every write.
+ALTER TABLE user_sessions ALTER COLUMN sealed_data SET STORAGE EXTERNAL;
+
+CREATE INDEX user_sessions_user_id_idx ON user_sessions (user_id);
+CREATE INDEX user_sessions_sweep_at_idx ON user_sessions (sweep_at);
+
+COMMENT ON TABLE user_sessions IS
+'one row per session; written only by the functions of the extension';
+COMMENT ON COLUMN user_sessions.session_id IS 'UUID version 7 whose last 16 bits are session_bucket(user_id)';
+COMMENT ON COLUMN user_sessions.created_at IS 'when the user logged in';
+COMMENT ON COLUMN user_sessions.authenticated_at IS 'when the user last proved who they are: login or session_elevate';
+COMMENT ON COLUMN user_sessions.last_seen_at IS 'last use, accurate to session_manager.touch_interval';
+COMMENT ON COLUMN user_sessions.expires_at IS 'end of life unless refreshed';
+COMMENT ON COLUMN user_sessions.absolute_expires_at IS 'end of life that no refresh moves; bound into the verifier and the seal';
+COMMENT ON COLUMN user_sessions.sweep_at IS 'when the sweep looks at the row again; moved only by the sweep';
+COMMENT ON COLUMN user_sessions.ttl IS 'lifetime that session_refresh grants when it is not told another';
+COMMENT ON COLUMN user_sessions.version IS 'counts changes of the data, from 1';
+COMMENT ON COLUMN user_sessions.key_id IS 'key that seals sealed_data';
+COMMENT ON COLUMN user_sessions.verifier_key_id IS 'key of the verifier';
+COMMENT ON COLUMN user_sessions.user_id IS 'the application''s id of the user, such as an OIDC subject';
+COMMENT ON COLUMN user_sessions.verifier IS 'keyed BLAKE2b-256 of session, user, tenant, absolute expiry and token digest; no token can be made from it';
+COMMENT ON COLUMN user_sessions.sealed_data IS 'session data and auth, XChaCha20-Poly1305-IETF; opens only in this row under its key';
+COMMENT ON COLUMN user_sessions.tenant_id IS 'the application''s id of the tenant, or null';
+COMMENT ON COLUMN user_sessions.ip IS 'client address last noted, as the application reported it';
+COMMENT ON COLUMN user_sessions.user_agent IS 'user agent last noted, cut to 512 bytes';
+COMMENT ON COLUMN user_sessions.rotated_at IS 'when the token was last replaced, or null';
+COMMENT ON COLUMN user_sessions.successor_used_at IS 'first use of the token that the last rotation returned, or null';
+COMMENT ON COLUMN user_sessions.previous_valid_until IS 'end of the previous token''s grace; -infinity after session_elevate, which grants none';
+COMMENT ON COLUMN user_sessions.previous_key_id IS 'key of previous_verifier';
+COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: tells a replay from a guess';
+COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was ended before its time, or null';
+COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was ended before its time';
+COMMENT ON INDEX user_sessions_user_id_idx IS 'a user''s sessions: list, limits, sign-out everywhere';
+COMMENT ON INDEX user_sessions_sweep_at_idx IS 'what the sweep has to look at; one entry per session and lifetime';
+
+-- The parent carries no index: one inherited from a table that belongs to an
+-- extension makes pg_restore fail.  Each partition gets its own when made.
+CREATE SEQUENCE session_events_event_id_seq CACHE 32;
+
+CREATE TABLE session_events (
+	event_id bigint NOT NULL DEFAULT nextval('session_events_event_id_seq'),
+	at timestamptz NOT NULL,
+	session_id uuid,
+	user_id text COLLATE "C",
+	tenant_id text COLLATE "C",
+	event text NOT NULL,
+	ip inet,
+	user_agent text,
+	detail jsonb
+) PARTITION BY RANGE (at);
+
+ALTER SEQUENCE session_events_event_id_seq OWNED BY session_events.event_id;
+
+CREATE TABLE session_events_default PARTITION OF session_events DEFAULT;
+ALTER TABLE session_events_default ADD CONSTRAINT session_events_default_pkey PRIMARY KEY (event_id);
+CREATE INDEX session_events_default_user_id_at_idx ON session_events_default (user_id, at);
+CREATE INDEX session_events_default_session_id_at_idx ON session_events_default (session_id, at);
+
+COMMENT ON SEQUENCE session_events_event_id_seq IS 'numbers the events; gaps are normal';
+COMMENT ON TABLE session_events IS
+'the audit trail, partitioned by time; session_cleanup makes partitions ahead and drops those past session_manager.event_retention';
+COMMENT ON COLUMN session_events.event_id IS 'unique number; later events mostly have higher ones';
+COMMENT ON COLUMN session_events.at IS 'wall-clock time of the event';
+COMMENT ON COLUMN session_events.session_id IS 'the session, or null for an event of no single session';
+COMMENT ON COLUMN session_events.user_id IS 'the user, or null where unknown or erased';
+COMMENT ON COLUMN session_events.tenant_id IS 'the session''s tenant, or null';
+COMMENT ON COLUMN session_events.event IS 'what happened; session_event_severity() rates it';
+COMMENT ON COLUMN session_events.ip IS 'client address, as the application reported it';
+COMMENT ON COLUMN session_events.user_agent IS 'user agent, cut to 512 bytes';
+COMMENT ON COLUMN session_events.detail IS 'particulars by type of event; never a token, never session data';
+COMMENT ON TABLE session_events_default IS 'catches events that no partition was ready for; session_cleanup empties it';
+COMMENT ON INDEX session_events_default_user_id_at_idx IS 'a user''s events by time';
+COMMENT ON INDEX session_events_default_session_id_at_idx IS 'a session''s events by time';
+
+-- Dump and restore carry everything: without the installation row and the
+-- check values no restored session would open.
+SELECT pg_catalog.pg_extension_config_dump('session_installation', '');
+SELECT pg_catalog.pg_extension_config_dump('session_keys', '');
+SELECT pg_catalog.pg_extension_config_dump('user_sessions', '');
+SELECT pg_catalog.pg_extension_config_dump('session_events', '');
+SELECT pg_catalog.pg_extension_config_dump('session_events_default', '');
+SELECT pg_catalog.pg_extension_config_dump('session_events_event_id_seq', '');
+
+REVOKE ALL ON TABLE session_installation, session_keys, user_sessions, session_events, session_events_default FROM PUBLIC;
+REVOKE ALL ON SEQUENCE session_events_event_id_seq FROM PUBLIC;
+
+--
+-- Lifecycle.  These reach the tables directly, not through SQL: they need no
+-- privilege on a table and look nothing up on search_path.
+--
+
+CREATE FUNCTION session_create(
+	user_id text,
+	data jsonb DEFAULT '{}',
+	ttl interval DEFAULT NULL,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL,
+	tenant_id text DEFAULT NULL,
+	auth jsonb DEFAULT NULL,
+	OUT session_id uuid,
+	OUT session_token text,
+	OUT created_at timestamptz,
+	OUT expires_at timestamptz,
+	OUT absolute_expires_at timestamptz)
+RETURNS record
+AS 'MODULE_PATHNAME', 'sm_session_create'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_create(text, jsonb, interval, inet, text, text, jsonb) IS
+'log a user in: make a session and return its token, this once';
+
+CREATE FUNCTION session_get(
+	token text,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL,
+	touch boolean DEFAULT true)
+RETURNS TABLE (
+	session_id uuid,
+	user_id text,
+	tenant_id text,
+	data jsonb,
+	version integer,
+	auth jsonb,
+	created_at timestamptz,
+	authenticated_at timestamptz,
+	last_seen_at timestamptz,
+	expires_at timestamptz,
+	absolute_expires_at timestamptz,
+	cacheable boolean)
+AS 'MODULE_PATHNAME', 'sm_session_get'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION session_get(text, inet, text, boolean) IS
+'the live session of a token, or no row';
+
+CREATE FUNCTION session_update(
+	token text,
+	patch jsonb,
+	expected_version integer DEFAULT NULL,
+	replace boolean DEFAULT false)
+RETURNS TABLE (version integer, data jsonb)
+AS 'MODULE_PATHNAME', 'sm_session_update'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION session_update(text, jsonb, integer, boolean) IS
+'change a live session''s data by JSON Merge Patch (RFC 7396), or replace it; no row when the session is not live';
+
+CREATE FUNCTION session_refresh(
+	token text,
+	rotate boolean DEFAULT false,
+	ttl interval DEFAULT NULL,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL,
+	OUT status text,
+	OUT session_id uuid,
+	OUT session_token text,
+	OUT expires_at timestamptz,
+	OUT absolute_expires_at timestamptz)
+RETURNS record
+AS 'MODULE_PATHNAME', 'sm_session_refresh'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_refresh(text, boolean, interval, inet, text) IS
+'extend a live session, and replace its token when told to; status extended, rotated, already_rotated, reused or ended';
+
+CREATE FUNCTION session_elevate(
+	token text,
+	auth jsonb,
+	data jsonb DEFAULT NULL,
+	OUT status text,
+	OUT session_id uuid,
+	OUT session_token text,
+	OUT expires_at timestamptz,
+	OUT absolute_expires_at timestamptz)
+RETURNS record
+AS 'MODULE_PATHNAME', 'sm_session_elevate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_elevate(text, jsonb, jsonb) IS
+'record that the user proved more about themselves; replaces auth, optionally data, and always the token, without grace for the old one';
+
+CREATE FUNCTION session_invalidate(token text, reason text DEFAULT 'logout')
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'sm_session_invalidate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_invalidate(text, text) IS
+'log out: end the session of a token; true if it was live';
+
+CREATE FUNCTION session_invalidate_id(session_id uuid, user_id text DEFAULT NULL, reason text DEFAULT 'admin')
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'sm_session_invalidate_id'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_invalidate_id(uuid, text, text) IS
+'end a session by its id, given a user only if it is that user''s; true if it was live';
+
+CREATE FUNCTION session_invalidate_all(
+	user_id text,
+	except_token text DEFAULT NULL,
+	tenant_id text DEFAULT NULL,
+	reason text DEFAULT 'logout_all')
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sm_session_invalidate_all'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_invalidate_all(text, text, text, text) IS
+'end every live session of a user, in one tenant if given, sparing one token''s if given; returns how many';
+
+CREATE FUNCTION session_update_user(user_id text, patch jsonb, tenant_id text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sm_session_update_user'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_update_user(text, jsonb, text) IS
+'patch the data of every live session of a user (RFC 7396), in one tenant if given; returns how many';
+
+CREATE FUNCTION session_list(
+	user_id text,
+	current_token text DEFAULT NULL,
+	include_ended boolean DEFAULT false,
+	after uuid DEFAULT NULL,
+	max_rows integer DEFAULT 100)
+RETURNS TABLE (
+	session_id uuid,
+	tenant_id text,
+	is_current boolean,
+	created_at timestamptz,
+	last_seen_at timestamptz,
+	expires_at timestamptz,
+	absolute_expires_at timestamptz,
+	ip inet,
+	user_agent text,
+	auth jsonb,
+	ended_at timestamptz,
+	ended_reason text)
+AS 'MODULE_PATHNAME', 'sm_session_list'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 5;
+
+COMMENT ON FUNCTION session_list(text, text, boolean, uuid, integer) IS
+'a user''s sessions, newest first, a page at a time: pass the last session_id as after; never a token, never data';
+
+CREATE FUNCTION session_bind(token text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'sm_session_bind'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_bind(text) IS
+'make a live session''s user the identity of this transaction, for row-level security; false and no identity otherwise';
+
+CREATE FUNCTION session_user_id()
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_user_id'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION session_user_id() IS 'user that session_bind bound in this transaction, or null';
+
+CREATE FUNCTION session_tenant_id()
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_tenant_id'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION session_tenant_id() IS 'tenant that session_bind bound in this transaction, or null';
+
+CREATE FUNCTION session_id()
+RETURNS uuid
+AS 'MODULE_PATHNAME', 'sm_session_id'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION session_id() IS 'session that session_bind bound in this transaction, or null';
+
+CREATE FUNCTION session_status(token text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_status'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_status(text) IS
+'for administrators: active, expired, idle, revoked, unknown or malformed; never tell it to a client';
+
+CREATE FUNCTION session_token_digest(token text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_token_digest'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION session_token_digest(text) IS
+'digest form (sd1_) of a token, accepted wherever a token is but useless as a cookie';
+
+CREATE FUNCTION session_bucket(user_id text)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'sm_session_bucket_user'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION session_bucket(text) IS
+'bucket 0 to 65535 of a user: SipHash-2-4 of the UTF-8 id under a published key, for routing to shards';
+
+CREATE FUNCTION session_bucket(session_id uuid)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'sm_session_bucket_id'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION session_bucket(uuid) IS
+'bucket 0 to 65535 in a session id: the same as its user''s';
+
+CREATE FUNCTION session_event_severity(event text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_event_severity'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION session_event_severity(text) IS
+'info, notice, warning or critical; null for an unknown type of event';
+
+--
+-- Administration.  These run SQL on the tables as the extension's owner, with
+-- a search_path of their own.
+--
+
+CREATE FUNCTION session_invalidate_tenant(tenant_id text, reason text DEFAULT 'admin')
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sm_session_invalidate_tenant'
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_invalidate_tenant(text, text) IS
+'end every live session of a tenant; returns how many';
+
+CREATE FUNCTION session_invalidate_everything(reason text DEFAULT 'admin')
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sm_session_invalidate_everything'
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_invalidate_everything(text) IS
+'end every live session of this database; returns how many';
+
+CREATE FUNCTION session_history(
+	session_id uuid DEFAULT NULL,
+	user_id text DEFAULT NULL,
+	since timestamptz DEFAULT NULL,
+	max_rows integer DEFAULT 100)
+RETURNS SETOF session_events
+AS 'MODULE_PATHNAME', 'sm_session_history'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_history(uuid, text, timestamptz, integer) IS
+'events of a session, of a user, or of all, newest first';
+
+CREATE FUNCTION session_active_count(tenant_id text DEFAULT NULL, user_id text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sm_session_active_count'
+LANGUAGE C STABLE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_active_count(text, text) IS
+'exact number of live sessions, of a tenant or a user if given';
+
+CREATE FUNCTION session_cleanup(
+	batch integer DEFAULT NULL,
+	max_batches integer DEFAULT NULL,
+	OUT sessions_deleted bigint,
+	OUT sessions_requeued bigint,
+	OUT events_dropped bigint,
+	OUT partitions_created integer,
+	OUT partitions_dropped integer)
+RETURNS record
+AS 'MODULE_PATHNAME', 'sm_session_cleanup'
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_cleanup(integer, integer) IS
+'delete dead sessions in batches, make event partitions ahead and drop those past retention';
+
+CREATE FUNCTION session_export(user_id text, pgp_public_key text DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_export'
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_export(text, text) IS
+'everything held about a user as JSON; as an armoured PGP message when an armoured public key is given';
+
+CREATE FUNCTION session_erase(user_id text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sm_session_erase'
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_erase(text) IS
+'delete a user''s sessions and anonymise the user''s events; returns the sessions deleted';
+
+CREATE FUNCTION session_key_generate()
+RETURNS integer
+AS 'MODULE_PATHNAME', 'sm_session_key_generate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_key_generate() IS
+'append a random key to session_manager.key_file and add it; the first key becomes active; returns its id; superusers only';
+
+CREATE FUNCTION session_key_add(key_id integer)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sm_session_key_add'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_key_add(integer) IS
+'record a key of the key file, with its check value; the first key becomes active';
+
+CREATE FUNCTION session_key_activate(key_id integer)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sm_session_key_activate'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_key_activate(integer) IS
+'seal everything written from now on with this key';
+
+CREATE FUNCTION session_key_retire(key_id integer)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sm_session_key_retire'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_key_retire(integer) IS
+'give up a key that no session uses any more; refuses while one does';
+
+CREATE FUNCTION session_key_revoke(key_id integer)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sm_session_key_revoke'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_key_revoke(integer) IS
+'emergency stop: every session under the key is dead from the commit on';
+
+CREATE FUNCTION session_keys()
+RETURNS TABLE (
+	key_id integer,
+	state text,
+	available boolean,
+	created_at timestamptz,
+	activated_at timestamptz,
+	retired_at timestamptz,
+	revoked_at timestamptz)
+AS 'MODULE_PATHNAME', 'sm_session_keys'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 3
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_keys() IS
+'the keys and whether this server holds the right material for each; never the material';
+
+CREATE FUNCTION session_reencrypt(batch integer DEFAULT 500)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sm_session_reencrypt'
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_reencrypt(integer) IS
+'re-seal up to batch sessions under the active key; call until it returns 0';
+
+CREATE FUNCTION session_info()
+RETURNS TABLE (key text, value text)
+AS 'MODULE_PATHNAME', 'sm_session_info'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_info() IS
+'version, what is on and why not, key state, next sweep';
+
+CREATE FUNCTION session_grant(role regrole, bundle text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sm_session_grant'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_grant(regrole, text) IS
+'grant the functions of a bundle to a role: app, admin or monitor';
+
+CREATE FUNCTION session_revoke(role regrole, bundle text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'sm_session_revoke'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_revoke(regrole, text) IS
+'take back the functions of a bundle from a role';
+
+-- Every backend forgets what it cached of the keys when this table changes.
+CREATE FUNCTION session_keys_changed()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'sm_session_keys_changed'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_keys_changed() IS
+'trigger: makes every backend read session_keys again';
+
+CREATE TRIGGER session_keys_changed
+AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON session_keys
+FOR EACH STATEMENT EXECUTE FUNCTION session_keys_changed();
+ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_keys_changed;
+
+COMMENT ON TRIGGER session_keys_changed ON session_keys IS
+'makes every backend read session_keys again';
+
+REVOKE ALL ON FUNCTION
+	session_create(text, jsonb, interval, inet, text, text, jsonb),
+	session_get(text, inet, text, boolean),
+	session_update(text, jsonb, integer, boolean),
+	session_refresh(text, boolean, interval, inet, text),
+	session_elevate(text, jsonb, jsonb),
+	session_invalidate(text, text),
+	session_invalidate_id(uuid, text, text),
+	session_invalidate_all(text, text, text, text),
+	session_update_user(text, jsonb, text),
+	session_list(text, text, boolean, uuid, integer),
+	session_bind(text),
+	session_user_id(),
+	session_tenant_id(),
+	session_id(),
+	session_status(text),
+	session_token_digest(text),
+	session_bucket(text),
+	session_bucket(uuid),
+	session_event_severity(text),
+	session_invalidate_tenant(text, text),
+	session_invalidate_everything(text),
+	session_history(uuid, text, timestamptz, integer),
+	session_active_count(text, text),
+	session_cleanup(integer, integer),
+	session_export(text, text),
+	session_erase(text),
+	session_key_generate(),
+	session_key_add(integer),
+	session_key_activate(integer),
+	session_key_retire(integer),
+	session_key_revoke(integer),
+	session_keys(),
+	session_reencrypt(integer),
+	session_info(),
+	session_grant(regrole, text),
+	session_revoke(regrole, text),
+	session_keys_changed()
+FROM PUBLIC;
