@@ -1,0 +1,212 @@
+/*-------------------------------------------------------------------------
+ *
+ * privileges.c
+ *	  Hands out the extension's functions in bundles.
+ *
+ * session_grant() and session_revoke() build a GRANT or REVOKE and run it as
+ * the caller: who may not grant the functions gets GRANT's own error.
+ * Functions are named with their schema and full signature, so search_path
+ * finds nothing but the types, in pg_catalog.
+ *
+ * Bundles overlap, and PostgreSQL does not record by which one a role came
+ * to a function.  session_revoke() takes exactly the functions of the bundle
+ * it is given: from a role that has another bundle as well, what both share
+ * goes too, and granting the other one again brings it back.
+ *
+ * A grant includes USAGE on the schema.  A revoke does not take it away: the
+ * role may have had it before, or need it for what else is in the schema.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#define APP			0x01
+#define ADMIN		0x02
+#define MONITOR		0x04
+
+typedef struct Bundle
+{
+	const char *name;
+	int			bit;
+} Bundle;
+
+typedef struct BundledFunction
+{
+	const char *signature;
+	int			bundles;
+} BundledFunction;
+
+static const Bundle bundles[] = {
+	{"app", APP},
+	{"admin", ADMIN},
+	{"monitor", MONITOR}
+};
+
+/*
+ * In the order of the installation script.  In no bundle, and so left to the
+ * owner: session_key_generate, session_grant, session_revoke and the trigger
+ * function.
+ */
+static const BundledFunction functions[] = {
+	{"session_create(text, jsonb, interval, inet, text, text, jsonb)", APP | ADMIN},
+	{"session_get(text, inet, text, boolean)", APP | ADMIN},
+	{"session_update(text, jsonb, integer, boolean)", APP | ADMIN},
+	{"session_refresh(text, boolean, interval, inet, text)", APP | ADMIN},
+	{"session_elevate(text, jsonb, jsonb)", APP | ADMIN},
+	{"session_invalidate(text, text)", APP | ADMIN},
+	{"session_invalidate_id(uuid, text, text)", APP | ADMIN},
+	{"session_invalidate_all(text, text, text, text)", APP | ADMIN},
+	{"session_update_user(text, jsonb, text)", APP | ADMIN},
+	{"session_list(text, text, boolean, uuid, integer)", APP | ADMIN},
+	{"session_bind(text)", APP | ADMIN},
+	{"session_user_id()", APP | ADMIN},
+	{"session_tenant_id()", APP | ADMIN},
+	{"session_id()", APP | ADMIN},
+	{"session_status(text)", ADMIN},
+	{"session_token_digest(text)", APP | ADMIN},
+	{"session_bucket(text)", APP | ADMIN | MONITOR},
+	{"session_bucket(uuid)", APP | ADMIN | MONITOR},
+	{"session_event_severity(text)", APP | ADMIN | MONITOR},
+	{"session_invalidate_tenant(text, text)", ADMIN},
+	{"session_invalidate_everything(text)", ADMIN},
+	{"session_history(uuid, text, timestamptz, integer)", APP | ADMIN},
+	{"session_active_count(text, text)", APP | ADMIN | MONITOR},
+	{"session_cleanup(integer, integer)", APP | ADMIN},
+	{"session_export(text, text)", ADMIN},
+	{"session_erase(text)", ADMIN},
+	{"session_key_add(integer)", ADMIN},
+	{"session_key_activate(integer)", ADMIN},
+	{"session_key_retire(integer)", ADMIN},
+	{"session_key_revoke(integer)", ADMIN},
+	{"session_keys()", ADMIN | MONITOR},
+	{"session_reencrypt(integer)", ADMIN},
+	{"session_info()", ADMIN | MONITOR}
+};
+
+PG_FUNCTION_INFO_V1(sm_session_grant);
+PG_FUNCTION_INFO_V1(sm_session_revoke);
+
+static int	bundle_bit(const char *name);
+static const char *role_name(Oid role);
+static void append_functions(StringInfo sql, const char *schema, int bit);
+static void run(const char *sql);
+
+Datum
+sm_session_grant(PG_FUNCTION_ARGS)
+{
+	const char *role = role_name(PG_GETARG_OID(0));
+	int			bit = bundle_bit(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	Oid			namespace = get_func_namespace(fcinfo->flinfo->fn_oid);
+	const char *schema = quote_identifier(get_namespace_name(namespace));
+	StringInfoData sql;
+
+	SPI_connect();
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "GRANT EXECUTE ON FUNCTION ");
+	append_functions(&sql, schema, bit);
+	appendStringInfo(&sql, " TO %s", role);
+	run(sql.data);
+
+	resetStringInfo(&sql);
+	appendStringInfo(&sql, "GRANT USAGE ON SCHEMA %s TO %s", schema, role);
+	run(sql.data);
+
+	SPI_finish();
+
+	PG_RETURN_VOID();
+}
+
+Datum
+sm_session_revoke(PG_FUNCTION_ARGS)
+{
+	const char *role = role_name(PG_GETARG_OID(0));
+	int			bit = bundle_bit(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	Oid			namespace = get_func_namespace(fcinfo->flinfo->fn_oid);
+	const char *schema = quote_identifier(get_namespace_name(namespace));
+	StringInfoData sql;
+
+	SPI_connect();
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "REVOKE EXECUTE ON FUNCTION ");
+	append_functions(&sql, schema, bit);
+	appendStringInfo(&sql, " FROM %s", role);
+	run(sql.data);
+
+	SPI_finish();
+
+	PG_RETURN_VOID();
+}
+
+static int
+bundle_bit(const char *name)
+{
+	for (size_t i = 0; i < lengthof(bundles); i++)
+	{
+		if (strcmp(name, bundles[i].name) == 0)
+			return bundles[i].bit;
+	}
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized bundle of session functions: \"%s\"", name),
+			 errhint("The bundles are \"app\", \"admin\" and \"monitor\".")));
+	return 0;					/* keep compiler quiet */
+}
+
+/*
+ * Quoted name of a role.  A regrole can be any number, and "-" is 0.
+ */
+static const char *
+role_name(Oid role)
+{
+	char	   *name;
+
+	if (!OidIsValid(role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a role is required"),
+				 errhint("Name the role that is to call the functions.")));
+
+	name = GetUserNameFromId(role, true);
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", role)));
+
+	return quote_identifier(name);
+}
+
+static void
+append_functions(StringInfo sql, const char *schema, int bit)
+{
+	const char *separator = "";
+
+	for (size_t i = 0; i < lengthof(functions); i++)
+	{
+		if (functions[i].bundles & bit)
+		{
+			appendStringInfo(sql, "%s%s.%s", separator, schema,
+							 functions[i].signature);
+			separator = ", ";
+		}
+	}
+}
+
+static void
+run(const char *sql)
+{
+	int			result = SPI_execute(sql, false, 0);
+
+	if (result != SPI_OK_UTILITY)
+		elog(ERROR, "could not change privileges: %s",
+			 SPI_result_code_string(result));
+}
