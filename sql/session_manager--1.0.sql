@@ -180,15 +180,15 @@ CREATE FUNCTION session_create(
 	ip inet DEFAULT NULL,
 	user_agent text DEFAULT NULL,
 	tenant_id text DEFAULT NULL,
-	auth jsonb DEFAULT NULL,
-	OUT session_id uuid,
-	OUT session_token text,
-	OUT created_at timestamptz,
-	OUT expires_at timestamptz,
-	OUT absolute_expires_at timestamptz)
-RETURNS record
+	auth jsonb DEFAULT NULL)
+RETURNS TABLE (
+	session_id uuid,
+	session_token text,
+	created_at timestamptz,
+	expires_at timestamptz,
+	absolute_expires_at timestamptz)
 AS 'MODULE_PATHNAME', 'sm_session_create'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_create(text, jsonb, interval, inet, text, text, jsonb) IS
 'log a user in: make a session and return its token, this once';
@@ -234,15 +234,15 @@ CREATE FUNCTION session_refresh(
 	rotate boolean DEFAULT false,
 	ttl interval DEFAULT NULL,
 	ip inet DEFAULT NULL,
-	user_agent text DEFAULT NULL,
-	OUT status text,
-	OUT session_id uuid,
-	OUT session_token text,
-	OUT expires_at timestamptz,
-	OUT absolute_expires_at timestamptz)
-RETURNS record
+	user_agent text DEFAULT NULL)
+RETURNS TABLE (
+	status text,
+	session_id uuid,
+	session_token text,
+	expires_at timestamptz,
+	absolute_expires_at timestamptz)
 AS 'MODULE_PATHNAME', 'sm_session_refresh'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_refresh(text, boolean, interval, inet, text) IS
 'extend a live session, and replace its token when told to; status extended, rotated, already_rotated, reused or ended';
@@ -250,15 +250,15 @@ COMMENT ON FUNCTION session_refresh(text, boolean, interval, inet, text) IS
 CREATE FUNCTION session_elevate(
 	token text,
 	auth jsonb,
-	data jsonb DEFAULT NULL,
-	OUT status text,
-	OUT session_id uuid,
-	OUT session_token text,
-	OUT expires_at timestamptz,
-	OUT absolute_expires_at timestamptz)
-RETURNS record
+	data jsonb DEFAULT NULL)
+RETURNS TABLE (
+	status text,
+	session_id uuid,
+	session_token text,
+	expires_at timestamptz,
+	absolute_expires_at timestamptz)
 AS 'MODULE_PATHNAME', 'sm_session_elevate'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_elevate(text, jsonb, jsonb) IS
 'record that the user proved more about themselves; replaces auth, optionally data, and always the token, without grace for the old one';
@@ -401,8 +401,7 @@ COMMENT ON FUNCTION session_event_severity(text) IS
 CREATE FUNCTION session_invalidate_tenant(tenant_id text, reason text DEFAULT 'admin')
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'sm_session_invalidate_tenant'
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_invalidate_tenant(text, text) IS
 'end every live session of a tenant; returns how many';
@@ -410,8 +409,7 @@ COMMENT ON FUNCTION session_invalidate_tenant(text, text) IS
 CREATE FUNCTION session_invalidate_everything(reason text DEFAULT 'admin')
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'sm_session_invalidate_everything'
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_invalidate_everything(text) IS
 'end every live session of this database; returns how many';
@@ -432,23 +430,22 @@ COMMENT ON FUNCTION session_history(uuid, text, timestamptz, integer) IS
 CREATE FUNCTION session_active_count(tenant_id text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'sm_session_active_count'
-LANGUAGE C STABLE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_active_count(text, text) IS
 'exact number of live sessions, of a tenant or a user if given';
 
 CREATE FUNCTION session_cleanup(
 	batch integer DEFAULT NULL,
-	max_batches integer DEFAULT NULL,
-	OUT sessions_deleted bigint,
-	OUT sessions_requeued bigint,
-	OUT events_dropped bigint,
-	OUT partitions_created integer,
-	OUT partitions_dropped integer)
-RETURNS record
+	max_batches integer DEFAULT NULL)
+RETURNS TABLE (
+	sessions_deleted bigint,
+	sessions_requeued bigint,
+	events_dropped bigint,
+	partitions_created integer,
+	partitions_dropped integer)
 AS 'MODULE_PATHNAME', 'sm_session_cleanup'
-LANGUAGE C VOLATILE PARALLEL UNSAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_cleanup(integer, integer) IS
@@ -536,8 +533,7 @@ COMMENT ON FUNCTION session_keys() IS
 CREATE FUNCTION session_reencrypt(batch integer DEFAULT 500)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'sm_session_reencrypt'
-LANGUAGE C VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_reencrypt(integer) IS
 're-seal up to batch sessions under the active key; call until it returns 0';

@@ -1,0 +1,338 @@
+/*-------------------------------------------------------------------------
+ *
+ * authenticate.c
+ *	  Does a token belong to a session, and is the session alive?
+ *
+ * What presents a token learns one thing only, whether it is that of a live
+ * session.  An unknown id, a wrong secret and a replaced token cost the same
+ * work and leave the same kind of event.
+ *
+ * The clock is the wall clock: a transaction that has been open for an hour
+ * does not keep a session alive.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/socket.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "authenticate.h"
+#include "compat.h"
+#include "guc.h"
+#include "keyring.h"
+
+/* Networks that client_binding compares, in bytes: /24 and /48. */
+#define BINDING_IPV4	3
+#define BINDING_IPV6	6
+
+/* At most one event of a refused token in this time and backend. */
+#define REFUSED_INTERVAL_MS	1000
+
+static bool matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
+					const SmOwner *owner, const SmToken *token);
+static const uint8 *ipv4_inside(inet *address);
+static void authenticate_nobody(const SmSchema *schema, const SmToken *token);
+
+/*
+ * Take a token apart.  False if it is none; SM005 if it belongs to another
+ * server's share of the buckets.
+ */
+bool
+sm_token_from_text(text *text, SmToken *token)
+{
+	uint8		payload[SM_SECRET_LEN];
+	sm_token_kind kind = sm_token_parse(VARDATA_ANY(text),
+										VARSIZE_ANY_EXHDR(text),
+										token->id, payload);
+
+	if (kind == SM_TOKEN_MALFORMED)
+		return false;
+	if (kind == SM_TOKEN_SECRET)
+		sm_token_digest(token->id, payload, token->digest);
+	else
+		memcpy(token->digest, payload, SM_DIGEST_LEN);
+	sm_wipe(payload, sizeof(payload));
+	sm_check_shard(sm_id_bucket(token->id));
+	return true;
+}
+
+/*
+ * Refuse a bucket that another server holds: a stale routing map must not
+ * look like a session that has ended.
+ */
+void
+sm_check_shard(uint16 bucket)
+{
+	int			part;
+
+	if (sm_shard_parts == 0)
+		return;
+	part = (int) (((uint32) bucket * (uint32) sm_shard_parts) >> 16) + 1;
+	if (part != sm_shard_part)
+		ereport(ERROR,
+				(errcode(ERRCODE_SM_WRONG_SHARD),
+				 errmsg("bucket %d belongs to shard %d/%d, this server is %d/%d",
+						bucket, part, sm_shard_parts,
+						sm_shard_part, sm_shard_parts),
+				 errhint("Ask the server that holds the bucket; refresh the routing map.")));
+}
+
+/*
+ * Which token of a session is this?  Raises SM003 if the key is not there to
+ * tell.  The caller has seen to it that the session's keys are not revoked.
+ */
+SmMatch
+sm_authenticate(const SmSchema *schema, const SmSession *session,
+				const SmToken *token)
+{
+	SmOwner		owner;
+
+	if (!sm_session_owner(session, &owner))
+		return SM_MATCH_NONE;
+	if (matches(schema, session->verifier_key_id, session->verifier,
+				&owner, token))
+		return SM_MATCH_CURRENT;
+	if (session->previous_verifier != NULL &&
+		!sm_key_revoked(schema, session->previous_key_id) &&
+		matches(schema, session->previous_key_id, session->previous_verifier,
+				&owner, token))
+		return SM_MATCH_PREVIOUS;
+	return SM_MATCH_NONE;
+}
+
+/*
+ * Does a token that matched so still work: the current one, or the previous
+ * in its grace?
+ */
+bool
+sm_token_works(const SmSession *session, SmMatch match, TimestampTz now)
+{
+	return match == SM_MATCH_CURRENT ||
+		(match == SM_MATCH_PREVIOUS && now < session->previous_valid_until);
+}
+
+/*
+ * How a session stands at a moment.
+ */
+SmLife
+sm_session_life(const SmSchema *schema, const SmSession *session,
+				TimestampTz now)
+{
+	if (session->revoked || sm_session_key_revoked(schema, session))
+		return SM_LIFE_REVOKED;
+	if (now >= Min(session->expires_at, session->absolute_expires_at))
+		return SM_LIFE_EXPIRED;
+	if (now >= sm_session_deadline(session))
+		return SM_LIFE_IDLE;
+	return SM_LIFE_ACTIVE;
+}
+
+/*
+ * Is a session dead because a key of its was revoked?
+ */
+bool
+sm_session_key_revoked(const SmSchema *schema, const SmSession *session)
+{
+	return sm_key_revoked(schema, session->key_id) ||
+		(session->verifier_key_id != session->key_id &&
+		 sm_key_revoked(schema, session->verifier_key_id));
+}
+
+/*
+ * When a session dies if nothing more happens to it.
+ */
+TimestampTz
+sm_session_deadline(const SmSession *session)
+{
+	TimestampTz deadline = Min(session->expires_at, session->absolute_expires_at);
+
+	if (sm_idle_timeout > 0)
+		deadline = Min(deadline, session->last_seen_at +
+					   (int64) sm_idle_timeout * USECS_PER_SEC);
+	return deadline;
+}
+
+/*
+ * Go to the row that a token belongs to, alive or not, and say which of its
+ * tokens it is.  A token that belongs to none leaves a rejected event.  The
+ * scan is open afterwards in every case.
+ */
+SmMatch
+sm_find(SmScan *scan, const SmSchema *schema, const SmToken *token,
+		LOCKMODE lockmode, inet *ip, text *user_agent)
+{
+	SmMatch		match;
+
+	sm_scan_by_id(scan, schema, token->id, lockmode);
+	if (!sm_scan_next(scan))
+	{
+		authenticate_nobody(schema, token);
+		sm_refused(schema, SM_EVENT_REJECTED, token, NULL, "unknown",
+				   ip, user_agent);
+		return SM_MATCH_NONE;
+	}
+	/* dead whoever asks; the key may not even be there to tell who does */
+	if (sm_session_key_revoked(schema, &scan->session))
+		return SM_MATCH_NONE;
+	match = sm_authenticate(schema, &scan->session, token);
+	if (match == SM_MATCH_NONE)
+		sm_refused(schema, SM_EVENT_REJECTED, token, &scan->session, "mismatch",
+				   ip, user_agent);
+	return match;
+}
+
+/*
+ * The same for a token that still works: the current one, or the previous in
+ * its grace, of a session that is alive.
+ */
+bool
+sm_find_live(SmScan *scan, const SmSchema *schema, const SmToken *token,
+			 LOCKMODE lockmode, inet *ip, text *user_agent)
+{
+	SmMatch		match = sm_find(scan, schema, token, lockmode, ip, user_agent);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (match == SM_MATCH_NONE ||
+		sm_session_life(schema, &scan->session, now) != SM_LIFE_ACTIVE)
+		return false;
+	if (!sm_token_works(&scan->session, match, now))
+	{
+		sm_refused(schema, SM_EVENT_REJECTED, token, &scan->session,
+				   "superseded", ip, user_agent);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Lock the row that the scan stands on, and authenticate again what it has
+ * become.  False if it is gone, dead, or no longer the token's.
+ */
+bool
+sm_lock_live(SmScan *scan, const SmToken *token, SmMatch *match)
+{
+	if (!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitBlock))
+		return false;
+	if (sm_session_life(scan->schema, &scan->session,
+						GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
+		return false;
+	*match = sm_authenticate(scan->schema, &scan->session, token);
+	return *match != SM_MATCH_NONE;
+}
+
+/*
+ * Is an address outside the network that a session is bound to?  An address
+ * that is not given is outside of every network; a session without one is
+ * bound to none.
+ */
+bool
+sm_client_changed(inet *known, inet *seen)
+{
+	const uint8 *known_ipv4;
+	const uint8 *seen_ipv4;
+
+	if (known == NULL)
+		return false;
+	if (seen == NULL)
+		return true;
+	known_ipv4 = ipv4_inside(known);
+	seen_ipv4 = ipv4_inside(seen);
+	if (known_ipv4 != NULL && seen_ipv4 != NULL)
+		return memcmp(known_ipv4, seen_ipv4, BINDING_IPV4) != 0;
+	if (known_ipv4 != NULL || seen_ipv4 != NULL)
+		return true;
+	return memcmp(ip_addr(known), ip_addr(seen), BINDING_IPV6) != 0;
+}
+
+/*
+ * Record that a well-formed token was refused: at most once a second, type
+ * and backend, counting what was left out.  Nothing where nothing can be
+ * written.  "session" is the row with the token's id, or NULL.
+ */
+void
+sm_refused(const SmSchema *schema, SmEventType type,
+		   const SmToken *token, const SmSession *session,
+		   const char *cause, inet *ip, text *user_agent)
+{
+	static struct
+	{
+		TimestampTz last;
+		int64		suppressed;
+	}			limits[2];
+	int			which = (type == SM_EVENT_REJECTED) ? 0 : 1;
+	TimestampTz now = GetCurrentTimestamp();
+	SmEvent		event = {.type = type};
+	JsonbParseState *detail;
+
+	if (XactReadOnly)
+		return;
+	if (!TimestampDifferenceExceeds(limits[which].last, now,
+									REFUSED_INTERVAL_MS))
+	{
+		limits[which].suppressed++;
+		return;
+	}
+
+	detail = sm_detail_begin();
+	sm_detail_cstring(&detail, "cause", cause);
+	sm_detail_int(&detail, "suppressed", limits[which].suppressed);
+	event.session_id = (const pg_uuid_t *) token->id;
+	if (session)
+	{
+		event.user_id = session->user_id;
+		event.tenant_id = session->tenant_id;
+	}
+	event.ip = ip;
+	event.user_agent = user_agent;
+	event.detail = sm_detail_end(&detail);
+	sm_event(schema, &event);
+	limits[which].last = now;
+	limits[which].suppressed = 0;
+}
+
+static bool
+matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
+		const SmOwner *owner, const SmToken *token)
+{
+	uint8		expected[SM_VERIFIER_LEN];
+
+	sm_verifier(sm_key_usable(schema, key_id)->subkeys.verifier,
+				owner, token->digest, expected);
+	return VARSIZE_ANY_EXHDR(verifier) == SM_VERIFIER_LEN &&
+		sm_equal(expected, VARDATA_ANY(verifier), SM_VERIFIER_LEN);
+}
+
+/* The four bytes of an IPv4 address, mapped into IPv6 (RFC 4291) or not. */
+static const uint8 *
+ipv4_inside(inet *address)
+{
+	static const uint8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+
+	if (ip_family(address) == PGSQL_AF_INET)
+		return ip_addr(address);
+	if (memcmp(ip_addr(address), mapped, sizeof(mapped)) == 0)
+		return ip_addr(address) + sizeof(mapped);
+	return NULL;
+}
+
+/* Do the work of an authentication that has no row to fail on. */
+static void
+authenticate_nobody(const SmSchema *schema, const SmToken *token)
+{
+	const SmKey *key = sm_key_any(schema);
+	SmOwner		owner = {
+		.session_id = token->id,
+		.user_id = "nobody",
+		.user_len = 6
+	};
+	uint8		verifier[SM_VERIFIER_LEN];
+
+	if (key == NULL)
+		return;
+	sm_verifier(key->subkeys.verifier, &owner, token->digest, verifier);
+	(void) sm_equal(verifier, token->digest, SM_VERIFIER_LEN);
+}

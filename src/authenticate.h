@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * authenticate.h
+ *	  Does a token belong to a session, and is the session alive?
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_AUTHENTICATE_H
+#define SM_AUTHENTICATE_H
+
+#include "postgres.h"
+
+#include "events.h"
+#include "store.h"
+
+/* SQLSTATE SM005: session_wrong_shard */
+#define ERRCODE_SM_WRONG_SHARD	MAKE_SQLSTATE('S', 'M', '0', '0', '5')
+
+/* A token, or its digest form, taken apart. */
+typedef struct SmToken
+{
+	uint8		id[SM_ID_LEN];
+	uint8		digest[SM_DIGEST_LEN];
+} SmToken;
+
+typedef enum SmMatch
+{
+	SM_MATCH_NONE,
+	SM_MATCH_CURRENT,
+	SM_MATCH_PREVIOUS			/* the token before the last rotation */
+} SmMatch;
+
+typedef enum SmLife
+{
+	SM_LIFE_ACTIVE,
+	SM_LIFE_EXPIRED,
+	SM_LIFE_IDLE,
+	SM_LIFE_REVOKED
+} SmLife;
+
+extern bool sm_token_from_text(text *text, SmToken *token);
+extern void sm_check_shard(uint16 bucket);
+extern SmMatch sm_authenticate(const SmSchema *schema,
+							   const SmSession *session, const SmToken *token);
+extern bool sm_token_works(const SmSession *session, SmMatch match,
+						   TimestampTz now);
+extern SmLife sm_session_life(const SmSchema *schema, const SmSession *session,
+							  TimestampTz now);
+extern bool sm_session_key_revoked(const SmSchema *schema,
+								   const SmSession *session);
+extern TimestampTz sm_session_deadline(const SmSession *session);
+extern SmMatch sm_find(SmScan *scan, const SmSchema *schema,
+					   const SmToken *token, LOCKMODE lockmode,
+					   inet *ip, text *user_agent);
+extern bool sm_find_live(SmScan *scan, const SmSchema *schema,
+						 const SmToken *token, LOCKMODE lockmode,
+						 inet *ip, text *user_agent);
+extern bool sm_lock_live(SmScan *scan, const SmToken *token, SmMatch *match);
+extern bool sm_client_changed(inet *known, inet *seen);
+extern void sm_refused(const SmSchema *schema, SmEventType type,
+					   const SmToken *token, const SmSession *session,
+					   const char *cause, inet *ip, text *user_agent);
+
+#endif							/* SM_AUTHENTICATE_H */

@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Differences between PostgreSQL 14 and 18, in one place.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_COMPAT_H
+#define SM_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 140000
+#error "session_manager needs PostgreSQL 14 or later"
+#endif
+
+#include "access/genam.h"
+#include "utils/guc.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define sm_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define sm_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define sm_EvalPlanQualInit(epq, estate) \
+	EvalPlanQualInit(epq, estate, NULL, NIL, -1, NIL)
+#else
+#define sm_EvalPlanQualInit(epq, estate) \
+	EvalPlanQualInit(epq, estate, NULL, NIL, -1)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define sm_ExecInsertIndexTuples(result_rel, slot, estate) \
+	ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL, \
+						  false)
+#else
+#define sm_ExecInsertIndexTuples(result_rel, slot, estate) \
+	ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL)
+#endif
+
+#endif							/* SM_COMPAT_H */

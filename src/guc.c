@@ -1,0 +1,218 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.c
+ *	  Every setting of the extension, with its check hooks.
+ *
+ * What decides how long a session lives, or what is logged of it, is set by
+ * superusers only: the application's role runs arbitrary SQL as far as we
+ * know, and must not be able to lift a limit with SET.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "compat.h"
+#include "guc.h"
+
+/* Fifty years: keeps every sum of times far from overflow. */
+#define MAX_SECONDS		(50 * 366 * 24 * 3600)
+
+int			sm_ttl;
+int			sm_max_lifetime;
+int			sm_idle_timeout;
+int			sm_rotation_grace;
+int			sm_touch_interval;
+int			sm_max_sessions_per_user;
+int			sm_on_limit;
+int			sm_max_data_size;
+int			sm_client_binding;
+int			sm_sweep_batch;
+int			sm_event_retention;
+int			sm_event_partition;
+int			sm_revoked_retention;
+bool		sm_redact_tokens;
+char	   *sm_key_file;
+int			sm_shard_part;
+int			sm_shard_parts;
+
+static char *shard_text;
+
+static const struct config_enum_entry on_limit_options[] = {
+	{"evict_oldest", SM_LIMIT_EVICT_OLDEST, false},
+	{"deny", SM_LIMIT_DENY, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry client_binding_options[] = {
+	{"off", SM_BINDING_OFF, false},
+	{"log", SM_BINDING_LOG, false},
+	{"strict", SM_BINDING_STRICT, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry event_partition_options[] = {
+	{"day", SM_PARTITION_DAY, false},
+	{"week", SM_PARTITION_WEEK, false},
+	{"month", SM_PARTITION_MONTH, false},
+	{NULL, 0, false}
+};
+
+static void define_seconds(const char *name, const char *short_desc,
+						   const char *long_desc, int *variable,
+						   int boot, int min);
+static bool check_shard(char **newval, void **extra, GucSource source);
+static void assign_shard(const char *newval, void *extra);
+
+/*
+ * Define the settings.  Called once, from _PG_init.
+ */
+void
+sm_guc_init(void)
+{
+	define_seconds("session_manager.ttl",
+				   "Lifetime of a session that is not refreshed.",
+				   "Applies when session_create is not given one.",
+				   &sm_ttl, 24 * 3600, 1);
+	define_seconds("session_manager.max_lifetime",
+				   "Lifetime that no refresh extends.",
+				   NULL,
+				   &sm_max_lifetime, 7 * 24 * 3600, 1);
+	define_seconds("session_manager.idle_timeout",
+				   "Time without use after which a session is dead.",
+				   "0 turns the idle timeout off.",
+				   &sm_idle_timeout, 0, 0);
+	define_seconds("session_manager.rotation_grace",
+				   "Time for which a replaced token still works.",
+				   "Covers requests under way while the token was replaced.",
+				   &sm_rotation_grace, 30, 0);
+	define_seconds("session_manager.touch_interval",
+				   "Accuracy of a session's last-seen time.",
+				   "session_get writes at most once per session in this time.",
+				   &sm_touch_interval, 60, 0);
+	define_seconds("session_manager.event_retention",
+				   "Age at which events are dropped.",
+				   "0 keeps events for ever.",
+				   &sm_event_retention, 90 * 24 * 3600, 0);
+	define_seconds("session_manager.revoked_retention",
+				   "Time for which a revoked session's row is kept at least.",
+				   NULL,
+				   &sm_revoked_retention, 0, 0);
+
+	DefineCustomIntVariable("session_manager.max_sessions_per_user",
+							"Number of live sessions a user may have.",
+							"0 turns the limit off.",
+							&sm_max_sessions_per_user,
+							0, 0, 100000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("session_manager.on_limit",
+							 "What a login beyond max_sessions_per_user does.",
+							 "evict_oldest ends the user's oldest session; deny refuses the login.",
+							 &sm_on_limit,
+							 SM_LIMIT_EVICT_OLDEST, on_limit_options,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.max_data_size",
+							"Size of the largest session data, as jsonb stores it.",
+							NULL,
+							&sm_max_data_size,
+							64 * 1024, 64, 16 * 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_BYTE,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("session_manager.client_binding",
+							 "What a change of the client's network does.",
+							 "Networks are compared as /24 (IPv4) or /48 (IPv6). "
+							 "log records the change; strict also refuses the session.",
+							 &sm_client_binding,
+							 SM_BINDING_OFF, client_binding_options,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.sweep_batch",
+							"Number of sessions that the sweep takes at a time.",
+							NULL,
+							&sm_sweep_batch,
+							1000, 1, 100000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("session_manager.event_partition",
+							 "Time that one partition of session_events spans.",
+							 NULL,
+							 &sm_event_partition,
+							 SM_PARTITION_MONTH, event_partition_options,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomBoolVariable("session_manager.redact_tokens",
+							 "Masks session tokens in the server log.",
+							 NULL,
+							 &sm_redact_tokens,
+							 true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomStringVariable("session_manager.key_file",
+							   "File that holds the keys, one \"id:hex\" a line.",
+							   "Owned by the server's user or root, readable by nobody else.",
+							   &sm_key_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("session_manager.shard",
+							   "Share of the buckets that this server holds, as part/parts.",
+							   "Empty means all of them.",
+							   &shard_text,
+							   "",
+							   PGC_SIGHUP, 0,
+							   check_shard, assign_shard, NULL);
+
+	MarkGUCPrefixReserved("session_manager");
+}
+
+static void
+define_seconds(const char *name, const char *short_desc, const char *long_desc,
+			   int *variable, int boot, int min)
+{
+	DefineCustomIntVariable(name, short_desc, long_desc, variable,
+							boot, min, MAX_SECONDS,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+}
+
+/* "part/parts" with 1 <= part <= parts <= 65536, or empty */
+static bool
+check_shard(char **newval, void **extra, GucSource source)
+{
+	int		   *parsed;
+	int			part = 0;
+	int			parts = 0;
+	int			used = 0;
+
+	if (**newval != '\0' &&
+		(sscanf(*newval, "%5d/%5d%n", &part, &parts, &used) != 2 ||
+		 (*newval)[used] != '\0' ||
+		 part < 1 || part > parts || parts > 65536))
+	{
+		GUC_check_errdetail("A shard is written part/parts, such as \"1/4\", with 1 <= part <= parts <= 65536.");
+		return false;
+	}
+
+	/* freed by guc.c with free(), as extra always is */
+#if PG_VERSION_NUM >= 160000
+	parsed = guc_malloc(LOG, 2 * sizeof(int));
+#else
+	parsed = malloc(2 * sizeof(int));
+#endif
+	if (parsed == NULL)
+		return false;
+	parsed[0] = part;
+	parsed[1] = parts;
+	*extra = parsed;
+	return true;
+}
+
+static void
+assign_shard(const char *newval, void *extra)
+{
+	sm_shard_part = ((int *) extra)[0];
+	sm_shard_parts = ((int *) extra)[1];
+}

@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *	  The settings, as the other files read them.
+ *
+ * Durations are in seconds.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_GUC_H
+#define SM_GUC_H
+
+#include "postgres.h"
+
+typedef enum SmOnLimit
+{
+	SM_LIMIT_EVICT_OLDEST,
+	SM_LIMIT_DENY
+} SmOnLimit;
+
+typedef enum SmClientBinding
+{
+	SM_BINDING_OFF,
+	SM_BINDING_LOG,
+	SM_BINDING_STRICT
+} SmClientBinding;
+
+typedef enum SmPartitionWidth
+{
+	SM_PARTITION_DAY,
+	SM_PARTITION_WEEK,
+	SM_PARTITION_MONTH
+} SmPartitionWidth;
+
+extern int	sm_ttl;
+extern int	sm_max_lifetime;
+extern int	sm_idle_timeout;
+extern int	sm_rotation_grace;
+extern int	sm_touch_interval;
+extern int	sm_max_sessions_per_user;
+extern int	sm_on_limit;
+extern int	sm_max_data_size;
+extern int	sm_client_binding;
+extern int	sm_sweep_batch;
+extern int	sm_event_retention;
+extern int	sm_event_partition;
+extern int	sm_revoked_retention;
+extern bool sm_redact_tokens;
+extern char *sm_key_file;
+
+/* session_manager.shard, parsed: 0 parts means that there are no shards */
+extern int	sm_shard_part;
+extern int	sm_shard_parts;
+
+extern void sm_guc_init(void);
+
+#endif							/* SM_GUC_H */

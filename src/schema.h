@@ -1,0 +1,95 @@
+/*-------------------------------------------------------------------------
+ *
+ * schema.h
+ *	  The extension's own relations: where they are and what their columns
+ *	  are called in C.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_SCHEMA_H
+#define SM_SCHEMA_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+
+typedef struct SmSchema
+{
+	Oid			namespace;
+	Oid			sessions;
+	Oid			sessions_pkey;
+	Oid			sessions_user_idx;
+	Oid			sessions_sweep_idx;
+	Oid			events;
+	Oid			events_default;
+	Oid			events_seq;
+	Oid			keys;
+	Oid			installation;
+} SmSchema;
+
+/* columns of user_sessions */
+enum
+{
+	Anum_session_id = 1,
+	Anum_created_at,
+	Anum_authenticated_at,
+	Anum_last_seen_at,
+	Anum_expires_at,
+	Anum_absolute_expires_at,
+	Anum_sweep_at,
+	Anum_ttl,
+	Anum_version,
+	Anum_key_id,
+	Anum_verifier_key_id,
+	Anum_user_id,
+	Anum_verifier,
+	Anum_sealed_data,
+	Anum_tenant_id,
+	Anum_ip,
+	Anum_user_agent,
+	Anum_rotated_at,
+	Anum_successor_used_at,
+	Anum_previous_valid_until,
+	Anum_previous_key_id,
+	Anum_previous_verifier,
+	Anum_revoked_at,
+	Anum_revoked_reason,
+	Natts_user_sessions = Anum_revoked_reason
+};
+
+/* columns of session_events */
+enum
+{
+	Anum_event_event_id = 1,
+	Anum_event_at,
+	Anum_event_session_id,
+	Anum_event_user_id,
+	Anum_event_tenant_id,
+	Anum_event_event,
+	Anum_event_ip,
+	Anum_event_user_agent,
+	Anum_event_detail,
+	Natts_session_events = Anum_event_detail
+};
+
+/* columns of session_keys that C code reads */
+enum
+{
+	Anum_keys_key_id = 1,
+	Anum_keys_state,
+	Anum_keys_check_value
+};
+
+/* columns of session_installation that C code reads */
+enum
+{
+	Anum_installation_installation_id = 2
+};
+
+extern void sm_schema_init(void);
+extern const SmSchema *sm_schema_of(FunctionCallInfo fcinfo);
+
+/* quoted "schema.relation", for SQL text */
+extern char *sm_schema_qualify(const SmSchema *schema, const char *relname);
+
+#endif							/* SM_SCHEMA_H */

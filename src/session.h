@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.h
+ *	  What ends a session or reports that it cannot be read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_SESSION_H
+#define SM_SESSION_H
+
+#include "postgres.h"
+
+#include "events.h"
+#include "store.h"
+
+/* SQLSTATE SM001: session_version_conflict */
+#define ERRCODE_SM_VERSION_CONFLICT	MAKE_SQLSTATE('S', 'M', '0', '0', '1')
+/* SQLSTATE SM002: session_limit_reached */
+#define ERRCODE_SM_LIMIT_REACHED	MAKE_SQLSTATE('S', 'M', '0', '0', '2')
+/* SQLSTATE SM004: session_data_corrupt */
+#define ERRCODE_SM_DATA_CORRUPT		MAKE_SQLSTATE('S', 'M', '0', '0', '4')
+
+extern void sm_end_session(SmScan *scan, SmEventWriter *events,
+						   SmEventType type, text *reason);
+extern bool sm_patch_session(SmScan *scan, Jsonb *patch, bool replace,
+							 bool used, bool current, int32 *version,
+							 Jsonb **data);
+extern void sm_report_corrupt(const SmSession *session) pg_attribute_noreturn();
+
+#endif							/* SM_SESSION_H */

@@ -1,0 +1,40 @@
+/*-------------------------------------------------------------------------
+ *
+ * session_manager.c
+ *	  Web-application sessions kept inside PostgreSQL: library entry point.
+ *
+ * Only wires the other files.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "crypto.h"
+#include "guc.h"
+#include "identity.h"
+#include "info.h"
+#include "keyring.h"
+#include "redact.h"
+#include "schema.h"
+
+#if PG_VERSION_NUM >= 180000
+PG_MODULE_MAGIC_EXT(.name = "session_manager", .version = SM_VERSION);
+#else
+PG_MODULE_MAGIC;
+#endif
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	sm_crypto_init();
+	sm_guc_init();
+	sm_info_init();
+	sm_redact_init();
+	sm_schema_init();
+	sm_identity_init();
+	sm_keyring_init();
+}

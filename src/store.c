@@ -1,0 +1,509 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  Rows of user_sessions, reached directly through the table and index
+ *	  access methods.
+ *
+ * Everything here reads under the latest snapshot, not the transaction's: a
+ * revocation that has committed is seen by the very next call, inside a
+ * REPEATABLE READ transaction as well.  A row is locked before it is written,
+ * following it to its newest version, and its decoded form then is that
+ * version's; whatever was checked before must be checked again.  No write
+ * here can therefore fail with a serialization error at REPEATABLE READ.
+ *
+ * Access is not checked against table privileges: EXECUTE on the calling
+ * function is what counts.  Triggers that somebody puts on the table fire.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "keyring.h"
+#include "store.h"
+
+/*
+ * Advisory locks of the SQL functions use 1 and 2 here: a role that may call
+ * those can still not hold up a login.
+ */
+#define USER_LOCK_SPACE		0x534D
+
+static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
+					   LOCKMODE lockmode);
+static void decode(TupleTableSlot *slot, SmSession *session);
+static void prepare_write(SmScan *scan);
+static void seal_context(const SmSession *session, SmSealContext *context);
+
+/*
+ * Start looking for the row of a session id.
+ */
+void
+sm_scan_by_id(SmScan *scan, const SmSchema *schema, const uint8 *id,
+			  LOCKMODE lockmode)
+{
+	ScanKeyInit(&scan->key, 1, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum((const pg_uuid_t *) id));
+	scan_begin(scan, schema, schema->sessions_pkey, lockmode);
+}
+
+/*
+ * Start looking for a user's rows.
+ */
+void
+sm_scan_by_user(SmScan *scan, const SmSchema *schema, text *user_id,
+				LOCKMODE lockmode)
+{
+	ScanKeyInit(&scan->key, 1, BTEqualStrategyNumber, F_TEXTEQ,
+				PointerGetDatum(user_id));
+	scan_begin(scan, schema, schema->sessions_user_idx, lockmode);
+}
+
+/*
+ * Start looking for rows that the sweep has to look at, most overdue first.
+ */
+void
+sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema, TimestampTz until)
+{
+	ScanKeyInit(&scan->key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(until));
+	scan_begin(scan, schema, schema->sessions_sweep_idx, RowExclusiveLock);
+}
+
+/*
+ * Start looking at all rows by id, from the first above the given one.
+ */
+void
+sm_scan_from_id(SmScan *scan, const SmSchema *schema, const uint8 *id)
+{
+	ScanKeyInit(&scan->key, 1, BTGreaterStrategyNumber, F_UUID_GT,
+				UUIDPGetDatum((const pg_uuid_t *) id));
+	scan_begin(scan, schema, schema->sessions_pkey, RowExclusiveLock);
+}
+
+/*
+ * Start looking at all rows, in the order of the table.
+ */
+void
+sm_scan_all(SmScan *scan, const SmSchema *schema, LOCKMODE lockmode)
+{
+	scan_begin(scan, schema, InvalidOid, lockmode);
+}
+
+/*
+ * Go to the next row and decode it; false at the end.
+ */
+bool
+sm_scan_next(SmScan *scan)
+{
+	bool		found;
+
+	if (scan->index_scan)
+		found = index_getnext_slot(scan->index_scan, ForwardScanDirection,
+								   scan->slot);
+	else
+		found = table_scan_getnextslot(scan->table_scan, ForwardScanDirection,
+									   scan->slot);
+	if (found)
+		decode(scan->slot, &scan->session);
+	return found;
+}
+
+/*
+ * Lock the newest version of the row that the scan stands on, and decode it.
+ * False if it is gone, or locked by somebody else and we are not to wait.
+ */
+bool
+sm_scan_lock(SmScan *scan, LockTupleMode mode, LockWaitPolicy wait)
+{
+	TM_FailureData failure;
+	ItemPointerData tid = scan->slot->tts_tid;
+	TM_Result	result;
+
+	result = table_tuple_lock(scan->rel, &tid, scan->snapshot, scan->slot,
+							  GetCurrentCommandId(false), mode, wait,
+							  TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+	switch (result)
+	{
+		case TM_Ok:
+			decode(scan->slot, &scan->session);
+			return true;
+		case TM_Deleted:
+		case TM_WouldBlock:
+			return false;
+		default:
+			elog(ERROR, "unexpected result of locking a session: %d",
+				 (int) result);
+	}
+}
+
+/*
+ * Write changes to the row that the scan stands on and has locked.
+ */
+void
+sm_scan_update(SmScan *scan, SmChanges *changes)
+{
+	HeapTuple	tuple;
+	TupleTableSlot *slot;
+
+	prepare_write(scan);
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(scan->rel),
+									&TTSOpsHeapTuple);
+	tuple = heap_modify_tuple(ExecFetchSlotHeapTuple(scan->slot, false, NULL),
+							  RelationGetDescr(scan->rel),
+							  changes->values, changes->nulls,
+							  changes->replaces);
+	ExecStoreHeapTuple(tuple, slot, false);
+	ExecSimpleRelationUpdate(scan->result_rel, scan->estate, &scan->epq,
+							 scan->slot, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	heap_freetuple(tuple);
+	ResetPerTupleExprContext(scan->estate);
+	CommandCounterIncrement();
+}
+
+/*
+ * Delete the row that the scan stands on, in the version that it shows.
+ * False if somebody is at it, or has been: then it is not what was looked at.
+ */
+bool
+sm_scan_try_delete(SmScan *scan)
+{
+	TM_FailureData failure;
+	ItemPointerData tid = scan->slot->tts_tid;
+
+	/* without triggers there is no need to lock the row first */
+	if (scan->rel->trigdesc == NULL)
+		return table_tuple_delete(scan->rel, &tid, GetCurrentCommandId(true),
+								  scan->snapshot, InvalidSnapshot, false,
+								  &failure, false) == TM_Ok;
+
+	if (!sm_scan_lock(scan, LockTupleExclusive, LockWaitSkip) ||
+		!ItemPointerEquals(&tid, &scan->slot->tts_tid))
+		return false;
+	prepare_write(scan);
+	ExecSimpleRelationDelete(scan->result_rel, scan->estate, &scan->epq,
+							 scan->slot);
+	return true;
+}
+
+/*
+ * End a scan and the writing that was done in it.
+ */
+void
+sm_scan_end(SmScan *scan)
+{
+	if (scan->estate)
+	{
+		EvalPlanQualEnd(&scan->epq);
+		sm_executor_end(scan->estate, scan->result_rel);
+	}
+	if (scan->index_scan)
+	{
+		index_endscan(scan->index_scan);
+		index_close(scan->index, NoLock);
+	}
+	else
+		table_endscan(scan->table_scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	UnregisterSnapshot(scan->snapshot);
+	table_close(scan->rel, NoLock);
+}
+
+/*
+ * Is the row that the scan stands on the only one that anybody could see?
+ * Not if we wrote it ourselves in this transaction, or if somebody is at it.
+ */
+bool
+sm_scan_row_is_settled(SmScan *scan)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) scan->slot;
+	HeapTupleHeader header = slot->base.tuple->t_data;
+	TransactionId xmax = InvalidTransactionId;
+	uint16		infomask;
+
+	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
+	infomask = header->t_infomask;
+	if (!(infomask & HEAP_XMAX_INVALID) && !HEAP_XMAX_IS_LOCKED_ONLY(infomask))
+		xmax = HeapTupleHeaderGetUpdateXid(header);
+	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
+
+	if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(header)))
+		return false;
+	return !TransactionIdIsValid(xmax) ||
+		(!TransactionIdIsCurrentTransactionId(xmax) &&
+		 !TransactionIdIsInProgress(xmax) &&
+		 !TransactionIdDidCommit(xmax));
+}
+
+/*
+ * Insert a row.
+ */
+void
+sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls)
+{
+	Relation	rel = table_open(schema->sessions, RowExclusiveLock);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
+													&TTSOpsVirtual);
+	ResultRelInfo *result_rel;
+	EState	   *estate = sm_executor_begin(rel, &result_rel);
+	int			natts = RelationGetDescr(rel)->natts;
+
+	memcpy(slot->tts_values, values, Natts_user_sessions * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, Natts_user_sessions * sizeof(bool));
+	for (int i = Natts_user_sessions; i < natts; i++)
+		slot->tts_isnull[i] = true;
+	ExecStoreVirtualTuple(slot);
+	ExecSimpleRelationInsert(result_rel, estate, slot);
+
+	sm_executor_end(estate, result_rel);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+}
+
+void
+sm_change(SmChanges *changes, int attnum, Datum value)
+{
+	changes->values[attnum - 1] = value;
+	changes->nulls[attnum - 1] = false;
+	changes->replaces[attnum - 1] = true;
+}
+
+void
+sm_change_null(SmChanges *changes, int attnum)
+{
+	changes->nulls[attnum - 1] = true;
+	changes->replaces[attnum - 1] = true;
+}
+
+/*
+ * Hash of a user id as any client computes it: over its UTF-8 bytes.
+ */
+uint64
+sm_user_text_hash(text *user_id)
+{
+	char	   *bytes = VARDATA_ANY(user_id);
+	int			len = VARSIZE_ANY_EXHDR(user_id);
+	char	   *utf8 = pg_server_to_any(bytes, len, PG_UTF8);
+
+	return sm_user_hash(utf8, utf8 == bytes ? len : strlen(utf8));
+}
+
+/*
+ * Take a user's lock until the end of the transaction.  Logins share it and
+ * revoking everything excludes them, so that a login that races one is either
+ * revoked or clearly later.  The caller takes its snapshot afterwards.
+ */
+void
+sm_lock_user(text *user_id, LOCKMODE mode)
+{
+	uint64		hash = sm_user_text_hash(user_id);
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, USER_LOCK_SPACE);
+	(void) LockAcquire(&tag, mode, false, false);
+}
+
+/*
+ * Who owns a session.  False if the row holds a name longer than any that
+ * was ever written: somebody else wrote it.
+ */
+bool
+sm_session_owner(const SmSession *session, SmOwner *owner)
+{
+	owner->session_id = session->session_id->data;
+	owner->user_id = VARDATA_ANY(session->user_id);
+	owner->user_len = VARSIZE_ANY_EXHDR(session->user_id);
+	owner->tenant_id = NULL;
+	owner->tenant_len = 0;
+	if (session->tenant_id)
+	{
+		owner->tenant_id = VARDATA_ANY(session->tenant_id);
+		owner->tenant_len = VARSIZE_ANY_EXHDR(session->tenant_id);
+	}
+	owner->absolute_expires_at = session->absolute_expires_at;
+	return owner->user_len <= SM_MAX_NAME_LEN &&
+		owner->tenant_len <= SM_MAX_NAME_LEN;
+}
+
+/*
+ * Open a session's content.  False if it is not what was sealed for this row;
+ * SM003 if the key is not there.
+ */
+bool
+sm_session_open(const SmSchema *schema, const SmSession *session,
+				SmContent *content)
+{
+	const SmKey *key = sm_key_usable(schema, session->key_id);
+	SmSealContext context;
+	bytea	   *sealed;
+	bool		opened;
+
+	if (!sm_session_owner(session, &context.owner))
+		return false;
+	seal_context(session, &context);
+	context.key_id = session->key_id;
+	sealed = DatumGetByteaPP(session->sealed_data);
+	opened = sm_open(key->subkeys.seal, &context, sealed, content);
+	if ((Pointer) sealed != DatumGetPointer(session->sealed_data))
+		pfree(sealed);
+	return opened;
+}
+
+/*
+ * Seal content for a session's row, as its other fields now are, under the
+ * active key; sets the id of that.
+ */
+Datum
+sm_session_seal(const SmSchema *schema, const SmSession *session,
+				const SmContent *content, int32 *key_id)
+{
+	const SmKey *key = sm_key_active(schema);
+	SmSealContext context;
+
+	if (!sm_session_owner(session, &context.owner))
+		elog(ERROR, "name of a session's owner is too long");
+	seal_context(session, &context);
+	context.key_id = *key_id = key->id;
+	return PointerGetDatum(sm_seal(key->subkeys.seal, &context, content));
+}
+
+/*
+ * The executor's part of writing to a table: indexes, triggers, constraints.
+ */
+EState *
+sm_executor_begin(Relation rel, ResultRelInfo **result_rel)
+{
+	EState	   *estate = CreateExecutorState();
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+
+	*result_rel = makeNode(ResultRelInfo);
+	InitResultRelInfo(*result_rel, rel, 0, NULL, 0);
+	estate->es_output_cid = GetCurrentCommandId(true);
+	ExecOpenIndices(*result_rel, false);
+	AfterTriggerBeginQuery();
+	MemoryContextSwitchTo(old);
+	return estate;
+}
+
+void
+sm_executor_end(EState *estate, ResultRelInfo *result_rel)
+{
+	AfterTriggerEndQuery(estate);
+	ExecCloseIndices(result_rel);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	FreeExecutorState(estate);
+}
+
+static void
+scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
+		   LOCKMODE lockmode)
+{
+	scan->schema = schema;
+	scan->context = CurrentMemoryContext;
+	scan->estate = NULL;
+	scan->index = NULL;
+	scan->index_scan = NULL;
+	scan->table_scan = NULL;
+	scan->rel = table_open(schema->sessions, lockmode);
+	scan->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan->slot = table_slot_create(scan->rel, NULL);
+	if (OidIsValid(indexid))
+	{
+		scan->index = index_open(indexid, lockmode);
+		scan->index_scan = sm_index_beginscan(scan->rel, scan->index,
+											  scan->snapshot, 1);
+		index_rescan(scan->index_scan, &scan->key, 1, NULL, 0);
+	}
+	else
+		scan->table_scan = table_beginscan(scan->rel, scan->snapshot, 0, NULL);
+}
+
+static void
+decode(TupleTableSlot *slot, SmSession *session)
+{
+	Datum	   *values = slot->tts_values;
+	bool	   *nulls = slot->tts_isnull;
+	Interval   *ttl;
+
+	slot_getallattrs(slot);
+
+#define VALUE(column)		values[Anum_##column - 1]
+#define IS_NULL(column)		nulls[Anum_##column - 1]
+#define TIME(column)		DatumGetTimestampTz(VALUE(column))
+#define TIME_OR_0(column)	(IS_NULL(column) ? 0 : TIME(column))
+#define TEXT_OR_NULL(column) (IS_NULL(column) ? NULL : DatumGetTextPP(VALUE(column)))
+
+	session->session_id = DatumGetUUIDP(VALUE(session_id));
+	session->created_at = TIME(created_at);
+	session->authenticated_at = TIME(authenticated_at);
+	session->last_seen_at = TIME(last_seen_at);
+	session->expires_at = TIME(expires_at);
+	session->absolute_expires_at = TIME(absolute_expires_at);
+	session->sweep_at = TIME(sweep_at);
+	ttl = DatumGetIntervalP(VALUE(ttl));
+	session->ttl = ttl->time;
+	session->version = DatumGetInt32(VALUE(version));
+	session->key_id = DatumGetInt32(VALUE(key_id));
+	session->verifier_key_id = DatumGetInt32(VALUE(verifier_key_id));
+	session->user_id = DatumGetTextPP(VALUE(user_id));
+	session->verifier = DatumGetByteaPP(VALUE(verifier));
+	session->sealed_data = VALUE(sealed_data);
+	session->tenant_id = TEXT_OR_NULL(tenant_id);
+	session->ip = IS_NULL(ip) ? NULL : DatumGetInetPP(VALUE(ip));
+	session->user_agent = TEXT_OR_NULL(user_agent);
+	session->rotated = !IS_NULL(rotated_at);
+	session->rotated_at = TIME_OR_0(rotated_at);
+	session->successor_used = IS_NULL(rotated_at) || !IS_NULL(successor_used_at);
+	session->previous_valid_until = TIME_OR_0(previous_valid_until);
+	session->previous_key_id = IS_NULL(previous_key_id) ? 0 :
+		DatumGetInt32(VALUE(previous_key_id));
+	session->previous_verifier = IS_NULL(previous_verifier) ? NULL :
+		DatumGetByteaPP(VALUE(previous_verifier));
+	session->revoked = !IS_NULL(revoked_at);
+	session->revoked_at = TIME_OR_0(revoked_at);
+	session->revoked_reason = TEXT_OR_NULL(revoked_reason);
+}
+
+/* Set up the executor at the first write of a scan. */
+static void
+prepare_write(SmScan *scan)
+{
+	MemoryContext old;
+
+	if (scan->estate)
+		return;
+	old = MemoryContextSwitchTo(scan->context);
+	scan->estate = sm_executor_begin(scan->rel, &scan->result_rel);
+	scan->estate->es_snapshot = scan->snapshot;
+	sm_EvalPlanQualInit(&scan->epq, scan->estate);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+seal_context(const SmSession *session, SmSealContext *context)
+{
+	context->version = (uint32) session->version;
+	context->created_at = session->created_at;
+	context->authenticated_at = session->authenticated_at;
+}

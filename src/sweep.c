@@ -1,0 +1,169 @@
+/*-------------------------------------------------------------------------
+ *
+ * sweep.c
+ *	  session_cleanup: deletes dead sessions, then maintains the partitions
+ *	  of session_events.
+ *
+ * sweep_at says when a row is to be looked at.  A row that proves to be dead
+ * is deleted; one that was extended since is queued again at its deadline,
+ * which is the only time an index entry is added for it.  Rows that somebody
+ * is writing to are passed over: they are alive, or will be found again.
+ * Nothing here waits for traffic, nor makes it wait.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "authenticate.h"
+#include "guc.h"
+#include "partition.h"
+#include "result.h"
+
+/* A NOTICE tells of progress every so many sessions. */
+#define PROGRESS_STEP	100000
+
+PG_FUNCTION_INFO_V1(sm_session_cleanup);
+
+typedef struct Sweep
+{
+	int64		deleted;
+	int64		requeued;
+} Sweep;
+
+static int64 arg_count(FunctionCallInfo fcinfo, int n, const char *name,
+					   int64 none);
+static void sweep_sessions(const SmSchema *schema, int64 max_rows, Sweep *sweep);
+static bool sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
+						  Sweep *sweep);
+static TimestampTz kept_until(const SmSession *session);
+
+/*
+ * session_cleanup(batch, max_batches)
+ */
+Datum
+sm_session_cleanup(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema;
+	int64		batch = arg_count(fcinfo, 0, "batch", sm_sweep_batch);
+	int64		max_batches = arg_count(fcinfo, 1, "max_batches", 0);
+	Sweep		sweep = {0};
+	SmPartitionWork partitions;
+	Datum		values[5];
+	bool		nulls[5] = {false};
+
+	PreventCommandIfReadOnly("session_cleanup()");
+	schema = sm_schema_of(fcinfo);
+	sweep_sessions(schema, max_batches > 0 ? batch * max_batches : PG_INT64_MAX,
+				   &sweep);
+
+	/* last: what it locks stays locked until the transaction ends */
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	sm_partitions_maintain(sm_schema_of(fcinfo), &partitions);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+
+	values[0] = Int64GetDatum(sweep.deleted);
+	values[1] = Int64GetDatum(sweep.requeued);
+	values[2] = Int64GetDatum(partitions.events_dropped);
+	values[3] = Int32GetDatum(partitions.created);
+	values[4] = Int32GetDatum(partitions.dropped);
+	return sm_result_row(fcinfo, values, nulls);
+}
+
+static int64
+arg_count(FunctionCallInfo fcinfo, int n, const char *name, int64 none)
+{
+	if (PG_ARGISNULL(n))
+		return none;
+	if (PG_GETARG_INT32(n) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be greater than zero", name)));
+	return PG_GETARG_INT32(n);
+}
+
+static void
+sweep_sessions(const SmSchema *schema, int64 max_rows, Sweep *sweep)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	SmScan		scan;
+	SmEventWriter *events = sm_events_begin(schema);
+	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext,
+												  "session_manager sweep",
+												  ALLOCSET_DEFAULT_SIZES);
+	int64		done = 0;
+
+	sm_scan_by_sweep_at(&scan, schema, now);
+	while (done < max_rows && sm_scan_next(&scan))
+	{
+		MemoryContext old = MemoryContextSwitchTo(per_row);
+
+		CHECK_FOR_INTERRUPTS();
+		if (sweep_session(&scan, events, now, sweep) &&
+			++done % PROGRESS_STEP == 0)
+			ereport(NOTICE,
+					(errmsg("swept %lld sessions so far", (long long) done)));
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(per_row);
+	}
+	sm_scan_end(&scan);
+	sm_events_end(events);
+	MemoryContextDelete(per_row);
+}
+
+/* Delete a session or queue it again.  False if somebody is at it. */
+static bool
+sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
+			  Sweep *sweep)
+{
+	SmSession  *session = &scan->session;
+	SmChanges	changes = {0};
+	TimestampTz until = kept_until(session);
+
+	if (now >= until)
+	{
+		SmEvent		event = {
+			.session_id = session->session_id,
+			.user_id = session->user_id,
+			.tenant_id = session->tenant_id
+		};
+
+		if (!sm_scan_try_delete(scan))
+			return false;
+		sweep->deleted++;
+		/* how a revoked session ended is on record already */
+		if (!session->revoked)
+		{
+			event.type = now >= Min(session->expires_at, session->absolute_expires_at)
+				? SM_EVENT_EXPIRED : SM_EVENT_IDLE;
+			sm_events_add(events, &event);
+		}
+		return true;
+	}
+
+	if (!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitSkip))
+		return false;
+	sm_change(&changes, Anum_sweep_at, TimestampTzGetDatum(kept_until(session)));
+	sm_scan_update(scan, &changes);
+	sweep->requeued++;
+	return true;
+}
+
+/* When a session's row may go. */
+static TimestampTz
+kept_until(const SmSession *session)
+{
+	TimestampTz until = sm_session_deadline(session);
+
+	if (session->revoked)
+		until = Max(until, session->revoked_at +
+					(int64) sm_revoked_retention * USECS_PER_SEC);
+	return until;
+}
