@@ -105,6 +105,7 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 	TimestampTz now = GetCurrentTimestamp();
 	Datum	   *values;
 	bool	   *nulls;
+	text	   *name = cstring_to_text(event_types[event->type].name);
 
 	if (writer->partition == NULL || now < writer->from || now >= writer->until)
 	{
@@ -128,7 +129,7 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 	SET_OR_NULL(session_id, event->session_id);
 	SET_OR_NULL(user_id, event->user_id);
 	SET_OR_NULL(tenant_id, event->tenant_id);
-	SET(event, PointerGetDatum(cstring_to_text(event_types[event->type].name)));
+	SET(event, PointerGetDatum(name));
 	SET_OR_NULL(ip, event->ip);
 	SET_OR_NULL(user_agent, event->user_agent);
 	SET_OR_NULL(detail, event->detail);
@@ -147,7 +148,8 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 			list_free(sm_ExecInsertIndexTuples(writer->result_rel, writer->slot,
 											   writer->estate));
 	}
-	pfree(DatumGetPointer(values[Anum_event_event - 1]));
+	ExecClearTuple(writer->slot);
+	pfree(name);
 	ResetPerTupleExprContext(writer->estate);
 }
 

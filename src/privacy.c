@@ -106,8 +106,7 @@ sm_session_erase(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (!sm_scan_lock(&scan, LockTupleExclusive, LockWaitBlock))
 			continue;
-		if (!sm_scan_try_delete(&scan))
-			elog(ERROR, "could not delete a session that is locked");
+		(void) sm_scan_delete(&scan, true);
 		deleted++;
 	}
 	sm_scan_end(&scan);

@@ -181,28 +181,36 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 }
 
 /*
- * Delete the row that the scan stands on, in the version that it shows.
- * False if somebody is at it, or has been: then it is not what was looked at.
+ * Delete the row that the scan stands on, in the version that it shows.  If
+ * it has been locked this cannot fail; otherwise false if somebody is at it,
+ * or has been: then it is not what was looked at.
  */
 bool
-sm_scan_try_delete(SmScan *scan)
+sm_scan_delete(SmScan *scan, bool locked)
 {
 	TM_FailureData failure;
 	ItemPointerData tid = scan->slot->tts_tid;
+	TM_Result	result;
 
-	/* without triggers there is no need to lock the row first */
-	if (scan->rel->trigdesc == NULL)
-		return table_tuple_delete(scan->rel, &tid, GetCurrentCommandId(true),
-								  scan->snapshot, InvalidSnapshot, false,
-								  &failure, false) == TM_Ok;
+	if (scan->rel->trigdesc != NULL)
+	{
+		if (!locked &&
+			(!sm_scan_lock(scan, LockTupleExclusive, LockWaitSkip) ||
+			 !ItemPointerEquals(&tid, &scan->slot->tts_tid)))
+			return false;
+		prepare_write(scan);
+		ExecSimpleRelationDelete(scan->result_rel, scan->estate, &scan->epq,
+								 scan->slot);
+		return true;
+	}
 
-	if (!sm_scan_lock(scan, LockTupleExclusive, LockWaitSkip) ||
-		!ItemPointerEquals(&tid, &scan->slot->tts_tid))
-		return false;
-	prepare_write(scan);
-	ExecSimpleRelationDelete(scan->result_rel, scan->estate, &scan->epq,
-							 scan->slot);
-	return true;
+	/* without triggers the executor has nothing to add, nor does a lock */
+	result = table_tuple_delete(scan->rel, &tid, GetCurrentCommandId(true),
+								scan->snapshot, InvalidSnapshot, locked,
+								&failure, false);
+	if (locked && result != TM_Ok)
+		elog(ERROR, "could not delete a session that is locked");
+	return result == TM_Ok;
 }
 
 /*

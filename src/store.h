@@ -99,7 +99,7 @@ extern bool sm_scan_next(SmScan *scan);
 extern bool sm_scan_lock(SmScan *scan, LockTupleMode mode,
 						 LockWaitPolicy wait);
 extern void sm_scan_update(SmScan *scan, SmChanges *changes);
-extern bool sm_scan_try_delete(SmScan *scan);
+extern bool sm_scan_delete(SmScan *scan, bool locked);
 extern void sm_scan_end(SmScan *scan);
 extern bool sm_scan_row_is_settled(SmScan *scan);
 

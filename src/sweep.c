@@ -135,7 +135,7 @@ sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 			.tenant_id = session->tenant_id
 		};
 
-		if (!sm_scan_try_delete(scan))
+		if (!sm_scan_delete(scan, false))
 			return false;
 		sweep->deleted++;
 		/* how a revoked session ended is on record already */
