@@ -1,0 +1,142 @@
+# The extension is built with PGXS:
+#
+#	make && sudo make install
+#
+# and has its own tasks, which install what they need on Debian and touch
+# neither the system's PostgreSQL installation nor any running server:
+#
+#	make demo			a day of a web application's sessions; KEEP=1 keeps it
+#	make check			every test, against private servers
+#	make check-long		the same under sanitizers, fuzzing for longer
+#	make check-versions	make check under other releases of PostgreSQL
+#	make bench			measurements
+#	make unit			unit tests that need no server
+#	make fuzz			fuzzing, FUZZ_TIME seconds for each target
+
+EXTENSION = session_manager
+DATA = \
+	sql/session_manager--1.0.sql
+
+MODULE_big = session_manager
+OBJS = \
+	src/arguments.o \
+	src/authenticate.o \
+	src/crypto.o \
+	src/events.o \
+	src/guc.o \
+	src/history.o \
+	src/identity.o \
+	src/info.o \
+	src/keyadmin.o \
+	src/keyring.o \
+	src/partition.o \
+	src/patch.o \
+	src/privacy.o \
+	src/privileges.o \
+	src/redact.o \
+	src/result.o \
+	src/schema.o \
+	src/session.o \
+	src/session_manager.o \
+	src/store.o \
+	src/sweep.o \
+	src/token.o \
+	src/user.o
+SHLIB_LINK = -lsodium
+
+# The version stands in the control file and nowhere else.
+VERSION := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" session_manager.control)
+PG_CPPFLAGS = -DSM_VERSION='"$(VERSION)"'
+
+# PG_FUNCTION_ARGS leaves a parameter unused in most functions.
+override PG_CFLAGS += -Wall -Wextra -Wno-unused-parameter
+ifneq (,$(findstring clang,$(CC)))
+# PGXS hands over the flags of the compiler that built the server.
+override PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
+endif
+
+# Nothing here is small enough to be worth inlining into expressions compiled
+# just in time, so no bitcode and no clang are needed.
+override with_llvm = no
+
+# Inputs are in test/, expected output is in expected/.  Before PostgreSQL 16
+# pg_regress looked for expected output below its output directory only, which
+# for isolation tests is not the current one by default.
+REGRESS_OPTS = --inputdir=test
+REGRESS =
+
+ISOLATION_OPTS = --inputdir=test --outputdir=.
+ISOLATION =
+
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+
+UNIT = test_token
+FUZZ = fuzz_token
+FUZZ_TIME ?= 60
+
+TASKS = bench check check-long check-versions demo fuzz unit
+
+# The tasks come without PGXS, as they must run before it is installed.
+ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS does not know which object includes which header.
+$(OBJS): $(wildcard src/*.h)
+
+else
+
+export REGRESS ISOLATION UNIT FUZZ KEEP PG_CONFIG
+
+.PHONY: $(TASKS)
+
+demo:
+	@scripts/demo.sh
+
+check:
+	@scripts/check.sh
+
+check-long:
+	@scripts/check.sh --long
+
+check-versions:
+	@scripts/check-versions.sh
+
+bench:
+	@bench/run.sh
+
+unit: $(UNIT:%=build/%)
+	@set -e; for test in $^; do echo "$$test:"; $$test; done
+
+# The corpus is read; what is found is written to build/.
+fuzz: $(FUZZ:%=build/%)
+	@set -e; for target in $(FUZZ); do \
+		mkdir -p build/corpus/$$target; \
+		build/$$target -max_total_time=$(FUZZ_TIME) -verbosity=0 \
+			-print_final_stats=1 -artifact_prefix=build/$$target- \
+			build/corpus/$$target test/fuzz/corpus/$${target#fuzz_}; \
+	done
+
+SANITIZE = -g -O1 -Wall -Wextra -Werror -fsanitize=address,undefined \
+	-fno-sanitize-recover=all
+
+build/test_token: test/unit/test_token.c src/token.c src/token.h
+	@mkdir -p build
+	$(CC) $(SANITIZE) -o $@ $(filter %.c,$^)
+
+build/fuzz_token: test/fuzz/fuzz_token.c src/token.c src/token.h
+	@mkdir -p build
+	clang $(SANITIZE) -fsanitize=fuzzer -o $@ $(filter %.c,$^)
+
+# "make install check"
+OTHERS = $(filter-out $(TASKS),$(MAKECMDGOALS))
+ifneq (,$(OTHERS))
+.PHONY: $(OTHERS)
+$(OTHERS):
+	+@$(MAKE) $@
+endif
+
+endif
