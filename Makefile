@@ -63,10 +63,41 @@ override with_llvm = no
 # pg_regress looked for expected output below its output directory only, which
 # for isolation tests is not the current one by default.
 REGRESS_OPTS = --inputdir=test
-REGRESS =
+REGRESS = \
+	install \
+	keys \
+	create \
+	get \
+	digest \
+	update \
+	refresh \
+	elevate \
+	invalidate \
+	list \
+	limits \
+	binding \
+	bind \
+	readonly \
+	cleanup \
+	events \
+	info \
+	privacy \
+	privileges \
+	hostile \
+	tamper \
+	redact \
+	shard \
+	drop
 
 ISOLATION_OPTS = --inputdir=test --outputdir=.
-ISOLATION =
+ISOLATION = \
+	pairs \
+	snapshot \
+	refresh_race \
+	login_revoke_race \
+	limit_race \
+	no_resurrection \
+	cleanup_race
 
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

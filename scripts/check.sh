@@ -1,0 +1,207 @@
+#!/bin/bash
+#
+# Run every test, each suite against private servers of its own, and end with
+# the line "N passed, N failed".  Called by make, which names the tests.
+#
+# --long runs everything against a build with AddressSanitizer and
+# UndefinedBehaviorSanitizer as well, and fuzzes for longer.
+
+set -euo pipefail
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+long=no
+[ "${1-}" != --long ] || long=yes
+
+[ -n "${UNIT-}" ] || die "run make check, which names the tests"
+
+"$root/scripts/setup.sh" --tests
+start_work
+
+passed=0
+failed=0
+
+heading() {
+  printf '\n== %s\n' "$*"
+}
+
+verdict() {
+  printf '%-6s %s\n' "$1" "$2"
+  if [ "$1" = ok ]; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+  fi
+}
+
+# A test that is one command; its output is shown when it fails.
+check() {
+  local name=$1
+
+  shift
+  if "$@" >"$work/output" 2>&1; then
+    verdict ok "$name"
+  else
+    verdict FAILED "$name"
+    cat "$work/output"
+  fi
+}
+
+# Add up the lines of a log that match the two patterns.  A status other than
+# zero without a failure, or no test at all, is a failure too.
+count() {
+  local log=$1 ok=$2 not_ok=$3 status=$4
+  local good bad
+
+  good=$(grep -cE "$ok" "$log" || true)
+  bad=$(grep -cE "$not_ok" "$log" || true)
+  passed=$((passed + good))
+  failed=$((failed + bad))
+  if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$good" -eq 0 ]; }; then
+    verdict FAILED "ended with status $status after $good tests"
+  fi
+}
+
+# A test that make does not name would never run.
+all_named() {
+  local file name
+
+  for file in "$root/test/$1"/*; do
+    name=$(basename "$file")
+    case " $2 " in
+      *" ${name%.*} "*) ;;
+      *)
+        [ -d "$file" ] || { printf 'not named: %s\n' "test/$1/$name"; return 1; } ;;
+    esac
+  done
+}
+
+# Run pg_regress or pg_isolation_regress.  They print "... ok" after the name
+# of a test before PostgreSQL 16, and "ok" before it since.
+regress() {
+  local program=$suites/$1 tree=$work/$2 server=$work/$3 status=0
+
+  shift 3
+  (cd "$tree" && as_owner "$program" --bindir="$bindir" --inputdir=test \
+    --outputdir=. --host="$server" --user=postgres "$@") 2>&1 |
+    tee "$work/output" | grep --line-buffered -E '^(test |ok |not ok |Bail)' ||
+    status=${PIPESTATUS[0]}
+  count "$work/output" '^ok |\.\.\. +ok' '^not ok |\.\.\. +FAILED' "$status"
+  if [ "$status" -ne 0 ]; then
+    cat "$tree/regression.diffs" 2>/dev/null || cat "$work/output"
+    tail -n 20 "$server/log"
+    rm -f "$tree/regression.diffs"
+  fi
+}
+
+tap_test() {
+  local tree=$work/$1 file=$2 status=0 start=$SECONDS before=$failed
+
+  as_owner mkdir -p "$tree/tmp_check"
+  # PostgreSQL 15 and before look at TESTDIR, later ones at the other two.
+  (cd "$tree" && as_owner env PATH="$bindir:$PATH" TESTDIR="$tree" \
+    TESTDATADIR="$tree/tmp_check" TESTLOGDIR="$tree/tmp_check/log" \
+    PG_REGRESS="$suites/regress/pg_regress" PGPORT=65432 \
+    prove --verbose --merge -I "$suites/perl" -I test/t "$file") \
+    >"$work/output" 2>&1 || status=$?
+  count "$work/output" '^ok ' '^not ok [^#]*$' "$status"
+  if [ "$failed" -gt "$before" ]; then
+    cat "$work/output"
+  else
+    printf 'ok     %s: %s tests, %s s\n' "$file" \
+      "$(grep -c '^ok ' "$work/output")" $((SECONDS - start))
+  fi
+}
+
+# Every suite that needs a server, on the build TREE.
+server_suites() {
+  local tree=$1 file
+
+  heading "regression tests, library not preloaded"
+  start_server "$tree-plain" "fsync = off"
+  # shellcheck disable=SC2086
+  regress regress/pg_regress "$tree" "$tree-plain" \
+    --dbname=contrib_regression ${REGRESS-}
+  stop_server "$tree-plain"
+
+  heading "regression tests, library preloaded"
+  start_server "$tree-preloaded" "fsync = off" \
+    "shared_preload_libraries = 'session_manager'"
+  # shellcheck disable=SC2086
+  regress regress/pg_regress "$tree" "$tree-preloaded" \
+    --dbname=contrib_regression ${REGRESS-}
+  stop_server "$tree-preloaded"
+
+  heading "isolation tests"
+  start_server "$tree-isolation" "fsync = off"
+  # shellcheck disable=SC2086
+  regress isolation/pg_isolation_regress "$tree" "$tree-isolation" \
+    --dbname=isolation_regression ${ISOLATION-}
+  stop_server "$tree-isolation"
+
+  heading "TAP tests"
+  for file in "$work/$tree"/test/t/*.pl; do
+    tap_test "$tree" "test/t/$(basename "$file")"
+  done
+}
+
+# Put a wrapper in the server's place that loads AddressSanitizer first.
+sanitize_server() {
+  local options="detect_leaks=0:log_path=$work/sanitizer"
+
+  mv "$bindir/postgres" "$bindir/postgres-bare"
+  cat >"$bindir/postgres" <<END
+#!/bin/bash
+export LD_PRELOAD=$(gcc -print-file-name=libasan.so)
+export ASAN_OPTIONS=$options UBSAN_OPTIONS=$options
+exec -a "\$0" $bindir/postgres-bare "\$@"
+END
+  chmod 755 "$bindir/postgres"
+}
+
+no_reports() {
+  ! cat "$work"/sanitizer.* 2>/dev/null
+}
+
+heading "build, $("$pg_config" --version)"
+suites=$(dirname "$("$pg_config" --pgxs)")/../test
+copy_tree tree
+if ! stage_tree tree COPT=-Werror; then
+  printf '0 passed, 1 failed\n'
+  exit 1
+fi
+verdict ok "$(gcc --version | head -n 1)"
+copy_tree clang
+check "$(clang --version | head -n 1)" build_tree clang CC=clang COPT=-Werror
+
+heading "tests without a server"
+check "Makefile names every regression test" all_named sql "${REGRESS-}"
+check "Makefile names every isolation test" all_named specs "${ISOLATION-}"
+check "Makefile names every unit test" all_named unit "$UNIT"
+check "Makefile names every fuzz target" all_named fuzz "$FUZZ"
+for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/.ci/run; do
+  [ ! -e "$file" ] || check "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
+done
+status=0
+build_tree tree unit >"$work/output" 2>&1 || status=$?
+cat "$work/output"
+count "$work/output" '^ok ' '^not ok ' $status
+seconds=5
+[ $long = no ] || seconds=300
+check "fuzzing, $seconds s for each target" build_tree tree fuzz FUZZ_TIME=$seconds
+
+server_suites tree
+
+if [ $long = yes ]; then
+  heading "build with sanitizers"
+  copy_tree sanitized
+  stage_tree sanitized \
+    COPT="-O1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+  sanitize_server
+  server_suites sanitized
+  check "no report of a sanitizer" no_reports
+fi
+
+printf '\n%s passed, %s failed\n' $passed $failed
+[ $failed -eq 0 ]
