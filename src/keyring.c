@@ -43,6 +43,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "keyring.h"
 
@@ -85,8 +86,8 @@ static void ring_load(const SmSchema *schema);
 static void ring_refresh(const SmSchema *schema);
 static const SmKey *ring_lookup(const SmSchema *schema, int32 key_id);
 static SmKeyState parse_state(const char *name);
-static void report_unavailable(int32 key_id, SmKeyMaterial material) pg_attribute_noreturn();
-static void report_no_active_key(void) pg_attribute_noreturn();
+pg_noreturn static void report_unavailable(int32 key_id, SmKeyMaterial material);
+pg_noreturn static void report_no_active_key(void);
 
 /*
  * Read the key file if the library is being preloaded, and ask to hear of

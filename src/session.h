@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "compat.h"
 #include "events.h"
 #include "store.h"
 
@@ -25,6 +26,6 @@ extern void sm_end_session(SmScan *scan, SmEventWriter *events,
 extern bool sm_patch_session(SmScan *scan, Jsonb *patch, bool replace,
 							 bool used, bool current, int32 *version,
 							 Jsonb **data);
-extern void sm_report_corrupt(const SmSession *session) pg_attribute_noreturn();
+pg_noreturn extern void sm_report_corrupt(const SmSession *session);
 
 #endif							/* SM_SESSION_H */
