@@ -1,0 +1,158 @@
+# A hot standby answers session_get and refuses every writer; what the primary
+# revokes is gone there after replay; a promoted standby writes.
+
+use strict;
+use warnings FATAL => 'all';
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SessionManagerTest;
+use Test::More;
+
+my $primary =
+  new_node('primary', preload => 'session_manager', streaming => 1);
+$primary->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->start;
+
+sub replay
+{
+	$primary->wait_for_catchup('standby', 'replay');
+	return;
+}
+
+my $token = create_session($primary, 'ann', q('{"plan": "pro"}'));
+my $old = create_session($primary, 'bob');
+my $new = $primary->safe_psql('postgres',
+	"SELECT session_token FROM session_refresh('$old', true)");
+my $elevated = create_session($primary, 'carl');
+$primary->safe_psql('postgres', "SELECT session_elevate('$elevated', '{}')");
+
+# Make a touch due.
+$primary->safe_psql('postgres',
+	"UPDATE user_sessions SET last_seen_at = last_seen_at - interval '1 hour' WHERE user_id = 'ann'"
+);
+replay();
+
+# Reads
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT user_id, data, version, now() - last_seen_at > '50 minutes' FROM session_get('$token', '192.0.2.7', 'Firefox')"
+	),
+	'ann|{"plan": "pro"}|1|t',
+	'session_get reads on a standby, and does not write when a touch is due');
+is(live($standby, digest_form($token)), '1', 'the digest form works');
+is(live($standby, $new), '1', 'the new token of a rotation works');
+is(live($standby, $old), '1', 'the old one within its grace');
+is(live($standby, $elevated), '0', 'the old one of session_elevate does not');
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT count(*), bool_and(is_current) FROM session_list('ann', '$token')"
+	),
+	'1|t',
+	'session_list works');
+is( $standby->safe_psql('postgres', "SELECT session_status('$token')"),
+	'active', 'session_status works');
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT session_bind('$token'), session_user_id()"),
+	't|ann',
+	'session_bind works');
+is( $standby->safe_psql('postgres', "SELECT session_active_count()"),
+	$primary->safe_psql('postgres', "SELECT session_active_count()"),
+	'session_active_count works');
+cmp_ok($standby->safe_psql('postgres', "SELECT count(*) FROM session_history()"),
+	'>', 0, 'session_history works');
+is( $standby->safe_psql('postgres', "SELECT key_id, state, available FROM session_keys()"),
+	'1|active|t', 'session_keys works');
+cmp_ok($standby->safe_psql('postgres', "SELECT count(*) FROM session_info()"),
+	'>', 0, 'session_info works');
+
+# Writers
+my $keys = slurp_file(key_file($primary));
+foreach my $call (
+	"session_create('ann')",
+	"session_update('$token', '{}')",
+	"session_refresh('$token')",
+	"session_refresh('$token', true)",
+	"session_refresh('$old', true)",
+	"session_elevate('$token', '{}')",
+	"session_invalidate('$token')",
+	"session_invalidate_id((SELECT session_id FROM session_get('$token')))",
+	"session_invalidate_all('ann')",
+	"session_update_user('ann', '{}')",
+	"session_invalidate_tenant('acme')",
+	"session_invalidate_everything()",
+	"session_cleanup()",
+	"session_erase('ann')",
+	"session_key_generate()",
+	"session_key_add(2)",
+	"session_key_activate(1)",
+	"session_key_retire(1)",
+	"session_key_revoke(1)",
+	"session_reencrypt()",
+	"session_grant('postgres', 'app')",
+	"session_revoke('postgres', 'app')")
+{
+	(my $name = $call) =~ s/\(.*?(, true)?\)$/$1 ? '(rotate)' : ''/e;
+	like(failure($standby, "SELECT $call"),
+		qr/^25006:/, "$name is refused on a standby");
+}
+is(slurp_file(key_file($primary)), $keys, 'the key file is as it was');
+
+# Revocation, also inside a transaction that began before it
+my $reader = connection($standby);
+query($reader, 'BEGIN ISOLATION LEVEL REPEATABLE READ');
+is(query($reader, "SELECT user_id FROM session_get('$token')"),
+	'ann', 'a transaction on the standby sees the session');
+$primary->safe_psql('postgres', "SELECT session_invalidate('$token')");
+replay();
+is(query($reader, "SELECT count(*) FROM session_get('$token')"),
+	'0', 'and no longer once the revocation is replayed');
+query($reader, 'COMMIT');
+
+# Keys that change on the primary reach an open connection of the standby.
+append_to_file(key_file($primary), '2:' . random_key() . "\n");
+$primary->safe_psql('postgres',
+	'SELECT session_key_add(2), session_key_activate(2)');
+my $second = create_session($primary, 'dora');
+replay();
+ok( wait_until(
+		sub {
+			query($reader, "SELECT count(*) FROM session_get('$second')") eq
+			  '1';
+		}),
+	'a session under a new key opens on the standby');
+is(query($reader, "SELECT count(*) FROM session_get('$new')"),
+	'1', 'a session under the first key still does');
+$primary->safe_psql('postgres', 'SELECT session_key_revoke(1)');
+replay();
+is(query($reader, "SELECT count(*) FROM session_get('$new')"),
+	'0', 'and is dead once the revocation of its key is replayed');
+is(query($reader, "SELECT count(*) FROM session_get('$second')"),
+	'1', 'the other key is not touched');
+
+# Promotion
+$primary->stop;
+$standby->promote;
+$standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()')
+  or die 'the standby is not promoted';
+is(query($reader, "SELECT status FROM session_refresh('$second')"),
+	'extended', 'a connection opened before the promotion writes after it');
+my $third = create_session($standby, 'emma');
+is(live($standby, $third), '1', 'a session is created after promotion');
+is( $standby->safe_psql(
+		'postgres', qq(SELECT version FROM session_update('$third', '{"a": 1}'))),
+	'2',
+	'updated');
+is(live($standby, $token), '0', 'what the primary revoked stays revoked');
+is( $standby->safe_psql('postgres', "SELECT session_invalidate('$third')"),
+	't', 'revoked');
+is(query($reader, "SELECT count(*) FROM session_get('$third')"),
+	'0', 'and seen by the very next call of another connection');
+$reader->quit;
+
+done_testing();
