@@ -19,6 +19,7 @@ long=no
 "$root/scripts/setup.sh" --tests
 start_work
 
+rm -rf "$root/build/check"
 passed=0
 failed=0
 
@@ -33,6 +34,14 @@ verdict() {
   else
     failed=$((failed + 1))
   fi
+}
+
+# Keep the whole output of a suite that failed.
+keep() {
+  local log=$root/build/check/$1.log
+
+  mkdir -p "$root/build/check" && cp "$work/output" "$log" &&
+    printf 'The whole output is in %s.\n' "${log#"$root/"}"
 }
 
 # A test that is one command; its output is shown when it fails.
@@ -90,8 +99,8 @@ regress() {
   count "$work/output" '^ok |\.\.\. +ok' '^not ok |\.\.\. +FAILED' "$status"
   if [ "$status" -ne 0 ]; then
     cat "$tree/regression.diffs" 2>/dev/null || cat "$work/output"
-    tail -n 20 "$server/log"
     rm -f "$tree/regression.diffs"
+    grep -E 'PANIC|FATAL|terminated by' "$server/log" || true
   fi
 }
 
@@ -107,7 +116,10 @@ tap_test() {
     >"$work/output" 2>&1 || status=$?
   count "$work/output" '^ok ' '^not ok [^#]*$' "$status"
   if [ "$failed" -gt "$before" ]; then
-    cat "$work/output"
+    printf 'FAILED %s\n' "$file"
+    awk '/^not ok/ { n = 16 } n-- > 0' "$work/output"
+    tail -n 12 "$work/output"
+    keep "$(basename "$file" .pl)"
   else
     printf 'ok     %s: %s tests, %s s\n' "$file" \
       "$(grep -c '^ok ' "$work/output")" $((SECONDS - start))

@@ -88,14 +88,14 @@ build_tree() {
   as_owner make -s -C "$tree" PG_CONFIG="$pg_config" "$@"
 }
 
-# Install the copy of the tree NAME beside a copy of PostgreSQL and set bindir
-# to its programs.  They find their files relative to themselves, so programs
-# are copied and everything else is linked.
+# Build the copy of the tree NAME with further arguments for make, install it
+# beside a copy of PostgreSQL and set bindir to its programs.  They find their
+# files relative to themselves: programs are copied, all else is linked.
 stage_tree() {
   local stage=$work/stage-$1
   local dir
 
-  build_tree "$1" install DESTDIR="$stage" >/dev/null
+  build_tree "$@" install DESTDIR="$stage" >/dev/null || return
   for dir in "$("$pg_config" --pkglibdir)" "$("$pg_config" --sharedir)"; do
     as_owner mkdir -p "$stage$dir"
     as_owner cp -Rs --no-clobber "$dir/." "$stage$dir/"

@@ -1,0 +1,102 @@
+#!/bin/bash
+#
+# Run make check under the PostgreSQL of other Debian releases, each in a
+# chroot that is made once and used again, and print a line for each.
+#
+#	SUITES		releases of Debian (trixie forky: PostgreSQL 17 and 18)
+#	CHROOTS		where the chroots are kept (build/chroots)
+#	MIRROR		package mirror (the host's own)
+
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+chroots=${CHROOTS:-$root/build/chroots}
+mounted=()
+
+die() {
+  printf 'check-versions: %s\n' "$*" >&2
+  exit 1
+}
+
+unmount() {
+  local dir
+
+  for dir in "${mounted[@]}"; do
+    umount "$dir" || umount -l "$dir" || true
+  done
+  mounted=()
+}
+
+# The mirror that the host's apt uses, in either format of its sources.
+host_mirror() {
+  cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+    sed -nE 's/^URIs: *([^ ]+).*/\1/p; s/^deb +(\[[^]]*\] +)?([^ ]+) .*/\2/p' |
+    grep -m 1 -E '/debian/?$' || true
+}
+
+make_chroot() {
+  local suite=$1 dir=$chroots/$1 mirror=${MIRROR:-$(host_mirror)}
+  local script=/usr/share/debootstrap/scripts/$1
+
+  [ ! -d "$dir" ] || return 0
+  command -v debootstrap >/dev/null || die "install debootstrap"
+  printf 'making a chroot of %s\n' "$suite"
+  rm -rf "$dir.part"
+  mkdir -p "$dir.part"
+  # A release younger than the host's debootstrap is made as sid is.
+  [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
+  debootstrap --variant=minbase "$suite" "$dir.part" "$mirror" "$script" \
+    >"$dir.log" 2>&1 ||
+    { tail -n 20 "$dir.log" >&2; die "debootstrap failed"; }
+  # Releases in preparation expire within days on a mirror that lags.
+  printf 'Acquire::Check-Valid-Until "false";\n' \
+    >"$dir.part/etc/apt/apt.conf.d/99valid-until"
+  mv "$dir.part" "$dir"
+}
+
+in_chroot() {
+  chroot "$1" /usr/bin/env -i HOME=/root LANG=C.UTF-8 \
+    PATH=/usr/sbin:/usr/bin:/sbin:/bin "${@:2}"
+}
+
+check() {
+  local suite=$1 dir=$chroots/$1 log=$root/build/check-$1.log
+  local tree=$dir/root/session_manager mount status=0
+
+  for mount in proc:proc dev/shm:tmpfs; do
+    mountpoint -q "$dir/${mount%:*}" && continue
+    mkdir -p "$dir/${mount%:*}"
+    mount -t "${mount#*:}" none "$dir/${mount%:*}"
+    mounted+=("$dir/${mount%:*}")
+  done
+  rm -rf "$tree"
+  mkdir -p "$tree"
+  (cd "$root" && tar -cf - --exclude=./build --exclude=./.git .) |
+    tar -xf - -C "$tree" --no-same-owner
+
+  # make itself is among the packages that setup.sh installs.
+  {
+    in_chroot "$dir" /root/session_manager/scripts/setup.sh --tests &&
+      in_chroot "$dir" make -C /root/session_manager check
+  } >"$log" 2>&1 || status=$?
+  unmount
+
+  printf '%s (%s): %s\n' \
+    "$(in_chroot "$dir" pg_config --version 2>/dev/null || echo PostgreSQL)" "$suite" \
+    "$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" || echo "ended with status $status")"
+  [ $status -eq 0 ] || printf 'See %s\n' "${log#"$root/"}"
+  return $status
+}
+
+[ "$(id -u)" -eq 0 ] || die "run as root: chroot and mount need it"
+trap unmount EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+mkdir -p "$root/build"
+failed=0
+for suite in ${SUITES:-trixie forky}; do
+  make_chroot "$suite"
+  check "$suite" || failed=1
+done
+exit $failed
