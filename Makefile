@@ -66,36 +66,36 @@ REGRESS_OPTS = --inputdir=test
 REGRESS = \
 	install \
 	keys \
+	digest \
 	create \
 	get \
-	digest \
 	update \
 	refresh \
 	elevate \
 	invalidate \
 	list \
+	events \
+	bind \
 	limits \
 	binding \
-	bind \
-	readonly \
 	cleanup \
-	events \
-	info \
 	privacy \
+	info \
+	shard \
+	tamper \
 	privileges \
 	hostile \
-	tamper \
+	readonly \
 	redact \
-	shard \
 	drop
 
 ISOLATION_OPTS = --inputdir=test --outputdir=.
 ISOLATION = \
 	pairs \
-	snapshot \
 	refresh_race \
 	login_revoke_race \
 	limit_race \
+	snapshot \
 	no_resurrection \
 	cleanup_race
 

@@ -1,0 +1,67 @@
+--
+-- DROP EXTENSION and CREATE EXTENSION in one connection, elsewhere
+--
+SELECT session_token FROM session_create('alice', '{"n": 1}') \gset a_
+SELECT data FROM session_get(:'a_session_token');
+DROP VIEW test.function, test.members, test.partition;
+DROP EXTENSION session_manager;
+\set VERBOSITY sqlstate
+SELECT session_get('x');
+\set VERBOSITY default
+SELECT relname FROM pg_class WHERE relname ~ '^(user_session|session_)' AND relkind <> 'i';
+
+-- In a schema of its own, with a name that needs quotes
+CREATE SCHEMA "Session's ""House""";
+CREATE EXTENSION session_manager SCHEMA "Session's ""House""";
+SET search_path = "Session's ""House""", public;
+SELECT count(*) FROM session_get(:'a_session_token');
+SELECT session_key_generate() > 0 AS made;
+SELECT session_id, session_token FROM session_create('alice', '{"n": 2}') \gset a_
+SELECT data FROM session_get(:'a_session_token');
+SET search_path = pg_catalog;
+SELECT data, version FROM "Session's ""House""".session_update(:'a_session_token', '{"n": 3}');
+SELECT session_token FROM "Session's ""House""".session_refresh(:'a_session_token', true) \gset a_
+SELECT session_token FROM "Session's ""House""".session_elevate(:'a_session_token', '{}') \gset a_
+SELECT "Session's ""House""".session_update_user('alice', '{"n": 4}');
+SELECT event FROM "Session's ""House""".session_history(:'a_session_id');
+SELECT partitions_created > 0 AS partitions, sessions_deleted FROM "Session's ""House""".session_cleanup();
+SELECT count(*) FROM pg_inherits WHERE inhparent = '"Session''s ""House""".session_events'::regclass
+	AND inhrelid NOT IN (SELECT oid FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'Session''s "House"'));
+SELECT "Session's ""House""".session_export('alice')::jsonb #> '{sessions,0,data}' AS data;
+SELECT "Session's ""House""".session_active_count(), "Session's ""House""".session_reencrypt();
+SELECT "Session's ""House""".session_grant('regress_session_app', 'app');
+-- a bundle brings the right to use the schema
+SET ROLE regress_session_app;
+SELECT data FROM "Session's ""House""".session_get(:'a_session_token');
+RESET ROLE;
+SELECT "Session's ""House""".session_revoke('regress_session_app', 'app');
+SELECT "Session's ""House""".session_invalidate_everything(), "Session's ""House""".session_erase('alice');
+RESET search_path;
+DROP EXTENSION session_manager;
+
+-- And back, without leaving the connection
+CREATE EXTENSION session_manager;
+SELECT session_key_generate() > 0 AS made;
+SELECT session_token FROM session_create('alice', '{"n": 5}') \gset a_
+SELECT data FROM session_get(:'a_session_token');
+-- dropped and made again in one transaction that is undone
+BEGIN;
+DROP EXTENSION session_manager;
+CREATE EXTENSION session_manager;
+SELECT count(*) FROM session_get(:'a_session_token');
+ROLLBACK;
+SELECT data FROM session_get(:'a_session_token');
+DROP EXTENSION session_manager CASCADE;
+DROP EXTENSION pgcrypto;
+
+-- Leave the cluster as it was.
+SELECT path FROM test.key_file \gset
+\set ECHO none
+SELECT test.configure('session_manager.key_file', original) FROM test.key_file \gexec
+\set ECHO all
+SELECT test.shell('rm -r ' || :'path' || ' && rmdir "$(dirname ' || :'path' || ')"');
+DROP SCHEMA "Session's ""House""";
+SET client_min_messages = warning;
+DROP SCHEMA test CASCADE;
+DROP OWNED BY regress_session_app, regress_session_admin, regress_session_monitor, regress_session_nobody;
+DROP ROLE regress_session_app, regress_session_admin, regress_session_monitor, regress_session_nobody;

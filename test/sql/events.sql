@@ -1,0 +1,48 @@
+--
+-- session_history and the audit trail
+--
+SET TimeZone = 'UTC';
+TRUNCATE session_events;
+SELECT session_id, session_token FROM session_create('alice', ip => '192.0.2.1', user_agent => 'one', tenant_id => 'acme') \gset a_
+SELECT version FROM session_update(:'a_session_token', '{"n": 1}');
+SELECT status FROM session_refresh(:'a_session_token', ip => '192.0.2.2', user_agent => 'two');
+SELECT session_token FROM session_refresh(:'a_session_token', rotate => true) \gset a_
+SELECT session_token FROM session_elevate(:'a_session_token', '{"amr": ["otp"]}') \gset a_
+SELECT session_bind('sm1_' || repeat('A', 64));
+SELECT session_invalidate(:'a_session_token');
+SELECT session_id AS b_session_id FROM session_create('bob') \gset
+
+-- Newest first, by session, user, time, or all
+SELECT event, user_id, tenant_id, ip, user_agent, detail, at <= clock_timestamp() AND at > clock_timestamp() - interval '1 min' AS now
+FROM session_history(:'a_session_id');
+SELECT event, session_id = :'b_session_id' AS bs FROM session_history(user_id => 'bob');
+SELECT count(*) FROM session_history(:'a_session_id', 'bob');
+SELECT count(*) FROM session_history(:'a_session_id', 'alice');
+SELECT event, user_id FROM session_history(max_rows => 3);
+SELECT event FROM session_history(since => clock_timestamp());
+SELECT count(*) = (SELECT count(*) FROM session_events) AS "all" FROM session_history(since => clock_timestamp() - interval '1 hour');
+SELECT bool_and(event_id > coalesce(next, 0)) AS descending
+FROM (SELECT event_id, lead(event_id) OVER () AS next FROM session_history()) AS h;
+SELECT event, user_id, detail FROM session_history('00000000-0000-0000-0000-000000000000');
+SELECT count(*) FROM session_history(user_id => 'nobody');
+CALL test.error('SELECT session_history(max_rows => 0)');
+CALL test.error('SELECT session_history(max_rows => -1)');
+CALL test.error('SELECT session_history(max_rows => NULL)');
+
+-- An event's time is the wall clock's.
+BEGIN;
+SELECT count(*) FROM (SELECT pg_sleep(0.01)) AS s;
+SELECT session_id FROM session_create('carol') \gset c_
+SELECT at > now() AS later FROM session_history(:'c_session_id');
+ROLLBACK;
+
+-- Severity of every type
+SELECT event, session_event_severity(event)
+FROM unnest(ARRAY['created', 'refreshed', 'rotated', 'updated', 'elevated', 'bound_failed', 'client_changed',
+	'invalidated', 'evicted', 'expired', 'idle', 'token_reused', 'rejected', 'corrupt', 'erased',
+	'key_added', 'key_activated', 'key_retired', 'key_revoked', 'no_such', '', 'CREATED', NULL]) AS event;
+
+-- Where events are: before the first session_cleanup in the default partition
+SELECT tableoid::regclass, count(*) > 0 AS some FROM session_events GROUP BY 1;
+
+SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
