@@ -71,6 +71,9 @@ sub new_logging_node
 logging_collector = on
 log_destination = 'stderr,csvlog,jsonlog'
 log_rotation_size = 0
+deadlock_timeout = 10ms
+log_lock_waits = on
+restart_after_crash = on
 track_activity_query_size = 32kB
 pg_stat_statements.track = all
 ));
@@ -78,6 +81,7 @@ pg_stat_statements.track = all
 		'postgres', q(
 		CREATE EXTENSION pg_stat_statements;
 		CREATE TABLE cookies (token text PRIMARY KEY CHECK (length(token) < 100));
+		CREATE TABLE pair AS SELECT generate_series(1, 2) AS k;
 		CREATE FUNCTION look(t text) RETURNS bigint LANGUAGE plpgsql AS
 			'BEGIN RETURN (SELECT count(*) FROM session_get(t)); END';));
 	return $node;
@@ -174,6 +178,40 @@ sub parameters
 					env => \%env
 				}));
 	}
+	return;
+}
+
+# Start a statement that does not end by itself.
+sub start_statement
+{
+	my ($node, $connection, $sql, $state) = @_;
+	my $pid = query($connection, 'SELECT pg_backend_pid()');
+	$connection->query_until(qr/sent/, "\\echo sent\n$sql;\n");
+	$node->poll_query_until('postgres',
+		"SELECT wait_event_type = '$state' FROM pg_stat_activity WHERE pid = $pid")
+	  or die 'the statement does not wait';
+	return $pid;
+}
+
+# A deadlock prints what every process in it is running, and the postmaster
+# what a process that was killed had been.
+sub other_processes
+{
+	my ($node, $t) = @_;
+	my ($one, $two, $three) = map { connection($node) } 1 .. 3;
+	query($one, 'BEGIN; UPDATE pair SET k = k WHERE k = 1');
+	query($two, 'BEGIN; UPDATE pair SET k = k WHERE k = 2');
+	start_statement($node, $one,
+		"UPDATE pair SET k = k WHERE k = 2 AND '$t' <> ''", 'Lock');
+	query($two, "UPDATE pair SET k = k WHERE k = 1 AND '$t' <> ''");
+	query($_, 'ROLLBACK') foreach $two, $one;
+	$_->quit foreach $two, $one;
+
+	kill 'KILL',
+	  start_statement($node, $three, "SELECT pg_sleep(600), '$t'", 'Timeout');
+	$three->{run}->finish;
+	$node->poll_query_until('postgres', 'SELECT true')
+	  or die 'the server does not come back';
 	return;
 }
 
@@ -295,12 +333,15 @@ my $redacted = new_logging_node('redacted',
 	'session_manager,pg_stat_statements,auto_explain');
 my @literal = exercise($redacted, sub { $_[0] });
 cmp_ok(scalar(@literal), '>', 40, 'tokens to look for');
+push @literal, create_session($redacted, 'leak');
+other_processes($redacted, $literal[-1]);
 my $logs = $redacted->data_dir . '/log';
 my @kinds = scan($logs, qr/session_gett/);
 is(join(' ', sort map { /(\w+)$/ } @kinds),
 	'csv json log', 'every format of the log has the statements');
-is_deeply([ scan($logs, qr/invalid input syntax/) ],
-	\@kinds, 'and the errors');
+is_deeply([ scan($logs, $_) ], \@kinds, "and '$_'")
+  foreach 'invalid input syntax', 'Process \d+: UPDATE pair',
+  'Failed process was running: SELECT pg_sleep';
 is_deeply([ scan($logs, secrets(@literal)) ],
 	[], 'redacted: no token in the log, not even in part');
 is_deeply([ scan($logs, qr/sd1_[A-Za-z0-9_-]{30}/) ],
