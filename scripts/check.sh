@@ -117,8 +117,8 @@ tap_test() {
   count "$work/output" '^ok ' '^not ok [^#]*$' "$status"
   if [ "$failed" -gt "$before" ]; then
     printf 'FAILED %s\n' "$file"
-    awk '/^not ok/ { n = 16 } n-- > 0' "$work/output"
-    tail -n 12 "$work/output"
+    awk '/^not ok/ { n = 10 } n-- > 0' "$work/output"
+    tail -n 6 "$work/output"
     keep "$(basename "$file" .pl)"
   else
     printf 'ok     %s: %s tests, %s s\n' "$file" \
