@@ -21,8 +21,50 @@ my $rounds = 5 * long_runs();
 my $node = new_node(
 	'crash',
 	preload => 'session_manager',
-	conf => 'restart_after_crash = on');
+	conf => q(
+restart_after_crash = on
+autovacuum = off
+wal_writer_delay = 10s
+));
 $node->safe_psql('postgres', 'CREATE EXTENSION amcheck');
+
+# With synchronous_commit off and nobody else writing, what a call has left
+# unwritten shows whether its acknowledgement can be trusted.
+sub is_durable
+{
+	my ($prepare, $call) = @_;
+	return $node->safe_psql(
+		'postgres', qq(
+		SET session_manager.rotation_grace = 0;
+		$prepare
+		SET synchronous_commit = off;
+		SELECT $call \\g /dev/null
+		SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() < 64;)) eq
+	  't';
+}
+
+my $login = q(SELECT session_id AS id, session_token AS t FROM session_create('ann', tenant_id => 'acme') \gset);
+my $replaced = "$login
+	SELECT session_token AS new FROM session_refresh(:'t', true) \\gset
+	SELECT count(*) FROM session_get(:'new') \\g /dev/null";
+my $another_key = q(
+	SELECT session_key_generate() AS key \gset
+	SELECT session_key_activate(:key) \g /dev/null);
+ok( wait_until(sub { !is_durable('', q(session_create('ann'))) }, 10),
+	'without synchronous_commit a login is acknowledged before it is written');
+ok(is_durable(@$_), "$_->[1] is written all the same")
+  foreach [ $login, q(session_invalidate(:'t')) ],
+  [ $login, q(session_invalidate_id(:'id')) ],
+  [ $login, q(session_invalidate_all('ann')) ],
+  [ $login, q(session_invalidate_tenant('acme')) ],
+  [ $login, q(session_invalidate_everything()) ],
+  [ $login, q(session_erase('ann')) ],
+  [ $replaced, q(session_refresh(:'t', true)) ],
+  [
+	"$login\nSET session_manager.max_sessions_per_user = 1;",
+	q(session_create('ann'))
+  ],
+  [ $another_key, 'session_key_revoke(1)' ];
 
 # What a client does: "create T", "try T" before a change, then "revoke T" or
 # "rotate T NEW" once the server has confirmed it.  A session is changed long

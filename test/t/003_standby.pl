@@ -61,6 +61,11 @@ is( $standby->safe_psql(
 		"SELECT session_bind('$token'), session_user_id()"),
 	't|ann',
 	'session_bind works');
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT session_export('ann')::jsonb -> 'sessions' -> 0 -> 'data'"),
+	'{"plan": "pro"}',
+	'session_export works');
 is( $standby->safe_psql('postgres', "SELECT session_active_count()"),
 	$primary->safe_psql('postgres', "SELECT session_active_count()"),
 	'session_active_count works');
