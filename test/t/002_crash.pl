@@ -133,9 +133,11 @@ foreach my $round (1 .. $rounds)
 			}
 		} 1 .. $clients);
 
-	$node->poll_query_until('postgres',
-		"SELECT count(*) > $before + 200 FROM user_sessions")
-	  or die 'the clients do not start';
+	wait_until(
+		sub {
+			$node->safe_psql('postgres',
+				"SELECT count(*) > $before + 200 FROM user_sessions") eq 't';
+		}) or die "the clients do not work: " . slurp_file($out[0]);
 	usleep(int rand 300_000);
 
 	if ($victim eq 'backend')
