@@ -24,6 +24,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "keyring.h"
+#include "verdict.h"
 
 /* Networks that client_binding compares, in bytes: /24 and /48. */
 #define BINDING_IPV4	3
@@ -189,23 +190,35 @@ sm_find(SmScan *scan, const SmSchema *schema, const SmToken *token,
  * The same for a token that still works: the current one, or the previous in
  * its grace, of a session that is alive.
  */
-bool
+SmLookup
 sm_find_live(SmScan *scan, const SmSchema *schema, const SmToken *token,
 			 LOCKMODE lockmode, inet *ip, text *user_agent)
 {
 	SmMatch		match = sm_find(scan, schema, token, lockmode, ip, user_agent);
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (match == SM_MATCH_NONE ||
-		sm_session_life(schema, &scan->session, now) != SM_LIFE_ACTIVE)
-		return false;
+	if (match == SM_MATCH_NONE)
+		return TTS_EMPTY(scan->slot) ? SM_LOOKUP_UNKNOWN :
+			sm_session_key_revoked(schema, &scan->session) ? SM_LOOKUP_REVOKED :
+			SM_LOOKUP_REJECTED;
+	switch (sm_session_life(schema, &scan->session, now))
+	{
+		case SM_LIFE_ACTIVE:
+			break;
+		case SM_LIFE_EXPIRED:
+			return SM_LOOKUP_EXPIRED;
+		case SM_LIFE_IDLE:
+			return SM_LOOKUP_IDLE;
+		case SM_LIFE_REVOKED:
+			return SM_LOOKUP_REVOKED;
+	}
 	if (!sm_token_works(&scan->session, match, now))
 	{
 		sm_refused(schema, SM_EVENT_REJECTED, token, &scan->session,
 				   "superseded", ip, user_agent);
-		return false;
+		return SM_LOOKUP_REJECTED;
 	}
-	return true;
+	return SM_LOOKUP_LIVE;
 }
 
 /*
@@ -250,8 +263,7 @@ sm_client_changed(inet *known, inet *seen)
 
 /*
  * Record that a well-formed token was refused: at most once a second, type
- * and backend, counting what was left out.  Nothing where nothing can be
- * written.  "session" is the row with the token's id, or NULL.
+ * and backend, counting what was left out.  "session" is the row with the token's id, or NULL.
  */
 void
 sm_refused(const SmSchema *schema, SmEventType type,
@@ -268,12 +280,20 @@ sm_refused(const SmSchema *schema, SmEventType type,
 	SmEvent		event = {.type = type};
 	JsonbParseState *detail;
 
-	if (XactReadOnly)
-		return;
 	if (!TimestampDifferenceExceeds(limits[which].last, now,
 									REFUSED_INTERVAL_MS))
 	{
 		limits[which].suppressed++;
+		return;
+	}
+	if (sm_verdict_keep(type, (const pg_uuid_t *) token->id, false, cause,
+						limits[which].suppressed, ip, user_agent))
+	{
+		if (sm_database != NULL)
+		{
+			limits[which].last = now;
+			limits[which].suppressed = 0;
+		}
 		return;
 	}
 

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "events.h"
+#include "shared.h"
 #include "store.h"
 
 /* SQLSTATE SM005: session_wrong_shard */
@@ -38,6 +39,17 @@ typedef enum SmLife
 	SM_LIFE_REVOKED
 } SmLife;
 
+/* What came of looking for a live session; in the order of the counters. */
+typedef enum SmLookup
+{
+	SM_LOOKUP_LIVE = SM_GET_HIT,
+	SM_LOOKUP_UNKNOWN = SM_GET_UNKNOWN,
+	SM_LOOKUP_EXPIRED = SM_GET_EXPIRED,
+	SM_LOOKUP_IDLE = SM_GET_IDLE,
+	SM_LOOKUP_REVOKED = SM_GET_REVOKED,
+	SM_LOOKUP_REJECTED = SM_GET_REJECTED
+} SmLookup;
+
 extern bool sm_token_from_text(text *text, SmToken *token);
 extern void sm_check_shard(uint16 bucket);
 extern SmMatch sm_authenticate(const SmSchema *schema,
@@ -52,9 +64,9 @@ extern TimestampTz sm_session_deadline(const SmSession *session);
 extern SmMatch sm_find(SmScan *scan, const SmSchema *schema,
 					   const SmToken *token, LOCKMODE lockmode,
 					   inet *ip, text *user_agent);
-extern bool sm_find_live(SmScan *scan, const SmSchema *schema,
-						 const SmToken *token, LOCKMODE lockmode,
-						 inet *ip, text *user_agent);
+extern SmLookup sm_find_live(SmScan *scan, const SmSchema *schema,
+							 const SmToken *token, LOCKMODE lockmode,
+							 inet *ip, text *user_agent);
 extern bool sm_lock_live(SmScan *scan, const SmToken *token, SmMatch *match);
 extern bool sm_client_changed(inet *known, inet *seen);
 extern void sm_refused(const SmSchema *schema, SmEventType type,

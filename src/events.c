@@ -82,6 +82,12 @@ static void check_shape(Relation partition, Relation parent);
 static void detail_value(JsonbParseState **detail, const char *key,
 						 JsonbValue *value);
 
+const char *
+sm_event_name(SmEventType type)
+{
+	return event_types[type].name;
+}
+
 /*
  * Start writing events.
  */
@@ -97,20 +103,20 @@ sm_events_begin(const SmSchema *schema)
 }
 
 /*
- * Write an event that happened now.
+ * Write an event.
  */
 void
 sm_events_add(SmEventWriter *writer, const SmEvent *event)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz at = event->at != 0 ? event->at : GetCurrentTimestamp();
 	Datum	   *values;
 	bool	   *nulls;
 	text	   *name = cstring_to_text(event_types[event->type].name);
 
-	if (writer->partition == NULL || now < writer->from || now >= writer->until)
+	if (writer->partition == NULL || at < writer->from || at >= writer->until)
 	{
 		close_partition(writer);
-		open_partition(writer, now);
+		open_partition(writer, at);
 	}
 
 	ExecClearTuple(writer->slot);
@@ -125,7 +131,7 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 	nulls[Anum_event_##column - 1] = ((pointer) == NULL)
 
 	SET(event_id, Int64GetDatum(nextval_internal(writer->schema->events_seq, false)));
-	SET(at, TimestampTzGetDatum(now));
+	SET(at, TimestampTzGetDatum(at));
 	SET_OR_NULL(session_id, event->session_id);
 	SET_OR_NULL(user_id, event->user_id);
 	SET_OR_NULL(tenant_id, event->tenant_id);

@@ -44,6 +44,7 @@ typedef enum SmEventType
 typedef struct SmEvent
 {
 	SmEventType type;
+	TimestampTz at;				/* 0 for now */
 	const pg_uuid_t *session_id;
 	text	   *user_id;
 	text	   *tenant_id;
@@ -55,6 +56,7 @@ typedef struct SmEvent
 /* Inserts many events into one partition after another. */
 typedef struct SmEventWriter SmEventWriter;
 
+extern const char *sm_event_name(SmEventType type);
 extern SmEventWriter *sm_events_begin(const SmSchema *schema);
 extern void sm_events_add(SmEventWriter *writer, const SmEvent *event);
 extern void sm_events_end(SmEventWriter *writer);

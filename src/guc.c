@@ -13,6 +13,8 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
+
 #include "compat.h"
 #include "guc.h"
 
@@ -34,6 +36,12 @@ int			sm_event_partition;
 int			sm_revoked_retention;
 bool		sm_redact_tokens;
 char	   *sm_key_file;
+int			sm_touch_slots;
+int			sm_flush_interval;
+int			sm_sweep_interval;
+int			sm_sweep_pause;
+char	   *sm_databases;
+bool		sm_notify;
 int			sm_shard_part;
 int			sm_shard_parts;
 
@@ -164,6 +172,52 @@ sm_guc_init(void)
 							   "",
 							   PGC_SIGHUP, 0,
 							   check_shard, assign_shard, NULL);
+
+	DefineCustomIntVariable("session_manager.flush_interval",
+							"Time for which last-seen times stay in shared memory.",
+							"A crash loses those of this time at most.",
+							&sm_flush_interval,
+							10, 1, 3600,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.sweep_interval",
+							"Time between two passes of a worker through a database.",
+							NULL,
+							&sm_sweep_interval,
+							60, 1, 24 * 3600,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.sweep_pause",
+							"Time that a worker waits between two batches of dead sessions.",
+							NULL,
+							&sm_sweep_pause,
+							0, 0, 10000,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("session_manager.databases",
+							   "Databases that workers look after, separated by commas.",
+							   "Empty means every database that has the extension.",
+							   &sm_databases,
+							   "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+	DefineCustomBoolVariable("session_manager.notify",
+							 "Sends a NOTIFY on channel session_revoked when a session is ended.",
+							 NULL,
+							 &sm_notify,
+							 false,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+
+	/* nothing but the postmaster can set it, and only while preloading */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("session_manager.touch_slots",
+								"Number of last-seen times that shared memory holds.",
+								"When all are taken, session_get writes to the table instead.",
+								&sm_touch_slots,
+								16384, 512, 4 * 1024 * 1024,
+								PGC_POSTMASTER, 0,
+								NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("session_manager");
 }

@@ -47,6 +47,12 @@ extern int	sm_event_partition;
 extern int	sm_revoked_retention;
 extern bool sm_redact_tokens;
 extern char *sm_key_file;
+extern int	sm_touch_slots;
+extern int	sm_flush_interval;
+extern int	sm_sweep_interval;
+extern int	sm_sweep_pause;
+extern char *sm_databases;
+extern bool sm_notify;
 
 /* session_manager.shard, parsed: 0 parts means that there are no shards */
 extern int	sm_shard_part;

@@ -74,7 +74,7 @@ sm_session_bind(PG_FUNCTION_ARGS)
 		!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 		PG_RETURN_BOOL(false);
 
-	if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL))
+	if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL) == SM_LOOKUP_LIVE)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * keyadmin.c
- *	  Key administration: the states of keys in session_keys, and re-sealing.
+ *	  Key administration: the states of keys in session_keys.
  *
  *	added -> active -> inactive -> retired
  *	any of them     -> revoked
@@ -23,7 +23,6 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "authenticate.h"
@@ -38,7 +37,6 @@ PG_FUNCTION_INFO_V1(sm_session_key_retire);
 PG_FUNCTION_INFO_V1(sm_session_key_revoke);
 PG_FUNCTION_INFO_V1(sm_session_keys);
 PG_FUNCTION_INFO_V1(sm_session_keys_changed);
-PG_FUNCTION_INFO_V1(sm_session_reencrypt);
 
 static const SmSchema *admin_begin(FunctionCallInfo fcinfo, const char *name);
 static void admin_end(void);
@@ -48,7 +46,6 @@ static void create_installation(const SmSchema *schema);
 static void record_key(const SmSchema *schema, int32 key_id);
 static char *key_state(const SmSchema *schema, int32 key_id);
 static void key_event(const SmSchema *schema, SmEventType type, int32 key_id);
-static bool reseal(SmScan *scan, int32 active);
 
 /*
  * session_key_generate()
@@ -270,72 +267,6 @@ sm_session_keys_changed(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/*
- * session_reencrypt(batch)
- *
- * Goes through the table by id, remembering between calls where it is: each
- * call looks at new rows only, and one that finds nothing has seen them all.
- */
-Datum
-sm_session_reencrypt(PG_FUNCTION_ARGS)
-{
-	static struct
-	{
-		Oid			relid;
-		int32		key_id;
-		pg_uuid_t	after;
-	}			position;
-	static const pg_uuid_t lowest = {{0}};
-	const SmSchema *schema;
-	SmScan		scan;
-	MemoryContext per_row;
-	int32		active;
-	int64		resealed = 0;
-	bool		from_start;
-	bool		at_end;
-
-	PreventCommandIfReadOnly("session_reencrypt()");
-	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batch must be greater than zero")));
-	schema = sm_schema_of(fcinfo);
-	active = sm_key_active(schema)->id;
-	if (position.relid != schema->sessions || position.key_id != active)
-	{
-		position.relid = schema->sessions;
-		position.key_id = active;
-		position.after = lowest;
-	}
-
-	per_row = AllocSetContextCreate(CurrentMemoryContext,
-									"session_manager re-sealing",
-									ALLOCSET_DEFAULT_SIZES);
-	do
-	{
-		from_start = memcmp(&position.after, &lowest, UUID_LEN) == 0;
-		sm_scan_from_id(&scan, schema, position.after.data);
-		while (!(at_end = !sm_scan_next(&scan)))
-		{
-			MemoryContext old = MemoryContextSwitchTo(per_row);
-			pg_uuid_t	id = *scan.session.session_id;
-
-			CHECK_FOR_INTERRUPTS();
-			resealed += reseal(&scan, active);
-			position.after = id;
-			MemoryContextSwitchTo(old);
-			MemoryContextReset(per_row);
-			if (resealed == PG_GETARG_INT32(0))
-				break;
-		}
-		sm_scan_end(&scan);
-		if (at_end)
-			position.after = lowest;
-	} while (at_end && !from_start && resealed == 0);
-	MemoryContextDelete(per_row);
-	PG_RETURN_INT64(resealed);
-}
-
 /* Refuse where nothing can be written, and exclude other administrators. */
 static const SmSchema *
 admin_begin(FunctionCallInfo fcinfo, const char *name)
@@ -458,41 +389,4 @@ key_event(const SmSchema *schema, SmEventType type, int32 key_id)
 	sm_detail_int(&detail, "key_id", key_id);
 	event.detail = sm_detail_end(&detail);
 	sm_event(schema, &event);
-}
-
-/*
- * Seal the row that the scan stands on under the active key.  False if it
- * is, or cannot be.
- */
-static bool
-reseal(SmScan *scan, int32 active)
-{
-	const SmSchema *schema = scan->schema;
-	SmSession  *session = &scan->session;
-	SmContent	content;
-	SmChanges	changes = {0};
-	int32		key_id;
-
-	if (session->key_id == active ||
-		sm_key_revoked(schema, session->key_id) ||
-		!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitBlock) ||
-		session->key_id == active)
-		return false;
-	if (!sm_session_open(schema, session, &content))
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("data of session %s is corrupt",
-						DatumGetCString(DirectFunctionCall1(uuid_out,
-															UUIDPGetDatum(session->session_id)))),
-				 errhint("End the session with session_invalidate_id().")));
-		sm_session_event(schema, SM_EVENT_CORRUPT, session, NULL, NULL, NULL);
-		return false;
-	}
-	sm_change(&changes, Anum_sealed_data,
-			  sm_session_seal(schema, session, &content, &key_id));
-	sm_change(&changes, Anum_key_id, Int32GetDatum(key_id));
-	sm_wipe(VARDATA(content.data), VARSIZE(content.data) - VARHDRSZ);
-	sm_scan_update(scan, &changes);
-	return true;
 }

@@ -20,6 +20,7 @@
 #include "utils/rel.h"
 
 #include "schema.h"
+#include "shared.h"
 
 static SmSchema current;
 static bool current_valid = false;
@@ -27,6 +28,7 @@ static bool current_valid = false;
 /* Counts invalidations, so that one during a look-up is not lost. */
 static uint64 generation = 0;
 
+static void resolve(Oid namespace);
 static void relation_changed(Datum arg, Oid relid);
 static Oid	own_relation(Oid namespace, const char *relname);
 static void check_columns(Oid relid, int natts);
@@ -49,10 +51,44 @@ sm_schema_of(FunctionCallInfo fcinfo)
 	/* a change committed elsewhere must not wait for the next table lock */
 	AcceptInvalidationMessages();
 
+	if (!current_valid)
+	{
+		sm_shared_attach();
+		resolve(get_func_namespace(fcinfo->flinfo->fn_oid));
+	}
+	return &current;
+}
+
+/*
+ * The relations in a schema that is known to be the extension's.
+ */
+const SmSchema *
+sm_schema_in(Oid namespace)
+{
+	if (!current_valid || current.namespace != namespace)
+	{
+		current_valid = false;
+		resolve(namespace);
+	}
+	return &current;
+}
+
+/*
+ * Quoted name of one of the extension's relations, for SQL text.
+ */
+char *
+sm_schema_qualify(const SmSchema *schema, const char *relname)
+{
+	return quote_qualified_identifier(get_namespace_name(schema->namespace),
+									  relname);
+}
+
+static void
+resolve(Oid namespace)
+{
 	while (!current_valid)
 	{
 		uint64		before = generation;
-		Oid			namespace = get_func_namespace(fcinfo->flinfo->fn_oid);
 
 		current.namespace = namespace;
 		current.sessions = own_relation(namespace, "user_sessions");
@@ -69,17 +105,6 @@ sm_schema_of(FunctionCallInfo fcinfo)
 
 		current_valid = (generation == before);
 	}
-	return &current;
-}
-
-/*
- * Quoted name of one of the extension's relations, for SQL text.
- */
-char *
-sm_schema_qualify(const SmSchema *schema, const char *relname)
-{
-	return quote_qualified_identifier(get_namespace_name(schema->namespace),
-									  relname);
 }
 
 static void

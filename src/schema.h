@@ -88,6 +88,7 @@ enum
 
 extern void sm_schema_init(void);
 extern const SmSchema *sm_schema_of(FunctionCallInfo fcinfo);
+extern const SmSchema *sm_schema_in(Oid namespace);
 
 /* quoted "schema.relation", for SQL text */
 extern char *sm_schema_qualify(const SmSchema *schema, const char *relname);

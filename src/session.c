@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/async.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -30,6 +31,9 @@
 #include "patch.h"
 #include "result.h"
 #include "session.h"
+#include "shared.h"
+#include "touch.h"
+#include "verdict.h"
 
 PG_FUNCTION_INFO_V1(sm_session_create);
 PG_FUNCTION_INFO_V1(sm_session_get);
@@ -58,8 +62,8 @@ static int	compare_created(const void *a, const void *b);
 static bool client_allowed(const SmSchema *schema, const SmToken *token,
 						   const SmSession *session, inet *ip,
 						   text *user_agent, bool may_move, bool *moved);
-static void touch(SmScan *scan, const SmToken *token, bool moved,
-				  inet *ip, text *user_agent);
+static void touch(SmScan *scan, const SmToken *token, TimestampTz seen_at,
+				  bool moved, inet *ip, text *user_agent);
 static void mark_used(SmChanges *changes, const SmSession *session,
 					  bool current, TimestampTz now);
 static void rotate_token(SmChanges *changes, const SmSchema *schema,
@@ -70,6 +74,8 @@ static void refresh(SmScan *scan, const SmToken *token, bool rotate, int64 ttl,
 					Renewal *renewal);
 static Datum renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
 						 const SmSession *session);
+static void count_end(SmEventType type, const text *reason);
+static void notify(const SmSession *session, const text *reason);
 static Datum bytea_datum(const uint8 *bytes, int len);
 static Datum ttl_datum(int64 us);
 
@@ -165,6 +171,7 @@ sm_session_create(PG_FUNCTION_ARGS)
 		PUT(user_agent, PointerGetDatum(user_agent));
 	sm_store_insert(schema, values, nulls);
 	sm_session_event(schema, SM_EVENT_CREATED, &session, ip, user_agent, NULL);
+	sm_count(SM_CREATED);
 
 	row[0] = UUIDPGetDatum(&id);
 	row[1] = PointerGetDatum(token);
@@ -177,8 +184,9 @@ sm_session_create(PG_FUNCTION_ARGS)
 /*
  * session_get(token, ip, user_agent, touch)
  *
- * The hot path.  Writes only when a touch is due, and then without waiting
- * for anybody; in a read-only transaction or on a standby never.
+ * The hot path.  A touch that is due is noted in shared memory; only where
+ * there is none, or no room in it, is the row written, and then without
+ * waiting for anybody, and never in a read-only transaction.
  */
 Datum
 sm_session_get(PG_FUNCTION_ARGS)
@@ -189,7 +197,8 @@ sm_session_get(PG_FUNCTION_ARGS)
 	SmSession  *session = &scan.session;
 	inet	   *ip = sm_arg_ip(fcinfo, 1);
 	text	   *user_agent = sm_arg_user_agent(fcinfo, 2);
-	bool		may_touch = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3) && !XactReadOnly;
+	bool		may_touch = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	SmLookup	lookup;
 	bool		moved;
 	bool		due;
 	TimestampTz now;
@@ -201,17 +210,30 @@ sm_session_get(PG_FUNCTION_ARGS)
 		return sm_result_none(fcinfo);
 	schema = sm_schema_of(fcinfo);
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
+	{
+		sm_count(SM_GET_MALFORMED);
 		return sm_result_none(fcinfo);
+	}
 
-	if (!sm_find_live(&scan, schema, &token, AccessShareLock, ip, user_agent) ||
+	/* without shared memory a read-only transaction has nowhere to note it */
+	may_touch = may_touch && (sm_database != NULL || !XactReadOnly);
+	lookup = sm_find_live(&scan, schema, &token, AccessShareLock, ip, user_agent);
+	if (lookup == SM_LOOKUP_LIVE &&
 		!client_allowed(schema, &token, session, ip, user_agent, may_touch,
 						&moved))
+		lookup = SM_LOOKUP_REJECTED;
+	if (lookup != SM_LOOKUP_LIVE)
 	{
+		sm_count((SmCounter) lookup);
 		sm_scan_end(&scan);
 		return sm_result_none(fcinfo);
 	}
 	if (!sm_session_open(schema, session, &content))
+	{
+		sm_count(SM_GET_CORRUPT);
 		sm_report_corrupt(session);
+	}
+	sm_count(SM_GET_HIT);
 
 	now = GetCurrentTimestamp();
 	due = may_touch &&
@@ -237,7 +259,7 @@ sm_session_get(PG_FUNCTION_ARGS)
 	(void) sm_result_row(fcinfo, values, nulls);
 
 	if (due)
-		touch(&scan, &token, moved, ip, user_agent);
+		touch(&scan, &token, now, moved, ip, user_agent);
 	sm_scan_end(&scan);
 	return (Datum) 0;
 }
@@ -270,7 +292,7 @@ sm_session_update(PG_FUNCTION_ARGS)
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 		return sm_result_none(fcinfo);
 
-	if (!sm_find_live(&scan, schema, &token, RowExclusiveLock, NULL, NULL) ||
+	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, NULL, NULL) != SM_LOOKUP_LIVE ||
 		!sm_lock_live(&scan, &token, &match) ||
 		!sm_token_works(&scan.session, match, GetCurrentTimestamp()))
 	{
@@ -358,7 +380,7 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 		return renewal_row(fcinfo, &renewal, NULL);
 
-	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, NULL, NULL) &&
+	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, NULL, NULL) == SM_LOOKUP_LIVE &&
 		sm_lock_live(&scan, &token, &match))
 	{
 		if (match == SM_MATCH_PREVIOUS)
@@ -391,6 +413,7 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 			rotate_token(&changes, schema, session, false, true, now, &renewal);
 			sm_scan_update(&scan, &changes);
 			sm_session_event(schema, SM_EVENT_ELEVATED, session, NULL, NULL, NULL);
+			sm_count(SM_ELEVATED);
 		}
 	}
 	result = renewal_row(fcinfo, &renewal, session);
@@ -549,6 +572,9 @@ sm_end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
 	sm_change(&changes, Anum_revoked_at, TimestampTzGetDatum(GetCurrentTimestamp()));
 	sm_change(&changes, Anum_revoked_reason, PointerGetDatum(reason));
 	sm_scan_update(scan, &changes);
+	count_end(type, reason);
+	if (sm_notify)
+		notify(&scan->session, reason);
 }
 
 /*
@@ -591,6 +617,7 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 	sm_session_event(scan->schema, SM_EVENT_UPDATED, session, NULL, NULL,
 					 sm_detail_end(&detail));
 	sm_scan_update(scan, &changes);
+	sm_count(SM_UPDATED);
 	return true;
 }
 
@@ -603,6 +630,8 @@ sm_report_corrupt(const SmSession *session)
 	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
 														 UUIDPGetDatum(session->session_id)));
 
+	(void) sm_verdict_keep(SM_EVENT_CORRUPT, session->session_id, false, NULL, 0,
+						   NULL, NULL);
 	ereport(ERROR,
 			(errcode(ERRCODE_SM_DATA_CORRUPT),
 			 errmsg("data of session %s is corrupt", id),
@@ -666,11 +695,14 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
 	if (n < sm_max_sessions_per_user)
 		return;
 	if (sm_on_limit == SM_LIMIT_DENY)
+	{
+		sm_count(SM_LIMIT_DENIED);
 		ereport(ERROR,
 				(errcode(ERRCODE_SM_LIMIT_REACHED),
 				 errmsg("the user has as many sessions as allowed"),
 				 errdetail("The limit is %d.", sm_max_sessions_per_user),
 				 errhint("End one of the user's sessions first.")));
+	}
 
 	StaticAssertStmt(offsetof(Candidate, created_at) == 0,
 					 "compare_created looks at the first field");
@@ -716,7 +748,9 @@ client_allowed(const SmSchema *schema, const SmToken *token,
 				   ip, user_agent);
 		return false;
 	}
-	if (ip != NULL && may_move)
+	if (ip != NULL && may_move && sm_verdict_keep(SM_EVENT_CLIENT_CHANGED, session->session_id, false, "moved", 0, ip, user_agent))
+		*moved = true;
+	else if (ip != NULL && may_move)
 	{
 		JsonbParseState *detail = sm_detail_begin();
 
@@ -729,19 +763,45 @@ client_allowed(const SmSchema *schema, const SmToken *token,
 }
 
 /*
- * Note that a session was used.  Somebody who holds its row, or the table,
+ * Note that a session was used: in shared memory for a worker to write, or
+ * else in its row.  Somebody who holds that, or the table,
  * is noting more than that: then nothing is written, rather than have a read
  * wait.
  */
 static void
-touch(SmScan *scan, const SmToken *token, bool moved, inet *ip,
-	  text *user_agent)
+touch(SmScan *scan, const SmToken *token, TimestampTz seen_at, bool moved,
+	  inet *ip, text *user_agent)
 {
 	SmChanges	changes = {0};
 	SmSession  *session = &scan->session;
 	TimestampTz seen = session->last_seen_at;
 	TimestampTz now;
 	SmMatch		match;
+
+	if (sm_database != NULL && RecoveryInProgress())
+	{
+		/* no worker writes here */
+		sm_count(SM_TOUCHES_DROPPED);
+		return;
+	}
+	if (sm_database != NULL)
+	{
+		SmMatch		known = sm_authenticate(scan->schema, session, token);
+
+		if (sm_touch_note(session->session_id, seen_at,
+						  known == SM_MATCH_CURRENT && !session->successor_used,
+						  ip, user_agent))
+		{
+			sm_count(SM_TOUCHES_BUFFERED);
+			return;
+		}
+		sm_count(SM_TOUCHES_FALLBACK);
+	}
+	if (XactReadOnly)
+	{
+		sm_count(SM_TOUCHES_DROPPED);
+		return;
+	}
 
 	if (!ConditionalLockRelationOid(scan->schema->sessions, RowExclusiveLock) ||
 		!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitSkip))
@@ -759,6 +819,7 @@ touch(SmScan *scan, const SmToken *token, bool moved, inet *ip,
 	if (user_agent)
 		sm_change(&changes, Anum_user_agent, PointerGetDatum(user_agent));
 	sm_scan_update(scan, &changes);
+	sm_count(SM_TOUCHES_DIRECT);
 }
 
 /* What every use of a session by its holder leaves in a row being written. */
@@ -846,6 +907,9 @@ refresh(SmScan *scan, const SmToken *token, bool rotate, int64 ttl,
 		}
 		if (session->successor_used && !(elevated && crossed))
 		{
+			sm_count(SM_REUSED);
+			(void) sm_verdict_keep(SM_EVENT_TOKEN_REUSED, session->session_id,
+								   true, NULL, 0, ip, user_agent);
 			sm_session_event(schema, SM_EVENT_TOKEN_REUSED, session,
 							 ip, user_agent, NULL);
 			sm_end_session(scan, NULL, SM_EVENT_INVALIDATED,
@@ -894,6 +958,7 @@ refresh(SmScan *scan, const SmToken *token, bool rotate, int64 ttl,
 	sm_session_event(schema,
 					 renewal->token ? SM_EVENT_ROTATED : SM_EVENT_REFRESHED,
 					 session, ip, user_agent, NULL);
+	sm_count(renewal->token ? SM_ROTATED : SM_REFRESHED);
 	sm_scan_update(scan, &changes);
 }
 
@@ -921,6 +986,54 @@ renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
 		nulls[2] = false;
 	}
 	return sm_result_row(fcinfo, values, nulls);
+}
+
+static void
+count_end(SmEventType type, const text *reason)
+{
+	static const struct
+	{
+		const char *reason;
+		SmCounter	counter;
+	}			counters[] = {
+		{"logout", SM_INVALIDATED_LOGOUT},
+		{"logout_all", SM_INVALIDATED_LOGOUT_ALL},
+		{"admin", SM_INVALIDATED_ADMIN}
+	};
+
+	if (type == SM_EVENT_EVICTED)
+	{
+		sm_count(SM_EVICTED);
+		return;
+	}
+	for (int i = 0; i < (int) lengthof(counters); i++)
+		if (VARSIZE_ANY_EXHDR(reason) == strlen(counters[i].reason) &&
+			memcmp(VARDATA_ANY(reason), counters[i].reason,
+				   VARSIZE_ANY_EXHDR(reason)) == 0)
+		{
+			sm_count(counters[i].counter);
+			return;
+		}
+	sm_count(SM_INVALIDATED_OTHER);
+}
+
+/*
+ * Tell whoever listens, once this transaction commits, that a session is
+ * over: a server that holds connections open can hang up.
+ */
+static void
+notify(const SmSession *session, const text *reason)
+{
+	JsonbParseState *payload = sm_detail_begin();
+	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
+														 UUIDPGetDatum(session->session_id)));
+	Jsonb	   *json;
+
+	sm_detail_cstring(&payload, "session_id", id);
+	sm_detail_text(&payload, "user_id", session->user_id);
+	sm_detail_text(&payload, "reason", reason);
+	json = sm_detail_end(&payload);
+	Async_Notify("session_revoked", JsonbToCString(NULL, &json->root, VARSIZE(json)));
 }
 
 static Datum

@@ -18,6 +18,9 @@
 #include "keyring.h"
 #include "redact.h"
 #include "schema.h"
+#include "shared.h"
+#include "verdict.h"
+#include "worker.h"
 
 #if PG_VERSION_NUM >= 180000
 PG_MODULE_MAGIC_EXT(.name = "session_manager", .version = SM_VERSION);
@@ -36,5 +39,8 @@ _PG_init(void)
 	sm_redact_init();
 	sm_schema_init();
 	sm_identity_init();
+	sm_shared_init();
+	sm_verdict_init();
+	sm_worker_init();
 	sm_keyring_init();
 }

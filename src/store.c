@@ -40,6 +40,7 @@
 #include "compat.h"
 #include "keyring.h"
 #include "store.h"
+#include "touch.h"
 
 /*
  * Advisory locks of the SQL functions use 1 and 2 here: a role that may call
@@ -48,8 +49,8 @@
 #define USER_LOCK_SPACE		0x534D
 
 static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
-					   LOCKMODE lockmode);
-static void decode(TupleTableSlot *slot, SmSession *session);
+					   int n_keys, LOCKMODE lockmode);
+static void decode(SmScan *scan);
 static void prepare_write(SmScan *scan);
 static void seal_context(const SmSession *session, SmSealContext *context);
 
@@ -60,9 +61,9 @@ void
 sm_scan_by_id(SmScan *scan, const SmSchema *schema, const uint8 *id,
 			  LOCKMODE lockmode)
 {
-	ScanKeyInit(&scan->key, 1, BTEqualStrategyNumber, F_UUID_EQ,
+	ScanKeyInit(&scan->keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ,
 				UUIDPGetDatum((const pg_uuid_t *) id));
-	scan_begin(scan, schema, schema->sessions_pkey, lockmode);
+	scan_begin(scan, schema, schema->sessions_pkey, 1, lockmode);
 }
 
 /*
@@ -72,20 +73,23 @@ void
 sm_scan_by_user(SmScan *scan, const SmSchema *schema, text *user_id,
 				LOCKMODE lockmode)
 {
-	ScanKeyInit(&scan->key, 1, BTEqualStrategyNumber, F_TEXTEQ,
+	ScanKeyInit(&scan->keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
 				PointerGetDatum(user_id));
-	scan_begin(scan, schema, schema->sessions_user_idx, lockmode);
+	scan_begin(scan, schema, schema->sessions_user_idx, 1, lockmode);
 }
 
 /*
  * Start looking for rows that the sweep has to look at, most overdue first.
  */
 void
-sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema, TimestampTz until)
+sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema,
+					TimestampTz from, TimestampTz until)
 {
-	ScanKeyInit(&scan->key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+	ScanKeyInit(&scan->keys[0], 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(from));
+	ScanKeyInit(&scan->keys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(until));
-	scan_begin(scan, schema, schema->sessions_sweep_idx, RowExclusiveLock);
+	scan_begin(scan, schema, schema->sessions_sweep_idx, 2, RowExclusiveLock);
 }
 
 /*
@@ -94,9 +98,9 @@ sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema, TimestampTz until)
 void
 sm_scan_from_id(SmScan *scan, const SmSchema *schema, const uint8 *id)
 {
-	ScanKeyInit(&scan->key, 1, BTGreaterStrategyNumber, F_UUID_GT,
+	ScanKeyInit(&scan->keys[0], 1, BTGreaterStrategyNumber, F_UUID_GT,
 				UUIDPGetDatum((const pg_uuid_t *) id));
-	scan_begin(scan, schema, schema->sessions_pkey, RowExclusiveLock);
+	scan_begin(scan, schema, schema->sessions_pkey, 1, RowExclusiveLock);
 }
 
 /*
@@ -105,7 +109,7 @@ sm_scan_from_id(SmScan *scan, const SmSchema *schema, const uint8 *id)
 void
 sm_scan_all(SmScan *scan, const SmSchema *schema, LOCKMODE lockmode)
 {
-	scan_begin(scan, schema, InvalidOid, lockmode);
+	scan_begin(scan, schema, InvalidOid, 0, lockmode);
 }
 
 /*
@@ -123,7 +127,7 @@ sm_scan_next(SmScan *scan)
 		found = table_scan_getnextslot(scan->table_scan, ForwardScanDirection,
 									   scan->slot);
 	if (found)
-		decode(scan->slot, &scan->session);
+		decode(scan);
 	return found;
 }
 
@@ -144,7 +148,7 @@ sm_scan_lock(SmScan *scan, LockTupleMode mode, LockWaitPolicy wait)
 	switch (result)
 	{
 		case TM_Ok:
-			decode(scan->slot, &scan->session);
+			decode(scan);
 			return true;
 		case TM_Deleted:
 		case TM_WouldBlock:
@@ -425,7 +429,7 @@ sm_executor_end(EState *estate, ResultRelInfo *result_rel)
 
 static void
 scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
-		   LOCKMODE lockmode)
+		   int n_keys, LOCKMODE lockmode)
 {
 	scan->schema = schema;
 	scan->context = CurrentMemoryContext;
@@ -440,21 +444,28 @@ scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 	{
 		scan->index = index_open(indexid, lockmode);
 		scan->index_scan = sm_index_beginscan(scan->rel, scan->index,
-											  scan->snapshot, 1);
-		index_rescan(scan->index_scan, &scan->key, 1, NULL, 0);
+											  scan->snapshot, n_keys);
+		index_rescan(scan->index_scan, &scan->keys[0], 1, NULL, 0);
 	}
 	else
 		scan->table_scan = table_beginscan(scan->rel, scan->snapshot, 0, NULL);
 }
 
+/*
+ * Decode the row that the scan stands on, with what has been noted of it and
+ * not been written yet.
+ */
 static void
-decode(TupleTableSlot *slot, SmSession *session)
+decode(SmScan *scan)
 {
-	Datum	   *values = slot->tts_values;
-	bool	   *nulls = slot->tts_isnull;
+	SmSession  *session = &scan->session;
+	Datum	   *values = scan->slot->tts_values;
+	bool	   *nulls = scan->slot->tts_isnull;
 	Interval   *ttl;
+	TimestampTz seen;
+	TimestampTz successor_used;
 
-	slot_getallattrs(slot);
+	slot_getallattrs(scan->slot);
 
 #define VALUE(column)		values[Anum_##column - 1]
 #define IS_NULL(column)		nulls[Anum_##column - 1]
@@ -491,6 +502,14 @@ decode(TupleTableSlot *slot, SmSession *session)
 	session->revoked = !IS_NULL(revoked_at);
 	session->revoked_at = TIME_OR_0(revoked_at);
 	session->revoked_reason = TEXT_OR_NULL(revoked_reason);
+
+	scan->stored_last_seen_at = session->last_seen_at;
+	if (sm_touch_seen(session->session_id, &seen, &successor_used))
+	{
+		session->last_seen_at = Max(session->last_seen_at, seen);
+		if (session->rotated && successor_used >= session->rotated_at)
+			session->successor_used = true;
+	}
 }
 
 /* Set up the executor at the first write of a scan. */

@@ -69,9 +69,10 @@ typedef struct SmScan
 	Snapshot	snapshot;
 	IndexScanDesc index_scan;
 	TableScanDesc table_scan;
-	ScanKeyData key;
+	ScanKeyData keys[2];
 	TupleTableSlot *slot;
 	SmSession	session;		/* the row that the scan stands on */
+	TimestampTz stored_last_seen_at;	/* without touches not yet written */
 
 	/* set up by the first write */
 	EState	   *estate;
@@ -92,7 +93,7 @@ extern void sm_scan_by_id(SmScan *scan, const SmSchema *schema, const uint8 *id,
 extern void sm_scan_by_user(SmScan *scan, const SmSchema *schema, text *user_id,
 							LOCKMODE lockmode);
 extern void sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema,
-								TimestampTz until);
+								TimestampTz from, TimestampTz until);
 extern void sm_scan_all(SmScan *scan, const SmSchema *schema, LOCKMODE lockmode);
 extern void sm_scan_from_id(SmScan *scan, const SmSchema *schema, const uint8 *id);
 extern bool sm_scan_next(SmScan *scan);

@@ -24,23 +24,18 @@
 #include "guc.h"
 #include "partition.h"
 #include "result.h"
+#include "shared.h"
+#include "sweep.h"
 
 /* A NOTICE tells of progress every so many sessions. */
 #define PROGRESS_STEP	100000
 
 PG_FUNCTION_INFO_V1(sm_session_cleanup);
 
-typedef struct Sweep
-{
-	int64		deleted;
-	int64		requeued;
-} Sweep;
-
 static int64 arg_count(FunctionCallInfo fcinfo, int n, const char *name,
 					   int64 none);
-static void sweep_sessions(const SmSchema *schema, int64 max_rows, Sweep *sweep);
 static bool sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
-						  Sweep *sweep);
+						  SmSweep *sweep);
 static TimestampTz kept_until(const SmSession *session);
 
 /*
@@ -52,15 +47,16 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	const SmSchema *schema;
 	int64		batch = arg_count(fcinfo, 0, "batch", sm_sweep_batch);
 	int64		max_batches = arg_count(fcinfo, 1, "max_batches", 0);
-	Sweep		sweep = {0};
+	SmSweep		sweep = {0};
+	TimestampTz from = DT_NOBEGIN;
 	SmPartitionWork partitions;
 	Datum		values[5];
 	bool		nulls[5] = {false};
 
 	PreventCommandIfReadOnly("session_cleanup()");
 	schema = sm_schema_of(fcinfo);
-	sweep_sessions(schema, max_batches > 0 ? batch * max_batches : PG_INT64_MAX,
-				   &sweep);
+	(void) sm_sweep(schema, max_batches > 0 ? batch * max_batches : PG_INT64_MAX,
+					&from, &sweep);
 
 	/* last: what it locks stays locked until the transaction ends */
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -77,6 +73,45 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	return sm_result_row(fcinfo, values, nulls);
 }
 
+/*
+ * Look at up to "max_rows" sessions that are due, from *from on; returns how
+ * many were dealt with and moves *from to the last.
+ */
+int64
+sm_sweep(const SmSchema *schema, int64 max_rows, TimestampTz *from,
+		 SmSweep *sweep)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	SmScan		scan;
+	SmEventWriter *events = sm_events_begin(schema);
+	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext,
+												  "session_manager sweep",
+												  ALLOCSET_DEFAULT_SIZES);
+	SmSweep		before = *sweep;
+	int64		done = 0;
+
+	sm_scan_by_sweep_at(&scan, schema, *from, now);
+	while (done < max_rows && sm_scan_next(&scan))
+	{
+		MemoryContext old = MemoryContextSwitchTo(per_row);
+
+		CHECK_FOR_INTERRUPTS();
+		*from = scan.session.sweep_at;
+		if (sweep_session(&scan, events, now, sweep) &&
+			++done % PROGRESS_STEP == 0)
+			ereport(NOTICE,
+					(errmsg("swept %lld sessions so far", (long long) done)));
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(per_row);
+	}
+	sm_scan_end(&scan);
+	sm_events_end(events);
+	MemoryContextDelete(per_row);
+	sm_count_many(SM_SWEPT, sweep->deleted - before.deleted);
+	sm_count_many(SM_REQUEUED, sweep->requeued - before.requeued);
+	return done;
+}
+
 static int64
 arg_count(FunctionCallInfo fcinfo, int n, const char *name, int64 none)
 {
@@ -89,39 +124,10 @@ arg_count(FunctionCallInfo fcinfo, int n, const char *name, int64 none)
 	return PG_GETARG_INT32(n);
 }
 
-static void
-sweep_sessions(const SmSchema *schema, int64 max_rows, Sweep *sweep)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	SmScan		scan;
-	SmEventWriter *events = sm_events_begin(schema);
-	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext,
-												  "session_manager sweep",
-												  ALLOCSET_DEFAULT_SIZES);
-	int64		done = 0;
-
-	sm_scan_by_sweep_at(&scan, schema, now);
-	while (done < max_rows && sm_scan_next(&scan))
-	{
-		MemoryContext old = MemoryContextSwitchTo(per_row);
-
-		CHECK_FOR_INTERRUPTS();
-		if (sweep_session(&scan, events, now, sweep) &&
-			++done % PROGRESS_STEP == 0)
-			ereport(NOTICE,
-					(errmsg("swept %lld sessions so far", (long long) done)));
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(per_row);
-	}
-	sm_scan_end(&scan);
-	sm_events_end(events);
-	MemoryContextDelete(per_row);
-}
-
 /* Delete a session or queue it again.  False if somebody is at it. */
 static bool
 sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
-			  Sweep *sweep)
+			  SmSweep *sweep)
 {
 	SmSession  *session = &scan->session;
 	SmChanges	changes = {0};

@@ -104,7 +104,7 @@ sm_session_invalidate_all(PG_FUNCTION_ARGS)
 	sm_lock_user(user_id, ExclusiveLock);
 	if (!PG_ARGISNULL(1) && sm_token_from_text(PG_GETARG_TEXT_PP(1), &token))
 	{
-		if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL))
+		if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL) == SM_LOOKUP_LIVE)
 		{
 			spared = *scan.session.session_id;
 			except = &spared;
@@ -231,7 +231,7 @@ sm_session_list(PG_FUNCTION_ARGS)
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
 	if (!PG_ARGISNULL(1) && sm_token_from_text(PG_GETARG_TEXT_PP(1), &token))
 	{
-		if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL))
+		if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL) == SM_LOOKUP_LIVE)
 		{
 			current = *scan.session.session_id;
 			has_current = true;

@@ -1,0 +1,299 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.c
+ *	  Shared memory: set up, find a database's slot, keep the counters across
+ *	  a clean restart.
+ *
+ * Exists only when the library is preloaded; everything here copes with its
+ * absence.  A slot is taken by the first backend or worker that needs it and
+ * freed by the launcher when its database is gone, so a pointer to the slot
+ * of one's own database stays good as long as one is connected.
+ *
+ * Counters are atomics without a lock: each is exact, a set of them read
+ * together is not of one moment.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+
+#include "compat.h"
+#include "shared.h"
+#include "touch.h"
+#include "verdict.h"
+
+#define STATE_FILE		"pg_stat/session_manager.stat"
+#define STATE_MAGIC		0x534D0001
+
+SmShared   *sm_shared = NULL;
+SmDatabase *sm_database = NULL;
+
+static shmem_startup_hook_type previous_shmem_startup_hook = NULL;
+#if PG_VERSION_NUM >= 150000
+static shmem_request_hook_type previous_shmem_request_hook = NULL;
+#endif
+
+static void request(void);
+static void startup(void);
+static void save_state(int code, Datum arg);
+static void load_state(void);
+static void init_slot(SmDatabase *database, Oid oid);
+
+/*
+ * Ask for shared memory.  Called once, from _PG_init.
+ */
+void
+sm_shared_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+#if PG_VERSION_NUM >= 150000
+	previous_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = request;
+#else
+	request();
+#endif
+	previous_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = startup;
+}
+
+/*
+ * Find this backend's database, once it is known.
+ */
+void
+sm_shared_attach(void)
+{
+	if (sm_shared == NULL || sm_database != NULL)
+		return;
+	sm_database = sm_shared_slot(MyDatabaseId, true);
+	if (sm_database != NULL && sm_database->state != SM_DB_SERVED &&
+		!RecoveryInProgress())
+	{
+		/* the extension has just been created: the launcher wants to know */
+		LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+		if (sm_database->state != SM_DB_OTHER_VERSION)
+		{
+			sm_database->state = SM_DB_UNKNOWN;
+			sm_database->next_pass_at = 0;
+		}
+		LWLockRelease(sm_shared->lock);
+		sm_shared_wake();
+	}
+}
+
+/*
+ * The slot of a database; NULL if it has none and is not to get one, or all
+ * are taken.
+ */
+SmDatabase *
+sm_shared_slot(Oid oid, bool create)
+{
+	SmDatabase *found = NULL;
+	SmDatabase *unused = NULL;
+
+	LWLockAcquire(sm_shared->lock, create ? LW_EXCLUSIVE : LW_SHARED);
+	for (int i = 0; i < SM_MAX_DATABASES && found == NULL; i++)
+	{
+		SmDatabase *database = &sm_shared->databases[i];
+
+		if (database->oid == oid)
+			found = database;
+		else if (!OidIsValid(database->oid) && unused == NULL)
+			unused = database;
+	}
+	if (found == NULL && create && unused != NULL)
+	{
+		init_slot(unused, oid);
+		found = unused;
+	}
+	LWLockRelease(sm_shared->lock);
+	return found;
+}
+
+/*
+ * Give up the slot of a database that is gone.  The caller holds the lock.
+ */
+void
+sm_shared_free(SmDatabase *database)
+{
+	sm_touch_forget(database->oid);
+	database->oid = InvalidOid;
+}
+
+/*
+ * Have the launcher look around now.
+ */
+void
+sm_shared_wake(void)
+{
+	Latch	   *launcher;
+
+	LWLockAcquire(sm_shared->lock, LW_SHARED);
+	launcher = sm_shared->launcher;
+	if (launcher != NULL)
+		SetLatch(launcher);
+	LWLockRelease(sm_shared->lock);
+}
+
+static void
+request(void)
+{
+#if PG_VERSION_NUM >= 150000
+	if (previous_shmem_request_hook)
+		previous_shmem_request_hook();
+#endif
+	RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(SmShared)),
+									add_size(sm_touch_size(), sm_verdict_size())));
+	RequestNamedLWLockTranche("session_manager", 2);
+	RequestNamedLWLockTranche("session_manager_touch", SM_TOUCH_PARTITIONS);
+}
+
+static void
+startup(void)
+{
+	bool		found;
+
+	if (previous_shmem_startup_hook)
+		previous_shmem_startup_hook();
+
+	sm_database = NULL;
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	sm_shared = ShmemInitStruct("session_manager", sizeof(SmShared), &found);
+	if (!found)
+	{
+		LWLockPadded *locks = GetNamedLWLockTranche("session_manager");
+
+		memset(sm_shared, 0, sizeof(SmShared));
+		sm_shared->lock = &locks[0].lock;
+		sm_shared->verdict_lock = &locks[1].lock;
+	}
+	sm_touch_startup();
+	sm_verdict_startup();
+	LWLockRelease(AddinShmemInitLock);
+
+	/* the postmaster keeps the state when it shuts down cleanly */
+	if (!IsUnderPostmaster)
+	{
+		on_shmem_exit(save_state, (Datum) 0);
+		if (!found)
+			load_state();
+	}
+}
+
+/*
+ * Write counters and touches that no worker has flushed to a file.
+ */
+static void
+save_state(int code, Datum arg)
+{
+	FILE	   *file;
+	uint32		magic = STATE_MAGIC;
+
+	/* a crash leaves nothing that could be trusted */
+	if (code != 0 || sm_shared == NULL)
+		return;
+	file = AllocateFile(STATE_FILE ".tmp", PG_BINARY_W);
+	if (file == NULL)
+		goto failed;
+	if (fwrite(&magic, sizeof(magic), 1, file) != 1)
+		goto failed;
+	for (int i = 0; i < SM_MAX_DATABASES; i++)
+	{
+		SmDatabase *database = &sm_shared->databases[i];
+
+		if (!OidIsValid(database->oid))
+			continue;
+		if (fwrite(&database->oid, sizeof(Oid), 1, file) != 1 ||
+			fwrite(database->counters, sizeof(database->counters), 1, file) != 1)
+			goto failed;
+	}
+	{
+		Oid			end = InvalidOid;
+
+		if (fwrite(&end, sizeof(end), 1, file) != 1)
+			goto failed;
+	}
+	if (!sm_touch_save(file))
+		goto failed;
+	if (FreeFile(file) != 0)
+	{
+		file = NULL;
+		goto failed;
+	}
+	(void) durable_rename(STATE_FILE ".tmp", STATE_FILE, LOG);
+	return;
+
+failed:
+	ereport(LOG,
+			(errcode_for_file_access(),
+			 errmsg("could not write file \"%s\": %m", STATE_FILE ".tmp")));
+	if (file != NULL)
+		FreeFile(file);
+	unlink(STATE_FILE ".tmp");
+}
+
+/*
+ * Take back what the last clean shutdown left, once.
+ */
+static void
+load_state(void)
+{
+	FILE	   *file = AllocateFile(STATE_FILE, PG_BINARY_R);
+	uint32		magic;
+	Oid			oid;
+	bool		sound = false;
+
+	if (file == NULL)
+	{
+		if (errno != ENOENT)
+			ereport(LOG,
+					(errcode_for_file_access(),
+					 errmsg("could not read file \"%s\": %m", STATE_FILE)));
+		return;
+	}
+	if (fread(&magic, sizeof(magic), 1, file) == 1 && magic == STATE_MAGIC)
+	{
+		int			n = 0;
+
+		while ((sound = (fread(&oid, sizeof(oid), 1, file) == 1)) &&
+			   OidIsValid(oid) && n < SM_MAX_DATABASES)
+		{
+			SmDatabase *database = &sm_shared->databases[n++];
+
+			init_slot(database, oid);
+			if (fread(database->counters, sizeof(database->counters), 1, file) != 1)
+			{
+				database->oid = InvalidOid;
+				sound = false;
+				break;
+			}
+		}
+		if (sound)
+			sound = sm_touch_load(file);
+	}
+	if (!sound)
+		ereport(LOG,
+				(errmsg("ignoring what is unreadable in file \"%s\"", STATE_FILE)));
+	FreeFile(file);
+	/* stale from now on: a crash must not bring it back */
+	unlink(STATE_FILE);
+}
+
+static void
+init_slot(SmDatabase *database, Oid oid)
+{
+	memset(database, 0, sizeof(SmDatabase));
+	database->oid = oid;
+	pg_atomic_init_u32(&database->wanted, 0);
+	pg_atomic_init_u64(&database->noted, 0);
+	pg_atomic_init_u64(&database->flushed, 0);
+	for (int i = 0; i < SM_N_COUNTERS; i++)
+		pg_atomic_init_u64(&database->counters[i], 0);
+}

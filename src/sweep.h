@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * sweep.h
+ *	  Deletes dead sessions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_SWEEP_H
+#define SM_SWEEP_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#include "schema.h"
+
+typedef struct SmSweep
+{
+	int64		deleted;
+	int64		requeued;
+} SmSweep;
+
+extern int64 sm_sweep(const SmSchema *schema, int64 max_rows,
+					  TimestampTz *from, SmSweep *sweep);
+
+#endif							/* SM_SWEEP_H */

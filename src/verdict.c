@@ -1,0 +1,203 @@
+/*-------------------------------------------------------------------------
+ *
+ * verdict.c
+ *	  Security findings that outlive the transaction that made them.
+ *
+ * A function that finds a replayed token ends the session and records an
+ * event in its caller's transaction, where both take effect at once.  Should
+ * that transaction roll back, as web frameworks have it do on any error, the
+ * finding must stand.  So each is also kept in this backend's memory, with
+ * the subtransaction that it was made in; when that aborts, the finding goes
+ * to a queue in shared memory, and a worker carries it out.  When the
+ * transaction commits there is nothing left to do.  In a read-only
+ * transaction, which can write nothing, a finding goes to the queue at once.
+ *
+ * The queue is bounded.  What does not fit is counted and lost to a rollback,
+ * never to a commit.
+ *
+ * Locks: the queue's, for the time of copying one finding, also from the
+ * callback of an aborting transaction; nothing in there can raise an error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "shared.h"
+#include "verdict.h"
+
+#define QUEUE_LEN	1024
+#define PENDING_LEN 16
+
+typedef struct Queue
+{
+	int			n;
+	SmVerdict	verdicts[QUEUE_LEN];
+} Queue;
+
+typedef struct Pending
+{
+	SubTransactionId subxact;
+	SmVerdict	verdict;
+} Pending;
+
+static Queue *queue = NULL;
+static Pending pending[PENDING_LEN];
+static int	n_pending = 0;
+
+static void at_xact_end(XactEvent event, void *arg);
+static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
+						   SubTransactionId parent, void *arg);
+static void enqueue(const SmVerdict *verdict);
+
+/*
+ * Ask to hear of the ends of transactions.  Called once, from _PG_init.
+ */
+void
+sm_verdict_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	RegisterXactCallback(at_xact_end, NULL);
+	RegisterSubXactCallback(at_subxact_end, NULL);
+}
+
+Size
+sm_verdict_size(void)
+{
+	return MAXALIGN(sizeof(Queue));
+}
+
+void
+sm_verdict_startup(void)
+{
+	bool		found;
+
+	queue = ShmemInitStruct("session_manager verdicts", sizeof(Queue), &found);
+	if (!found)
+		queue->n = 0;
+}
+
+/*
+ * Keep a finding in case the transaction rolls back.  True if the caller must
+ * not write it itself, because its transaction is read-only.
+ */
+bool
+sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool revoke,
+				const char *cause, int64 suppressed,
+				const inet *ip, const text *user_agent)
+{
+	SmVerdict	verdict;
+
+	/* on a standby no worker would carry it out */
+	if (sm_database == NULL || RecoveryInProgress())
+		return XactReadOnly;
+
+	memset(&verdict, 0, offsetof(SmVerdict, user_agent));
+	verdict.database = MyDatabaseId;
+	verdict.type = type;
+	verdict.at = GetCurrentTimestamp();
+	verdict.session_id = *session_id;
+	verdict.revoke = revoke;
+	strlcpy(verdict.cause, cause ? cause : "", sizeof(verdict.cause));
+	verdict.suppressed = suppressed;
+	if (ip != NULL)
+	{
+		verdict.ip_len = Min(VARSIZE_ANY(ip), sizeof(verdict.ip));
+		memcpy(verdict.ip, ip, verdict.ip_len);
+	}
+	if (user_agent != NULL)
+	{
+		verdict.user_agent_len = Min(VARSIZE_ANY_EXHDR(user_agent),
+									 SM_MAX_USER_AGENT_LEN);
+		memcpy(verdict.user_agent, VARDATA_ANY(user_agent),
+			   verdict.user_agent_len);
+	}
+
+	if (XactReadOnly)
+	{
+		enqueue(&verdict);
+		return true;
+	}
+	if (n_pending < PENDING_LEN)
+	{
+		pending[n_pending].subxact = GetCurrentSubTransactionId();
+		pending[n_pending++].verdict = verdict;
+	}
+	else
+		sm_count(SM_VERDICTS_OVERFLOWED);
+	return false;
+}
+
+/*
+ * Take up to "max" of a database's findings off the queue.
+ */
+int
+sm_verdict_collect(Oid database, SmVerdict *verdicts, int max)
+{
+	int			n = 0;
+	int			kept = 0;
+
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < queue->n; i++)
+	{
+		if (queue->verdicts[i].database == database && n < max)
+			verdicts[n++] = queue->verdicts[i];
+		else if (kept++ != i)
+			queue->verdicts[kept - 1] = queue->verdicts[i];
+	}
+	queue->n = kept;
+	LWLockRelease(sm_shared->verdict_lock);
+	return n;
+}
+
+static void
+at_xact_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_ABORT)
+		for (int i = 0; i < n_pending; i++)
+			enqueue(&pending[i].verdict);
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT ||
+		event == XACT_EVENT_PREPARE)
+		n_pending = 0;
+}
+
+static void
+at_subxact_end(SubXactEvent event, SubTransactionId mine,
+			   SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		while (n_pending > 0 && pending[n_pending - 1].subxact == mine)
+			enqueue(&pending[--n_pending].verdict);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		for (int i = n_pending; i > 0 && pending[i - 1].subxact == mine; i--)
+			pending[i - 1].subxact = parent;
+}
+
+static void
+enqueue(const SmVerdict *verdict)
+{
+	bool		full;
+
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	full = (queue->n == QUEUE_LEN);
+	if (!full)
+		queue->verdicts[queue->n++] = *verdict;
+	LWLockRelease(sm_shared->verdict_lock);
+
+	if (full)
+		sm_count(SM_VERDICTS_OVERFLOWED);
+	else
+	{
+		sm_count(SM_VERDICTS_QUEUED);
+		pg_atomic_write_u32(&sm_database->wanted, 1);
+		sm_shared_wake();
+	}
+}

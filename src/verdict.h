@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * verdict.h
+ *	  Security findings that outlive the transaction that made them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_VERDICT_H
+#define SM_VERDICT_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/inet.h"
+#include "utils/uuid.h"
+
+#include "events.h"
+#include "touch.h"
+
+/* A finding: an event to be recorded and perhaps a session to be ended. */
+typedef struct SmVerdict
+{
+	Oid			database;
+	SmEventType type;
+	TimestampTz at;
+	pg_uuid_t	session_id;
+	bool		revoke;
+	char		cause[16];		/* "" for none */
+	int64		suppressed;
+	uint8		ip_len;			/* of the inet value; 0 for none */
+	uint16		user_agent_len;
+	char		ip[32];
+	char		user_agent[SM_MAX_USER_AGENT_LEN];
+} SmVerdict;
+
+extern void sm_verdict_init(void);
+extern Size sm_verdict_size(void);
+extern void sm_verdict_startup(void);
+
+extern bool sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id,
+							bool revoke, const char *cause, int64 suppressed,
+							const inet *ip, const text *user_agent);
+extern int	sm_verdict_collect(Oid database, SmVerdict *verdicts, int max);
+
+#endif							/* SM_VERDICT_H */

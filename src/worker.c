@@ -1,0 +1,773 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The launcher, and a worker for each database that has the extension.
+ *
+ * The launcher is connected to no database.  It keeps a slot in shared memory
+ * for each, and starts a worker where something is due.  A worker does one
+ * pass and leaves, so that nobody who wants to drop, rename or copy the
+ * database waits for long: verdicts of transactions that rolled back, touches
+ * to be written, dead sessions, partitions, re-sealing, each in transactions
+ * of its own, for PASS_MS at the most.
+ *
+ * A worker begins each transaction by locking the extension against DROP and
+ * looking at its version.  DROP EXTENSION therefore waits for one batch, and
+ * a worker never finds half of it.
+ *
+ * Nothing runs during recovery or a binary upgrade.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "authenticate.h"
+#include "compat.h"
+#include "guc.h"
+#include "keyring.h"
+#include "partition.h"
+#include "reseal.h"
+#include "schema.h"
+#include "session.h"
+#include "shared.h"
+#include "sweep.h"
+#include "touch.h"
+#include "verdict.h"
+#include "worker.h"
+
+/* How many workers are at work at once, whatever the number of databases. */
+#define MAX_WORKERS		2
+
+/* How long a pass may take, and how long a database is left alone after it. */
+#define PASS_MS			1000
+#define GAP_MS			200
+
+/* How often the launcher looks for new databases, and a failed pass is retried. */
+#define LOOK_MS			2000
+#define RETRY_MS		3000
+
+/* What DROP DATABASE sets datconnlimit to before it is past return. */
+#define INVALID_DATABASE_LIMIT	(-2)
+
+#define TOUCH_BATCH		1024
+#define VERDICT_BATCH	64
+
+PGDLLEXPORT void sm_launcher_main(Datum arg);
+PGDLLEXPORT void sm_worker_main(Datum arg);
+
+/* A worker that the launcher has started. */
+typedef struct Running
+{
+	BackgroundWorkerHandle *handle; /* NULL: none */
+	Oid			database;
+	TimestampTz started_at;
+} Running;
+
+/* A pass of a worker through its database. */
+typedef struct Pass
+{
+	TimestampTz started_at;
+	bool		full;			/* not only for verdicts and touches */
+	bool		unfinished;
+	bool		served;			/* the extension is there and ours */
+} Pass;
+
+static Running running[MAX_WORKERS];
+
+static void launcher_gone(int code, Datum arg);
+static List *connectable_databases(void);
+static bool is_chosen(const char *name);
+static void free_slots(List *databases);
+static void collect_workers(void);
+static bool is_running(Oid database);
+static TimestampTz due_at(SmDatabase *database);
+static void start_worker(SmDatabase *database);
+static void worker_gone(int code, Datum arg);
+static void run_pass(Pass *pass);
+static const SmSchema *begin_batch(Pass *pass, const char *activity);
+static void end_batch(void);
+static bool pass_is_over(Pass *pass);
+static void set_state(SmDatabaseState state);
+static void carry_out_verdicts(Pass *pass);
+static void carry_out(const SmSchema *schema, const SmVerdict *verdict);
+static void flush_touches(Pass *pass);
+static void write_touch(const SmSchema *schema, const SmTouch *touch);
+static void sweep_database(Pass *pass);
+static void maintain_partitions(Pass *pass);
+static void reseal_database(Pass *pass);
+static void set_local(const char *name, const char *value);
+
+/*
+ * Register the launcher.  Called once, from _PG_init.
+ */
+void
+sm_worker_init(void)
+{
+	BackgroundWorker worker;
+
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "session_manager", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "sm_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "session_manager launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "session_manager launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * The launcher.
+ */
+void
+sm_launcher_main(Datum arg)
+{
+	MemoryContext loop;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	sm_shared->launcher = MyLatch;
+	LWLockRelease(sm_shared->lock);
+	before_shmem_exit(launcher_gone, (Datum) 0);
+
+	loop = AllocSetContextCreate(TopMemoryContext, "session_manager launcher",
+								 ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		List	   *databases;
+		ListCell   *lc;
+		TimestampTz now;
+		TimestampTz next;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ShutdownRequestPending)
+			proc_exit(1);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+
+		MemoryContextReset(loop);
+		MemoryContextSwitchTo(loop);
+		databases = connectable_databases();
+		free_slots(databases);
+		collect_workers();
+
+		now = GetCurrentTimestamp();
+		next = now + LOOK_MS * INT64CONST(1000);
+		foreach(lc, databases)
+		{
+			SmDatabase *database = sm_shared_slot(lfirst_oid(lc), true);
+			TimestampTz due;
+
+			if (database == NULL || is_running(database->oid))
+				continue;
+			due = due_at(database);
+			if (due <= now)
+				start_worker(database);
+			else
+				next = Min(next, due);
+		}
+
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max(10, TimestampDifferenceMilliseconds(now, next)),
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * A worker: one pass through the database that the launcher names.
+ */
+void
+sm_worker_main(Datum arg)
+{
+	Pass		pass = {0};
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+
+	/* what a role or the database is set to must not reach our statements */
+	set_local("search_path", "pg_catalog, pg_temp");
+	set_local("default_transaction_isolation", "read committed");
+	set_local("default_transaction_read_only", "off");
+	set_local("statement_timeout", "0");
+	set_local("lock_timeout", "0");
+	set_local("idle_in_transaction_session_timeout", "0");
+	set_local("session_replication_role", "origin");
+	set_local("row_security", "off");
+
+	sm_database = sm_shared_slot(MyDatabaseId, true);
+	if (sm_database == NULL)
+		proc_exit(0);
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	sm_database->worker_pid = MyProcPid;
+	pass.started_at = GetCurrentTimestamp();
+	pass.full = (sm_database->state == SM_DB_UNKNOWN ||
+				 sm_database->next_pass_at <= pass.started_at);
+	LWLockRelease(sm_shared->lock);
+	before_shmem_exit(worker_gone, (Datum) 0);
+
+	run_pass(&pass);
+	proc_exit(0);
+}
+
+static void
+launcher_gone(int code, Datum arg)
+{
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	sm_shared->launcher = NULL;
+	LWLockRelease(sm_shared->lock);
+}
+
+/* Databases that can hold sessions; templates are for copying. */
+static List *
+connectable_databases(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *result = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
+
+		if (!database->datallowconn || database->datistemplate ||
+			database->datconnlimit == INVALID_DATABASE_LIMIT ||
+			!is_chosen(NameStr(database->datname)))
+			continue;
+		old = MemoryContextSwitchTo(caller);
+		result = lappend_oid(result, database->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	return result;
+}
+
+/* Is a database one of session_manager.databases, or is that empty? */
+static bool
+is_chosen(const char *name)
+{
+	List	   *names;
+	ListCell   *lc;
+
+	if (sm_databases[0] == '\0')
+		return true;
+	if (!SplitIdentifierString(pstrdup(sm_databases), ',', &names))
+		return false;
+	foreach(lc, names)
+		if (strcmp(lfirst(lc), name) == 0)
+			return true;
+	return false;
+}
+
+/* Give up the slots of databases that are gone. */
+static void
+free_slots(List *databases)
+{
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < SM_MAX_DATABASES; i++)
+	{
+		SmDatabase *database = &sm_shared->databases[i];
+
+		/* not chosen is not gone: look before the counters go */
+		if (OidIsValid(database->oid) && database->worker_pid == 0 &&
+			!list_member_oid(databases, database->oid) &&
+			sm_databases[0] == '\0')
+			sm_shared_free(database);
+	}
+	LWLockRelease(sm_shared->lock);
+}
+
+/* Look which workers have ended. */
+static void
+collect_workers(void)
+{
+	for (int i = 0; i < MAX_WORKERS; i++)
+	{
+		SmDatabase *database;
+		pid_t		pid;
+
+		if (running[i].handle == NULL ||
+			GetBackgroundWorkerPid(running[i].handle, &pid) != BGWH_STOPPED)
+			continue;
+		pfree(running[i].handle);
+		running[i].handle = NULL;
+
+		database = sm_shared_slot(running[i].database, false);
+		if (database == NULL)
+			continue;
+		LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+		database->worker_pid = 0;
+		/* failed before it could say when to come again */
+		if (database->last_pass_at < running[i].started_at)
+		{
+			database->last_pass_at = GetCurrentTimestamp();
+			database->next_pass_at = database->last_pass_at + RETRY_MS * INT64CONST(1000);
+		}
+		LWLockRelease(sm_shared->lock);
+	}
+}
+
+static bool
+is_running(Oid database)
+{
+	for (int i = 0; i < MAX_WORKERS; i++)
+		if (running[i].handle != NULL && running[i].database == database)
+			return true;
+	return false;
+}
+
+/* When a database wants a worker next. */
+static TimestampTz
+due_at(SmDatabase *database)
+{
+	TimestampTz due;
+
+	LWLockAcquire(sm_shared->lock, LW_SHARED);
+	due = database->next_pass_at;
+	switch (database->state)
+	{
+		case SM_DB_UNKNOWN:
+			break;
+		case SM_DB_WITHOUT:
+		case SM_DB_OTHER_VERSION:
+			/* a call of a function there sets it to unknown */
+			due = DT_NOEND;
+			break;
+		case SM_DB_SERVED:
+			if (pg_atomic_read_u32(&database->wanted) != 0)
+				due = 0;
+			else if (pg_atomic_read_u64(&database->noted) !=
+					 pg_atomic_read_u64(&database->flushed))
+				due = Min(due, database->last_pass_at +
+						  (int64) sm_flush_interval * USECS_PER_SEC);
+			break;
+	}
+	if (database->last_pass_at != 0)
+		due = Max(due, database->last_pass_at + GAP_MS * INT64CONST(1000));
+	LWLockRelease(sm_shared->lock);
+	return due;
+}
+
+static void
+start_worker(SmDatabase *database)
+{
+	static TimestampTz complained_at = 0;
+	BackgroundWorker worker;
+	Running    *slot = NULL;
+	MemoryContext old;
+
+	for (int i = 0; i < MAX_WORKERS && slot == NULL; i++)
+		if (running[i].handle == NULL)
+			slot = &running[i];
+	if (slot == NULL)
+		return;					/* its end wakes us */
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "session_manager", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "sm_worker_main", sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, BGW_MAXLEN, "session_manager worker for database %u", database->oid);
+	strlcpy(worker.bgw_type, "session_manager worker", sizeof(worker.bgw_type));
+	worker.bgw_main_arg = ObjectIdGetDatum(database->oid);
+	worker.bgw_notify_pid = MyProcPid;
+
+	slot->database = database->oid;
+	slot->started_at = GetCurrentTimestamp();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (!RegisterDynamicBackgroundWorker(&worker, &slot->handle))
+	{
+		slot->handle = NULL;
+		if (TimestampDifferenceExceeds(complained_at, slot->started_at, 60 * 1000))
+		{
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("no background worker is free for session_manager"),
+					 errhint("Raise max_worker_processes.")));
+			complained_at = slot->started_at;
+		}
+	}
+	MemoryContextSwitchTo(old);
+}
+
+static void
+worker_gone(int code, Datum arg)
+{
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	sm_database->worker_pid = 0;
+	LWLockRelease(sm_shared->lock);
+}
+
+static void
+run_pass(Pass *pass)
+{
+	TimestampTz now;
+	uint64		deleted = pg_atomic_read_u64(&sm_database->counters[SM_SWEPT]);
+	uint64		requeued = pg_atomic_read_u64(&sm_database->counters[SM_REQUEUED]);
+
+	pg_atomic_write_u32(&sm_database->wanted, 0);
+	if (begin_batch(pass, "looking for session_manager") != NULL)
+		end_batch();
+	if (pass->served)
+		carry_out_verdicts(pass);
+	if (pass->served)
+		flush_touches(pass);
+	if (pass->served && pass->full)
+	{
+		sm_count(SM_SWEEPS);
+		sweep_database(pass);
+	}
+	if (pass->served && pass->full)
+		maintain_partitions(pass);
+	if (pass->served && pass->full)
+		reseal_database(pass);
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	now = GetCurrentTimestamp();
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	sm_database->last_pass_at = now;
+	if (pass->full)
+	{
+		sm_database->next_pass_at = pass->unfinished ? now :
+			now + (int64) sm_sweep_interval * USECS_PER_SEC;
+		sm_database->pass_us = now - pass->started_at;
+		sm_database->swept = pg_atomic_read_u64(&sm_database->counters[SM_SWEPT]) - deleted;
+		sm_database->requeued = pg_atomic_read_u64(&sm_database->counters[SM_REQUEUED]) - requeued;
+		sm_database->unfinished = pass->unfinished;
+	}
+	LWLockRelease(sm_shared->lock);
+}
+
+/*
+ * Begin a transaction, with SPI and a snapshot, and make sure that the
+ * extension is there, stays there until its end, and is this library's.
+ * NULL, with no transaction open, if it is not.
+ */
+static const SmSchema *
+begin_batch(Pass *pass, const char *activity)
+{
+	Oid			extension;
+	Oid			namespace = InvalidOid;
+	char	   *version = NULL;
+	bool		isnull;
+
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetTransactionSnapshot());
+
+	extension = get_extension_oid("session_manager", true);
+	if (OidIsValid(extension))
+	{
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		PopActiveSnapshot();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		if (SPI_execute("SELECT extversion, extnamespace FROM pg_catalog.pg_extension"
+						" WHERE extname = 'session_manager'", true, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not look for extension session_manager");
+		if (SPI_processed == 1)
+		{
+			version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+			namespace = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+													   SPI_tuptable->tupdesc, 2, &isnull));
+		}
+	}
+
+	pass->served = (version != NULL && strcmp(version, SM_VERSION) == 0);
+	if (pass->served)
+	{
+		set_state(SM_DB_SERVED);
+		return sm_schema_in(namespace);
+	}
+	if (version == NULL)
+		set_state(SM_DB_WITHOUT);
+	else
+	{
+		if (sm_database->state != SM_DB_OTHER_VERSION)
+			ereport(WARNING,
+					(errmsg("session_manager is at version %s in database \"%s\", the library at %s",
+							version, get_database_name(MyDatabaseId), SM_VERSION),
+					 errhint("Run ALTER EXTENSION session_manager UPDATE; its workers do nothing there until then.")));
+		set_state(SM_DB_OTHER_VERSION);
+	}
+	end_batch();
+	return NULL;
+}
+
+static void
+end_batch(void)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(true);
+}
+
+/* Leave, rather than keep somebody waiting who wants the database? */
+static bool
+pass_is_over(Pass *pass)
+{
+	if (!TimestampDifferenceExceeds(pass->started_at, GetCurrentTimestamp(), PASS_MS))
+		return false;
+	pass->unfinished = true;
+	return true;
+}
+
+static void
+set_state(SmDatabaseState state)
+{
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	sm_database->state = state;
+	LWLockRelease(sm_shared->lock);
+}
+
+/* What transactions found that rolled back. */
+static void
+carry_out_verdicts(Pass *pass)
+{
+	SmVerdict  *verdicts = palloc(VERDICT_BATCH * sizeof(SmVerdict));
+	int			n;
+
+	while ((n = sm_verdict_collect(MyDatabaseId, verdicts, VERDICT_BATCH)) > 0)
+	{
+		const SmSchema *schema = begin_batch(pass, "recording findings of rolled-back transactions");
+
+		if (schema == NULL)
+			break;
+		for (int i = 0; i < n; i++)
+			carry_out(schema, &verdicts[i]);
+		end_batch();
+	}
+	pfree(verdicts);
+}
+
+static void
+carry_out(const SmSchema *schema, const SmVerdict *verdict)
+{
+	SmScan		scan;
+	SmEvent		event = {.type = verdict->type, .at = verdict->at};
+	JsonbParseState *detail = NULL;
+	bool		found;
+
+	sm_scan_by_id(&scan, schema, verdict->session_id.data, RowExclusiveLock);
+	found = sm_scan_next(&scan);
+	if (verdict->revoke)
+	{
+		/* unless somebody has ended it since */
+		if (!found ||
+			!sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitBlock) ||
+			sm_session_life(schema, &scan.session, GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
+		{
+			sm_scan_end(&scan);
+			return;
+		}
+	}
+
+	event.session_id = &verdict->session_id;
+	if (found)
+	{
+		event.user_id = scan.session.user_id;
+		event.tenant_id = scan.session.tenant_id;
+	}
+	if (verdict->ip_len > 0)
+		event.ip = (inet *) verdict->ip;
+	if (verdict->user_agent_len > 0)
+		event.user_agent = cstring_to_text_with_len(verdict->user_agent,
+													verdict->user_agent_len);
+	if (verdict->cause[0] != '\0')
+	{
+		detail = sm_detail_begin();
+		sm_detail_cstring(&detail, "cause", verdict->cause);
+		sm_detail_int(&detail, "suppressed", verdict->suppressed);
+		event.detail = sm_detail_end(&detail);
+	}
+	sm_event(schema, &event);
+	if (verdict->revoke)
+		sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED,
+					   cstring_to_text(sm_event_name(verdict->type)));
+	sm_scan_end(&scan);
+}
+
+/* What session_get noted instead of writing it. */
+static void
+flush_touches(Pass *pass)
+{
+	uint64		noted = pg_atomic_read_u64(&sm_database->noted);
+	SmTouch    *touches;
+	int			position = 0;
+
+	if (noted == pg_atomic_read_u64(&sm_database->flushed))
+		return;
+	touches = palloc(TOUCH_BATCH * sizeof(SmTouch));
+	while (position >= 0)
+	{
+		int			n = sm_touch_collect(MyDatabaseId, touches, TOUCH_BATCH, &position);
+		const SmSchema *schema;
+
+		if (n == 0)
+			continue;
+		schema = begin_batch(pass, "writing last-seen times");
+		if (schema == NULL)
+			break;
+		/* losing these to a crash is what is promised anyway */
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+		for (int i = 0; i < n; i++)
+			write_touch(schema, &touches[i]);
+		end_batch();
+		for (int i = 0; i < n; i++)
+			sm_touch_flushed(MyDatabaseId, &touches[i]);
+		sm_count_many(SM_TOUCHES_FLUSHED, n);
+	}
+	pfree(touches);
+	if (pass->served)
+		pg_atomic_write_u64(&sm_database->flushed, noted);
+}
+
+static void
+write_touch(const SmSchema *schema, const SmTouch *touch)
+{
+	SmScan		scan;
+	SmChanges	changes = {0};
+
+	sm_scan_by_id(&scan, schema, touch->session_id.data, RowExclusiveLock);
+	if (sm_scan_next(&scan) &&
+		sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitSkip) &&
+		!scan.session.revoked &&
+		(touch->seen > scan.stored_last_seen_at || touch->successor_used != 0))
+	{
+		sm_change(&changes, Anum_last_seen_at,
+				  TimestampTzGetDatum(Max(touch->seen, scan.stored_last_seen_at)));
+		/* only of the rotation that it was used after */
+		if (scan.session.rotated &&
+			touch->successor_used >= scan.session.rotated_at)
+			sm_change(&changes, Anum_successor_used_at,
+					  TimestampTzGetDatum(touch->successor_used));
+		if (touch->ip_len > 0)
+			sm_change(&changes, Anum_ip, PointerGetDatum(touch->ip));
+		if (touch->user_agent_len > 0)
+			sm_change(&changes, Anum_user_agent,
+					  PointerGetDatum(cstring_to_text_with_len(touch->user_agent,
+															   touch->user_agent_len)));
+		sm_scan_update(&scan, &changes);
+	}
+	sm_scan_end(&scan);
+}
+
+/* Dead sessions, in batches with a pause between them. */
+static void
+sweep_database(Pass *pass)
+{
+	TimestampTz from = DT_NOBEGIN;
+	SmSweep		sweep = {0};
+	int64		done;
+
+	do
+	{
+		const SmSchema *schema = begin_batch(pass, "deleting dead sessions");
+
+		if (schema == NULL)
+			return;
+		done = sm_sweep(schema, sm_sweep_batch, &from, &sweep);
+		end_batch();
+		if (done == sm_sweep_batch && sm_sweep_pause > 0)
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 sm_sweep_pause, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	} while (done == sm_sweep_batch && !pass_is_over(pass));
+}
+
+static void
+maintain_partitions(Pass *pass)
+{
+	SmPartitionWork work;
+	const SmSchema *schema = begin_batch(pass, "maintaining partitions of session_events");
+
+	if (schema == NULL)
+		return;
+	sm_partitions_maintain(schema, &work);
+	end_batch();
+}
+
+/* Seals under keys that are no longer the active one. */
+static void
+reseal_database(Pass *pass)
+{
+	bool		done = false;
+
+	while (!done && !pass_is_over(pass))
+	{
+		const SmSchema *schema = begin_batch(pass, "re-sealing sessions under the active key");
+
+		if (schema == NULL)
+			return;
+		done = sm_reseal_step(schema);
+		end_batch();
+	}
+}
+
+static void
+set_local(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
