@@ -34,14 +34,20 @@ OBJS = \
 	src/privacy.o \
 	src/privileges.o \
 	src/redact.o \
+	src/reseal.o \
 	src/result.o \
 	src/schema.o \
 	src/session.o \
 	src/session_manager.o \
+	src/shared.o \
+	src/stats.o \
 	src/store.o \
 	src/sweep.o \
 	src/token.o \
-	src/user.o
+	src/touch.o \
+	src/user.o \
+	src/verdict.o \
+	src/worker.o
 SHLIB_LINK = -lsodium
 
 # The version stands in the control file and nowhere else.

@@ -30,6 +30,7 @@ CREATE TABLE session_keys (
 	activated_at timestamptz,
 	retired_at timestamptz,
 	revoked_at timestamptz,
+	resealed_at timestamptz,
 	CONSTRAINT session_keys_pkey PRIMARY KEY (key_id),
 	CONSTRAINT session_keys_id_positive CHECK (key_id > 0),
 	CONSTRAINT session_keys_state CHECK (state IN ('added', 'active', 'inactive', 'retired', 'revoked')),
@@ -48,6 +49,7 @@ COMMENT ON COLUMN session_keys.created_at IS 'when session_key_add or session_ke
 COMMENT ON COLUMN session_keys.activated_at IS 'when the key last became the active one';
 COMMENT ON COLUMN session_keys.retired_at IS 'when session_key_retire found that no session uses the key';
 COMMENT ON COLUMN session_keys.revoked_at IS 'when session_key_revoke killed every session under the key';
+COMMENT ON COLUMN session_keys.resealed_at IS 'when a worker found every session sealed under the key, since it last became active';
 COMMENT ON INDEX session_keys_one_active IS 'at most one key is active';
 
 -- Fixed-width columns first: session_get deforms this row on every request.
@@ -547,6 +549,68 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION session_info() IS
 'version, what is on and why not, key state, next sweep';
 
+CREATE FUNCTION session_counters()
+RETURNS TABLE (
+	database_id oid,
+	gets_hit bigint,
+	gets_unknown bigint,
+	gets_expired bigint,
+	gets_idle bigint,
+	gets_revoked bigint,
+	gets_malformed bigint,
+	gets_rejected bigint,
+	gets_corrupt bigint,
+	sessions_created bigint,
+	logins_denied bigint,
+	refreshes bigint,
+	rotations bigint,
+	elevations bigint,
+	replays bigint,
+	updates bigint,
+	invalidated_logout bigint,
+	invalidated_logout_all bigint,
+	invalidated_admin bigint,
+	invalidated_other bigint,
+	evictions bigint,
+	sweeps bigint,
+	sessions_swept bigint,
+	sessions_requeued bigint,
+	touches_buffered bigint,
+	touches_flushed bigint,
+	touches_direct bigint,
+	touches_fallback bigint,
+	touches_dropped bigint,
+	findings_queued bigint,
+	findings_overflowed bigint,
+	sessions_resealed bigint,
+	touches_pending bigint,
+	last_pass_at timestamptz,
+	next_pass_at timestamptz,
+	stats_reset timestamptz)
+AS 'MODULE_PATHNAME', 'sm_session_counters'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
+
+COMMENT ON FUNCTION session_counters() IS
+'what session_stats shows, by the OID of the database';
+
+CREATE FUNCTION session_stats_reset()
+RETURNS void
+AS 'MODULE_PATHNAME', 'sm_session_stats_reset'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_stats_reset() IS
+'set the counters of this database to zero';
+
+CREATE VIEW session_stats AS
+	SELECT d.datname AS database_name, c.*
+	FROM session_counters() c
+	JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) c.database_id;
+
+COMMENT ON VIEW session_stats IS
+'cumulative counters, one row per database, since stats_reset; no rows unless the library is preloaded';
+
+REVOKE ALL ON TABLE session_stats FROM PUBLIC;
+
 CREATE FUNCTION session_grant(role regrole, bundle text)
 RETURNS void
 AS 'MODULE_PATHNAME', 'sm_session_grant'
@@ -617,6 +681,8 @@ REVOKE ALL ON FUNCTION
 	session_keys(),
 	session_reencrypt(integer),
 	session_info(),
+	session_counters(),
+	session_stats_reset(),
 	session_grant(regrole, text),
 	session_revoke(regrole, text),
 	session_keys_changed()

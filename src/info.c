@@ -7,22 +7,28 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "guc.h"
 #include "info.h"
 #include "keyring.h"
 #include "result.h"
+#include "shared.h"
 
 PG_FUNCTION_INFO_V1(sm_session_info);
 
 static bool preloaded = false;
 
+static const char *workers_state(void);
+static const char *last_pass(void);
+static const char *resealing(const SmSchema *schema);
 static void put(SmResult *result, const char *key, const char *value);
 static char *query_text(const char *sql);
 
@@ -79,7 +85,9 @@ sm_session_info(PG_FUNCTION_ARGS)
 	put(&result, "keys_unavailable", psprintf("%d", missing));
 	put(&result, "shard", sm_shard_parts == 0 ? "all buckets" :
 		psprintf("%d/%d", sm_shard_part, sm_shard_parts));
-	put(&result, "workers", "none in this version: schedule session_cleanup()");
+	put(&result, "workers", workers_state());
+	put(&result, "last_pass", last_pass());
+	put(&result, "resealing", resealing(schema));
 	put(&result, "cache", "none in this version");
 	put(&result, "event_partitions",
 		query_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
@@ -91,6 +99,58 @@ sm_session_info(PG_FUNCTION_ARGS)
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 	return (Datum) 0;
+}
+
+static const char *
+workers_state(void)
+{
+	if (sm_database == NULL)
+		return "off: the library is not preloaded; schedule session_cleanup()";
+	if (RecoveryInProgress())
+		return "off: the server is a standby";
+	if (sm_shared->launcher == NULL)
+		return "off: the launcher is not running";
+	switch (sm_database->state)
+	{
+		case SM_DB_UNKNOWN:
+			return "on: the first pass is to come";
+		case SM_DB_WITHOUT:
+			return "off: this database is not in session_manager.databases";
+		case SM_DB_OTHER_VERSION:
+			return "off: the extension is at another version than the library; run ALTER EXTENSION session_manager UPDATE";
+		case SM_DB_SERVED:
+			return sm_database->worker_pid != 0 ?
+				psprintf("on: pid %d is at work", sm_database->worker_pid) : "on";
+	}
+	elog(ERROR, "unrecognized state of a database: %d", (int) sm_database->state);
+}
+
+static const char *
+last_pass(void)
+{
+	if (sm_database == NULL || sm_database->last_pass_at == 0)
+		return "none yet";
+	return psprintf("%s: %lld deleted, %lld queued again in %lld ms%s; next %s",
+					pstrdup(timestamptz_to_str(sm_database->last_pass_at)),
+					(long long) sm_database->swept,
+					(long long) sm_database->requeued,
+					(long long) sm_database->pass_us / 1000,
+					sm_database->unfinished ? ", more to do" : "",
+					pstrdup(timestamptz_to_str(sm_database->next_pass_at)));
+}
+
+static const char *
+resealing(const SmSchema *schema)
+{
+	char	   *pending = query_text(psprintf("SELECT key_id FROM %s WHERE state = 'active' AND resealed_at IS NULL",
+											  sm_schema_qualify(schema, "session_keys")));
+
+	if (pending == NULL)
+		return "done";
+	if (sm_database == NULL)
+		return "call session_reencrypt() until it returns 0";
+	return psprintf("under way to key %s: %lld sessions so far", pending,
+					(long long) sm_database->resealed);
 }
 
 static void

@@ -129,8 +129,8 @@ sm_session_key_activate(PG_FUNCTION_ARGS)
 	{
 		execute(psprintf("UPDATE %s SET state = 'inactive' WHERE state = 'active'",
 						 keys), 0, (Datum) 0, InvalidOid);
-		execute(psprintf("UPDATE %s SET state = 'active', activated_at = pg_catalog.clock_timestamp()"
-						 " WHERE key_id = $1", keys),
+		execute(psprintf("UPDATE %s SET state = 'active', activated_at = pg_catalog.clock_timestamp(),"
+						 " resealed_at = NULL WHERE key_id = $1", keys),
 				key_id, (Datum) 0, InvalidOid);
 		key_event(schema, SM_EVENT_KEY_ACTIVATED, key_id);
 	}

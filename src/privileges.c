@@ -31,6 +31,9 @@
 #define ADMIN		0x02
 #define MONITOR		0x04
 
+/* those that include the view session_stats */
+#define VIEW_BUNDLES	(ADMIN | MONITOR)
+
 typedef struct Bundle
 {
 	const char *name;
@@ -87,7 +90,9 @@ static const BundledFunction functions[] = {
 	{"session_key_revoke(integer)", ADMIN},
 	{"session_keys()", ADMIN | MONITOR},
 	{"session_reencrypt(integer)", ADMIN},
-	{"session_info()", ADMIN | MONITOR}
+	{"session_info()", ADMIN | MONITOR},
+	{"session_counters()", ADMIN | MONITOR},
+	{"session_stats_reset()", ADMIN}
 };
 
 PG_FUNCTION_INFO_V1(sm_session_grant);
@@ -115,6 +120,13 @@ sm_session_grant(PG_FUNCTION_ARGS)
 	appendStringInfo(&sql, " TO %s", role);
 	run(sql.data);
 
+	if (bit & VIEW_BUNDLES)
+	{
+		resetStringInfo(&sql);
+		appendStringInfo(&sql, "GRANT SELECT ON %s.session_stats TO %s", schema, role);
+		run(sql.data);
+	}
+
 	resetStringInfo(&sql);
 	appendStringInfo(&sql, "GRANT USAGE ON SCHEMA %s TO %s", schema, role);
 	run(sql.data);
@@ -140,6 +152,13 @@ sm_session_revoke(PG_FUNCTION_ARGS)
 	append_functions(&sql, schema, bit);
 	appendStringInfo(&sql, " FROM %s", role);
 	run(sql.data);
+
+	if (bit & VIEW_BUNDLES)
+	{
+		resetStringInfo(&sql);
+		appendStringInfo(&sql, "REVOKE SELECT ON %s.session_stats FROM %s", schema, role);
+		run(sql.data);
+	}
 
 	SPI_finish();
 

@@ -23,6 +23,7 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "shared.h"
@@ -211,6 +212,7 @@ save_state(int code, Datum arg)
 		if (!OidIsValid(database->oid))
 			continue;
 		if (fwrite(&database->oid, sizeof(Oid), 1, file) != 1 ||
+			fwrite(&database->stats_reset, sizeof(TimestampTz), 1, file) != 1 ||
 			fwrite(database->counters, sizeof(database->counters), 1, file) != 1)
 			goto failed;
 	}
@@ -268,7 +270,8 @@ load_state(void)
 			SmDatabase *database = &sm_shared->databases[n++];
 
 			init_slot(database, oid);
-			if (fread(database->counters, sizeof(database->counters), 1, file) != 1)
+			if (fread(&database->stats_reset, sizeof(TimestampTz), 1, file) != 1 ||
+				fread(database->counters, sizeof(database->counters), 1, file) != 1)
 			{
 				database->oid = InvalidOid;
 				sound = false;
@@ -291,6 +294,7 @@ init_slot(SmDatabase *database, Oid oid)
 {
 	memset(database, 0, sizeof(SmDatabase));
 	database->oid = oid;
+	database->stats_reset = GetCurrentTimestamp();
 	pg_atomic_init_u32(&database->wanted, 0);
 	pg_atomic_init_u64(&database->noted, 0);
 	pg_atomic_init_u64(&database->flushed, 0);

@@ -51,6 +51,7 @@ typedef struct SmDatabase
 	pg_atomic_uint32 wanted;	/* verdicts wait for a worker */
 	pg_atomic_uint64 noted;		/* touches noted, ever */
 	pg_atomic_uint64 flushed;	/* of these, as of the last flush */
+	TimestampTz stats_reset;
 	pg_atomic_uint64 counters[SM_N_COUNTERS];
 } SmDatabase;
 

@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ *
+ * stats.c
+ *	  The counters as SQL shows them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "result.h"
+#include "schema.h"
+#include "shared.h"
+
+PG_FUNCTION_INFO_V1(sm_session_counters);
+PG_FUNCTION_INFO_V1(sm_session_stats_reset);
+
+/* database_id, the counters, touches_pending, two passes, stats_reset */
+#define N_COLUMNS	(1 + SM_N_COUNTERS + 4)
+
+/*
+ * session_counters()
+ */
+Datum
+sm_session_counters(PG_FUNCTION_ARGS)
+{
+	SmResult	result = sm_result_begin(fcinfo);
+
+	(void) sm_schema_of(fcinfo);
+	if (sm_shared == NULL)
+		return (Datum) 0;
+
+	LWLockAcquire(sm_shared->lock, LW_SHARED);
+	for (int i = 0; i < SM_MAX_DATABASES; i++)
+	{
+		SmDatabase *database = &sm_shared->databases[i];
+		Datum		values[N_COLUMNS];
+		bool		nulls[N_COLUMNS] = {false};
+		int			n = 0;
+
+		/* a database without the extension has nothing to tell */
+		if (!OidIsValid(database->oid) || database->state == SM_DB_WITHOUT)
+			continue;
+		values[n++] = ObjectIdGetDatum(database->oid);
+		for (int c = 0; c < SM_N_COUNTERS; c++)
+			values[n++] = Int64GetDatum((int64) pg_atomic_read_u64(&database->counters[c]));
+		values[n++] = Int64GetDatum((int64) (pg_atomic_read_u64(&database->noted) -
+											 pg_atomic_read_u64(&database->flushed)));
+		values[n] = TimestampTzGetDatum(database->last_pass_at);
+		nulls[n++] = (database->last_pass_at == 0);
+		values[n] = TimestampTzGetDatum(database->next_pass_at);
+		nulls[n++] = (database->next_pass_at == 0);
+		values[n++] = TimestampTzGetDatum(database->stats_reset);
+		Assert(n == N_COLUMNS);
+		tuplestore_putvalues(result.store, result.desc, values, nulls);
+	}
+	LWLockRelease(sm_shared->lock);
+	return (Datum) 0;
+}
+
+/*
+ * session_stats_reset()
+ */
+Datum
+sm_session_stats_reset(PG_FUNCTION_ARGS)
+{
+	(void) sm_schema_of(fcinfo);
+	if (sm_database == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there are no counters to reset"),
+				 errhint("Counters need session_manager in shared_preload_libraries.")));
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	for (int c = 0; c < SM_N_COUNTERS; c++)
+		pg_atomic_write_u64(&sm_database->counters[c], 0);
+	sm_database->stats_reset = GetCurrentTimestamp();
+	LWLockRelease(sm_shared->lock);
+	PG_RETURN_VOID();
+}
