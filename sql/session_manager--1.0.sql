@@ -687,3 +687,35 @@ REVOKE ALL ON FUNCTION
 	session_revoke(regrole, text),
 	session_keys_changed()
 FROM PUBLIC;
+
+-- ALTER DEFAULT PRIVILEGES may have granted on what was just made, to the
+-- application's role for one.  Nobody is to have anything but by session_grant.
+DO $$
+DECLARE
+	made record;
+BEGIN
+	FOR made IN
+		SELECT CASE WHEN c.relkind = 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+			c.oid::regclass::text AS name, a.grantee
+		FROM pg_depend d
+		JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'session_manager'
+		JOIN pg_class c ON c.oid = d.objid AND c.relkind IN ('r', 'p', 'v', 'S')
+		CROSS JOIN LATERAL aclexplode(c.relacl) a
+		WHERE d.classid = 'pg_class'::regclass
+			AND d.refclassid = 'pg_extension'::regclass
+			AND a.grantee <> c.relowner
+		UNION
+		SELECT 'FUNCTION', p.oid::regprocedure::text, a.grantee
+		FROM pg_depend d
+		JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'session_manager'
+		JOIN pg_proc p ON p.oid = d.objid
+		CROSS JOIN LATERAL aclexplode(p.proacl) a
+		WHERE d.classid = 'pg_proc'::regclass
+			AND d.refclassid = 'pg_extension'::regclass
+			AND a.grantee <> p.proowner
+	LOOP
+		EXECUTE format('REVOKE ALL ON %s %s FROM %s', made.kind, made.name,
+			CASE made.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(made.grantee)) END);
+	END LOOP;
+END
+$$;

@@ -173,7 +173,7 @@ sm_arg_max_rows(FunctionCallInfo fcinfo, int n)
 void
 sm_check_size(const Jsonb *object, const char *name)
 {
-	if (VARSIZE(object) > sm_max_data_size)
+	if (VARSIZE(object) > (Size) sm_max_data_size)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("%s is too large", name),

@@ -159,31 +159,31 @@ sm_session_deadline(const SmSession *session)
 
 /*
  * Go to the row that a token belongs to, alive or not, and say which of its
- * tokens it is.  A token that belongs to none leaves a rejected event.  The
- * scan is open afterwards in every case.
+ * tokens it is.  A token that belongs to none leaves an event of the type
+ * "refused_as".  The scan is open afterwards in every case.
  */
 SmMatch
-sm_find(SmScan *scan, const SmSchema *schema, const SmToken *token,
-		LOCKMODE lockmode, inet *ip, text *user_agent)
+sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
+		LOCKMODE lockmode, SmEventType refused_as,
+		inet *ip, text *user_agent)
 {
-	SmMatch		match;
-
+	token->match = SM_MATCH_NONE;
 	sm_scan_by_id(scan, schema, token->id, lockmode);
 	if (!sm_scan_next(scan))
 	{
 		authenticate_nobody(schema, token);
-		sm_refused(schema, SM_EVENT_REJECTED, token, NULL, "unknown",
+		sm_refused(schema, refused_as, token, NULL, "unknown",
 				   ip, user_agent);
 		return SM_MATCH_NONE;
 	}
 	/* dead whoever asks; the key may not even be there to tell who does */
 	if (sm_session_key_revoked(schema, &scan->session))
 		return SM_MATCH_NONE;
-	match = sm_authenticate(schema, &scan->session, token);
-	if (match == SM_MATCH_NONE)
-		sm_refused(schema, SM_EVENT_REJECTED, token, &scan->session, "mismatch",
+	token->match = sm_authenticate(schema, &scan->session, token);
+	if (token->match == SM_MATCH_NONE)
+		sm_refused(schema, refused_as, token, &scan->session, "mismatch",
 				   ip, user_agent);
-	return match;
+	return token->match;
 }
 
 /*
@@ -191,10 +191,12 @@ sm_find(SmScan *scan, const SmSchema *schema, const SmToken *token,
  * its grace, of a session that is alive.
  */
 SmLookup
-sm_find_live(SmScan *scan, const SmSchema *schema, const SmToken *token,
-			 LOCKMODE lockmode, inet *ip, text *user_agent)
+sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
+			 LOCKMODE lockmode, SmEventType refused_as,
+		inet *ip, text *user_agent)
 {
-	SmMatch		match = sm_find(scan, schema, token, lockmode, ip, user_agent);
+	SmMatch		match = sm_find(scan, schema, token, lockmode, refused_as,
+								ip, user_agent);
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (match == SM_MATCH_NONE)
@@ -214,7 +216,7 @@ sm_find_live(SmScan *scan, const SmSchema *schema, const SmToken *token,
 	}
 	if (!sm_token_works(&scan->session, match, now))
 	{
-		sm_refused(schema, SM_EVENT_REJECTED, token, &scan->session,
+		sm_refused(schema, refused_as, token, &scan->session,
 				   "superseded", ip, user_agent);
 		return SM_LOOKUP_REJECTED;
 	}
@@ -226,15 +228,15 @@ sm_find_live(SmScan *scan, const SmSchema *schema, const SmToken *token,
  * become.  False if it is gone, dead, or no longer the token's.
  */
 bool
-sm_lock_live(SmScan *scan, const SmToken *token, SmMatch *match)
+sm_lock_live(SmScan *scan, SmToken *token)
 {
 	if (!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitBlock))
 		return false;
 	if (sm_session_life(scan->schema, &scan->session,
 						GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
 		return false;
-	*match = sm_authenticate(scan->schema, &scan->session, token);
-	return *match != SM_MATCH_NONE;
+	token->match = sm_authenticate(scan->schema, &scan->session, token);
+	return token->match != SM_MATCH_NONE;
 }
 
 /*

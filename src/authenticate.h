@@ -17,19 +17,20 @@
 /* SQLSTATE SM005: session_wrong_shard */
 #define ERRCODE_SM_WRONG_SHARD	MAKE_SQLSTATE('S', 'M', '0', '0', '5')
 
-/* A token, or its digest form, taken apart. */
-typedef struct SmToken
-{
-	uint8		id[SM_ID_LEN];
-	uint8		digest[SM_DIGEST_LEN];
-} SmToken;
-
 typedef enum SmMatch
 {
 	SM_MATCH_NONE,
 	SM_MATCH_CURRENT,
 	SM_MATCH_PREVIOUS			/* the token before the last rotation */
 } SmMatch;
+
+/* A token, or its digest form, taken apart. */
+typedef struct SmToken
+{
+	uint8		id[SM_ID_LEN];
+	uint8		digest[SM_DIGEST_LEN];
+	SmMatch		match;			/* once sm_find has found its session */
+} SmToken;
 
 typedef enum SmLife
 {
@@ -62,12 +63,13 @@ extern bool sm_session_key_revoked(const SmSchema *schema,
 								   const SmSession *session);
 extern TimestampTz sm_session_deadline(const SmSession *session);
 extern SmMatch sm_find(SmScan *scan, const SmSchema *schema,
-					   const SmToken *token, LOCKMODE lockmode,
+					   SmToken *token, LOCKMODE lockmode,
+					   SmEventType refused_as,
 					   inet *ip, text *user_agent);
 extern SmLookup sm_find_live(SmScan *scan, const SmSchema *schema,
-							 const SmToken *token, LOCKMODE lockmode,
-							 inet *ip, text *user_agent);
-extern bool sm_lock_live(SmScan *scan, const SmToken *token, SmMatch *match);
+							 SmToken *token, LOCKMODE lockmode,
+							 SmEventType refused_as, inet *ip, text *user_agent);
+extern bool sm_lock_live(SmScan *scan, SmToken *token);
 extern bool sm_client_changed(inet *known, inet *seen);
 extern void sm_refused(const SmSchema *schema, SmEventType type,
 					   const SmToken *token, const SmSession *session,

@@ -16,6 +16,7 @@
 #include "fmgr.h"
 
 #include "arguments.h"
+#include "authenticate.h"
 #include "result.h"
 #include "schema.h"
 
@@ -36,6 +37,10 @@ sm_session_history(PG_FUNCTION_ARGS)
 	char	   *sql;
 
 	schema = sm_schema_of(fcinfo);
+	if (!PG_ARGISNULL(0))
+		sm_check_shard(sm_id_bucket(PG_GETARG_UUID_P(0)->data));
+	if (!PG_ARGISNULL(1))
+		sm_check_shard((uint16) sm_user_text_hash(PG_GETARG_TEXT_PP(1)));
 	result = sm_result_begin(fcinfo);
 	for (int i = 0; i < 3; i++)
 	{

@@ -25,6 +25,7 @@
 
 #include "authenticate.h"
 #include "identity.h"
+#include "session.h"
 
 PG_FUNCTION_INFO_V1(sm_session_bind);
 PG_FUNCTION_INFO_V1(sm_session_user_id);
@@ -69,12 +70,16 @@ sm_session_bind(PG_FUNCTION_ARGS)
 	Identity   *identity = push_identity();
 	SmToken		token;
 	SmScan		scan;
+	SmLookup	lookup;
+	TimestampTz now = GetCurrentTimestamp();
 
 	if (PG_ARGISNULL(0) ||
 		!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 		PG_RETURN_BOOL(false);
 
-	if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL) == SM_LOOKUP_LIVE)
+	lookup = sm_find_live(&scan, schema, &token, AccessShareLock,
+						  SM_EVENT_BOUND_FAILED, NULL, NULL);
+	if (lookup == SM_LOOKUP_LIVE)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
@@ -84,10 +89,15 @@ sm_session_bind(PG_FUNCTION_ARGS)
 			identity->tenant_id = copy_text(scan.session.tenant_id);
 		identity->bound = true;
 		MemoryContextSwitchTo(old);
+
+		/* without shared memory a read-only transaction has nowhere to note it */
+		if ((sm_database != NULL || !XactReadOnly) &&
+			sm_touch_due(&scan.session, &token, now))
+			sm_touch_session(&scan, &token, now, false, NULL, NULL);
 	}
-	else
-		sm_refused(schema, SM_EVENT_BOUND_FAILED, &token, NULL, "not live",
-				   NULL, NULL);
+	else if (lookup != SM_LOOKUP_UNKNOWN && lookup != SM_LOOKUP_REJECTED)
+		sm_refused(schema, SM_EVENT_BOUND_FAILED, &token, &scan.session,
+				   "not live", NULL, NULL);
 	sm_scan_end(&scan);
 	PG_RETURN_BOOL(identity->bound);
 }

@@ -58,6 +58,8 @@ static void drop_partition(const SmSchema *schema, void *arg,
 						   SmPartitionWork *work);
 static void prune_default(const SmSchema *schema, void *arg,
 						  SmPartitionWork *work);
+static void revoke_defaults(const SmSchema *schema, const char *relname);
+static bool default_oldest(const SmSchema *schema, TimestampTz *at);
 static List *partitions_until(const SmSchema *schema, TimestampTz cutoff);
 static void period_around(TimestampTz at, Gap *period);
 static char *utc_literal(TimestampTz at);
@@ -102,6 +104,29 @@ sm_partitions_maintain(const SmSchema *schema, SmPartitionWork *work)
 		(void) run_step(schema, prune_default, &cutoff,
 						"delete old events from the default partition", work);
 	}
+
+	/* events of periods that passed without maintenance */
+	while (default_oldest(schema, &at))
+	{
+		TimestampTz covered_until;
+
+		if (!find_gap(schema, at, &gap, &covered_until) ||
+			!run_step(schema, fill_gap, &gap, "make a partition of session_events", work))
+			break;
+	}
+}
+
+/* The time of the oldest event in the default partition; false if empty. */
+static bool
+default_oldest(const SmSchema *schema, TimestampTz *at)
+{
+	bool		isnull;
+
+	execute(psprintf("SELECT pg_catalog.min(at) FROM %s",
+					 sm_schema_qualify(schema, "session_events_default")));
+	*at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+											SPI_tuptable->tupdesc, 1, &isnull));
+	return !isnull;
 }
 
 /*
@@ -201,7 +226,7 @@ fill_gap(const SmSchema *schema, void *arg, SmPartitionWork *work)
 
 	execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE", fallback));
 	execute(psprintf("CREATE TABLE %s (LIKE %s)", partition, parent));
-	execute(psprintf("REVOKE ALL ON TABLE %s FROM PUBLIC", partition));
+	revoke_defaults(schema, relname);
 	execute(psprintf("WITH moved AS (DELETE FROM %s WHERE at >= '%s' AND at < '%s' RETURNING *)"
 					 " INSERT INTO %s SELECT * FROM moved",
 					 fallback, from, until, partition));
@@ -221,7 +246,8 @@ static void
 drop_partition(const SmSchema *schema, void *arg, SmPartitionWork *work)
 {
 	Oid			relid = *(Oid *) arg;
-	char	   *partition = sm_schema_qualify(schema, get_rel_name(relid));
+	char	   *partition = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+													  get_rel_name(relid));
 	bool		isnull;
 
 	execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE",
@@ -242,6 +268,22 @@ prune_default(const SmSchema *schema, void *arg, SmPartitionWork *work)
 					 sm_schema_qualify(schema, "session_events_default"),
 					 utc_literal(*(TimestampTz *) arg)));
 	work->events_dropped += SPI_processed;
+}
+
+/* Take back what ALTER DEFAULT PRIVILEGES may have granted on a new table. */
+static void
+revoke_defaults(const SmSchema *schema, const char *relname)
+{
+	Oid			relid = get_relname_relid(relname, schema->namespace);
+	char	   *revokes;
+
+	execute(psprintf("SELECT pg_catalog.string_agg(pg_catalog.format('REVOKE ALL ON TABLE %%s FROM %%s', c.oid::pg_catalog.regclass,"
+					 " CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END), '; ')"
+					 " FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a"
+					 " WHERE c.oid = %u AND a.grantee <> c.relowner", relid));
+	revokes = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (revokes != NULL)
+		execute(revokes);
 }
 
 /* The partitions that hold nothing younger than a moment. */

@@ -62,14 +62,12 @@ static int	compare_created(const void *a, const void *b);
 static bool client_allowed(const SmSchema *schema, const SmToken *token,
 						   const SmSession *session, inet *ip,
 						   text *user_agent, bool may_move, bool *moved);
-static void touch(SmScan *scan, const SmToken *token, TimestampTz seen_at,
-				  bool moved, inet *ip, text *user_agent);
 static void mark_used(SmChanges *changes, const SmSession *session,
 					  bool current, TimestampTz now);
 static void rotate_token(SmChanges *changes, const SmSchema *schema,
 						 SmSession *session, bool previous, bool elevated,
 						 TimestampTz now, Renewal *renewal);
-static void refresh(SmScan *scan, const SmToken *token, bool rotate, int64 ttl,
+static void refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 					bool has_ttl, inet *ip, text *user_agent,
 					Renewal *renewal);
 static Datum renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
@@ -217,7 +215,8 @@ sm_session_get(PG_FUNCTION_ARGS)
 
 	/* without shared memory a read-only transaction has nowhere to note it */
 	may_touch = may_touch && (sm_database != NULL || !XactReadOnly);
-	lookup = sm_find_live(&scan, schema, &token, AccessShareLock, ip, user_agent);
+	lookup = sm_find_live(&scan, schema, &token, AccessShareLock, SM_EVENT_REJECTED,
+							ip, user_agent);
 	if (lookup == SM_LOOKUP_LIVE &&
 		!client_allowed(schema, &token, session, ip, user_agent, may_touch,
 						&moved))
@@ -236,9 +235,7 @@ sm_session_get(PG_FUNCTION_ARGS)
 	sm_count(SM_GET_HIT);
 
 	now = GetCurrentTimestamp();
-	due = may_touch &&
-		(moved || !session->successor_used ||
-		 now - session->last_seen_at >= (int64) sm_touch_interval * USECS_PER_SEC);
+	due = may_touch && (moved || sm_touch_due(session, &token, now));
 
 	values[0] = UUIDPGetDatum(session->session_id);
 	values[1] = PointerGetDatum(session->user_id);
@@ -259,7 +256,7 @@ sm_session_get(PG_FUNCTION_ARGS)
 	(void) sm_result_row(fcinfo, values, nulls);
 
 	if (due)
-		touch(&scan, &token, now, moved, ip, user_agent);
+		sm_touch_session(&scan, &token, now, moved, ip, user_agent);
 	sm_scan_end(&scan);
 	return (Datum) 0;
 }
@@ -273,7 +270,6 @@ sm_session_update(PG_FUNCTION_ARGS)
 	const SmSchema *schema;
 	SmToken		token;
 	SmScan		scan;
-	SmMatch		match;
 	Jsonb	   *patch = sm_arg_object(fcinfo, 1, "patch");
 	bool		replace = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	int32		version;
@@ -292,9 +288,10 @@ sm_session_update(PG_FUNCTION_ARGS)
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 		return sm_result_none(fcinfo);
 
-	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, NULL, NULL) != SM_LOOKUP_LIVE ||
-		!sm_lock_live(&scan, &token, &match) ||
-		!sm_token_works(&scan.session, match, GetCurrentTimestamp()))
+	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
+							NULL, NULL) != SM_LOOKUP_LIVE ||
+		!sm_lock_live(&scan, &token) ||
+		!sm_token_works(&scan.session, token.match, GetCurrentTimestamp()))
 	{
 		sm_scan_end(&scan);
 		return sm_result_none(fcinfo);
@@ -307,7 +304,7 @@ sm_session_update(PG_FUNCTION_ARGS)
 						   scan.session.version, PG_GETARG_INT32(2)),
 				 errhint("Read the session again and decide anew.")));
 	(void) sm_patch_session(&scan, patch, replace, true,
-							match == SM_MATCH_CURRENT, &version, &data);
+							token.match == SM_MATCH_CURRENT, &version, &data);
 	values[0] = Int32GetDatum(version);
 	values[1] = JsonbPGetDatum(data);
 	(void) sm_result_row(fcinfo, values, nulls);
@@ -339,7 +336,8 @@ sm_session_refresh(PG_FUNCTION_ARGS)
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 		return renewal_row(fcinfo, &renewal, NULL);
 
-	if (sm_find(&scan, schema, &token, RowExclusiveLock, ip, user_agent) != SM_MATCH_NONE)
+	if (sm_find(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
+							ip, user_agent) != SM_MATCH_NONE)
 		refresh(&scan, &token, rotate, ttl, !PG_ARGISNULL(2), ip, user_agent,
 				&renewal);
 	result = renewal_row(fcinfo, &renewal, &scan.session);
@@ -358,7 +356,6 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 	SmToken		token;
 	SmScan		scan;
 	SmSession  *session = &scan.session;
-	SmMatch		match;
 	Jsonb	   *auth = sm_arg_object(fcinfo, 1, "auth");
 	Jsonb	   *data = sm_arg_object(fcinfo, 2, "session data");
 	Renewal		renewal = {.status = "ended"};
@@ -380,12 +377,13 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 		return renewal_row(fcinfo, &renewal, NULL);
 
-	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, NULL, NULL) == SM_LOOKUP_LIVE &&
-		sm_lock_live(&scan, &token, &match))
+	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
+							NULL, NULL) == SM_LOOKUP_LIVE &&
+		sm_lock_live(&scan, &token))
 	{
-		if (match == SM_MATCH_PREVIOUS)
+		if (token.match == SM_MATCH_PREVIOUS)
 		{
-			if (sm_token_works(session, match, GetCurrentTimestamp()))
+			if (sm_token_works(session, token.match, GetCurrentTimestamp()))
 			{
 				renewal.status = "already_rotated";
 				renewal.expires_at = session->expires_at;
@@ -433,7 +431,6 @@ sm_session_invalidate(PG_FUNCTION_ARGS)
 	const SmSchema *schema;
 	SmToken		token;
 	SmScan		scan;
-	SmMatch		match;
 	text	   *reason = sm_arg_reason(fcinfo, 1);
 	bool		ended = false;
 
@@ -444,8 +441,9 @@ sm_session_invalidate(PG_FUNCTION_ARGS)
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 		PG_RETURN_BOOL(false);
 
-	if (sm_find(&scan, schema, &token, RowExclusiveLock, NULL, NULL) != SM_MATCH_NONE &&
-		sm_lock_live(&scan, &token, &match))
+	if (sm_find(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
+							NULL, NULL) != SM_MATCH_NONE &&
+		sm_lock_live(&scan, &token))
 	{
 		sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);
 		ended = true;
@@ -622,6 +620,69 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 }
 
 /*
+ * Is a use of a session to be noted?  The first use of a rotated token always
+ * is: it tells a lost answer from a replay.
+ */
+bool
+sm_touch_due(const SmSession *session, const SmToken *token, TimestampTz now)
+{
+	return (token->match == SM_MATCH_CURRENT && !session->successor_used) ||
+		now - session->last_seen_at >= (int64) sm_touch_interval * USECS_PER_SEC;
+}
+
+/*
+ * Note a use of the session that the scan stands on: in shared memory for a
+ * worker to write, or else in its row.  Somebody who holds that, or the
+ * table, is noting more than that: then nothing is written, rather than have
+ * a read wait.  Nothing of the row may be looked at afterwards.
+ */
+void
+sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
+				 bool moved, inet *ip, text *user_agent)
+{
+	SmChanges	changes = {0};
+	SmSession  *session = &scan->session;
+	TimestampTz seen = session->last_seen_at;
+	TimestampTz now;
+	SmMatch		match;
+
+	if (sm_database != NULL && !RecoveryInProgress())
+	{
+		if (sm_touch_note(session->session_id, seen_at,
+						  token->match == SM_MATCH_CURRENT && !session->successor_used,
+						  ip, user_agent))
+		{
+			sm_count(SM_TOUCHES_BUFFERED);
+			return;
+		}
+		sm_count(SM_TOUCHES_FALLBACK);
+	}
+	if (XactReadOnly)
+	{
+		sm_count(SM_TOUCHES_DROPPED);
+		return;
+	}
+
+	if (!ConditionalLockRelationOid(scan->schema->sessions, RowExclusiveLock) ||
+		!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitSkip))
+		return;
+	now = GetCurrentTimestamp();
+	if (sm_session_life(scan->schema, session, now) != SM_LIFE_ACTIVE)
+		return;
+	match = sm_authenticate(scan->schema, session, token);
+	if (!sm_token_works(session, match, now) ||
+		(session->last_seen_at != seen && session->successor_used && !moved))
+		return;
+	mark_used(&changes, session, match == SM_MATCH_CURRENT, now);
+	if (ip)
+		sm_change(&changes, Anum_ip, InetPGetDatum(ip));
+	if (user_agent)
+		sm_change(&changes, Anum_user_agent, PointerGetDatum(user_agent));
+	sm_scan_update(scan, &changes);
+	sm_count(SM_TOUCHES_DIRECT);
+}
+
+/*
  * Sealed data is not what was sealed for its row.
  */
 void
@@ -762,66 +823,6 @@ client_allowed(const SmSchema *schema, const SmToken *token,
 	return true;
 }
 
-/*
- * Note that a session was used: in shared memory for a worker to write, or
- * else in its row.  Somebody who holds that, or the table,
- * is noting more than that: then nothing is written, rather than have a read
- * wait.
- */
-static void
-touch(SmScan *scan, const SmToken *token, TimestampTz seen_at, bool moved,
-	  inet *ip, text *user_agent)
-{
-	SmChanges	changes = {0};
-	SmSession  *session = &scan->session;
-	TimestampTz seen = session->last_seen_at;
-	TimestampTz now;
-	SmMatch		match;
-
-	if (sm_database != NULL && RecoveryInProgress())
-	{
-		/* no worker writes here */
-		sm_count(SM_TOUCHES_DROPPED);
-		return;
-	}
-	if (sm_database != NULL)
-	{
-		SmMatch		known = sm_authenticate(scan->schema, session, token);
-
-		if (sm_touch_note(session->session_id, seen_at,
-						  known == SM_MATCH_CURRENT && !session->successor_used,
-						  ip, user_agent))
-		{
-			sm_count(SM_TOUCHES_BUFFERED);
-			return;
-		}
-		sm_count(SM_TOUCHES_FALLBACK);
-	}
-	if (XactReadOnly)
-	{
-		sm_count(SM_TOUCHES_DROPPED);
-		return;
-	}
-
-	if (!ConditionalLockRelationOid(scan->schema->sessions, RowExclusiveLock) ||
-		!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitSkip))
-		return;
-	now = GetCurrentTimestamp();
-	if (sm_session_life(scan->schema, session, now) != SM_LIFE_ACTIVE)
-		return;
-	match = sm_authenticate(scan->schema, session, token);
-	if (!sm_token_works(session, match, now) ||
-		(session->last_seen_at != seen && session->successor_used && !moved))
-		return;
-	mark_used(&changes, session, match == SM_MATCH_CURRENT, now);
-	if (ip)
-		sm_change(&changes, Anum_ip, InetPGetDatum(ip));
-	if (user_agent)
-		sm_change(&changes, Anum_user_agent, PointerGetDatum(user_agent));
-	sm_scan_update(scan, &changes);
-	sm_count(SM_TOUCHES_DIRECT);
-}
-
 /* What every use of a session by its holder leaves in a row being written. */
 static void
 mark_used(SmChanges *changes, const SmSession *session, bool current,
@@ -876,30 +877,29 @@ rotate_token(SmChanges *changes, const SmSchema *schema, SmSession *session,
  * its holder had proved.
  */
 static void
-refresh(SmScan *scan, const SmToken *token, bool rotate, int64 ttl,
+refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 		bool has_ttl, inet *ip, text *user_agent, Renewal *renewal)
 {
 	const SmSchema *schema = scan->schema;
 	SmSession  *session = &scan->session;
 	SmChanges	changes = {0};
-	SmMatch		match;
 	bool		previous;
 	bool		moved;
 	TimestampTz now;
 	TimestampTz expires_at;
 
-	if (!sm_lock_live(scan, token, &match) ||
+	if (!sm_lock_live(scan, token) ||
 		!client_allowed(schema, token, session, ip, user_agent, true, &moved))
 		return;
 	now = GetCurrentTimestamp();
-	previous = (match == SM_MATCH_PREVIOUS);
+	previous = (token->match == SM_MATCH_PREVIOUS);
 	if (previous)
 	{
 		bool		elevated = TIMESTAMP_IS_NOBEGIN(session->previous_valid_until);
 		bool		crossed = now < session->rotated_at +
 			(int64) sm_rotation_grace * USECS_PER_SEC;
 
-		if (sm_token_works(session, match, now))
+		if (sm_token_works(session, token->match, now))
 		{
 			renewal->status = "already_rotated";
 			renewal->expires_at = session->expires_at;

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "authenticate.h"
 #include "compat.h"
 #include "events.h"
 #include "store.h"
@@ -26,6 +27,11 @@ extern void sm_end_session(SmScan *scan, SmEventWriter *events,
 extern bool sm_patch_session(SmScan *scan, Jsonb *patch, bool replace,
 							 bool used, bool current, int32 *version,
 							 Jsonb **data);
+extern bool sm_touch_due(const SmSession *session, const SmToken *token,
+						 TimestampTz now);
+extern void sm_touch_session(SmScan *scan, const SmToken *token,
+							 TimestampTz seen_at, bool moved,
+							 inet *ip, text *user_agent);
 pg_noreturn extern void sm_report_corrupt(const SmSession *session);
 
 #endif							/* SM_SESSION_H */

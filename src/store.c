@@ -317,7 +317,7 @@ sm_user_text_hash(text *user_id)
 	int			len = VARSIZE_ANY_EXHDR(user_id);
 	char	   *utf8 = pg_server_to_any(bytes, len, PG_UTF8);
 
-	return sm_user_hash(utf8, utf8 == bytes ? len : strlen(utf8));
+	return sm_user_hash(utf8, utf8 == bytes ? (size_t) len : strlen(utf8));
 }
 
 /*

@@ -104,7 +104,8 @@ sm_session_invalidate_all(PG_FUNCTION_ARGS)
 	sm_lock_user(user_id, ExclusiveLock);
 	if (!PG_ARGISNULL(1) && sm_token_from_text(PG_GETARG_TEXT_PP(1), &token))
 	{
-		if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL) == SM_LOOKUP_LIVE)
+		if (sm_find_live(&scan, schema, &token, AccessShareLock, SM_EVENT_REJECTED,
+							NULL, NULL) == SM_LOOKUP_LIVE)
 		{
 			spared = *scan.session.session_id;
 			except = &spared;
@@ -231,7 +232,8 @@ sm_session_list(PG_FUNCTION_ARGS)
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
 	if (!PG_ARGISNULL(1) && sm_token_from_text(PG_GETARG_TEXT_PP(1), &token))
 	{
-		if (sm_find_live(&scan, schema, &token, AccessShareLock, NULL, NULL) == SM_LOOKUP_LIVE)
+		if (sm_find_live(&scan, schema, &token, AccessShareLock, SM_EVENT_REJECTED,
+							NULL, NULL) == SM_LOOKUP_LIVE)
 		{
 			current = *scan.session.session_id;
 			has_current = true;
@@ -290,7 +292,10 @@ sm_session_active_count(PG_FUNCTION_ARGS)
 
 	schema = sm_schema_of(fcinfo);
 	if (user_id)
+	{
+		sm_check_shard((uint16) sm_user_text_hash(user_id));
 		sm_scan_by_user(&scan, schema, user_id, AccessShareLock);
+	}
 	else
 		sm_scan_all(&scan, schema, AccessShareLock);
 	while (sm_scan_next(&scan))
