@@ -90,9 +90,7 @@ sm_session_bind(PG_FUNCTION_ARGS)
 		identity->bound = true;
 		MemoryContextSwitchTo(old);
 
-		/* without shared memory a read-only transaction has nowhere to note it */
-		if ((sm_database != NULL || !XactReadOnly) &&
-			sm_touch_due(&scan.session, &token, now))
+		if (sm_can_touch() && sm_touch_due(&scan.session, &token, now))
 			sm_touch_session(&scan, &token, now, false, NULL, NULL);
 	}
 	else if (lookup != SM_LOOKUP_UNKNOWN && lookup != SM_LOOKUP_REJECTED)

@@ -206,6 +206,8 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 						 sm_schema_qualify(schema, "session_keys")),
 				key_id, (Datum) 0, InvalidOid);
 		key_event(schema, SM_EVENT_KEY_REVOKED, key_id);
+		/* whatever synchronous_commit says */
+		ForceSyncCommit();
 		if (strcmp(state, "active") == 0)
 			ereport(NOTICE,
 					(errmsg("no session key is active now: nobody can log in"),

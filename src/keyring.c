@@ -15,8 +15,9 @@
  *				(a trigger on it sends an invalidation at commit), so that a
  *				revoked key is dead in every backend from its next call on.
  *
- * The file is read again when a key is missing from it, at most once a
- * second, and after a reload of the configuration.  A file that cannot be
+ * The file is read again when session_keys has changed and a key is missing
+ * from it, when a key that is needed is missing, at most once a second, and
+ * after a reload of the configuration.  A file that cannot be
  * read, or not whole, is a WARNING and leaves the keys as they were: a slip
  * while a key is being added must not end every session.
  *
@@ -72,6 +73,7 @@ static int	n_ring = 0;
 static Oid	ring_relid = InvalidOid;	/* session_keys that the ring is of */
 static bool ring_valid = false;
 static uint64 ring_changes = 0; /* so that one during a load is not lost */
+static uint64 file_read_for = 0;	/* ring_changes when a key was missed */
 
 static void keys_changed(Datum arg, Oid relid);
 static bool file_is_current(void);
@@ -100,10 +102,7 @@ sm_keyring_init(void)
 	CacheRegisterRelcacheCallback(keys_changed, (Datum) 0);
 
 	if (process_shared_preload_libraries_in_progress && sm_key_file[0] != '\0')
-	{
-		warn_if_inside_data_directory();
 		file_read();
-	}
 }
 
 /*
@@ -245,8 +244,6 @@ sm_key_file_append(int32 above)
 	int			save_errno;
 	char	   *directory;
 
-	warn_if_inside_data_directory();
-
 	fd = OpenTransientFilePerm(sm_key_file,
 							   O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | PG_BINARY,
 							   S_IRUSR | S_IWUSR);
@@ -384,6 +381,8 @@ file_read(void)
 		if (file_path)
 			pfree(file_path);
 		file_path = path;
+		if (sm_key_file[0] != '\0')
+			warn_if_inside_data_directory();
 	}
 
 	if (sm_key_file[0] == '\0')
@@ -687,6 +686,15 @@ ring_refresh(const SmSchema *schema)
 		ring_relid = schema->keys;
 		ring_load(schema);
 		ring_valid = (ring_changes == before);
+
+		/* a key that has just been added is in the file, if it was not before */
+		for (int i = 0; ring_valid && i < n_ring; i++)
+			if (ring[i].material == SM_MATERIAL_MISSING &&
+				ring[i].state <= SM_KEY_INACTIVE && file_read_for != before)
+			{
+				file_read_for = before;
+				file_read();
+			}
 	}
 }
 

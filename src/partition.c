@@ -226,6 +226,7 @@ fill_gap(const SmSchema *schema, void *arg, SmPartitionWork *work)
 
 	execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE", fallback));
 	execute(psprintf("CREATE TABLE %s (LIKE %s)", partition, parent));
+	execute(psprintf("REVOKE ALL ON TABLE %s FROM PUBLIC", partition));
 	revoke_defaults(schema, relname);
 	execute(psprintf("WITH moved AS (DELETE FROM %s WHERE at >= '%s' AND at < '%s' RETURNING *)"
 					 " INSERT INTO %s SELECT * FROM moved",

@@ -195,7 +195,7 @@ sm_session_get(PG_FUNCTION_ARGS)
 	SmSession  *session = &scan.session;
 	inet	   *ip = sm_arg_ip(fcinfo, 1);
 	text	   *user_agent = sm_arg_user_agent(fcinfo, 2);
-	bool		may_touch = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	bool		may_touch = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3) && sm_can_touch();
 	SmLookup	lookup;
 	bool		moved;
 	bool		due;
@@ -213,8 +213,6 @@ sm_session_get(PG_FUNCTION_ARGS)
 		return sm_result_none(fcinfo);
 	}
 
-	/* without shared memory a read-only transaction has nowhere to note it */
-	may_touch = may_touch && (sm_database != NULL || !XactReadOnly);
 	lookup = sm_find_live(&scan, schema, &token, AccessShareLock, SM_EVENT_REJECTED,
 							ip, user_agent);
 	if (lookup == SM_LOOKUP_LIVE &&
@@ -236,6 +234,9 @@ sm_session_get(PG_FUNCTION_ARGS)
 
 	now = GetCurrentTimestamp();
 	due = may_touch && (moved || sm_touch_due(session, &token, now));
+	if (sm_database != NULL && RecoveryInProgress() &&
+		sm_touch_due(session, &token, now))
+		sm_count(SM_TOUCHES_DROPPED);
 
 	values[0] = UUIDPGetDatum(session->session_id);
 	values[1] = PointerGetDatum(session->user_id);
@@ -567,6 +568,8 @@ sm_end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
 	else
 		sm_event(scan->schema, &event);
 
+	/* what has been acknowledged as ended must not come back after a crash */
+	ForceSyncCommit();
 	sm_change(&changes, Anum_revoked_at, TimestampTzGetDatum(GetCurrentTimestamp()));
 	sm_change(&changes, Anum_revoked_reason, PointerGetDatum(reason));
 	sm_scan_update(scan, &changes);
@@ -620,6 +623,16 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 }
 
 /*
+ * Can a use of a session be noted?  On a standby nobody writes, and without
+ * shared memory a read-only transaction has nowhere to note it.
+ */
+bool
+sm_can_touch(void)
+{
+	return sm_database != NULL ? !RecoveryInProgress() : !XactReadOnly;
+}
+
+/*
  * Is a use of a session to be noted?  The first use of a rotated token always
  * is: it tells a lost answer from a replay.
  */
@@ -634,7 +647,8 @@ sm_touch_due(const SmSession *session, const SmToken *token, TimestampTz now)
  * Note a use of the session that the scan stands on: in shared memory for a
  * worker to write, or else in its row.  Somebody who holds that, or the
  * table, is noting more than that: then nothing is written, rather than have
- * a read wait.  Nothing of the row may be looked at afterwards.
+ * a read wait.  A session that "moved" to another network is written at once,
+ * so that the next use is compared with that.  Nothing of the row may be looked at afterwards.
  */
 void
 sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
@@ -646,7 +660,7 @@ sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
 	TimestampTz now;
 	SmMatch		match;
 
-	if (sm_database != NULL && !RecoveryInProgress())
+	if (sm_database != NULL && !moved)
 	{
 		if (sm_touch_note(session->session_id, seen_at,
 						  token->match == SM_MATCH_CURRENT && !session->successor_used,

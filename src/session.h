@@ -27,6 +27,7 @@ extern void sm_end_session(SmScan *scan, SmEventWriter *events,
 extern bool sm_patch_session(SmScan *scan, Jsonb *patch, bool replace,
 							 bool used, bool current, int32 *version,
 							 Jsonb **data);
+extern bool sm_can_touch(void);
 extern bool sm_touch_due(const SmSession *session, const SmToken *token,
 						 TimestampTz now);
 extern void sm_touch_session(SmScan *scan, const SmToken *token,
