@@ -660,7 +660,7 @@ sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
 	TimestampTz now;
 	SmMatch		match;
 
-	if (sm_database != NULL && !moved)
+	if (sm_database != NULL && (!moved || XactReadOnly))
 	{
 		if (sm_touch_note(session->session_id, seen_at,
 						  token->match == SM_MATCH_CURRENT && !session->successor_used,
