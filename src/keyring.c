@@ -15,9 +15,9 @@
  *				(a trigger on it sends an invalidation at commit), so that a
  *				revoked key is dead in every backend from its next call on.
  *
- * The file is read again when session_keys has changed and a key is missing
- * from it, when a key that is needed is missing, at most once a second, and
- * after a reload of the configuration.  A file that cannot be
+ * The file is read again when a key is missing from it, at most once a second
+ * unless session_keys has changed since, and after a reload of the
+ * configuration.  A file that cannot be
  * read, or not whole, is a WARNING and leaves the keys as they were: a slip
  * while a key is being added must not end every session.
  *
@@ -73,7 +73,6 @@ static int	n_ring = 0;
 static Oid	ring_relid = InvalidOid;	/* session_keys that the ring is of */
 static bool ring_valid = false;
 static uint64 ring_changes = 0; /* so that one during a load is not lost */
-static uint64 file_read_for = 0;	/* ring_changes when a key was missed */
 
 static void keys_changed(Datum arg, Oid relid);
 static bool file_is_current(void);
@@ -102,7 +101,11 @@ sm_keyring_init(void)
 	CacheRegisterRelcacheCallback(keys_changed, (Datum) 0);
 
 	if (process_shared_preload_libraries_in_progress && sm_key_file[0] != '\0')
+	{
 		file_read();
+		/* a child may look again at once */
+		file_read_at = 0;
+	}
 }
 
 /*
@@ -163,6 +166,13 @@ sm_key_any(const SmSchema *schema)
 int
 sm_key_list(const SmSchema *schema, const SmKey **keys)
 {
+	ring_refresh(schema);
+	for (int i = 0; i < n_ring; i++)
+		if (ring[i].material != SM_MATERIAL_PRESENT)
+		{
+			(void) ring_lookup(schema, ring[i].id);
+			break;
+		}
 	ring_refresh(schema);
 	*keys = ring;
 	return n_ring;
@@ -342,6 +352,8 @@ keys_changed(Datum arg, Oid relid)
 	{
 		ring_valid = false;
 		ring_changes++;
+		/* a key that is new here must not wait for the next second */
+		file_read_at = 0;
 	}
 }
 
@@ -564,13 +576,24 @@ static void
 warn_if_inside_data_directory(void)
 {
 	char	   *absolute = make_absolute_path(sm_key_file);
+	char	   *data = realpath(DataDir, NULL);
+	char	   *directory = NULL;
 
-	if (absolute != NULL && path_is_prefix_of_path(DataDir, absolute))
+	/* the file need not be there yet; links may lead to its directory */
+	if (absolute != NULL)
+	{
+		get_parent_directory(absolute);
+		directory = realpath(absolute, NULL);
+	}
+	if (directory != NULL && data != NULL &&
+		path_is_prefix_of_path(data, directory))
 		ereport(WARNING,
 				(errmsg("session_manager.key_file is inside the data directory"),
 				 errdetail("Every base backup carries the keys together with the data that they protect."),
 				 errhint("Move the file elsewhere and change session_manager.key_file.")));
 	free(absolute);
+	free(directory);
+	free(data);
 }
 
 /* The id of this database's installation; false if there is none yet. */
@@ -686,15 +709,6 @@ ring_refresh(const SmSchema *schema)
 		ring_relid = schema->keys;
 		ring_load(schema);
 		ring_valid = (ring_changes == before);
-
-		/* a key that has just been added is in the file, if it was not before */
-		for (int i = 0; ring_valid && i < n_ring; i++)
-			if (ring[i].material == SM_MATERIAL_MISSING &&
-				ring[i].state <= SM_KEY_INACTIVE && file_read_for != before)
-			{
-				file_read_for = before;
-				file_read();
-			}
 	}
 }
 

@@ -106,6 +106,7 @@ sm_session_erase(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (!sm_scan_lock(&scan, LockTupleExclusive, LockWaitBlock))
 			continue;
+		ForceSyncCommit();
 		(void) sm_scan_delete(&scan, true);
 		deleted++;
 	}

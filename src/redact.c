@@ -46,6 +46,7 @@ static emit_log_hook_type prev_emit_log_hook = NULL;
 static bool is_base64url(char c);
 static const char *find_token(const char *text);
 static void mask_tokens(char *text);
+static void mask_cut(char *text);
 static void mask_statement(ErrorData *edata);
 static void redact_emit_log(ErrorData *edata);
 
@@ -66,6 +67,7 @@ redact_emit_log(ErrorData *edata)
 		mask_tokens(edata->detail_log);
 		mask_tokens(edata->hint);
 		mask_tokens(edata->context);
+		mask_cut(edata->context);
 		mask_tokens(edata->internalquery);
 		mask_tokens(edata->backtrace);
 		mask_statement(edata);
@@ -127,6 +129,18 @@ mask_tokens(char *text)
 			*text++ = '*';
 		while (is_base64url(*text));
 	}
+}
+
+/*
+ * Mask what is left of a token whose beginning was cut off: the context of a
+ * JSON error shows the end of a line behind three dots.
+ */
+static void
+mask_cut(char *text)
+{
+	while (text != NULL && (text = strstr(text, "...")) != NULL)
+		for (text += 3; is_base64url(*text); text++)
+			*text = '*';
 }
 
 /*
