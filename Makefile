@@ -75,6 +75,8 @@ REGRESS = \
 	digest \
 	create \
 	get \
+	touch \
+	stats \
 	update \
 	refresh \
 	elevate \

@@ -10,6 +10,11 @@ SELECT session_get('x');
 \set VERBOSITY default
 SELECT relname FROM pg_class WHERE relname ~ '^(user_session|session_)' AND relkind <> 'i';
 
+-- Default privileges open nothing, see below.
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO regress_session_app;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO regress_session_app;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO regress_session_app;
+
 -- In a schema of its own, with a name that needs quotes
 CREATE SCHEMA "Session's ""House""";
 CREATE EXTENSION session_manager SCHEMA "Session's ""House""";
@@ -29,6 +34,14 @@ SELECT count(*) FROM pg_inherits WHERE inhparent = '"Session''s ""House""".sessi
 	AND inhrelid NOT IN (SELECT oid FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'Session''s "House"'));
 SELECT "Session's ""House""".session_export('alice')::jsonb #> '{sessions,0,data}' AS data;
 SELECT "Session's ""House""".session_active_count(), "Session's ""House""".session_reencrypt();
+-- neither what the script made nor the partitions made since
+SELECT count(*) FROM pg_class, aclexplode(relacl)
+WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'Session''s "House"') AND grantee = 'regress_session_app'::regrole;
+SELECT count(*) FROM pg_proc, aclexplode(proacl)
+WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'Session''s "House"') AND grantee IN (0, 'regress_session_app'::regrole);
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM regress_session_app;
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON SEQUENCES FROM regress_session_app;
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM regress_session_app;
 SELECT "Session's ""House""".session_grant('regress_session_app', 'app');
 -- a bundle brings the right to use the schema
 SET ROLE regress_session_app;

@@ -50,47 +50,25 @@ SELECT * FROM session_get(:'r_session_token');
 SELECT * FROM session_get(session_token_digest(:'r_session_token'));
 
 -- The idle timeout counts from the last use, and is read when it is asked.
+-- (The times are moved in the table, so the session must not be in shared
+-- memory, where a use may be noted.)
 SELECT session_id, session_token FROM session_create('idle') \gset i_
 UPDATE user_sessions SET last_seen_at = clock_timestamp() - interval '10 min' WHERE session_id = :'i_session_id';
 SET session_manager.idle_timeout = '10min';
 SELECT * FROM session_get(:'i_session_token');
 SET session_manager.idle_timeout = '11min';
-SELECT user_id FROM session_get(:'i_session_token');	-- and that is a use
+SELECT user_id FROM session_get(:'i_session_token', touch => false);
 SET session_manager.idle_timeout = '10min';
-SELECT user_id FROM session_get(:'i_session_token');
 UPDATE user_sessions SET last_seen_at = clock_timestamp() - interval '9 min' WHERE session_id = :'i_session_id';
 SELECT user_id FROM session_get(:'i_session_token', touch => false);
 UPDATE user_sessions SET last_seen_at = clock_timestamp() - interval '10 min' WHERE session_id = :'i_session_id';
 SELECT user_id FROM session_get(:'i_session_token', touch => false);
+-- a use keeps it alive
+SET session_manager.idle_timeout = '11min';
+SELECT user_id FROM session_get(:'i_session_token');
+SET session_manager.idle_timeout = '10min';
+SELECT user_id FROM session_get(:'i_session_token');
 RESET session_manager.idle_timeout;
-
--- Reading writes nothing until touch_interval has passed since the last use.
-SELECT ctid AS before FROM user_sessions WHERE session_id = :'a_session_id' \gset
-SELECT count(*) FROM generate_series(1, 10) AS i, session_get(:'a_session_token', '192.0.2.9', 'two', touch => i > 0);
-SELECT ctid = :'before' AS unwritten, ip, user_agent FROM user_sessions WHERE session_id = :'a_session_id';
-UPDATE user_sessions SET last_seen_at = last_seen_at - interval '61 s' WHERE session_id = :'a_session_id';
-SELECT ctid AS before FROM user_sessions WHERE session_id = :'a_session_id' \gset
-SELECT count(*) FROM session_get(:'a_session_token', '192.0.2.9', 'two', touch => false);
-SELECT ctid = :'before' AS unwritten, ip, user_agent FROM user_sessions WHERE session_id = :'a_session_id';
-SELECT count(*) FROM session_get(:'a_session_token', '192.0.2.9', 'two', touch => NULL);
-SELECT count(*) FROM session_get(:'a_session_token', '192.0.2.9', 'two');
-SELECT ctid <> :'before' AS written, ip, user_agent, clock_timestamp() - last_seen_at < '1 min' AS seen
-FROM user_sessions WHERE session_id = :'a_session_id';
-UPDATE user_sessions SET last_seen_at = last_seen_at - interval '61 s' WHERE session_id = :'a_session_id';
-SELECT count(*) FROM session_get(:'a_session_token');	-- no address: the known one stays
-SELECT ip, user_agent FROM user_sessions WHERE session_id = :'a_session_id';
-SELECT data, version FROM session_get(:'a_session_token');	-- a touch is no new version
-SELECT event FROM test.events(:'a_session_id') WHERE event NOT IN ('rejected', 'bound_failed');	-- and no event
--- a late touch never moves the time of last use back
-UPDATE user_sessions SET last_seen_at = clock_timestamp() + interval '1 hour' WHERE session_id = :'a_session_id';
-SELECT count(*) FROM session_get(:'a_session_token');
-SELECT last_seen_at > clock_timestamp() AS kept FROM user_sessions WHERE session_id = :'a_session_id';
-SET session_manager.touch_interval = 0;
-SELECT session_token, session_id FROM session_create('touched') \gset t_
-SELECT ctid AS before FROM user_sessions WHERE session_id = :'t_session_id' \gset
-SELECT count(*) FROM session_get(:'t_session_token');
-SELECT ctid <> :'before' AS written FROM user_sessions WHERE session_id = :'t_session_id';
-RESET session_manager.touch_interval;
 
 -- In every place where a function can stand
 SELECT count(*) FROM generate_series(1, 1000) AS i, LATERAL session_get(:'a_session_token', touch => i > 0) AS g WHERE g.user_id = 'alice';

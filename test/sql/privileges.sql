@@ -37,6 +37,13 @@ FROM (VALUES ('regress_session_app'), ('regress_session_admin'), ('regress_sessi
 	unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) AS p(privilege)
 WHERE has_sequence_privilege(r.rolname, 'session_events_event_id_seq', p.privilege);
 
+-- The view comes with the bundles that are to look at it, and goes with them.
+SELECT role, has_table_privilege(role, 'session_stats', 'SELECT') AS may
+FROM unnest(ARRAY['regress_session_app', 'regress_session_admin', 'regress_session_monitor']) AS role;
+SET ROLE regress_session_monitor;
+SELECT count(*) >= 0 AS looked FROM session_stats;
+RESET ROLE;
+
 -- The application's role runs each of its functions, with no other right.
 SET ROLE regress_session_app;
 SELECT session_id, session_token FROM session_create('alice', '{"n": 1}', ip => '192.0.2.1') \gset a_

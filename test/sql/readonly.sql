@@ -5,8 +5,6 @@ SELECT session_id, session_token FROM session_create('alice', '{"n": 1}', ip => 
 -- a touch is due, and would be the first use of a rotated token
 SELECT session_token FROM session_refresh(:'a_session_token', rotate => true) \gset b_
 UPDATE user_sessions SET last_seen_at = last_seen_at - interval '1 hour' WHERE session_id = :'a_session_id';
-SELECT ctid AS before FROM user_sessions WHERE session_id = :'a_session_id' \gset
-SELECT count(*) AS events FROM session_events \gset
 
 BEGIN READ ONLY;
 SELECT data FROM session_get(:'b_session_token', '192.0.2.2', 'two');
@@ -25,9 +23,8 @@ SELECT count(*) > 0 AS some FROM session_keys();
 SELECT count(*) > 0 AS some FROM session_info();
 SELECT session_token_digest(:'a_session_token') ~ '^sd1_' AS digest, session_bucket('alice') >= 0 AS bucket, session_event_severity('created');
 SELECT session_export('alice')::jsonb ? 'sessions' AS export;
+SELECT pg_current_xact_id_if_assigned() IS NULL AS unwritten;
 COMMIT;
-SELECT ctid = :'before' AS unwritten FROM user_sessions WHERE session_id = :'a_session_id';
-SELECT count(*) - :events AS more FROM session_events;
 
 -- Each writer, with something to write and without
 BEGIN READ ONLY;

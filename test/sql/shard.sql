@@ -31,6 +31,9 @@ CALL test.error(format('SELECT session_bind(%L)', :'h_session_token'));
 CALL test.error(format('SELECT session_status(%L)', :'h_session_token'));
 CALL test.error(format('SELECT session_export(%L)', :'high_user'));
 CALL test.error(format('SELECT session_erase(%L)', :'high_user'));
+CALL test.error(format('SELECT session_history(user_id => %L)', :'high_user'));
+CALL test.error(format('SELECT session_history(%L)', :'h_session_id'));
+CALL test.error(format('SELECT session_active_count(user_id => %L)', :'high_user'));
 -- what is no token has no bucket
 SELECT * FROM session_get('x');
 SELECT * FROM session_get(NULL);
