@@ -66,18 +66,20 @@ sm_shared_init(void)
 }
 
 /*
- * Find this backend's database, once it is known.
+ * Find this backend's database, and tell the launcher if it did not know that
+ * the extension is there.  Called when the extension's relations are looked
+ * up, which is at the first call and whenever they have changed.
  */
 void
 sm_shared_attach(void)
 {
-	if (sm_shared == NULL || sm_database != NULL)
+	if (sm_shared == NULL)
 		return;
-	sm_database = sm_shared_slot(MyDatabaseId, true);
+	if (sm_database == NULL)
+		sm_database = sm_shared_slot(MyDatabaseId, true);
 	if (sm_database != NULL && sm_database->state != SM_DB_SERVED &&
 		!RecoveryInProgress())
 	{
-		/* the extension has just been created: the launcher wants to know */
 		LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 		if (sm_database->state != SM_DB_OTHER_VERSION)
 		{

@@ -137,25 +137,34 @@ sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool revoke,
 }
 
 /*
- * Take up to "max" of a database's findings off the queue.
+ * Take a database's oldest finding off the queue; false if there is none.
  */
-int
-sm_verdict_collect(Oid database, SmVerdict *verdicts, int max)
+bool
+sm_verdict_take(Oid database, SmVerdict *verdict)
 {
-	int			n = 0;
-	int			kept = 0;
+	bool		found = false;
 
 	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
-	for (int i = 0; i < queue->n; i++)
-	{
-		if (queue->verdicts[i].database == database && n < max)
-			verdicts[n++] = queue->verdicts[i];
-		else if (kept++ != i)
-			queue->verdicts[kept - 1] = queue->verdicts[i];
-	}
-	queue->n = kept;
+	for (int i = 0; i < queue->n && !found; i++)
+		if (queue->verdicts[i].database == database)
+		{
+			*verdict = queue->verdicts[i];
+			queue->n--;
+			memmove(&queue->verdicts[i], &queue->verdicts[i + 1],
+					(queue->n - i) * sizeof(SmVerdict));
+			found = true;
+		}
 	LWLockRelease(sm_shared->verdict_lock);
-	return n;
+	return found;
+}
+
+/*
+ * Put a finding back that could not be carried out yet.
+ */
+void
+sm_verdict_return(const SmVerdict *verdict)
+{
+	enqueue(verdict);
 }
 
 static void

@@ -40,6 +40,7 @@ extern void sm_verdict_startup(void);
 extern bool sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id,
 							bool revoke, const char *cause, int64 suppressed,
 							const inet *ip, const text *user_agent);
-extern int	sm_verdict_collect(Oid database, SmVerdict *verdicts, int max);
+extern bool sm_verdict_take(Oid database, SmVerdict *verdict);
+extern void sm_verdict_return(const SmVerdict *verdict);
 
 #endif							/* SM_VERDICT_H */

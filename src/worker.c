@@ -76,7 +76,6 @@
 #define INVALID_DATABASE_LIMIT	(-2)
 
 #define TOUCH_BATCH		1024
-#define VERDICT_BATCH	64
 
 PGDLLEXPORT void sm_launcher_main(Datum arg);
 PGDLLEXPORT void sm_worker_main(Datum arg);
@@ -115,9 +114,9 @@ static void end_batch(void);
 static bool pass_is_over(Pass *pass);
 static void set_state(SmDatabaseState state);
 static void carry_out_verdicts(Pass *pass);
-static void carry_out(const SmSchema *schema, const SmVerdict *verdict);
+static bool carry_out(const SmSchema *schema, const SmVerdict *verdict);
 static void flush_touches(Pass *pass);
-static void write_touch(const SmSchema *schema, const SmTouch *touch);
+static bool write_touch(const SmSchema *schema, const SmTouch *touch);
 static void sweep_database(Pass *pass);
 static void maintain_partitions(Pass *pass);
 static void reseal_database(Pass *pass);
@@ -579,27 +578,35 @@ set_state(SmDatabaseState state)
 	LWLockRelease(sm_shared->lock);
 }
 
-/* What transactions found that rolled back. */
+/*
+ * What transactions found that rolled back: each in a transaction of its own,
+ * so that no lock is held while another is waited for.
+ */
 static void
 carry_out_verdicts(Pass *pass)
 {
-	SmVerdict  *verdicts = palloc(VERDICT_BATCH * sizeof(SmVerdict));
-	int			n;
+	SmVerdict	verdict;
 
-	while ((n = sm_verdict_collect(MyDatabaseId, verdicts, VERDICT_BATCH)) > 0)
+	while (sm_verdict_take(MyDatabaseId, &verdict))
 	{
 		const SmSchema *schema = begin_batch(pass, "recording findings of rolled-back transactions");
+		bool		done;
 
 		if (schema == NULL)
 			break;
-		for (int i = 0; i < n; i++)
-			carry_out(schema, &verdicts[i]);
+		done = carry_out(schema, &verdict);
 		end_batch();
+		if (!done)
+		{
+			/* the next pass tries again */
+			sm_verdict_return(&verdict);
+			break;
+		}
 	}
-	pfree(verdicts);
 }
 
-static void
+/* False if somebody is writing to the session. */
+static bool
 carry_out(const SmSchema *schema, const SmVerdict *verdict)
 {
 	SmScan		scan;
@@ -611,13 +618,24 @@ carry_out(const SmSchema *schema, const SmVerdict *verdict)
 	found = sm_scan_next(&scan);
 	if (verdict->revoke)
 	{
+		bool		gone = !found;
+		bool		locked = false;
+
+		if (found && !scan.session.revoked)
+			locked = sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitSkip);
+
 		/* unless somebody has ended it since */
-		if (!found ||
-			!sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitBlock) ||
-			sm_session_life(schema, &scan.session, GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
+		if (gone || scan.session.revoked ||
+			(locked &&
+			 sm_session_life(schema, &scan.session, GetCurrentTimestamp()) != SM_LIFE_ACTIVE))
 		{
 			sm_scan_end(&scan);
-			return;
+			return true;
+		}
+		if (!locked)
+		{
+			sm_scan_end(&scan);
+			return false;
 		}
 	}
 
@@ -644,6 +662,7 @@ carry_out(const SmSchema *schema, const SmVerdict *verdict)
 		sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED,
 					   cstring_to_text(sm_event_name(verdict->type)));
 	sm_scan_end(&scan);
+	return true;
 }
 
 /* What session_get noted instead of writing it. */
@@ -652,11 +671,14 @@ flush_touches(Pass *pass)
 {
 	uint64		noted = pg_atomic_read_u64(&sm_database->noted);
 	SmTouch    *touches;
+	bool	   *written;
+	bool		all = true;
 	int			position = 0;
 
 	if (noted == pg_atomic_read_u64(&sm_database->flushed))
 		return;
 	touches = palloc(TOUCH_BATCH * sizeof(SmTouch));
+	written = palloc(TOUCH_BATCH * sizeof(bool));
 	while (position >= 0)
 	{
 		int			n = sm_touch_collect(MyDatabaseId, touches, TOUCH_BATCH, &position);
@@ -671,28 +693,37 @@ flush_touches(Pass *pass)
 		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 		for (int i = 0; i < n; i++)
-			write_touch(schema, &touches[i]);
+			written[i] = write_touch(schema, &touches[i]);
 		end_batch();
 		for (int i = 0; i < n; i++)
+		{
+			if (!written[i])
+			{
+				all = false;
+				continue;
+			}
 			sm_touch_flushed(MyDatabaseId, &touches[i]);
-		sm_count_many(SM_TOUCHES_FLUSHED, n);
+			sm_count(SM_TOUCHES_FLUSHED);
+		}
 	}
 	pfree(touches);
-	if (pass->served)
+	pfree(written);
+	if (pass->served && all)
 		pg_atomic_write_u64(&sm_database->flushed, noted);
 }
 
-static void
+/* False if somebody is writing to the session: then later. */
+static bool
 write_touch(const SmSchema *schema, const SmTouch *touch)
 {
 	SmScan		scan;
 	SmChanges	changes = {0};
+	bool		locked = true;
 
 	sm_scan_by_id(&scan, schema, touch->session_id.data, RowExclusiveLock);
-	if (sm_scan_next(&scan) &&
-		sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitSkip) &&
-		!scan.session.revoked &&
-		(touch->seen > scan.stored_last_seen_at || touch->successor_used != 0))
+	if (sm_scan_next(&scan) && !scan.session.revoked &&
+		(locked = sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitSkip)) &&
+		!scan.session.revoked)
 	{
 		sm_change(&changes, Anum_last_seen_at,
 				  TimestampTzGetDatum(Max(touch->seen, scan.stored_last_seen_at)));
@@ -710,6 +741,7 @@ write_touch(const SmSchema *schema, const SmTouch *touch)
 		sm_scan_update(&scan, &changes);
 	}
 	sm_scan_end(&scan);
+	return locked;
 }
 
 /* Dead sessions, in batches with a pause between them. */
