@@ -56,6 +56,7 @@ static void at_xact_end(XactEvent event, void *arg);
 static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
 						   SubTransactionId parent, void *arg);
 static void enqueue(const SmVerdict *verdict);
+static bool put(const SmVerdict *verdict);
 
 /*
  * Ask to hear of the ends of transactions.  Called once, from _PG_init.
@@ -164,7 +165,8 @@ sm_verdict_take(Oid database, SmVerdict *verdict)
 void
 sm_verdict_return(const SmVerdict *verdict)
 {
-	enqueue(verdict);
+	if (!put(verdict))
+		sm_count(SM_VERDICTS_OVERFLOWED);
 }
 
 static void
@@ -190,8 +192,16 @@ at_subxact_end(SubXactEvent event, SubTransactionId mine,
 			pending[i - 1].subxact = parent;
 }
 
+/* Queue a finding for a worker and count what became of it. */
 static void
 enqueue(const SmVerdict *verdict)
+{
+	sm_count(put(verdict) ? SM_VERDICTS_QUEUED : SM_VERDICTS_OVERFLOWED);
+}
+
+/* False if the queue is full. */
+static bool
+put(const SmVerdict *verdict)
 {
 	bool		full;
 
@@ -201,12 +211,10 @@ enqueue(const SmVerdict *verdict)
 		queue->verdicts[queue->n++] = *verdict;
 	LWLockRelease(sm_shared->verdict_lock);
 
-	if (full)
-		sm_count(SM_VERDICTS_OVERFLOWED);
-	else
+	if (!full)
 	{
-		sm_count(SM_VERDICTS_QUEUED);
 		pg_atomic_write_u32(&sm_database->wanted, 1);
 		sm_shared_wake();
 	}
+	return !full;
 }
