@@ -111,7 +111,7 @@ tap_test() {
   # PostgreSQL 15 and before look at TESTDIR, later ones at the other two.
   (cd "$tree" && as_owner env PATH="$bindir:$PATH" TESTDIR="$tree" \
     TESTDATADIR="$tree/tmp_check" TESTLOGDIR="$tree/tmp_check/log" \
-    PG_REGRESS="$suites/regress/pg_regress" PGPORT=65432 \
+    PG_REGRESS="$suites/regress/pg_regress" PGPORT=65432 TMPDIR="$work" \
     prove --verbose --merge -I "$suites/perl" -I test/t "$file") \
     >"$work/output" 2>&1 || status=$?
   count "$work/output" '^ok ' '^not ok [^#]*$' "$status"
