@@ -1,0 +1,128 @@
+#!/bin/bash
+#
+# Check the documentation against the code: everything that the extension
+# shows to SQL is in the reference, every name of that kind in the pages is in
+# the code, the settings' defaults agree, and links within the project lead
+# somewhere.
+
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+
+reference=docs/reference.md
+script=sql/session_manager--$(sed -n "s/^default_version = '\(.*\)'/\1/p" session_manager.control).sql
+pages=(*.md docs/*.md)
+status=0
+
+complain() {
+  printf '%s\n' "$*"
+  status=1
+}
+
+# Each line of standard input must be in the reference, in code type.
+in_reference() {
+  local kind=$1 name found=0
+
+  while IFS= read -r name; do
+    found=$((found + 1))
+    grep -qE -- "(\`|^ *|→ +|^### .*)(session_manager\\.)?$name\\b" "$reference" ||
+      complain "$reference has no $kind $name"
+  done
+  [ $found -gt 0 ] || complain "no $kind found in the code"
+}
+
+functions() {
+  sed -nE 's/^CREATE (FUNCTION|VIEW) (session_[a-z_]+).*/\2/p' "$script" | sort -u
+}
+
+settings() {
+  grep -ohE '"session_manager\.[a-z_]+"' src/guc.c | tr -d '"' | cut -d. -f2 | sort -u
+}
+
+events() {
+  sed -nE 's/.*\[SM_EVENT_[A-Z_]+\] = \{"([a-z_]+)".*/\1/p' src/events.c
+}
+
+sqlstates() {
+  cat src/*.[ch] | sed -nE \
+    "s/.*MAKE_SQLSTATE\('(.)', *'(.)', *'(.)', *'(.)', *'(.)'\).*/\1\2\3\4\5/p" | sort -u
+}
+
+info_keys() {
+  sed -nE 's/.*put\(&result, "([a-z_]+)".*/\1/p' src/info.c
+}
+
+# Defaults of integer settings as the code has them, in the base unit.
+code_defaults() {
+  tr -d '\n\t' <src/guc.c | grep -oE '(define_seconds|DefineCustomIntVariable)\([^;]*;' |
+    sed -nE 's/.*"session_manager\.([a-z_]+)".*&sm_[a-z_]+, *([0-9* ]+),.*/\1 \2/p' |
+    while read -r name value; do printf '%s %d\n' "$name" $((value)); done
+}
+
+# The same as the reference has them; "24h" is 86400, "64kB" is 65536.
+reference_default() {
+  local value
+
+  value=$(awk -F'|' -v name=" \`$1\` " '$2 == name { print $5; exit }' "$reference" |
+    sed -E 's/\(.*//; s/ //g')
+  case $value in
+    *kB) echo $((${value%kB} * 1024)) ;;
+    *h) echo $((${value%h} * 3600)) ;;
+    *d) echo $((${value%d} * 86400)) ;;
+    *s) echo "${value%s}" ;;
+    *) echo "$value" ;;
+  esac
+}
+
+in_reference function < <(functions)
+in_reference setting < <(settings)
+in_reference event < <(events)
+in_reference SQLSTATE < <(sqlstates)
+in_reference "key of session_info" < <(info_keys)
+in_reference column < <(sed -n '/^CREATE FUNCTION session_counters/,/^AS/p' "$script" |
+  sed -nE 's/^\t([a-z_]+) .*/\1/p')
+
+while read -r name value; do
+  [ "$(reference_default "$name")" = "$value" ] ||
+    complain "$reference: the default of $name is $value"
+done < <(code_defaults)
+[ "$(code_defaults | wc -l)" -ge 10 ] || complain "the defaults in src/guc.c are not found"
+
+# Names in the pages that the code does not have.
+known=$(cat "$script" src/*.c | grep -oE '\bsession_[a-z_]+' | sort -u)
+for page in "${pages[@]}"; do
+  while IFS= read -r name; do
+    grep -qxF -- "$name" <<<"$known" || complain "$page: there is no function $name()"
+  done < <(grep -oE '\bsession_[a-z_]+\(' "$page" | tr -d '(' | sort -u)
+  while IFS= read -r name; do
+    grep -qxF -- "$name" < <(settings) || complain "$page: there is no setting $name"
+  done < <(grep -oE '\bsession_manager\.[a-z_]+' "$page" | cut -d. -f2 |
+    grep -vxE 'control|keys|stat|so' | sort -u)
+  while IFS= read -r state; do
+    grep -qxF -- "$state" < <(sqlstates) || complain "$page: there is no SQLSTATE $state"
+  done < <(grep -oE '\bSM[0-9]{3}\b' "$page" | sort -u)
+done
+
+# Links: the file, and the heading in it as a forge makes an anchor of it.
+anchors() {
+  awk '/^[`][`][`]/ { code = !code } !code && sub(/^#+ +/, "")' "$1" |
+    tr '[:upper:]' '[:lower:]' | sed -E 's/[^[:alnum:] _-]//g; s/ /-/g'
+}
+
+for page in "${pages[@]}"; do
+  while IFS= read -r link; do
+    case $link in
+      *://*) continue ;;
+    esac
+    file=${link%%#*}
+    target=$page
+    [ -z "$file" ] || target=$(dirname "$page")/$file
+    if [ ! -e "$target" ]; then
+      complain "$page: no file $link"
+    elif [[ $link == *#* ]] && ! grep -qxF -- "${link#*#}" < <(anchors "$target"); then
+      complain "$page: no heading $link"
+    fi
+  done < <(grep -oE '\]\([^)]+\)' "$page" | sed -E 's/^\]\(//; s/\)$//' | sort -u)
+done
+
+exit $status
