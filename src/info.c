@@ -115,7 +115,9 @@ workers_state(void)
 		case SM_DB_UNKNOWN:
 			return "on: the first pass is to come";
 		case SM_DB_WITHOUT:
-			return "off: this database is not in session_manager.databases";
+			return "off: the last worker did not find the extension";
+		case SM_DB_NOT_CHOSEN:
+			return "off: this database is a template or not in session_manager.databases";
 		case SM_DB_OTHER_VERSION:
 			return "off: the extension is at another version than the library; run ALTER EXTENSION session_manager UPDATE";
 		case SM_DB_SERVED:

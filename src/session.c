@@ -195,7 +195,7 @@ sm_session_get(PG_FUNCTION_ARGS)
 	SmSession  *session = &scan.session;
 	inet	   *ip = sm_arg_ip(fcinfo, 1);
 	text	   *user_agent = sm_arg_user_agent(fcinfo, 2);
-	bool		may_touch = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3) && sm_can_touch();
+	bool		may_touch;
 	SmLookup	lookup;
 	bool		moved;
 	bool		due;
@@ -207,6 +207,8 @@ sm_session_get(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		return sm_result_none(fcinfo);
 	schema = sm_schema_of(fcinfo);
+	/* not before: that is what finds this database in shared memory */
+	may_touch = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3) && sm_can_touch();
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
 	{
 		sm_count(SM_GET_MALFORMED);
@@ -624,7 +626,8 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 
 /*
  * Can a use of a session be noted?  On a standby nobody writes, and without
- * shared memory a read-only transaction has nowhere to note it.
+ * shared memory a read-only transaction has nowhere to note it.  To be asked
+ * after sm_schema_of, which finds the shared memory.
  */
 bool
 sm_can_touch(void)

@@ -81,11 +81,10 @@ sm_shared_attach(void)
 		!RecoveryInProgress())
 	{
 		LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
-		if (sm_database->state != SM_DB_OTHER_VERSION)
-		{
+		if (sm_database->state == SM_DB_WITHOUT)
 			sm_database->state = SM_DB_UNKNOWN;
+		if (sm_database->state == SM_DB_UNKNOWN)
 			sm_database->next_pass_at = 0;
-		}
 		LWLockRelease(sm_shared->lock);
 		sm_shared_wake();
 	}
@@ -127,6 +126,7 @@ void
 sm_shared_free(SmDatabase *database)
 {
 	sm_touch_forget(database->oid);
+	sm_verdict_forget(database->oid);
 	database->oid = InvalidOid;
 }
 

@@ -24,7 +24,8 @@ typedef enum SmDatabaseState
 	SM_DB_UNKNOWN,				/* not looked at yet */
 	SM_DB_WITHOUT,				/* does not have the extension */
 	SM_DB_SERVED,
-	SM_DB_OTHER_VERSION			/* of the extension than the library's */
+	SM_DB_OTHER_VERSION,		/* of the extension than the library's */
+	SM_DB_NOT_CHOSEN			/* not to be looked after */
 } SmDatabaseState;
 
 /* A database.  All but the atomics is guarded by SmShared's lock. */
@@ -74,6 +75,13 @@ extern void sm_shared_attach(void);
 extern SmDatabase *sm_shared_slot(Oid oid, bool create);
 extern void sm_shared_free(SmDatabase *database);
 extern void sm_shared_wake(void);
+
+/* Will a worker come for what is left for it in shared memory? */
+static inline bool
+sm_worker_comes(void)
+{
+	return sm_database != NULL && sm_database->state != SM_DB_NOT_CHOSEN;
+}
 
 /* Count something that happened in this database. */
 static inline void

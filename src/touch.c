@@ -91,11 +91,14 @@ sm_touch_load(FILE *file)
 	{
 		LWLock	   *lock;
 		Entry	   *set = find_set(entry.database, &entry.touch.session_id, &lock);
+		SmDatabase *database = sm_shared_slot(entry.database, false);
 
-		for (int i = 0; i < WAYS; i++)
+		for (int i = 0; i < WAYS && database != NULL; i++)
 			if (!is_dirty(&set[i]))
 			{
 				set[i] = entry;
+				/* or no worker would come for it */
+				pg_atomic_fetch_add_u64(&database->noted, 1);
 				break;
 			}
 	}
@@ -113,7 +116,7 @@ sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 	Entry	   *set;
 	Entry	   *entry;
 
-	if (sm_database == NULL)
+	if (!sm_worker_comes())
 		return false;
 	set = find_set(MyDatabaseId, session_id, &lock);
 	LWLockAcquire(lock, LW_EXCLUSIVE);

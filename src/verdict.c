@@ -169,6 +169,18 @@ sm_verdict_return(const SmVerdict *verdict)
 		sm_count(SM_VERDICTS_OVERFLOWED);
 }
 
+/*
+ * Forget the findings of a database that is gone.
+ */
+void
+sm_verdict_forget(Oid database)
+{
+	SmVerdict	verdict;
+
+	while (sm_verdict_take(database, &verdict))
+		;
+}
+
 static void
 at_xact_end(XactEvent event, void *arg)
 {
@@ -196,7 +208,8 @@ at_subxact_end(SubXactEvent event, SubTransactionId mine,
 static void
 enqueue(const SmVerdict *verdict)
 {
-	sm_count(put(verdict) ? SM_VERDICTS_QUEUED : SM_VERDICTS_OVERFLOWED);
+	sm_count(sm_worker_comes() && put(verdict) ?
+			 SM_VERDICTS_QUEUED : SM_VERDICTS_OVERFLOWED);
 }
 
 /* False if the queue is full. */

@@ -42,5 +42,6 @@ extern bool sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id,
 							const inet *ip, const text *user_agent);
 extern bool sm_verdict_take(Oid database, SmVerdict *verdict);
 extern void sm_verdict_return(const SmVerdict *verdict);
+extern void sm_verdict_forget(Oid database);
 
 #endif							/* SM_VERDICT_H */

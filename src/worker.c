@@ -31,6 +31,7 @@
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -100,9 +101,9 @@ typedef struct Pass
 static Running running[MAX_WORKERS];
 
 static void launcher_gone(int code, Datum arg);
-static List *connectable_databases(void);
+static void find_databases(List **all, List **chosen);
 static bool is_chosen(const char *name);
-static void free_slots(List *databases);
+static void review_slots(List *all, List *chosen);
 static void collect_workers(void);
 static bool is_running(Oid database);
 static TimestampTz due_at(SmDatabase *database);
@@ -117,6 +118,7 @@ static void carry_out_verdicts(Pass *pass);
 static bool carry_out(const SmSchema *schema, const SmVerdict *verdict);
 static void flush_touches(Pass *pass);
 static bool write_touch(const SmSchema *schema, const SmTouch *touch);
+static bool is_inet(const SmTouch *touch);
 static void sweep_database(Pass *pass);
 static void maintain_partitions(Pass *pass);
 static void reseal_database(Pass *pass);
@@ -165,7 +167,8 @@ sm_launcher_main(Datum arg)
 								 ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
-		List	   *databases;
+		List	   *all;
+		List	   *chosen;
 		ListCell   *lc;
 		TimestampTz now;
 		TimestampTz next;
@@ -181,13 +184,13 @@ sm_launcher_main(Datum arg)
 
 		MemoryContextReset(loop);
 		MemoryContextSwitchTo(loop);
-		databases = connectable_databases();
-		free_slots(databases);
+		find_databases(&all, &chosen);
+		review_slots(all, chosen);
 		collect_workers();
 
 		now = GetCurrentTimestamp();
 		next = now + LOOK_MS * INT64CONST(1000);
-		foreach(lc, databases)
+		foreach(lc, chosen)
 		{
 			SmDatabase *database = sm_shared_slot(lfirst_oid(lc), true);
 			TimestampTz due;
@@ -254,12 +257,11 @@ launcher_gone(int code, Datum arg)
 	LWLockRelease(sm_shared->lock);
 }
 
-/* Databases that can hold sessions; templates are for copying. */
-static List *
-connectable_databases(void)
+/* All databases, and those to look after; templates are for copying. */
+static void
+find_databases(List **all, List **chosen)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	List	   *result = NIL;
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
@@ -267,26 +269,25 @@ connectable_databases(void)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
+	*all = *chosen = NIL;
 	rel = table_open(DatabaseRelationId, AccessShareLock);
 	scan = table_beginscan_catalog(rel, 0, NULL);
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
-		MemoryContext old;
+		MemoryContext old = MemoryContextSwitchTo(caller);
 
-		if (!database->datallowconn || database->datistemplate ||
-			database->datconnlimit == INVALID_DATABASE_LIMIT ||
-			!is_chosen(NameStr(database->datname)))
-			continue;
-		old = MemoryContextSwitchTo(caller);
-		result = lappend_oid(result, database->oid);
+		*all = lappend_oid(*all, database->oid);
+		if (database->datallowconn && !database->datistemplate &&
+			database->datconnlimit != INVALID_DATABASE_LIMIT &&
+			is_chosen(NameStr(database->datname)))
+			*chosen = lappend_oid(*chosen, database->oid);
 		MemoryContextSwitchTo(old);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
-	return result;
 }
 
 /* Is a database one of session_manager.databases, or is that empty? */
@@ -306,20 +307,32 @@ is_chosen(const char *name)
 	return false;
 }
 
-/* Give up the slots of databases that are gone. */
+/*
+ * Give up the slots of databases that are gone, and let the others know
+ * whether workers look after them.
+ */
 static void
-free_slots(List *databases)
+review_slots(List *all, List *chosen)
 {
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < SM_MAX_DATABASES; i++)
 	{
 		SmDatabase *database = &sm_shared->databases[i];
 
-		/* not chosen is not gone: look before the counters go */
-		if (OidIsValid(database->oid) && database->worker_pid == 0 &&
-			!list_member_oid(databases, database->oid) &&
-			sm_databases[0] == '\0')
+		if (!OidIsValid(database->oid) || database->worker_pid != 0)
+			continue;
+		if (!list_member_oid(all, database->oid))
 			sm_shared_free(database);
+		else if (!list_member_oid(chosen, database->oid))
+		{
+			if (database->state != SM_DB_WITHOUT)
+				database->state = SM_DB_NOT_CHOSEN;
+		}
+		else if (database->state == SM_DB_NOT_CHOSEN)
+		{
+			database->state = SM_DB_UNKNOWN;
+			database->next_pass_at = 0;
+		}
 	}
 	LWLockRelease(sm_shared->lock);
 }
@@ -374,10 +387,11 @@ due_at(SmDatabase *database)
 	switch (database->state)
 	{
 		case SM_DB_UNKNOWN:
+		case SM_DB_OTHER_VERSION:
 			break;
 		case SM_DB_WITHOUT:
-		case SM_DB_OTHER_VERSION:
 			/* a call of a function there sets it to unknown */
+		case SM_DB_NOT_CHOSEN:
 			due = DT_NOEND;
 			break;
 		case SM_DB_SERVED:
@@ -705,6 +719,13 @@ flush_touches(Pass *pass)
 			sm_touch_flushed(MyDatabaseId, &touches[i]);
 			sm_count(SM_TOUCHES_FLUSHED);
 		}
+		if (position >= 0 && pass_is_over(pass))
+		{
+			/* the next pass, soon, finds what is left */
+			pg_atomic_write_u32(&sm_database->wanted, 1);
+			all = false;
+			break;
+		}
 	}
 	pfree(touches);
 	pfree(written);
@@ -732,9 +753,12 @@ write_touch(const SmSchema *schema, const SmTouch *touch)
 			touch->successor_used >= scan.session.rotated_at)
 			sm_change(&changes, Anum_successor_used_at,
 					  TimestampTzGetDatum(touch->successor_used));
-		if (touch->ip_len > 0)
+		/* the file of an immediate shutdown may hold what was half copied */
+		if (is_inet(touch))
 			sm_change(&changes, Anum_ip, PointerGetDatum(touch->ip));
-		if (touch->user_agent_len > 0)
+		if (touch->user_agent_len > 0 &&
+			touch->user_agent_len <= SM_MAX_USER_AGENT_LEN &&
+			pg_verifymbstr(touch->user_agent, touch->user_agent_len, true))
 			sm_change(&changes, Anum_user_agent,
 					  PointerGetDatum(cstring_to_text_with_len(touch->user_agent,
 															   touch->user_agent_len)));
@@ -742,6 +766,17 @@ write_touch(const SmSchema *schema, const SmTouch *touch)
 	}
 	sm_scan_end(&scan);
 	return locked;
+}
+
+static bool
+is_inet(const SmTouch *touch)
+{
+	inet	   *ip = (inet *) touch->ip;
+
+	return touch->ip_len > 0 && touch->ip_len <= sizeof(touch->ip) &&
+		VARSIZE_ANY(ip) == touch->ip_len &&
+		(ip_family(ip) == PGSQL_AF_INET || ip_family(ip) == PGSQL_AF_INET6) &&
+		ip_bits(ip) <= ip_maxbits(ip);
 }
 
 /* Dead sessions, in batches with a pause between them. */

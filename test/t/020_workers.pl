@@ -1,0 +1,161 @@
+# Workers: one for each database that has the extension, found by itself, in
+# nobody's way.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SessionManagerTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $databases = 50;
+my $node = new_node(
+	'workers',
+	preload => 'session_manager',
+	conf => qq(
+session_manager.sweep_interval = 1s
+session_manager.event_partition = month
+max_worker_processes = 8
+));
+
+# The number of passes that have looked for dead sessions in a database.
+sub sweeps
+{
+	my ($database) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT coalesce(max(sweeps), 0) FROM session_stats WHERE database_name = '$database'"
+	);
+}
+
+sub info
+{
+	my ($key, $database) = @_;
+	return $node->safe_psql($database // 'postgres',
+		"SELECT value FROM session_info() WHERE key = '$key'");
+}
+
+# Run a statement that must succeed in five seconds.
+sub quick
+{
+	my ($name, $sql) = @_;
+	my $start = time();
+	my ($status, $stdout, $stderr) = $node->psql('postgres', $sql);
+	my $took = time() - $start;
+	ok($status == 0 && $took < 5, $name)
+	  or diag(sprintf('%.1f s, %s', $took, $stderr));
+	return;
+}
+
+ok(wait_until(sub { sweeps('postgres') > 0 }), 'a worker looks after the database');
+like(info('workers'), qr/^on/, 'session_info says so');
+is($node->safe_psql('postgres',
+		"SELECT backend_type FROM pg_stat_activity WHERE backend_type LIKE 'session_manager%' AND datname IS NULL"),
+	'session_manager launcher', 'the launcher is in no database');
+
+# A database with a dead session, and copies of it
+$node->safe_psql('postgres', 'CREATE DATABASE d1');
+install_extension($node, 'd1');
+$node->safe_psql('d1', "SELECT session_create('ann', ttl => '1 millisecond')");
+ok(wait_until(sub { $node->safe_psql('d1', 'SELECT count(*) FROM user_sessions') == 0 }),
+	'a database that gets the extension is found, and swept');
+$node->safe_psql('d1',
+	"SELECT session_create('bea', ttl => '1 hour')");
+$node->safe_psql('d1', q(UPDATE user_sessions SET expires_at = clock_timestamp(), sweep_at = clock_timestamp() + interval '2 seconds'));
+quick("database d$_ is copied while workers run", "CREATE DATABASE d$_ TEMPLATE d1")
+  for 2 .. $databases;
+ok( wait_until(
+		sub {
+			my $left = 0;
+			$left += $node->safe_psql("d$_", 'SELECT count(*) FROM user_sessions')
+			  for 1 .. $databases;
+			return $left == 0;
+		},
+		60),
+	'every copy is found and swept without a call of a function');
+
+# While they are all being swept
+quick("database d$_ is renamed", "ALTER DATABASE d$_ RENAME TO e$_") for 2 .. 6;
+quick("database e$_ is dropped", "DROP DATABASE e$_") for 2 .. 6;
+quick("database d$_ is dropped", "DROP DATABASE d$_") for 7 .. $databases;
+quick('the copied one as well', 'DROP DATABASE d1');
+
+# DROP EXTENSION while workers run
+$node->safe_psql('postgres', 'CREATE DATABASE again');
+for my $round (1 .. 20)
+{
+	install_extension($node, 'again');
+	my ($status, $stdout, $stderr) = $node->psql('again',
+		"SELECT session_create('ann', ttl => '1 millisecond'); DROP EXTENSION session_manager;");
+	is($stderr, '', "round $round: the extension is dropped beside a worker");
+}
+# an old connection is not what stands in the way of a new extension
+my $connection = connection($node, 'again');
+for my $round (1 .. 3)
+{
+	query($connection, "CREATE EXTENSION session_manager; SELECT session_key_add(1);");
+	query($connection, "SELECT session_create('ann', ttl => '1 millisecond')");
+	ok( wait_until(
+			sub { query($connection, 'SELECT count(*) FROM user_sessions') eq '0' }),
+		"round $round: made in an open connection, it is swept");
+	query($connection, 'DROP EXTENSION session_manager');
+}
+$connection->quit;
+
+# The extension at another version than the library
+install_extension($node, 'again');
+ok(wait_until(sub { info('workers', 'again') =~ /^on/ }), 'served');
+my $log = -s $node->logfile;
+$node->safe_psql('again',
+	"UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'session_manager'");
+ok(wait_until(sub { info('workers', 'again') =~ /another version/ }),
+	'session_info tells of another version');
+$node->safe_psql('again', "SELECT session_create('ann', ttl => '1 millisecond')");
+sleep(3);
+is($node->safe_psql('again', 'SELECT count(*) FROM user_sessions'), 1,
+	'and nothing is swept');
+my @warnings = slurp_file($node->logfile, $log) =~ /(WARNING:  session_manager is at version)/g;
+is(scalar @warnings, 1, 'with one warning');
+$node->safe_psql('again',
+	"UPDATE pg_extension SET extversion = '1.0' WHERE extname = 'session_manager'");
+$node->safe_psql('again', 'SELECT session_active_count()');
+ok( wait_until(
+		sub { $node->safe_psql('again', 'SELECT count(*) FROM user_sessions') == 0 }),
+	'once it is right again, workers go on');
+
+# Chosen databases
+$node->append_conf('postgresql.conf', "session_manager.databases = 'again, \"Other\"'");
+$node->reload;
+$node->safe_psql('postgres', "SELECT session_create('ann', ttl => '1 millisecond')");
+$node->safe_psql('again', "SELECT session_create('ann', ttl => '1 millisecond')");
+ok( wait_until(
+		sub { $node->safe_psql('again', 'SELECT count(*) FROM user_sessions') == 0 }),
+	'a database that is chosen is swept');
+is($node->safe_psql('postgres', "SELECT count(*) FROM user_sessions WHERE user_id = 'ann'"),
+	1, 'one that is not is not');
+
+my $whole = slurp_file($node->logfile);
+unlike($whole, qr/deadlock/i, 'no deadlock');
+unlike($whole, qr/(ERROR|FATAL|PANIC):(?!.*(user_sessions" does not exist|starting up))/,
+	'and no error in the log');
+$node->stop;
+
+# No worker to be had
+$node = new_node(
+	'scarce',
+	preload => 'session_manager',
+	conf => qq(
+session_manager.sweep_interval = 1s
+max_worker_processes = 1
+max_parallel_workers = 0
+));
+ok( wait_until(
+		sub { slurp_file($node->logfile) =~ /no background worker is free.*\n.*Raise max_worker_processes/ }),
+	'the log tells what to do when there is no worker to be had');
+ok(live($node, create_session($node, 'ann')), 'and sessions work');
+$node->stop;
+
+done_testing();

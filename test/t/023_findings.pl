@@ -1,0 +1,149 @@
+# What a function found stands, even when its transaction rolls back.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SessionManagerTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = new_node(
+	'findings',
+	preload => 'session_manager',
+	conf => qq(
+session_manager.rotation_grace = 0
+session_manager.touch_interval = 0
+));
+
+sub value
+{
+	my ($sql) = @_;
+	return $node->safe_psql('postgres', $sql);
+}
+
+sub events
+{
+	my ($user) = @_;
+	return value("SELECT string_agg(event, ' ' ORDER BY event_id) FROM session_events WHERE user_id = '$user' AND event NOT IN ('created', 'rotated', 'elevated')");
+}
+
+# A session whose token was replaced and whose successor was used
+sub rotated
+{
+	my ($user, $more) = @_;
+	my $old = create_session($node, $user, $more);
+	my $new = value("SELECT session_token FROM session_refresh('$old', rotate => true)");
+	value("SELECT count(*) FROM session_get('$new')");
+	return ($old, $new);
+}
+
+# True in a second, give or take the time a worker takes to start.
+sub soon
+{
+	my ($condition) = @_;
+	my $start = time();
+	my $met = wait_until($condition, 10);
+	my $took = time() - $start;
+	note(sprintf('took %.2f s', $took));
+	return $met && $took < 3;
+}
+
+ok(wait_until(sub { value('SELECT coalesce(max(sweeps), 0) FROM session_stats') > 0 }),
+	'the first pass is over');
+
+# Replay
+my ($old, $new) = rotated('ann');
+is(value("BEGIN; SELECT status FROM session_refresh('$old'); ROLLBACK"), 'reused',
+	'a replay in a transaction that rolls back');
+ok(soon(sub { !live($node, $new) }), 'ends the session all the same');
+is(events('ann'), 'token_reused invalidated', 'with its events');
+is(value("SELECT revoked_reason FROM user_sessions WHERE user_id = 'ann'"),
+	'token_reused', 'and its reason');
+
+($old, $new) = rotated('bea');
+is(value("SELECT status FROM session_refresh('$old')"), 'reused', 'one that commits');
+is(live($node, $new), 0, 'ends it at once');
+sleep(2);
+is(events('bea'), 'token_reused invalidated', 'and is recorded once');
+
+($old, $new) = rotated('cat');
+value("BEGIN; SAVEPOINT s; SELECT status FROM session_refresh('$old'); ROLLBACK TO s; COMMIT");
+ok(soon(sub { !live($node, $new) }), 'a savepoint undoes none');
+is(events('cat'), 'token_reused invalidated', 'nor its events');
+
+($old, $new) = rotated('dan');
+value("BEGIN; SAVEPOINT s; SELECT status FROM session_refresh('$old'); RELEASE s; COMMIT");
+sleep(2);
+is(events('dan'), 'token_reused invalidated', 'a savepoint that is released makes no second');
+
+($old, $new) = rotated('eve');
+isnt($node->psql('postgres', "BEGIN; SELECT status FROM session_refresh('$old'); SELECT 1/0; COMMIT"),
+	0, 'a transaction that fails');
+ok(soon(sub { !live($node, $new) }), 'undoes none either');
+
+# The session is being written to meanwhile
+($old, $new) = rotated('fay');
+my $holder = connection($node);
+my $replay = connection($node);
+query($replay, "BEGIN; SELECT status FROM session_refresh('$old'); ROLLBACK;");
+query($holder, "BEGIN; SELECT count(*) FROM session_update('$new', '{\"n\": 1}');");
+query($holder, 'COMMIT');
+ok(soon(sub { !live($node, $new) }), 'a writer in between stops none');
+$holder->quit;
+$replay->quit;
+
+# Rejected, in a transaction that rolls back and in one that can write nothing
+my $token = create_session($node, 'gil', "ip => '192.0.2.1'");
+my $guess = $token;
+substr($guess, -1) = substr($guess, -1) eq 'A' ? 'B' : 'A';
+value("BEGIN; SELECT count(*) FROM session_get('$guess', '192.0.2.66', 'evil'); ROLLBACK");
+ok(soon(sub { (events('gil') // '') eq 'rejected' }), 'a guess is on record after a rollback');
+value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$guess'); COMMIT");
+ok(soon(sub { (events('gil') // '') eq 'rejected rejected' }), 'and after a read-only transaction');
+is(value("SELECT host(ip) || ' ' || user_agent || ' ' || (detail ->> 'cause') FROM session_events WHERE user_id = 'gil' AND ip IS NOT NULL AND event = 'rejected'"),
+	'192.0.2.66 evil mismatch', 'with what is known of it');
+
+# Another network
+$node->append_conf('postgresql.conf', 'session_manager.client_binding = strict');
+$node->reload;
+is(value("BEGIN; SELECT count(*) FROM session_get('$token', '198.51.100.1'); ROLLBACK"), 0,
+	'a session is refused to another network');
+ok(soon(sub { events('gil') =~ / client_changed$/ }), 'which is on record');
+$node->append_conf('postgresql.conf', 'session_manager.client_binding = off');
+$node->reload;
+
+# session_bind
+value("SELECT session_invalidate('$token')");
+value("BEGIN; SELECT session_bind('$token'); ROLLBACK");
+ok(soon(sub { events('gil') =~ / bound_failed$/ }), 'a failed session_bind is on record');
+
+# Corrupt: the error itself rolls back
+$token = create_session($node, 'hal');
+value("UPDATE user_sessions SET sealed_data = set_byte(sealed_data, 40, get_byte(sealed_data, 40) # 1) WHERE user_id = 'hal'");
+like(failure($node, "SELECT session_get('$token')"), qr/^SM004/, 'corrupt data is an error');
+ok(soon(sub { (events('hal') // '') eq 'corrupt' }), 'and on record');
+is(value("SELECT gets_corrupt FROM session_stats"), 1, 'and counted');
+
+# More than there is room for
+my $before = value('SELECT findings_overflowed FROM session_stats');
+value(q(
+	CREATE TABLE replays AS
+	SELECT c.session_token AS old, r.session_token AS new
+	FROM generate_series(1, 40) AS i, session_create('many' || i) AS c,
+		LATERAL session_refresh(c.session_token, rotate => true) AS r));
+value('SELECT count(*) FROM replays, session_get(replays.new)');
+value('BEGIN; SELECT count(*) FROM replays, session_refresh(replays.old); ROLLBACK');
+my $overflowed = value('SELECT findings_overflowed FROM session_stats') - $before;
+ok($overflowed > 0, "findings beyond a transaction's room are counted: $overflowed");
+ok( soon(
+		sub { value('SELECT count(*) FROM replays, session_get(replays.new, touch => false)') == $overflowed }),
+	'and the others carried out');
+
+unlike(slurp_file($node->logfile), qr/deadlock|PANIC|FATAL/, 'nothing went wrong');
+$node->stop;
+
+done_testing();

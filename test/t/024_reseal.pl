@@ -1,0 +1,77 @@
+# Re-sealing in the background once another key is active.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SessionManagerTest;
+use Test::More;
+
+my $sessions = 5000;
+my $node = new_node(
+	'reseal',
+	preload => 'session_manager',
+	conf => qq(
+session_manager.sweep_interval = 1s
+restart_after_crash = on
+));
+
+sub value
+{
+	my ($sql) = @_;
+	return $node->safe_psql('postgres', $sql);
+}
+
+sub resealing
+{
+	return value("SELECT value FROM session_info() WHERE key = 'resealing'");
+}
+
+value(qq(CREATE TABLE tokens AS SELECT session_token AS token FROM generate_series(1, $sessions) AS i,
+	session_create('user' || i % 100, jsonb_build_object('n', i))));
+ok(wait_until(sub { resealing() eq 'done' }), 'with one key there is nothing to do');
+
+# A session that somebody is writing to does not hold up the others.
+my $holder = connection($node);
+query($holder, q(BEGIN; SELECT count(*) FROM session_update((SELECT token FROM tokens LIMIT 1), '{"held": true}');));
+value('SELECT session_key_generate()');
+value('SELECT session_key_activate(2)');
+like(resealing(), qr/^under way to key 2/, 'after an activation there is');
+ok(wait_until(sub { value('SELECT count(*) FROM user_sessions WHERE key_id = 1') <= 1 }, 60),
+	'every other session gets the new seal');
+query($holder, 'COMMIT');
+$holder->quit;
+ok(wait_until(sub { resealing() eq 'done' }), 'and that one in the end');
+is(value('SELECT count(*) FROM user_sessions WHERE key_id = 1'), 0, 'none is left');
+is(value("SELECT count(*) FROM tokens, session_get(tokens.token, touch => false) AS g WHERE g.data ? 'n'"),
+	$sessions, 'and all of them open');
+like(failure($node, 'SELECT session_key_retire(1)'), qr/^55006: .*\n.*verifies the tokens of $sessions/,
+	'verifiers hold the old key');
+value('SELECT count(*) FROM tokens, session_refresh(tokens.token)');
+value('SELECT session_key_retire(1)');
+is(value('SELECT state FROM session_keys() WHERE key_id = 1'), 'retired',
+	'until the sessions are refreshed');
+
+# A crash in the middle
+value('SELECT session_key_generate()');
+value('SELECT session_key_activate(3)');
+my $moved = 0;
+for my $round (1 .. 3)
+{
+	wait_until(sub { value('SELECT count(*) FROM user_sessions WHERE key_id = 3') > $moved }, 10);
+	my $pid = value("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'session_manager worker'");
+	kill 'KILL', $pid if $pid > 0;
+	ok( wait_until(sub { $node->psql('postgres', 'SELECT 1') == 0 && value("SELECT value FROM session_info() WHERE key = 'workers'") =~ /^on/ }),
+		"round $round: the server is back");
+	$moved = value('SELECT count(*) FROM user_sessions WHERE key_id = 3');
+}
+ok(wait_until(sub { resealing() eq 'done' }, 60), 'a crash stops it for a while only');
+is(value('SELECT count(*) FROM user_sessions WHERE key_id <> 3'), 0, 'none is left');
+is(value("SELECT count(*) FROM tokens, session_get(tokens.token, touch => false) AS g WHERE g.data ? 'n'"),
+	$sessions, 'and all of them open');
+$node->stop;
+
+done_testing();

@@ -1,0 +1,123 @@
+# Workers and the launcher come back, whatever ends them.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SessionManagerTest;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = new_node(
+	'restart',
+	preload => 'session_manager',
+	conf => qq(
+session_manager.sweep_interval = 1s
+session_manager.flush_interval = 1s
+session_manager.touch_interval = 0
+restart_after_crash = on
+));
+
+sub value
+{
+	my ($sql) = @_;
+	return $node->safe_psql('postgres', $sql);
+}
+
+# A dead session is swept in five seconds.
+sub works
+{
+	my ($name) = @_;
+	wait_until(sub { $node->psql('postgres', 'SELECT 1') == 0 });
+	my $start = time();
+	value("SELECT session_create('ann', ttl => '1 millisecond')");
+	ok( wait_until(sub { value("SELECT count(*) FROM user_sessions WHERE user_id = 'ann'") == 0 }, 5),
+		$name);
+	note(sprintf('%.1f s', time() - $start));
+	return;
+}
+
+sub pid_of
+{
+	my ($type) = @_;
+	my $pid;
+	wait_until(
+		sub {
+			$pid = value("SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager $type'");
+			return $pid ne '';
+		},
+		10);
+	return $pid;
+}
+
+works('a worker works');
+value("SELECT pg_terminate_backend(@{[ pid_of('launcher') ]})");
+works('after the launcher was terminated');
+kill 'KILL', pid_of('launcher');
+works('after it was killed');
+$node->restart;
+works('after a restart');
+$node->stop('immediate');
+$node->start;
+works('after a crash');
+$node->reload;
+works('after a reload');
+
+# A worker is hard to catch: it is killed while it waits between two batches.
+$node->append_conf('postgresql.conf', "session_manager.sweep_pause = 500ms\nsession_manager.sweep_batch = 1");
+$node->reload;
+value("SELECT count(*) FROM generate_series(1, 20) AS i, session_create('bea', ttl => '1 millisecond')");
+my $pid = pid_of('worker');
+ok($pid > 0, 'a worker is seen at work');
+value("SELECT pg_terminate_backend($pid)");
+$pid = pid_of('worker');
+kill 'KILL', $pid;
+$node->append_conf('postgresql.conf', "session_manager.sweep_pause = 0\nsession_manager.sweep_batch = 1000");
+wait_until(sub { $node->psql('postgres', 'SELECT pg_reload_conf()') == 0 });
+works('after it was terminated, and another killed');
+
+# A backend dies while it notes touches: the locks die with the shared memory
+my $token = create_session($node, 'cat');
+for my $round (1 .. 3 * long_runs())
+{
+	my $script = $node->basedir . '/touch.sql';
+	write_file($script, "SELECT count(*) FROM generate_series(1, 1000) AS i, LATERAL session_get('$token', touch => i > 0);\n", 0644);
+	my @running = in_parallel(
+		$node,
+		{
+			cmd => [ 'pgbench', '-n', '-f', $script, '-c', '2', '-T', '60', 'postgres' ],
+			out => $node->basedir . '/touch.log'
+		});
+	my $victim;
+	wait_until(
+		sub {
+			$victim = value("SELECT max(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate_series(1, 1000)%' AND pid <> pg_backend_pid()");
+			return $victim ne '';
+		});
+	kill 'KILL', $victim;
+	finish_all(@running);
+	ok(wait_until(sub { $node->psql('postgres', 'SELECT 1') == 0 }), "round $round: the server is back");
+	ok(live($node, $token), "round $round: the session as well");
+}
+works('after backends were killed');
+$node->stop;
+
+# Nothing of this where nothing may run
+$node = PostgreSQL::Test::Cluster->new('upgrade');
+$node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'session_manager'");
+my $log = $node->basedir . '/binary_upgrade.log';
+my $started = IPC::Run::start(
+	[ 'postgres', '-b', '-D', $node->data_dir, '-c', "unix_socket_directories=" . $node->host, '-c', 'listen_addresses=' ],
+	'<', '/dev/null', '>', $log, '2>&1', IPC::Run::timeout(60));
+ok( wait_until(sub { slurp_file($log) =~ /ready to accept connections/ }), 'a binary upgrade starts');
+my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+my $children = `ps -o args= --ppid $postmaster`;
+unlike($children, qr/session_manager/, 'without a launcher');
+kill 'TERM', $postmaster;
+$started->finish;
+
+done_testing();
