@@ -21,21 +21,24 @@ session_manager.touch_interval = 0
 restart_after_crash = on
 ));
 
+# What a query says, or nothing while the server is not there to ask
 sub value
 {
 	my ($sql) = @_;
-	return $node->safe_psql('postgres', $sql);
+	my ($status, $stdout) = $node->psql('postgres', $sql);
+	return $status == 0 ? $stdout : '';
 }
 
-# A dead session is swept in five seconds.
+# A dead session is swept in five seconds, counted from now.
 sub works
 {
 	my ($name) = @_;
-	wait_until(sub { $node->psql('postgres', 'SELECT 1') == 0 });
 	my $start = time();
-	value("SELECT session_create('ann', ttl => '1 millisecond')");
-	ok( wait_until(sub { value("SELECT count(*) FROM user_sessions WHERE user_id = 'ann'") == 0 }, 5),
-		$name);
+	my $made = wait_until(
+		sub { value("SELECT user_id FROM session_create('ann', ttl => '1 millisecond'), session_history('ann')") ne '' });
+	my $swept = wait_until(
+		sub { value("SELECT count(*) FROM user_sessions WHERE user_id = 'ann'") eq '0' }, 5);
+	ok($made && $swept, $name);
 	note(sprintf('%.1f s', time() - $start));
 	return;
 }
@@ -43,20 +46,33 @@ sub works
 sub pid_of
 {
 	my ($type) = @_;
-	my $pid;
+	my $pid = '';
 	wait_until(
 		sub {
 			$pid = value("SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager $type'");
 			return $pid ne '';
 		},
-		10);
+		20) or die "there is no $type";
 	return $pid;
 }
 
+# End a process and see it gone, and with it what it would still have done.
+sub finish_off
+{
+	my ($signal, $pid) = @_;
+	kill $signal, $pid;
+	wait_until(sub { !kill 0, $pid }) or die "process $pid lives on";
+	return;
+}
+
 works('a worker works');
-value("SELECT pg_terminate_backend(@{[ pid_of('launcher') ]})");
+my $launcher = pid_of('launcher');
+value("SELECT pg_terminate_backend($launcher)");
 works('after the launcher was terminated');
-kill 'KILL', pid_of('launcher');
+isnt(pid_of('launcher'), $launcher, 'by another launcher');
+finish_off('TERM', pid_of('launcher'));
+works('after it got SIGTERM');
+finish_off('KILL', pid_of('launcher'));
 works('after it was killed');
 $node->restart;
 works('after a restart');
@@ -69,15 +85,16 @@ works('after a reload');
 # A worker is hard to catch: it is killed while it waits between two batches.
 $node->append_conf('postgresql.conf', "session_manager.sweep_pause = 500ms\nsession_manager.sweep_batch = 1");
 $node->reload;
-value("SELECT count(*) FROM generate_series(1, 20) AS i, session_create('bea', ttl => '1 millisecond')");
+value("SELECT count(*) FROM generate_series(1, 40) AS i, session_create('bea', jsonb_build_object('i', i), ttl => '1 millisecond')");
 my $pid = pid_of('worker');
-ok($pid > 0, 'a worker is seen at work');
 value("SELECT pg_terminate_backend($pid)");
-$pid = pid_of('worker');
-kill 'KILL', $pid;
+ok(wait_until(sub { !kill 0, $pid }, 5), 'a worker at work heeds a termination');
+finish_off('KILL', pid_of('worker'));
 $node->append_conf('postgresql.conf', "session_manager.sweep_pause = 0\nsession_manager.sweep_batch = 1000");
-wait_until(sub { $node->psql('postgres', 'SELECT pg_reload_conf()') == 0 });
+wait_until(sub { value('SELECT pg_reload_conf()') eq 't' });
 works('after it was terminated, and another killed');
+ok( wait_until(sub { value("SELECT count(*) FROM user_sessions WHERE user_id = 'bea'") eq '0' }, 5),
+	'and what they left is done');
 
 # A backend dies while it notes touches: the locks die with the shared memory
 my $token = create_session($node, 'cat');
@@ -99,8 +116,12 @@ for my $round (1 .. 3 * long_runs())
 		});
 	kill 'KILL', $victim;
 	finish_all(@running);
-	ok(wait_until(sub { $node->psql('postgres', 'SELECT 1') == 0 }), "round $round: the server is back");
-	ok(live($node, $token), "round $round: the session as well");
+	ok( wait_until(
+			sub {
+				my ($status, $live) = $node->psql('postgres', "SELECT count(*) FROM session_get('$token', touch => false)");
+				return $status == 0 && $live == 1;
+			}),
+		"round $round: the server is back, and the session as well");
 }
 works('after backends were killed');
 $node->stop;
