@@ -149,7 +149,7 @@ $node = new_node(
 	preload => 'session_manager',
 	conf => qq(
 session_manager.sweep_interval = 1s
-max_worker_processes = 1
+max_worker_processes = 2
 max_parallel_workers = 0
 ));
 ok( wait_until(
