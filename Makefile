@@ -51,8 +51,8 @@ OBJS = \
 SHLIB_LINK = -lsodium
 
 # The version stands in the control file and nowhere else.
-VERSION := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" session_manager.control)
-PG_CPPFLAGS = -DSM_VERSION='"$(VERSION)"'
+SM_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" session_manager.control)
+PG_CPPFLAGS = -DSM_VERSION='"$(SM_VERSION)"'
 
 # PG_FUNCTION_ARGS leaves a parameter unused in most functions.
 override PG_CFLAGS += -Wall -Wextra -Wno-unused-parameter

@@ -291,7 +291,7 @@ sm_refused(const SmSchema *schema, SmEventType type,
 	if (sm_verdict_keep(type, (const pg_uuid_t *) token->id, false, cause,
 						limits[which].suppressed, ip, user_agent))
 	{
-		if (sm_database != NULL)
+		if (sm_worker_comes())
 		{
 			limits[which].last = now;
 			limits[which].suppressed = 0;

@@ -67,7 +67,7 @@ sm_session_info(PG_FUNCTION_ARGS)
 	put(&result, "log_redaction", !sm_redact_tokens ?
 		"off: session_manager.redact_tokens is off" :
 		preloaded ? "on" :
-		"on once a session has called a function: the library is not preloaded");
+		"on where the library is loaded: it is not preloaded");
 	put(&result, "key_file", sm_key_file_problem() ? sm_key_file_problem() : "loaded");
 	for (int i = 0; i < n; i++)
 	{
@@ -130,7 +130,7 @@ workers_state(void)
 static const char *
 last_pass(void)
 {
-	if (sm_database == NULL || sm_database->last_pass_at == 0)
+	if (sm_database == NULL || sm_database->next_pass_at == 0)
 		return "none yet";
 	return psprintf("%s: %lld deleted, %lld queued again in %lld ms%s; next %s",
 					pstrdup(timestamptz_to_str(sm_database->last_pass_at)),

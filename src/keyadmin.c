@@ -162,6 +162,8 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 				 strcmp(state, "active") == 0 ?
 				 errhint("Activate another key first.") : 0));
 
+	/* what is being written may still use a key that was active just now */
+	sm_wait_for_writers(schema);
 	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE key_id = $1",
 								sessions), key_id, &sealed);
 	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s"
@@ -173,7 +175,7 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 				 errmsg("session key %d is in use", key_id),
 				 errdetail("It seals %lld sessions and verifies the tokens of %lld.",
 						   (long long) sealed, (long long) verified),
-				 errhint("Seals move with session_reencrypt(); verifiers move when a session is refreshed, or go with it.")));
+				 errhint("Seals move with session_reencrypt(); verifiers move when a session is refreshed, that of its previous token when it is rotated, and all go with it.")));
 
 	execute(psprintf("UPDATE %s SET state = 'retired', retired_at = pg_catalog.clock_timestamp()"
 					 " WHERE key_id = $1 AND state <> 'retired'",

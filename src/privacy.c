@@ -161,10 +161,14 @@ append_session(StringInfo json, const SmSchema *schema,
 	/* under a revoked key nothing opens any more, by intent */
 	if (sm_session_key_revoked(schema, session))
 		appendStringInfoString(json, ", \"data\": null, \"auth\": null}");
+	else if (!sm_session_open(schema, session, &content))
+	{
+		/* the rest is the user's all the same */
+		sm_warn_corrupt(session);
+		appendStringInfoString(json, ", \"data\": null, \"auth\": null, \"corrupt\": true}");
+	}
 	else
 	{
-		if (!sm_session_open(schema, session, &content))
-			sm_report_corrupt(session);
 		appendStringInfoString(json, ", \"data\": ");
 		(void) JsonbToCString(json, &content.data->root, VARSIZE(content.data));
 		appendStringInfoString(json, ", \"auth\": ");

@@ -213,12 +213,7 @@ reseal(SmScan *scan, int32 active, int64 *skipped)
 		return false;
 	if (!sm_session_open(schema, session, &content))
 	{
-		ereport(WARNING,
-				(errcode(ERRCODE_SM_DATA_CORRUPT),
-				 errmsg("data of session %s is corrupt",
-						DatumGetCString(DirectFunctionCall1(uuid_out,
-															UUIDPGetDatum(session->session_id)))),
-				 errhint("End the session with session_invalidate_id().")));
+		sm_warn_corrupt(session);
 		sm_session_event(schema, SM_EVENT_CORRUPT, session, NULL, NULL, NULL);
 		return false;
 	}

@@ -10,8 +10,8 @@
  * instead of raising an error, which would undo it.  No function ever
  * inserts a session but session_create: nothing that has ended comes back.
  *
- * Locks, in this order: the user's advisory lock (create), the relation, the
- * row.
+ * Locks, in this order: the advisory locks of logins and of the user (create),
+ * the relation, the row.
  *
  *-------------------------------------------------------------------------
  */
@@ -113,6 +113,7 @@ sm_session_create(PG_FUNCTION_ARGS)
 	bucket = (uint16) sm_user_text_hash(user_id);
 	sm_check_shard(bucket);
 
+	sm_lock_login();
 	sm_lock_user(user_id, sm_max_sessions_per_user > 0 ? ExclusiveLock : ShareLock);
 	now = GetCurrentTimestamp();
 	if (sm_max_sessions_per_user > 0)
@@ -632,7 +633,7 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 bool
 sm_can_touch(void)
 {
-	return sm_database != NULL ? !RecoveryInProgress() : !XactReadOnly;
+	return sm_worker_comes() || !XactReadOnly;
 }
 
 /*
@@ -642,8 +643,13 @@ sm_can_touch(void)
 bool
 sm_touch_due(const SmSession *session, const SmToken *token, TimestampTz now)
 {
+	int64		interval = (int64) sm_touch_interval * USECS_PER_SEC;
+
+	/* a session in use must not look idle for want of accuracy */
+	if (sm_idle_timeout > 0)
+		interval = Min(interval, (int64) sm_idle_timeout * USECS_PER_SEC / 2);
 	return (token->match == SM_MATCH_CURRENT && !session->successor_used) ||
-		now - session->last_seen_at >= (int64) sm_touch_interval * USECS_PER_SEC;
+		now - session->last_seen_at >= interval;
 }
 
 /*
@@ -663,7 +669,7 @@ sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
 	TimestampTz now;
 	SmMatch		match;
 
-	if (sm_database != NULL && (!moved || XactReadOnly))
+	if (sm_worker_comes() && (!moved || XactReadOnly))
 	{
 		if (sm_touch_note(session->session_id, seen_at,
 						  token->match == SM_MATCH_CURRENT && !session->successor_used,
@@ -715,6 +721,20 @@ sm_report_corrupt(const SmSession *session)
 			 errmsg("data of session %s is corrupt", id),
 			 errdetail("It was changed, or moved from another row, by something other than this extension."),
 			 errhint("End the session: SELECT session_invalidate_id('%s');", id)));
+}
+
+/*
+ * The same where the others of a user's sessions are to be dealt with.
+ */
+void
+sm_warn_corrupt(const SmSession *session)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_SM_DATA_CORRUPT),
+			 errmsg("data of session %s is corrupt",
+					DatumGetCString(DirectFunctionCall1(uuid_out,
+														UUIDPGetDatum(session->session_id)))),
+			 errhint("End the session with session_invalidate_id().")));
 }
 
 /* A token for a session, and its verifier. */

@@ -33,6 +33,7 @@ extern bool sm_touch_due(const SmSession *session, const SmToken *token,
 extern void sm_touch_session(SmScan *scan, const SmToken *token,
 							 TimestampTz seen_at, bool moved,
 							 inet *ip, text *user_agent);
+extern void sm_warn_corrupt(const SmSession *session);
 pg_noreturn extern void sm_report_corrupt(const SmSession *session);
 
 #endif							/* SM_SESSION_H */

@@ -91,6 +91,18 @@ sm_shared_attach(void)
 }
 
 /*
+ * Does a worker come for what is left in shared memory?  Not on a standby,
+ * nor where it has found no extension of this version, or is not to look.
+ */
+bool
+sm_worker_comes(void)
+{
+	return sm_database != NULL &&
+		*(volatile SmDatabaseState *) &sm_database->state == SM_DB_SERVED &&
+		!RecoveryInProgress();
+}
+
+/*
  * The slot of a database; NULL if it has none and is not to get one, or all
  * are taken.
  */

@@ -76,12 +76,7 @@ extern SmDatabase *sm_shared_slot(Oid oid, bool create);
 extern void sm_shared_free(SmDatabase *database);
 extern void sm_shared_wake(void);
 
-/* Will a worker come for what is left for it in shared memory? */
-static inline bool
-sm_worker_comes(void)
-{
-	return sm_database != NULL && sm_database->state != SM_DB_NOT_CHOSEN;
-}
+extern bool sm_worker_comes(void);
 
 /* Count something that happened in this database. */
 static inline void

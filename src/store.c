@@ -47,6 +47,7 @@
  * those can still not hold up a login.
  */
 #define USER_LOCK_SPACE		0x534D
+#define LOGIN_LOCK_SPACE	0x534E
 
 static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 					   int n_keys, LOCKMODE lockmode);
@@ -334,6 +335,43 @@ sm_lock_user(text *user_id, LOCKMODE mode)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
 						 (uint32) hash, USER_LOCK_SPACE);
 	(void) LockAcquire(&tag, mode, false, false);
+}
+
+/*
+ * Mark this transaction as one that logs somebody in, until its end.
+ */
+void
+sm_lock_login(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, LOGIN_LOCK_SPACE);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+}
+
+/*
+ * Wait for the transactions that are logging somebody in now; blocks none.
+ */
+void
+sm_wait_for_logins(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, LOGIN_LOCK_SPACE);
+	WaitForLockers(tag, ExclusiveLock, false);
+}
+
+/*
+ * Wait for all transactions that are writing to user_sessions now, VACUUM
+ * among them; blocks none.
+ */
+void
+sm_wait_for_writers(const SmSchema *schema)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, schema->sessions);
+	WaitForLockers(tag, ShareLock, false);
 }
 
 /*

@@ -111,6 +111,9 @@ extern void sm_change_null(SmChanges *changes, int attnum);
 
 extern uint64 sm_user_text_hash(text *user_id);
 extern void sm_lock_user(text *user_id, LOCKMODE mode);
+extern void sm_lock_login(void);
+extern void sm_wait_for_logins(void);
+extern void sm_wait_for_writers(const SmSchema *schema);
 
 extern bool sm_session_owner(const SmSession *session, SmOwner *owner);
 extern bool sm_session_open(const SmSchema *schema, const SmSession *session,

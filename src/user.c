@@ -6,7 +6,7 @@
  *
  * Ending all of a user's sessions excludes that user's logins by an advisory
  * lock, see sm_lock_user.  Ending a tenant's or everybody's waits instead for
- * the transactions that were writing sessions when it began, and blocks
+ * the transactions that were logging somebody in when it began, and blocks
  * nobody: a login that began before is seen, one that began later is later.
  *
  *-------------------------------------------------------------------------
@@ -16,8 +16,6 @@
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -41,7 +39,6 @@ static bool text_equal(const text *a, const text *b);
 static bool of_tenant(const SmSession *session, const text *tenant_id);
 static int64 end_all(SmScan *scan, const text *tenant_id,
 					 const pg_uuid_t *except, text *reason);
-static void wait_for_writers(const SmSchema *schema);
 static int	compare_ids_descending(const void *a, const void *b);
 static void list_row(SmResult *result, const SmSchema *schema,
 					 const SmSession *session, bool is_current,
@@ -136,7 +133,7 @@ sm_session_invalidate_tenant(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("tenant_id must not be null")));
 	schema = sm_schema_of(fcinfo);
-	wait_for_writers(schema);
+	sm_wait_for_logins();
 	sm_scan_all(&scan, schema, RowExclusiveLock);
 	ended = end_all(&scan, tenant_id, NULL, reason);
 	sm_scan_end(&scan);
@@ -156,7 +153,7 @@ sm_session_invalidate_everything(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("session_invalidate_everything()");
 	schema = sm_schema_of(fcinfo);
-	wait_for_writers(schema);
+	sm_wait_for_logins();
 	sm_scan_all(&scan, schema, RowExclusiveLock);
 	ended = end_all(&scan, NULL, NULL, reason);
 	sm_scan_end(&scan);
@@ -361,16 +358,6 @@ end_all(SmScan *scan, const text *tenant_id, const pg_uuid_t *except,
 	return ended;
 }
 
-/* Wait for the transactions that are writing to user_sessions now. */
-static void
-wait_for_writers(const SmSchema *schema)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, schema->sessions);
-	WaitForLockers(tag, ShareLock, false);
-}
-
 static int
 compare_ids_descending(const void *a, const void *b)
 {
@@ -393,12 +380,7 @@ list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 	/* a revoked key need not be there */
 	if (!sm_session_key_revoked(schema, session) &&
 		!sm_session_open(schema, session, &content))
-		ereport(WARNING,
-				(errcode(ERRCODE_SM_DATA_CORRUPT),
-				 errmsg("data of session %s is corrupt",
-						DatumGetCString(DirectFunctionCall1(uuid_out,
-															UUIDPGetDatum(session->session_id)))),
-				 errhint("End the session with session_invalidate_id().")));
+		sm_warn_corrupt(session);
 
 	values[0] = UUIDPGetDatum(session->session_id);
 	values[1] = PointerGetDatum(session->tenant_id);

@@ -97,8 +97,7 @@ sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool revoke,
 {
 	SmVerdict	verdict;
 
-	/* on a standby no worker would carry it out */
-	if (sm_database == NULL || RecoveryInProgress())
+	if (!sm_worker_comes())
 		return XactReadOnly;
 
 	memset(&verdict, 0, offsetof(SmVerdict, user_agent));

@@ -746,17 +746,19 @@ write_touch(const SmSchema *schema, const SmTouch *touch)
 		(locked = sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitSkip)) &&
 		!scan.session.revoked)
 	{
+		bool		newer = touch->seen > scan.stored_last_seen_at;
+
 		sm_change(&changes, Anum_last_seen_at,
-				  TimestampTzGetDatum(Max(touch->seen, scan.stored_last_seen_at)));
+				  TimestampTzGetDatum(newer ? touch->seen : scan.stored_last_seen_at));
 		/* only of the rotation that it was used after */
 		if (scan.session.rotated &&
 			touch->successor_used >= scan.session.rotated_at)
 			sm_change(&changes, Anum_successor_used_at,
 					  TimestampTzGetDatum(touch->successor_used));
 		/* the file of an immediate shutdown may hold what was half copied */
-		if (is_inet(touch))
+		if (newer && is_inet(touch))
 			sm_change(&changes, Anum_ip, PointerGetDatum(touch->ip));
-		if (touch->user_agent_len > 0 &&
+		if (newer && touch->user_agent_len > 0 &&
 			touch->user_agent_len <= SM_MAX_USER_AGENT_LEN &&
 			pg_verifymbstr(touch->user_agent, touch->user_agent_len, true))
 			sm_change(&changes, Anum_user_agent,

@@ -29,7 +29,7 @@ SELECT session_token FROM "Session's ""House""".session_refresh(:'a_session_toke
 SELECT session_token FROM "Session's ""House""".session_elevate(:'a_session_token', '{}') \gset a_
 SELECT "Session's ""House""".session_update_user('alice', '{"n": 4}');
 SELECT event FROM "Session's ""House""".session_history(:'a_session_id');
-SELECT partitions_created > 0 AS partitions, sessions_deleted FROM "Session's ""House""".session_cleanup();
+SELECT sessions_deleted FROM "Session's ""House""".session_cleanup();
 SELECT count(*) FROM pg_inherits WHERE inhparent = '"Session''s ""House""".session_events'::regclass
 	AND inhrelid NOT IN (SELECT oid FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'Session''s "House"'));
 SELECT "Session's ""House""".session_export('alice')::jsonb #> '{sessions,0,data}' AS data;
