@@ -120,19 +120,6 @@ is(value("SELECT coalesce(max(sessions_created), 0) FROM session_stats WHERE dat
 	'a crash does not');
 $node->safe_psql('postgres', 'DROP DATABASE other');
 
-# What a Prometheus exporter asks
-SKIP:
-{
-	my $file = "$FindBin::RealBin/../../docs/postgres_exporter.yml";
-	skip 'docs are not here', 2 unless -e $file;
-	my $yml = slurp_file($file);
-	my ($query) = $yml =~ /query:\s*"((?:[^"\\]|\\.)*)"/;
-	my @metrics = $yml =~ /^\s+- (\w+):/mg;
-	my $row = $node->safe_psql('postgres', "SELECT to_jsonb(q) FROM ($query) AS q LIMIT 1", extra_params => [ '-U', 'looks' ]);
-	ok($row ne '', 'the query of docs/postgres_exporter.yml runs with bundle monitor');
-	is_deeply([ grep { $row !~ /"$_":/ } @metrics ], [], 'and returns every metric');
-}
-
 # Notifications
 my $listener = connection($node);
 query($listener, 'LISTEN session_revoked');
