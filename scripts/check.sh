@@ -194,6 +194,7 @@ check "Makefile names every regression test" all_named sql "${REGRESS-}"
 check "Makefile names every isolation test" all_named specs "${ISOLATION-}"
 check "Makefile names every unit test" all_named unit "$UNIT"
 check "Makefile names every fuzz target" all_named fuzz "$FUZZ"
+check "documentation against the code" "$root/scripts/check-docs.sh"
 for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/.ci/run; do
   [ ! -e "$file" ] || check "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
 done
