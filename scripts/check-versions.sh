@@ -6,6 +6,7 @@
 #	SUITES		releases of Debian (trixie forky: PostgreSQL 17 and 18)
 #	CHROOTS		where the chroots are kept (build/chroots)
 #	MIRROR		package mirror (the host's own)
+#	CHECK		check or check-long (check)
 
 set -euo pipefail
 
@@ -77,7 +78,7 @@ check() {
   # make itself is among the packages that setup.sh installs.
   {
     in_chroot "$dir" /root/session_manager/scripts/setup.sh --tests &&
-      in_chroot "$dir" make -C /root/session_manager check
+      in_chroot "$dir" make -C /root/session_manager "${CHECK:-check}"
   } >"$log" 2>&1 || status=$?
   unmount
 
