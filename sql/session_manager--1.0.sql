@@ -124,7 +124,7 @@ COMMENT ON INDEX user_sessions_sweep_at_idx IS 'what the sweep has to look at; o
 CREATE SEQUENCE session_events_event_id_seq CACHE 32;
 
 CREATE TABLE session_events (
-	event_id bigint NOT NULL DEFAULT nextval('session_events_event_id_seq'),
+	event_id bigint NOT NULL DEFAULT pg_catalog.nextval('session_events_event_id_seq'),
 	at timestamptz NOT NULL,
 	session_id uuid,
 	user_id text COLLATE "C",
@@ -694,6 +694,8 @@ DO $$
 DECLARE
 	made record;
 BEGIN
+	-- the schema's own operators and functions are not to be trusted with this
+	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 	FOR made IN
 		SELECT CASE WHEN c.relkind = 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
 			c.oid::regclass::text AS name, a.grantee

@@ -276,8 +276,9 @@ sm_refused(const SmSchema *schema, SmEventType type,
 	{
 		TimestampTz last;
 		int64		suppressed;
-	}			limits[2];
-	int			which = (type == SM_EVENT_REJECTED) ? 0 : 1;
+	}			limits[3];
+	int			which = (type == SM_EVENT_REJECTED) ? 0 :
+		(type == SM_EVENT_CLIENT_CHANGED) ? 1 : 2;
 	TimestampTz now = GetCurrentTimestamp();
 	SmEvent		event = {.type = type};
 	JsonbParseState *detail;

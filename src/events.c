@@ -139,6 +139,9 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 	SET_OR_NULL(ip, event->ip);
 	SET_OR_NULL(user_agent, event->user_agent);
 	SET_OR_NULL(detail, event->detail);
+	/* columns that this library does not know */
+	for (int i = Natts_session_events; i < RelationGetDescr(writer->partition)->natts; i++)
+		nulls[i] = true;
 	ExecStoreVirtualTuple(writer->slot);
 
 	if (writer->partition->trigdesc != NULL)
@@ -340,7 +343,7 @@ close_partition(SmEventWriter *writer)
 	if (writer->partition == NULL)
 		return;
 	ExecDropSingleTupleTableSlot(writer->slot);
-	sm_executor_end(writer->estate, writer->result_rel);
+	sm_executor_end(writer->estate);
 	table_close(writer->partition, NoLock);
 	writer->partition = NULL;
 }
@@ -352,7 +355,7 @@ check_shape(Relation partition, Relation parent)
 	TupleDesc	ours = RelationGetDescr(partition);
 	TupleDesc	theirs = RelationGetDescr(parent);
 	bool		same = (ours->natts == theirs->natts &&
-						ours->natts == Natts_session_events);
+						ours->natts >= Natts_session_events);
 
 	for (int i = 0; same && i < ours->natts; i++)
 		same = (TupleDescAttr(ours, i)->atttypid == TupleDescAttr(theirs, i)->atttypid &&

@@ -3,7 +3,7 @@
  * guc.h
  *	  The settings, as the other files read them.
  *
- * Durations are in seconds.
+ * Durations are in seconds, but for sweep_pause, which is in milliseconds.
  *
  *-------------------------------------------------------------------------
  */

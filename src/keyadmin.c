@@ -145,11 +145,26 @@ Datum
 sm_session_key_retire(PG_FUNCTION_ARGS)
 {
 	int32		key_id = PG_GETARG_INT32(0);
-	const SmSchema *schema = admin_begin(fcinfo, "session_key_retire()");
-	char	   *state = key_state(schema, key_id);
+	const SmSchema *schema;
+	char	   *state;
 	int64		sealed;
 	int64		verified;
-	char	   *sessions = sm_schema_qualify(schema, "user_sessions");
+	char	   *sessions;
+
+	PreventCommandIfReadOnly("session_key_retire()");
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("session_key_retire() must run at isolation level READ COMMITTED")));
+
+	/*
+	 * What is being written may still use a key that was active just now.
+	 * Wait before locking: whoever writes sessions may want to read the keys.
+	 */
+	sm_wait_for_writers(sm_schema_of(fcinfo));
+	schema = admin_begin(fcinfo, "session_key_retire()");
+	state = key_state(schema, key_id);
+	sessions = sm_schema_qualify(schema, "user_sessions");
 
 	if (state == NULL)
 		ereport(ERROR,
@@ -162,8 +177,6 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 				 strcmp(state, "active") == 0 ?
 				 errhint("Activate another key first.") : 0));
 
-	/* what is being written may still use a key that was active just now */
-	sm_wait_for_writers(schema);
 	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE key_id = $1",
 								sessions), key_id, &sealed);
 	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s"

@@ -273,8 +273,11 @@ sm_key_file_append(int32 above)
 				 errmsg("could not lock the key file: %m")));
 	old_size = st.st_size;
 
-	/* what is there already must be sound: never append to a broken file */
-	if (!created)
+	/*
+	 * What is there must be sound: never append to a broken file.  Somebody
+	 * else may have written to it between its making and our lock.
+	 */
+	if (!created || old_size > 0)
 	{
 		file_read();
 		if (file_problem[0] != '\0')
@@ -316,9 +319,7 @@ sm_key_file_append(int32 above)
 	{
 		save_errno = errno ? errno : ENOSPC;
 		/* half a line would make the file unreadable for every server */
-		if (created)
-			(void) unlink(sm_key_file);
-		else if (ftruncate(fd, old_size) != 0)
+		if (ftruncate(fd, old_size) != 0)
 			ereport(WARNING,
 					(errcode_for_file_access(),
 					 errmsg("could not take half a line back from the key file: %m")));

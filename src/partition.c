@@ -77,6 +77,15 @@ sm_partitions_maintain(const SmSchema *schema, SmPartitionWork *work)
 
 	memset(work, 0, sizeof(*work));
 
+	/* an old snapshot does not see all that has to be moved */
+	if (IsolationUsesXactSnapshot())
+	{
+		ereport(NOTICE,
+				(errmsg("partitions of session_events are left as they are"),
+				 errhint("Call session_cleanup() at isolation level READ COMMITTED.")));
+		return;
+	}
+
 	/* this period and the next */
 	for (int i = 0; i < 2; i++)
 	{
@@ -151,6 +160,13 @@ run_step(const SmSchema *schema, Step step, void *arg, const char *what,
 		(void) set_config_option("lock_timeout", LOCK_TIMEOUT,
 								 PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
+		/* not where the caller, who need not be the owner, would have it */
+		(void) set_config_option("default_tablespace", "",
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		(void) set_config_option("default_table_access_method", "heap",
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 		step(schema, arg, work);
 		AtEOXact_GUC(true, nest_level);
 		ReleaseCurrentSubTransaction();
@@ -165,7 +181,8 @@ run_step(const SmSchema *schema, Step step, void *arg, const char *what,
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+			error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
 			ReThrowError(error);
 		*work = before;
 		done = false;
@@ -231,12 +248,10 @@ fill_gap(const SmSchema *schema, void *arg, SmPartitionWork *work)
 	execute(psprintf("WITH moved AS (DELETE FROM %s WHERE at >= '%s' AND at < '%s' RETURNING *)"
 					 " INSERT INTO %s SELECT * FROM moved",
 					 fallback, from, until, partition));
-	execute(psprintf("ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (event_id)",
-					 partition, quote_identifier(psprintf("%s_pkey", relname))));
-	execute(psprintf("CREATE INDEX %s ON %s (user_id, at)",
-					 quote_identifier(psprintf("%s_user_id_at_idx", relname)), partition));
-	execute(psprintf("CREATE INDEX %s ON %s (session_id, at)",
-					 quote_identifier(psprintf("%s_session_id_at_idx", relname)), partition));
+	/* names of PostgreSQL's choice, as somebody may have taken ours */
+	execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (event_id)", partition));
+	execute(psprintf("CREATE INDEX ON %s (user_id, at)", partition));
+	execute(psprintf("CREATE INDEX ON %s (session_id, at)", partition));
 	execute(psprintf("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
 					 parent, partition, from, until));
 	work->created++;
@@ -251,12 +266,13 @@ drop_partition(const SmSchema *schema, void *arg, SmPartitionWork *work)
 													  get_rel_name(relid));
 	bool		isnull;
 
-	execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE",
-					 sm_schema_qualify(schema, "session_events")));
 	execute(psprintf("SELECT pg_catalog.count(*) FROM %s", partition));
 	work->events_dropped += DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 														SPI_tuptable->tupdesc,
 														1, &isnull));
+	/* counted first: nobody logs in while the parent is locked */
+	execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE",
+					 sm_schema_qualify(schema, "session_events")));
 	execute(psprintf("DROP TABLE %s", partition));
 	work->dropped++;
 }

@@ -4,10 +4,14 @@
  *	  session_export and session_erase: what is held about a user, and its
  *	  removal.
  *
- * Both exclude the user's logins, so that an export is of one moment and an
- * erasure leaves nothing behind.  They run as the extension's owner, in
- * functions with their own search_path; pgcrypto is found by its extension,
- * never by name.
+ * Both exclude the user's logins and look at the latest state, whatever the
+ * transaction's snapshot, so that an erasure leaves nothing behind.  They run
+ * as the extension's owner, in functions with their own search_path; pgcrypto
+ * is found by its extension, never by name.
+ *
+ * A user's events are those with the user's id and those of the user's
+ * sessions: of a request that comes after a session has gone, no more is
+ * known than that.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,10 +22,14 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 
 #include "arguments.h"
 #include "authenticate.h"
@@ -36,7 +44,11 @@ static void append_text(StringInfo json, const char *key, const text *value);
 static void append_time(StringInfo json, const char *key, TimestampTz value,
 						bool isnull);
 static char *events_json(const SmSchema *schema, text *user_id);
+static char *users_events(const SmSchema *schema);
+static uint64 run_on_events(const char *sql, text *user_id, int expected);
 static text *encrypt(const char *json, text *public_key);
+static FmgrInfo *pgcrypto_function(Oid namespace, const char *name, int nargs,
+								   const Oid *types);
 
 /*
  * session_export(user_id, pgp_public_key)
@@ -88,8 +100,6 @@ sm_session_erase(PG_FUNCTION_ARGS)
 	const SmSchema *schema;
 	SmScan		scan;
 	text	   *user_id = sm_arg_user_id(fcinfo, 0);
-	Oid			types[1] = {TEXTOID};
-	Datum		args[1] = {PointerGetDatum(user_id)};
 	SmEvent		event = {.type = SM_EVENT_ERASED};
 	JsonbParseState *detail;
 	int64		events;
@@ -114,13 +124,11 @@ sm_session_erase(PG_FUNCTION_ARGS)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args(psprintf("UPDATE %s SET user_id = NULL, tenant_id = NULL,"
-									   " ip = NULL, user_agent = NULL, detail = NULL"
-									   " WHERE user_id = $1",
-									   sm_schema_qualify(schema, "session_events")),
-							  1, types, args, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not anonymize session_events");
-	events = (int64) SPI_processed;
+	events = (int64) run_on_events(psprintf("UPDATE %s AS e SET user_id = NULL, tenant_id = NULL,"
+											" ip = NULL, user_agent = NULL, detail = NULL WHERE %s",
+											sm_schema_qualify(schema, "session_events"),
+											users_events(schema)),
+								   user_id, SPI_OK_UPDATE);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 
@@ -203,22 +211,46 @@ append_time(StringInfo json, const char *key, TimestampTz value, bool isnull)
 											TIMESTAMPTZOID, NULL));
 }
 
+/* The condition for the events e of the user $1. */
+static char *
+users_events(const SmSchema *schema)
+{
+	return psprintf("(e.user_id = $1 OR e.session_id IN"
+					" (SELECT own.session_id FROM %s AS own"
+					" WHERE own.user_id = $1 AND own.session_id IS NOT NULL))",
+					sm_schema_qualify(schema, "session_events"));
+}
+
+/* Run SQL with the user's id for $1 under the latest snapshot. */
+static uint64
+run_on_events(const char *sql, text *user_id, int expected)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		args[1] = {PointerGetDatum(user_id)};
+	SPIPlanPtr	plan = SPI_prepare(sql, 1, types);
+
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, args, NULL, GetLatestSnapshot(),
+							 InvalidSnapshot, false, true, 0) != expected)
+		elog(ERROR, "could not work on session_events: %s",
+			 SPI_result_code_string(SPI_result));
+	return SPI_processed;
+}
+
 /* The user's events as a JSON array. */
 static char *
 events_json(const SmSchema *schema, text *user_id)
 {
-	Oid			types[1] = {TEXTOID};
-	Datum		args[1] = {PointerGetDatum(user_id)};
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *json;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args(psprintf("SELECT COALESCE(pg_catalog.json_agg(e ORDER BY e.at, e.event_id), '[]')"
-									   " FROM %s e WHERE e.user_id = $1",
-									   sm_schema_qualify(schema, "session_events")),
-							  1, types, args, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read session_events");
+	(void) run_on_events(psprintf("SELECT COALESCE(pg_catalog.json_agg(e ORDER BY e.at, e.event_id), '[]')"
+								  " FROM %s AS e WHERE %s",
+								  sm_schema_qualify(schema, "session_events"),
+								  users_events(schema)),
+						 user_id, SPI_OK_SELECT);
 	json = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	json = MemoryContextStrdup(caller, json);
 	if (SPI_finish() != SPI_OK_FINISH)
@@ -227,38 +259,51 @@ events_json(const SmSchema *schema, text *user_id)
 }
 
 /*
- * Encrypt an export to an armoured PGP public key, as armoured text.  The
- * text goes to pgcrypto as a parameter, so that no log of statements holds it.
+ * Encrypt an export to an armoured PGP public key, as armoured text.  Calls
+ * pgcrypto's functions themselves: auto_explain would log the parameters of a
+ * statement, and with them the export.
  */
 static text *
 encrypt(const char *json, text *public_key)
 {
-	Oid			types[2] = {TEXTOID, TEXTOID};
-	Datum		args[2] = {CStringGetTextDatum(json), PointerGetDatum(public_key)};
-	MemoryContext caller = CurrentMemoryContext;
-	char	   *schema;
+	static const Oid text_arg[] = {TEXTOID};
+	static const Oid bytea_arg[] = {BYTEAOID};
+	static const Oid encrypt_args[] = {TEXTOID, BYTEAOID};
+	Datum		plain = CStringGetTextDatum(json);
+	Oid			namespace;
 	bool		isnull;
-	text	   *result;
+	Datum		key;
+	Datum		sealed;
 	Datum		armoured;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute("SELECT pg_catalog.quote_ident(n.nspname)"
-					" FROM pg_catalog.pg_extension e"
-					" JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace"
+	if (SPI_execute("SELECT e.extnamespace FROM pg_catalog.pg_extension AS e"
 					" WHERE e.extname OPERATOR(pg_catalog.=) 'pgcrypto'",
 					true, 1) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "extension pgcrypto is not installed");
-	schema = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (SPI_execute_with_args(psprintf("SELECT %s.armor(%s.pgp_pub_encrypt($1, %s.dearmor($2)))",
-									   schema, schema, schema),
-							  2, types, args, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not encrypt the export");
-	armoured = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	caller = MemoryContextSwitchTo(caller);
-	result = (text *) PG_DETOAST_DATUM_COPY(armoured);
-	MemoryContextSwitchTo(caller);
+	namespace = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+											   SPI_tuptable->tupdesc, 1, &isnull));
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
-	return result;
+
+	key = FunctionCall1(pgcrypto_function(namespace, "dearmor", 1, text_arg),
+						PointerGetDatum(public_key));
+	sealed = FunctionCall2(pgcrypto_function(namespace, "pgp_pub_encrypt", 2, encrypt_args),
+						   plain, key);
+	sm_wipe(VARDATA(DatumGetPointer(plain)), VARSIZE(DatumGetPointer(plain)) - VARHDRSZ);
+	armoured = FunctionCall1(pgcrypto_function(namespace, "armor", 1, bytea_arg),
+							 sealed);
+	return DatumGetTextP(armoured);
+}
+
+static FmgrInfo *
+pgcrypto_function(Oid namespace, const char *name, int nargs, const Oid *types)
+{
+	List	   *qualified = list_make2(makeString(get_namespace_name(namespace)),
+									   makeString(pstrdup(name)));
+	FmgrInfo   *function = palloc(sizeof(FmgrInfo));
+
+	fmgr_info(LookupFuncName(qualified, nargs, types, false), function);
+	return function;
 }

@@ -307,7 +307,7 @@ sm_session_update(PG_FUNCTION_ARGS)
 				 errdetail("The version is %d, not %d.",
 						   scan.session.version, PG_GETARG_INT32(2)),
 				 errhint("Read the session again and decide anew.")));
-	(void) sm_patch_session(&scan, patch, replace, true,
+	sm_patch_session(&scan, patch, replace, true,
 							token.match == SM_MATCH_CURRENT, &version, &data);
 	values[0] = Int32GetDatum(version);
 	values[1] = JsonbPGetDatum(data);
@@ -584,10 +584,9 @@ sm_end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
 /*
  * Patch or replace the data of the live session that the scan stands on and
  * has locked.  "used" says that its holder does it, with the current token or
- * the previous.  Returns the version and data that result; true if they
- * differ from before.
+ * the previous.  Returns the version and data that result.
  */
-bool
+void
 sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 				 bool current, int32 *version, Jsonb **data)
 {
@@ -601,11 +600,19 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 	if (!sm_session_open(scan->schema, session, &content))
 		sm_report_corrupt(session);
 	result = replace ? patch : sm_merge_patch(content.data, patch);
-	sm_check_size(result, "session data");
+	if (used)
+		sm_check_size(result, "session data");
+	else if (VARSIZE(result) > (Size) sm_max_data_size)
+		/* without a token nobody is to learn how large the data is */
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("session data is too large"),
+				 errdetail("The limit is %d bytes.", sm_max_data_size)));
 	*data = result;
 	*version = session->version;
-	if (compareJsonbContainers(&content.data->root, &result->root) == 0)
-		return false;
+	/* nor, by whether anything is written, what it is */
+	if (used && compareJsonbContainers(&content.data->root, &result->root) == 0)
+		return;
 
 	content.data = result;
 	*version = ++session->version;
@@ -622,7 +629,6 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 					 sm_detail_end(&detail));
 	sm_scan_update(scan, &changes);
 	sm_count(SM_UPDATED);
-	return true;
 }
 
 /*
@@ -846,7 +852,14 @@ client_allowed(const SmSchema *schema, const SmToken *token,
 				   ip, user_agent);
 		return false;
 	}
-	if (ip != NULL && may_move && sm_verdict_keep(SM_EVENT_CLIENT_CHANGED, session->session_id, false, "moved", 0, ip, user_agent))
+	if (ip != NULL && may_move && XactReadOnly)
+	{
+		/* the row is slow to follow: one event a second is enough */
+		sm_refused(schema, SM_EVENT_CLIENT_CHANGED, token, session, "moved",
+				   ip, user_agent);
+		*moved = true;
+	}
+	else if (ip != NULL && may_move && sm_verdict_keep(SM_EVENT_CLIENT_CHANGED, session->session_id, false, "moved", 0, ip, user_agent))
 		*moved = true;
 	else if (ip != NULL && may_move)
 	{

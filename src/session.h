@@ -24,7 +24,7 @@
 
 extern void sm_end_session(SmScan *scan, SmEventWriter *events,
 						   SmEventType type, text *reason);
-extern bool sm_patch_session(SmScan *scan, Jsonb *patch, bool replace,
+extern void sm_patch_session(SmScan *scan, Jsonb *patch, bool replace,
 							 bool used, bool current, int32 *version,
 							 Jsonb **data);
 extern bool sm_can_touch(void);

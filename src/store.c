@@ -49,6 +49,9 @@
 #define USER_LOCK_SPACE		0x534D
 #define LOGIN_LOCK_SPACE	0x534E
 
+/* Logins spread over so many locks, rather than queue for one partition. */
+#define LOGIN_LOCKS			16
+
 static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 					   int n_keys, LOCKMODE lockmode);
 static void decode(SmScan *scan);
@@ -166,16 +169,27 @@ sm_scan_lock(SmScan *scan, LockTupleMode mode, LockWaitPolicy wait)
 void
 sm_scan_update(SmScan *scan, SmChanges *changes)
 {
+	int			columns[Natts_user_sessions];
+	Datum		values[Natts_user_sessions];
+	bool		nulls[Natts_user_sessions];
+	int			n = 0;
 	HeapTuple	tuple;
 	TupleTableSlot *slot;
 
 	prepare_write(scan);
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(scan->rel),
 									&TTSOpsHeapTuple);
-	tuple = heap_modify_tuple(ExecFetchSlotHeapTuple(scan->slot, false, NULL),
-							  RelationGetDescr(scan->rel),
-							  changes->values, changes->nulls,
-							  changes->replaces);
+	/* columns that this library does not know keep their values */
+	for (int i = 0; i < Natts_user_sessions; i++)
+		if (changes->replaces[i])
+		{
+			columns[n] = i + 1;
+			values[n] = changes->values[i];
+			nulls[n++] = changes->nulls[i];
+		}
+	tuple = heap_modify_tuple_by_cols(ExecFetchSlotHeapTuple(scan->slot, false, NULL),
+									  RelationGetDescr(scan->rel),
+									  n, columns, values, nulls);
 	ExecStoreHeapTuple(tuple, slot, false);
 	ExecSimpleRelationUpdate(scan->result_rel, scan->estate, &scan->epq,
 							 scan->slot, slot);
@@ -227,7 +241,7 @@ sm_scan_end(SmScan *scan)
 	if (scan->estate)
 	{
 		EvalPlanQualEnd(&scan->epq);
-		sm_executor_end(scan->estate, scan->result_rel);
+		sm_executor_end(scan->estate);
 	}
 	if (scan->index_scan)
 	{
@@ -287,7 +301,7 @@ sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls)
 	ExecStoreVirtualTuple(slot);
 	ExecSimpleRelationInsert(result_rel, estate, slot);
 
-	sm_executor_end(estate, result_rel);
+	sm_executor_end(estate);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
@@ -345,7 +359,8 @@ sm_lock_login(void)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, LOGIN_LOCK_SPACE);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, MyProcPid % LOGIN_LOCKS,
+						 LOGIN_LOCK_SPACE);
 	(void) LockAcquire(&tag, ShareLock, false, false);
 }
 
@@ -357,8 +372,11 @@ sm_wait_for_logins(void)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, LOGIN_LOCK_SPACE);
-	WaitForLockers(tag, ExclusiveLock, false);
+	for (int i = 0; i < LOGIN_LOCKS; i++)
+	{
+		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, i, LOGIN_LOCK_SPACE);
+		WaitForLockers(tag, ExclusiveLock, false);
+	}
 }
 
 /*
@@ -451,16 +469,18 @@ sm_executor_begin(Relation rel, ResultRelInfo **result_rel)
 	InitResultRelInfo(*result_rel, rel, 0, NULL, 0);
 	estate->es_output_cid = GetCurrentCommandId(true);
 	ExecOpenIndices(*result_rel, false);
+	/* where triggers look for it */
+	estate->es_opened_result_relations = lappend(NIL, *result_rel);
 	AfterTriggerBeginQuery();
 	MemoryContextSwitchTo(old);
 	return estate;
 }
 
 void
-sm_executor_end(EState *estate, ResultRelInfo *result_rel)
+sm_executor_end(EState *estate)
 {
 	AfterTriggerEndQuery(estate);
-	ExecCloseIndices(result_rel);
+	ExecCloseResultRelations(estate);
 	ExecResetTupleTable(estate->es_tupleTable, false);
 	FreeExecutorState(estate);
 }

@@ -122,6 +122,6 @@ extern Datum sm_session_seal(const SmSchema *schema, const SmSession *session,
 							 const SmContent *content, int32 *key_id);
 
 extern EState *sm_executor_begin(Relation rel, ResultRelInfo **result_rel);
-extern void sm_executor_end(EState *estate, ResultRelInfo *result_rel);
+extern void sm_executor_end(EState *estate);
 
 #endif							/* SM_STORE_H */

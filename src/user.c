@@ -194,7 +194,7 @@ sm_session_update_user(PG_FUNCTION_ARGS)
 			!sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitBlock) ||
 			sm_session_life(schema, &scan.session, GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
 			continue;
-		(void) sm_patch_session(&scan, patch, false, false, false, &version, &data);
+		sm_patch_session(&scan, patch, false, false, false, &version, &data);
 		updated++;
 	}
 	sm_scan_end(&scan);

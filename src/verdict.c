@@ -137,21 +137,19 @@ sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool revoke,
 }
 
 /*
- * Take a database's oldest finding off the queue; false if there is none.
+ * Copy a database's oldest finding; false if there is none.  It stays on the
+ * queue until sm_verdict_done: a worker that fails must not lose it.
  */
 bool
-sm_verdict_take(Oid database, SmVerdict *verdict)
+sm_verdict_peek(Oid database, SmVerdict *verdict)
 {
 	bool		found = false;
 
-	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	LWLockAcquire(sm_shared->verdict_lock, LW_SHARED);
 	for (int i = 0; i < queue->n && !found; i++)
 		if (queue->verdicts[i].database == database)
 		{
 			*verdict = queue->verdicts[i];
-			queue->n--;
-			memmove(&queue->verdicts[i], &queue->verdicts[i + 1],
-					(queue->n - i) * sizeof(SmVerdict));
 			found = true;
 		}
 	LWLockRelease(sm_shared->verdict_lock);
@@ -159,13 +157,27 @@ sm_verdict_take(Oid database, SmVerdict *verdict)
 }
 
 /*
- * Put a finding back that could not be carried out yet.
+ * Take a database's oldest finding off the queue once it has been carried out,
+ * or else move it behind the others.  Nobody but the one worker of that
+ * database does.
  */
 void
-sm_verdict_return(const SmVerdict *verdict)
+sm_verdict_done(Oid database, bool carried_out)
 {
-	if (!put(verdict))
-		sm_count(SM_VERDICTS_OVERFLOWED);
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < queue->n; i++)
+		if (queue->verdicts[i].database == database)
+		{
+			SmVerdict	verdict = queue->verdicts[i];
+
+			queue->n--;
+			memmove(&queue->verdicts[i], &queue->verdicts[i + 1],
+					(queue->n - i) * sizeof(SmVerdict));
+			if (!carried_out)
+				queue->verdicts[queue->n++] = verdict;
+			break;
+		}
+	LWLockRelease(sm_shared->verdict_lock);
 }
 
 /*
@@ -176,8 +188,8 @@ sm_verdict_forget(Oid database)
 {
 	SmVerdict	verdict;
 
-	while (sm_verdict_take(database, &verdict))
-		;
+	while (sm_verdict_peek(database, &verdict))
+		sm_verdict_done(database, true);
 }
 
 static void

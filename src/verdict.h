@@ -40,8 +40,8 @@ extern void sm_verdict_startup(void);
 extern bool sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id,
 							bool revoke, const char *cause, int64 suppressed,
 							const inet *ip, const text *user_agent);
-extern bool sm_verdict_take(Oid database, SmVerdict *verdict);
-extern void sm_verdict_return(const SmVerdict *verdict);
+extern bool sm_verdict_peek(Oid database, SmVerdict *verdict);
+extern void sm_verdict_done(Oid database, bool carried_out);
 extern void sm_verdict_forget(Oid database);
 
 #endif							/* SM_VERDICT_H */

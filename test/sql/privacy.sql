@@ -147,3 +147,13 @@ SELECT data FROM session_get(:'b_session_token');
 CALL test.error('SELECT session_erase(NULL)');
 CALL test.error($$SELECT session_erase('')$$);
 SELECT session_erase('bob');
+
+-- What comes after a session has gone is the user's all the same.
+SELECT session_id, session_token FROM session_create('late', ttl => '1 microsecond', ip => '192.0.2.1') \gset l_
+SELECT sessions_deleted FROM session_cleanup();
+SELECT count(*) FROM (SELECT pg_sleep(1.1)) AS s;
+SELECT count(*) FROM session_get(:'l_session_token', '192.0.2.99', 'late agent');
+SELECT event, user_id, ip FROM session_history(:'l_session_id');
+SELECT jsonb_array_length(session_export('late')::jsonb -> 'events') AS exported;
+SELECT session_erase('late');
+SELECT count(*) FROM session_events WHERE session_id = :'l_session_id' AND (user_id IS NOT NULL OR ip IS NOT NULL OR user_agent IS NOT NULL);

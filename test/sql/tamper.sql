@@ -118,7 +118,9 @@ CALL test.error(format('SELECT session_get(%L)', :'a_session_token'));
 CALL test.error(format('SELECT session_update(%L, ''{}'')', :'a_session_token'));
 CALL test.error(format('SELECT session_elevate(%L, ''{}'')', :'a_session_token'));
 CALL test.error($$SELECT session_update_user('alice', '{"x": 1}')$$);
-CALL test.error($$SELECT session_export('alice')$$);
+SET client_min_messages = error;	-- the warning names the session
+SELECT s -> 'corrupt' AS corrupt, s -> 'data' AS data FROM jsonb_array_elements(session_export('alice')::jsonb -> 'sessions') AS s WHERE s ? 'corrupt';
+RESET client_min_messages;
 -- A list and a change of keys pass it over, with a warning that names it.
 SET client_min_messages = error;
 SELECT session_id = :'a_session_id' AS tampered, auth FROM session_list('alice') ORDER BY 1;
