@@ -215,7 +215,7 @@ sm_guc_init(void)
 								"Number of last-seen times that shared memory holds.",
 								"When all are taken, session_get writes to the table instead.",
 								&sm_touch_slots,
-								16384, 512, 4 * 1024 * 1024,
+								32768, 1024, 4 * 1024 * 1024,
 								PGC_POSTMASTER, 0,
 								NULL, NULL, NULL);
 

@@ -28,7 +28,7 @@
 #include "shared.h"
 #include "touch.h"
 
-#define WAYS 8
+#define WAYS 16
 
 typedef struct Entry
 {

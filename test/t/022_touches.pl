@@ -18,7 +18,7 @@ my $node = new_node(
 session_manager.sweep_interval = 1h
 session_manager.flush_interval = 1h
 session_manager.touch_interval = 0
-session_manager.touch_slots = 512
+session_manager.touch_slots = 1024
 autovacuum = off
 ));
 
@@ -114,18 +114,18 @@ is(value("SELECT status FROM session_refresh('$two')"), 'rotated',
 # Full
 my $pending = value('SELECT touches_pending FROM session_stats');
 value('SELECT session_stats_reset()');
-value(q(CREATE TABLE crowd AS SELECT session_token AS token FROM generate_series(1, 800) AS i, session_create('crowd' || i)));
+value(q(CREATE TABLE crowd AS SELECT session_token AS token FROM generate_series(1, 1600) AS i, session_create('crowd' || i)));
 value('SELECT count(*) FROM crowd, session_get(crowd.token)');
 my ($buffered, $fallback, $direct) = split /\|/,
   value('SELECT touches_buffered, touches_fallback, touches_direct FROM session_stats');
-ok($buffered > 0 && $buffered <= 512, "slots hold $buffered");
-is($buffered + $fallback, 800, 'the rest falls back');
+ok($buffered > 0 && $buffered <= 1024, "slots hold $buffered");
+is($buffered + $fallback, 1600, 'the rest falls back');
 is($direct, $fallback, 'to the table');
 is(value("SELECT count(*) FROM crowd, session_list((SELECT user_id FROM session_get(crowd.token, touch => false))) AS l WHERE l.last_seen_at > l.created_at"),
-	800, 'and none is lost');
+	1600, 'and none is lost');
 ok(flush_soon(), 'room is made');
 is(value("SELECT count(*) FROM user_sessions WHERE user_id LIKE 'crowd%' AND last_seen_at > created_at"),
-	800, 'by writing');
+	1600, 'by writing');
 is(value('SELECT touches_flushed FROM session_stats'), $buffered + $pending,
 	'what was noted, once');
 flush_late();

@@ -1,0 +1,360 @@
+/*-------------------------------------------------------------------------
+ *
+ * driver.c
+ *		Measure prepared statements against each other in one backend.
+ *
+ * Each side is a file of statements and a file of parameters.  The driver
+ * prepares every statement once on one connection and then runs the sides in
+ * turn, in short blocks whose order changes from block to block, so that
+ * whatever disturbs the machine disturbs all sides alike.  For each block it
+ * prints the mean round trip, taken on this side of the socket, and the mean
+ * CPU time of the backend, read from the kernel's clock of that process.
+ *
+ * A side of several statements is sent as one pipeline: one transaction and
+ * one round trip.  A call that does not return or change exactly one row per
+ * statement ends the run: a benchmark of misses would look fast.
+ *
+ * With -D the statement of the only side is repeated until it reports no
+ * more rows, which is how deletes in batches are timed.
+ *
+ * Output, tab-separated:
+ *		label round block side calls wall_ns_per_call cpu_ns_per_call
+ * and with -D:
+ *		label round side rows wall_ns cpu_ns
+ *
+ *-------------------------------------------------------------------------
+ */
+#define _GNU_SOURCE
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <libpq-fe.h>
+
+#define MAX_SIDES	6
+#define MAX_STMTS	4
+#define MAX_PARAMS	16
+
+typedef struct Side
+{
+	const char *name;
+	int			nstmts;
+	char		stmt_name[MAX_STMTS][32];
+	int			nparams[MAX_STMTS];
+	char	  **values;			/* nrows * ncols pointers into text */
+	int			nrows;
+	int			ncols;
+	int			next;			/* next unused row, with -s */
+} Side;
+
+static PGconn *conn;
+static clockid_t backend_clock;
+static uint64_t random_state = 88172645463325252ULL;
+
+static void
+die(const char *what, const char *detail)
+{
+	fprintf(stderr, "driver: %s: %s\n", what, detail);
+	exit(1);
+}
+
+static int64_t
+now_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	if (clock_gettime(clock, &ts) != 0)
+		die("clock_gettime", "failed");
+	return (int64_t) ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* xorshift64: the same rows in every run, at no measurable cost */
+static uint64_t
+next_random(void)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state;
+}
+
+static char *
+read_file(const char *path)
+{
+	FILE	   *file = fopen(path, "rb");
+	char	   *text;
+	long		size;
+
+	if (file == NULL || fseek(file, 0, SEEK_END) != 0)
+		die("cannot open", path);
+	size = ftell(file);
+	rewind(file);
+	text = malloc(size + 1);
+	if (text == NULL || fread(text, 1, size, file) != (size_t) size)
+		die("cannot read", path);
+	text[size] = '\0';
+	fclose(file);
+	return text;
+}
+
+/* Prepare the statements of a file; each ends with ";" at the end of a line. */
+static void
+prepare_side(Side *side, int number, const char *path)
+{
+	char	   *sql = read_file(path);
+	char	   *end;
+
+	for (; (end = strstr(sql, ";\n")) != NULL; sql = end + 2)
+	{
+		PGresult   *res;
+		char	   *name;
+
+		if (side->nstmts == MAX_STMTS)
+			die("too many statements", path);
+		name = side->stmt_name[side->nstmts];
+		snprintf(name, 32, "s%d_%d", number, side->nstmts);
+		*end = '\0';
+		res = PQprepare(conn, name, sql, 0, NULL);
+		if (PQresultStatus(res) != PGRES_COMMAND_OK)
+			die(path, PQerrorMessage(conn));
+		PQclear(res);
+		res = PQdescribePrepared(conn, name);
+		side->nparams[side->nstmts++] = PQnparams(res);
+		PQclear(res);
+	}
+	if (side->nstmts == 0)
+		die("no statement", path);
+}
+
+/* Read parameters as COPY writes them; they must not need escapes. */
+static void
+read_params(Side *side, const char *path)
+{
+	char	   *text = read_file(path);
+	size_t		space = 0;
+	size_t		used = 0;
+
+	while (*text != '\0')
+	{
+		size_t		len = strcspn(text, "\t\n");
+		bool		ends_row = text[len] != '\t';
+		bool		is_null = len == 2 && memcmp(text, "\\N", 2) == 0;
+
+		if (!is_null && memchr(text, '\\', len) != NULL)
+			die("escapes in parameters", path);
+		if (used == space)
+		{
+			space = space ? space * 2 : 1024;
+			side->values = realloc(side->values, space * sizeof(char *));
+			if (side->values == NULL)
+				die("out of memory", path);
+		}
+		side->values[used++] = is_null ? NULL : text;
+		if (ends_row)
+		{
+			side->nrows++;
+			if (side->ncols == 0)
+				side->ncols = used;
+			else if (used != (size_t) side->nrows * side->ncols)
+				die("ragged rows", path);
+		}
+		if (text[len] == '\0')
+			break;
+		text[len] = '\0';
+		text += len + 1;
+	}
+	for (int i = 0; i < side->nstmts; i++)
+		if (side->nparams[i] > side->ncols || side->nrows == 0)
+			die("too few parameters", path);
+}
+
+static void
+check_result(PGresult *res, const Side *side)
+{
+	ExecStatusType status = PQresultStatus(res);
+
+	if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
+		die(side->name, PQresultErrorMessage(res));
+	if (strcmp(PQcmdTuples(res), "1") != 0)
+		die(side->name, "a call did not find exactly one row");
+	PQclear(res);
+}
+
+static void
+call(const Side *side, int row)
+{
+	const char *const *values =
+		(const char *const *) &side->values[(size_t) row * side->ncols];
+
+	if (side->nstmts == 1)
+	{
+		check_result(PQexecPrepared(conn, side->stmt_name[0],
+									side->nparams[0], values,
+									NULL, NULL, 0), side);
+		return;
+	}
+
+	for (int i = 0; i < side->nstmts; i++)
+		if (PQsendQueryPrepared(conn, side->stmt_name[i], side->nparams[i],
+								values, NULL, NULL, 0) != 1)
+			die(side->name, PQerrorMessage(conn));
+	if (PQpipelineSync(conn) != 1)
+		die(side->name, PQerrorMessage(conn));
+	for (int i = 0; i < side->nstmts; i++)
+	{
+		check_result(PQgetResult(conn), side);
+		PQgetResult(conn);		/* the NULL that ends a statement */
+	}
+	PQclear(PQgetResult(conn)); /* the sync point */
+}
+
+static void
+run_block(const char *label, int round, int block, Side *side,
+		  int calls, bool sequential, uint64_t seed)
+{
+	int64_t		wall;
+	int64_t		cpu;
+
+	if (sequential && side->next + calls > side->nrows)
+		die(side->name, "parameters used up");
+	if (side->nstmts > 1 && PQenterPipelineMode(conn) != 1)
+		die(side->name, PQerrorMessage(conn));
+
+	random_state = seed;
+	cpu = now_ns(backend_clock);
+	wall = now_ns(CLOCK_MONOTONIC);
+	for (int i = 0; i < calls; i++)
+		call(side, sequential ? side->next++ : (int) (next_random() % side->nrows));
+	wall = now_ns(CLOCK_MONOTONIC) - wall;
+	usleep(500);				/* let the backend go to sleep */
+	cpu = now_ns(backend_clock) - cpu;
+
+	if (side->nstmts > 1 && PQexitPipelineMode(conn) != 1)
+		die(side->name, PQerrorMessage(conn));
+	if (round >= 0)				/* negative: warming up */
+		printf("%s\t%d\t%d\t%s\t%d\t%" PRId64 "\t%" PRId64 "\n", label, round,
+			   block, side->name, calls, wall / calls, cpu / calls);
+}
+
+static void
+drain(const char *label, int round, Side *side)
+{
+	int64_t		cpu = now_ns(backend_clock);
+	int64_t		wall = now_ns(CLOCK_MONOTONIC);
+	long		total = 0;
+	long		rows;
+
+	do
+	{
+		PGresult   *res = PQexecPrepared(conn, side->stmt_name[0], 0,
+										 NULL, NULL, NULL, 0);
+
+		if (PQresultStatus(res) == PGRES_TUPLES_OK)
+			rows = atol(PQgetvalue(res, 0, 0));
+		else if (PQresultStatus(res) == PGRES_COMMAND_OK)
+			rows = atol(PQcmdTuples(res));
+		else
+			die(side->name, PQresultErrorMessage(res));
+		PQclear(res);
+		total += rows;
+	} while (rows > 0);
+
+	wall = now_ns(CLOCK_MONOTONIC) - wall;
+	cpu = now_ns(backend_clock) - cpu;
+	printf("%s\t%d\t%s\t%ld\t%" PRId64 "\t%" PRId64 "\n",
+		   label, round, side->name, total, wall, cpu);
+}
+
+int
+main(int argc, char **argv)
+{
+	static Side sides[MAX_SIDES];
+	const char *label = "run";
+	int			nsides = 0;
+	int			rounds = 10;
+	int			blocks = 20;
+	int			calls = 100;
+	int			first_round = 0;
+	bool		sequential = false;
+	bool		draining = false;
+	int			opt;
+
+	while ((opt = getopt(argc, argv, "l:r:b:n:i:sD")) != -1)
+	{
+		switch (opt)
+		{
+			case 'l':
+				label = optarg;
+				break;
+			case 'r':
+				rounds = atoi(optarg);
+				break;
+			case 'b':
+				blocks = atoi(optarg);
+				break;
+			case 'n':
+				calls = atoi(optarg);
+				break;
+			case 'i':
+				first_round = atoi(optarg);
+				break;
+			case 's':
+				sequential = true;
+				break;
+			case 'D':
+				draining = true;
+				break;
+			default:
+				die("usage",
+					"driver [-l label] [-r rounds] [-b blocks] [-n calls] [-s] "
+					"{name statements parameters} ... | "
+					"-D [-l label] [-i round] name statements");
+		}
+	}
+
+	conn = PQconnectdb("");
+	if (PQstatus(conn) != CONNECTION_OK)
+		die("cannot connect", PQerrorMessage(conn));
+	if (clock_getcpuclockid(PQbackendPID(conn), &backend_clock) != 0)
+		die("clock_getcpuclockid", "the server must run on this machine");
+
+	for (int i = optind; i + (draining ? 1 : 2) < argc; i += draining ? 2 : 3)
+	{
+		if (nsides == MAX_SIDES)
+			die("too many sides", argv[i]);
+		sides[nsides].name = argv[i];
+		prepare_side(&sides[nsides], nsides, argv[i + 1]);
+		if (!draining)
+			read_params(&sides[nsides], argv[i + 2]);
+		nsides++;
+	}
+	if (nsides == 0)
+		die("usage", "no side given");
+
+	if (draining)
+		drain(label, first_round, &sides[0]);
+	else
+	{
+		for (int round = -1; round < rounds; round++)
+		{
+			for (int block = 0; block < blocks; block++)
+			{
+				uint64_t	seed = 88172645463325252ULL + 7919ULL *
+					(uint64_t) ((round + 1) * blocks + block);
+
+				for (int i = 0; i < nsides; i++)
+					run_block(label, round, block,
+							  &sides[(i + block) % nsides],
+							  calls, sequential, seed);
+			}
+		}
+	}
+
+	PQfinish(conn);
+	return 0;
+}

@@ -1,0 +1,114 @@
+-- The peers: the tables a careful developer would write without the
+-- extension, in the shape of the extension's own, data unsealed.
+CREATE SCHEMA bench;
+
+-- user_sessions with data and auth as plain jsonb in place of sealed_data
+CREATE TABLE bench.session (
+	session_id uuid NOT NULL,
+	created_at timestamptz NOT NULL,
+	authenticated_at timestamptz NOT NULL,
+	last_seen_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
+	absolute_expires_at timestamptz NOT NULL,
+	sweep_at timestamptz NOT NULL,
+	ttl interval NOT NULL,
+	version integer NOT NULL,
+	key_id integer NOT NULL,
+	verifier_key_id integer NOT NULL,
+	user_id text COLLATE "C" NOT NULL,
+	verifier bytea NOT NULL,
+	data jsonb NOT NULL,
+	auth jsonb,
+	tenant_id text COLLATE "C",
+	ip inet,
+	user_agent text,
+	rotated_at timestamptz,
+	successor_used_at timestamptz,
+	previous_valid_until timestamptz,
+	previous_key_id integer,
+	previous_verifier bytea,
+	revoked_at timestamptz,
+	revoked_reason text,
+	PRIMARY KEY (session_id)
+) WITH (fillfactor = 80);
+CREATE INDEX ON bench.session (user_id);
+CREATE INDEX ON bench.session (sweep_at);
+
+CREATE SEQUENCE bench.event_event_id_seq CACHE 32;
+CREATE TABLE bench.event (
+	event_id bigint NOT NULL DEFAULT nextval('bench.event_event_id_seq'),
+	at timestamptz NOT NULL,
+	session_id uuid,
+	user_id text COLLATE "C",
+	tenant_id text COLLATE "C",
+	event text NOT NULL,
+	ip inet,
+	user_agent text,
+	detail jsonb
+) PARTITION BY RANGE (at);
+
+-- the partitions and indexes that session_events has, one for one
+DO $$
+DECLARE
+	part record;
+	index_definition text;
+BEGIN
+	FOR part IN
+		SELECT c.oid, c.relname, pg_get_expr(c.relpartbound, c.oid) AS bound
+		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+		WHERE i.inhparent = to_regclass('public.session_events')
+	LOOP
+		EXECUTE format('CREATE TABLE bench.%I PARTITION OF bench.event %s',
+					   part.relname, part.bound);
+		FOR index_definition IN
+			SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = part.oid
+		LOOP
+			EXECUTE replace(index_definition, ' ON public.', ' ON bench.');
+		END LOOP;
+	END LOOP;
+END
+$$;
+
+-- Realistic content: 400 bytes of data, a user of two sessions on average.
+CREATE FUNCTION bench.user_id(i bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT 'auth0|' || substr(md5(((i + 1) / 2)::text), 1, 24) $$;
+
+CREATE FUNCTION bench.data(i bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+	SELECT format('{"plan": "team", "roles": ["member", "billing"], '
+		'"locale": "de-DE", "profile": {"name": "Zoë Müller %s", '
+		'"email": "user%s@example.com", "picture": "https://cdn.example.com/%s/%s.png", '
+		'"email_verified": true}, "settings": {"theme": "dark", "page_size": 50, '
+		'"beta": false}, "cart": {"items": 3, "total": 129.90, "currency": "EUR"}, '
+		'"csrf": "%s"}',
+		lpad(i::text, 8, '0'), lpad(i::text, 8, '0'), md5(i::text),
+		substr(md5((i + 1)::text), 1, 9), substr(md5((i + 2)::text), 1, 8))::jsonb
+$$;
+
+CREATE FUNCTION bench.auth(i bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT '{"amr": ["pwd", "otp"], "acr": "aal2"}'::jsonb $$;
+
+-- version 7 ids, in order of ms as those of the extension
+CREATE FUNCTION bench.uuid7(ms bigint, i bigint) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+	SELECT (lpad(to_hex(ms), 12, '0') || '7' || substr(md5(i::text), 1, 3) ||
+			'8' || substr(md5(i::text), 4, 15))::uuid
+$$;
+
+CREATE TABLE bench.token (
+	i integer PRIMARY KEY,
+	session_id uuid NOT NULL,
+	digest text NOT NULL
+);
+
+DO $$
+BEGIN
+	IF octet_length(bench.data(1)::text) <> 400 THEN
+		RAISE EXCEPTION 'data is % bytes, not 400', octet_length(bench.data(1)::text);
+	END IF;
+END
+$$;

@@ -1,0 +1,1 @@
+SELECT count(g.session_id) FROM bench.few, bench.pgcrypto_get_fast(few.token) AS g WHERE $1::text <> '';

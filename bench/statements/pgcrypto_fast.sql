@@ -1,0 +1,1 @@
+SELECT * FROM bench.pgcrypto_get_fast($1);
