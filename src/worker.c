@@ -231,6 +231,9 @@ sm_worker_main(Datum arg)
 	set_local("statement_timeout", "0");
 	set_local("lock_timeout", "0");
 	set_local("idle_in_transaction_session_timeout", "0");
+#if PG_VERSION_NUM >= 170000
+	set_local("transaction_timeout", "0");
+#endif
 	set_local("session_replication_role", "origin");
 	set_local("row_security", "off");
 
@@ -601,7 +604,7 @@ carry_out_verdicts(Pass *pass)
 {
 	SmVerdict	verdict;
 
-	while (sm_verdict_take(MyDatabaseId, &verdict))
+	while (!pass_is_over(pass) && sm_verdict_take(MyDatabaseId, &verdict))
 	{
 		const SmSchema *schema = begin_batch(pass, "recording findings of rolled-back transactions");
 		bool		done;
@@ -614,9 +617,11 @@ carry_out_verdicts(Pass *pass)
 		{
 			/* the next pass tries again */
 			sm_verdict_return(&verdict);
-			break;
+			return;
 		}
 	}
+	if (pass->unfinished)
+		pg_atomic_write_u32(&sm_database->wanted, 1);
 }
 
 /* False if somebody is writing to the session. */
