@@ -136,6 +136,29 @@ ok( wait_until(
 	'a database that is chosen is swept');
 is($node->safe_psql('postgres', "SELECT count(*) FROM user_sessions WHERE user_id = 'ann'"),
 	1, 'one that is not is not');
+ok(wait_until(sub { info('workers') =~ /^off: .*session_manager.databases/ }),
+	'and session_info tells why');
+
+# Nothing is left in shared memory for a worker that never comes.
+my $token = create_session($node, 'bea');
+$node->safe_psql('postgres',
+	"UPDATE user_sessions SET last_seen_at = last_seen_at - interval '1 hour' WHERE user_id = 'bea'");
+$node->safe_psql('postgres', "SELECT session_get('$token')");
+is($node->safe_psql('postgres',
+		"SELECT now() - last_seen_at < '1 min' FROM user_sessions WHERE user_id = 'bea'"),
+	't', 'a use is written at once there');
+substr($token, -1) = substr($token, -1) eq 'A' ? 'B' : 'A';
+$node->safe_psql('postgres', "BEGIN; SELECT session_get('$token'); ROLLBACK");
+is($node->safe_psql('postgres',
+		"SELECT findings_queued, findings_overflowed FROM session_stats WHERE database_name = 'postgres'"),
+	'0|1', 'and no finding queued');
+$node->append_conf('postgresql.conf', "session_manager.databases = ''");
+$node->reload;
+ok( wait_until(
+		sub { $node->safe_psql('postgres', "SELECT count(*) FROM user_sessions WHERE user_id = 'ann'") == 0 }),
+	'once every database is chosen, it is swept again');
+$node->safe_psql('postgres', 'ALTER DATABASE again IS_TEMPLATE true');
+ok(wait_until(sub { info('workers', 'again') =~ /^off: .*template/ }), 'a template is left alone');
 
 my $whole = slurp_file($node->logfile);
 unlike($whole, qr/deadlock/i, 'no deadlock');
@@ -156,6 +179,12 @@ ok( wait_until(
 		sub { slurp_file($node->logfile) =~ /no background worker is free.*\n.*Raise max_worker_processes/ }),
 	'the log tells what to do when there is no worker to be had');
 ok(live($node, create_session($node, 'ann')), 'and sessions work');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
+$node->restart;
+like(slurp_file($node->logfile), qr/LOG:  too many background workers\n.*\n.*HINT:  .*max_worker_processes/,
+	'nor when there is no launcher to be had');
+is(info('workers'), 'off: the launcher is not running', 'which session_info tells');
+ok(live($node, create_session($node, 'ann')), 'sessions work all the same');
 $node->stop;
 
 done_testing();

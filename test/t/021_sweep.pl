@@ -63,6 +63,7 @@ while (time() < $end)
 	select(undef, undef, undef, 0.2);
 }
 ok($alive, 'a session lives for longer than the idle timeout by reads alone');
+is(value("SELECT session_status('$busy')"), 'active', 'and session_status says so');
 is(value("SELECT session_status('$idle')"), 'unknown', 'one that is not used is gone');
 is(value("SELECT count(*) FROM session_events WHERE event = 'idle' AND user_id = 'idle'"),
 	1, 'with an event of its own');

@@ -110,6 +110,9 @@ value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$two'); COMMIT");
 my $three = value("SELECT session_token FROM session_refresh('$two', rotate => true)");
 is(value("SELECT status FROM session_refresh('$two')"), 'rotated',
 	'a use before a rotation is none after it');
+my $first = create_session($node, 'eve');
+my $second = value("SELECT session_token FROM session_refresh('$first', rotate => true)");
+value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$second'); COMMIT");
 
 # Full
 my $pending = value('SELECT touches_pending FROM session_stats');
@@ -128,6 +131,9 @@ is(value("SELECT count(*) FROM user_sessions WHERE user_id LIKE 'crowd%' AND las
 	1600, 'by writing');
 is(value('SELECT touches_flushed FROM session_stats'), $buffered + $pending,
 	'what was noted, once');
+is(value("SELECT string_agg(user_id || (successor_used_at IS NOT NULL), ' ' ORDER BY user_id) FROM user_sessions WHERE user_id IN ('cat', 'eve')"),
+	'catfalse evetrue', 'and the use of a new token where there was one');
+is(value("SELECT status FROM session_refresh('$first')"), 'reused', 'so that its old one is a replay');
 flush_late();
 
 # A session that somebody is writing to is written later

@@ -87,6 +87,10 @@ $node->append_conf('postgresql.conf', "session_manager.sweep_pause = 500ms\nsess
 $node->reload;
 value("SELECT count(*) FROM generate_series(1, 40) AS i, session_create('bea', jsonb_build_object('i', i), ttl => '1 millisecond')");
 my $pid = pid_of('worker');
+is(value("SELECT query FROM pg_stat_activity WHERE pid = $pid"), 'deleting dead sessions',
+	'pg_stat_activity tells what a worker does');
+like(value("SELECT value FROM session_info() WHERE key = 'workers'"), qr/^on: pid $pid is at work/,
+	'and session_info that it does');
 value("SELECT pg_terminate_backend($pid)");
 ok(wait_until(sub { !kill 0, $pid }, 5), 'a worker at work heeds a termination');
 finish_off('KILL', pid_of('worker'));
