@@ -3,8 +3,8 @@
 # Run every test, each suite against private servers of its own, and end with
 # the line "N passed, N failed".  Called by make, which names the tests.
 #
-# --long runs everything against a build with AddressSanitizer and
-# UndefinedBehaviorSanitizer as well, and fuzzes for longer.
+# --long adds half an hour of mixed load, runs everything against a build with
+# AddressSanitizer and UndefinedBehaviorSanitizer as well, and fuzzes for longer.
 
 set -euo pipefail
 
@@ -219,6 +219,10 @@ check "fuzzing, $seconds s for each target" build_tree tree fuzz FUZZ_TIME=$seco
 server_suites tree
 
 if [ $long = yes ]; then
+  heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"
+  tap_test tree test/t/long/soak.pl
+  grep '^# ' "$work/output" || true
+
   heading "build with sanitizers"
   copy_tree sanitized
   stage_sanitized sanitized
