@@ -12,12 +12,13 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
+#include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "schema.h"
 #include "shared.h"
@@ -142,10 +143,15 @@ own_relation(Oid namespace, const char *relname)
 static void
 check_columns(Oid relid, int natts)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
-	int			found = RelationGetDescr(rel)->natts;
+	/* from the catalogue: a lock on the table must not hold up a look-up */
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	int			found = 0;
 
-	table_close(rel, AccessShareLock);
+	if (HeapTupleIsValid(tuple))
+	{
+		found = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
+		ReleaseSysCache(tuple);
+	}
 	if (found < natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

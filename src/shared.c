@@ -31,7 +31,8 @@
 #include "verdict.h"
 
 #define STATE_FILE		"pg_stat/session_manager.stat"
-#define STATE_MAGIC		0x534D0001
+/* changes with what is in the file */
+#define STATE_MAGIC		(0x534D0000 + sizeof(SmTouch) * 64 + SM_N_COUNTERS)
 
 SmShared   *sm_shared = NULL;
 SmDatabase *sm_database = NULL;

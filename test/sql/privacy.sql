@@ -13,7 +13,7 @@ SELECT session_export('alice') AS export \gset
 SELECT key, jsonb_typeof(value) FROM jsonb_each(:'export') ORDER BY key COLLATE "C";
 SELECT s ->> 'session_id' = :'a_session_id' AS first, s -> 'data' AS data, s -> 'auth' AS auth, s ->> 'tenant_id' AS tenant, s ->> 'ip' AS ip,
 	s ->> 'user_agent' AS agent, s ->> 'revoked_reason' AS reason
-FROM jsonb_array_elements(:'export'::jsonb -> 'sessions') AS s ORDER BY s ->> 'session_id';
+FROM jsonb_array_elements(:'export'::jsonb -> 'sessions') AS s ORDER BY s ->> 'created_at';
 SELECT string_agg(key, ' ' ORDER BY key COLLATE "C") FROM jsonb_object_keys(:'export'::jsonb -> 'sessions' -> 0) AS key;
 SELECT e ->> 'event' AS event, e ->> 'ip' AS ip, e -> 'detail' AS detail
 FROM jsonb_array_elements(:'export'::jsonb -> 'events') AS e ORDER BY (e ->> 'event_id')::bigint;
