@@ -98,46 +98,36 @@ static const BundledFunction functions[] = {
 PG_FUNCTION_INFO_V1(sm_session_grant);
 PG_FUNCTION_INFO_V1(sm_session_revoke);
 
+static void change_privileges(FunctionCallInfo fcinfo, const char *verb,
+							  const char *preposition, bool with_usage);
 static int	bundle_bit(const char *name);
 static const char *role_name(Oid role);
 static void append_functions(StringInfo sql, const char *schema, int bit);
 static void run(const char *sql);
 
+/*
+ * session_grant(role, bundle)
+ */
 Datum
 sm_session_grant(PG_FUNCTION_ARGS)
 {
-	const char *role = role_name(PG_GETARG_OID(0));
-	int			bit = bundle_bit(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	Oid			namespace = get_func_namespace(fcinfo->flinfo->fn_oid);
-	const char *schema = quote_identifier(get_namespace_name(namespace));
-	StringInfoData sql;
-
-	SPI_connect();
-
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "GRANT EXECUTE ON FUNCTION ");
-	append_functions(&sql, schema, bit);
-	appendStringInfo(&sql, " TO %s", role);
-	run(sql.data);
-
-	if (bit & VIEW_BUNDLES)
-	{
-		resetStringInfo(&sql);
-		appendStringInfo(&sql, "GRANT SELECT ON %s.session_stats TO %s", schema, role);
-		run(sql.data);
-	}
-
-	resetStringInfo(&sql);
-	appendStringInfo(&sql, "GRANT USAGE ON SCHEMA %s TO %s", schema, role);
-	run(sql.data);
-
-	SPI_finish();
-
+	change_privileges(fcinfo, "GRANT", "TO", true);
 	PG_RETURN_VOID();
 }
 
+/*
+ * session_revoke(role, bundle)
+ */
 Datum
 sm_session_revoke(PG_FUNCTION_ARGS)
+{
+	change_privileges(fcinfo, "REVOKE", "FROM", false);
+	PG_RETURN_VOID();
+}
+
+static void
+change_privileges(FunctionCallInfo fcinfo, const char *verb,
+				  const char *preposition, bool with_usage)
 {
 	const char *role = role_name(PG_GETARG_OID(0));
 	int			bit = bundle_bit(text_to_cstring(PG_GETARG_TEXT_PP(1)));
@@ -145,24 +135,24 @@ sm_session_revoke(PG_FUNCTION_ARGS)
 	const char *schema = quote_identifier(get_namespace_name(namespace));
 	StringInfoData sql;
 
-	SPI_connect();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "REVOKE EXECUTE ON FUNCTION ");
+	appendStringInfo(&sql, "%s EXECUTE ON FUNCTION ", verb);
 	append_functions(&sql, schema, bit);
-	appendStringInfo(&sql, " FROM %s", role);
+	appendStringInfo(&sql, " %s %s", preposition, role);
 	run(sql.data);
 
 	if (bit & VIEW_BUNDLES)
-	{
-		resetStringInfo(&sql);
-		appendStringInfo(&sql, "REVOKE SELECT ON %s.session_stats FROM %s", schema, role);
-		run(sql.data);
-	}
+		run(psprintf("%s SELECT ON %s.session_stats %s %s",
+					 verb, schema, preposition, role));
+	if (with_usage)
+		run(psprintf("%s USAGE ON SCHEMA %s %s %s",
+					 verb, schema, preposition, role));
 
-	SPI_finish();
-
-	PG_RETURN_VOID();
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
 }
 
 static int
