@@ -59,16 +59,26 @@ is(value('SELECT state FROM session_keys() WHERE key_id = 1'), 'retired',
 value('SELECT session_key_generate()');
 value('SELECT session_key_activate(3)');
 my $moved = 0;
+# The answer of a server that may be about to go down, or nothing.
+sub answer
+{
+	my ($sql) = @_;
+	my ($status, $stdout) = $node->psql('postgres', $sql);
+	return $status == 0 ? $stdout : '';
+}
+
 for my $round (1 .. 3)
 {
-	wait_until(sub { value('SELECT count(*) FROM user_sessions WHERE key_id = 3') > $moved }, 10);
-	my $pid = value("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'session_manager worker'");
+	wait_until(sub { (answer('SELECT count(*) FROM user_sessions WHERE key_id = 3') || 0) > $moved }, 10);
+	my $pid = answer("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'session_manager worker'") || 0;
 	kill 'KILL', $pid if $pid > 0;
-	ok( wait_until(sub { $node->psql('postgres', 'SELECT 1') == 0 && value("SELECT value FROM session_info() WHERE key = 'workers'") =~ /^on/ }),
+	ok( wait_until(sub { answer("SELECT value FROM session_info() WHERE key = 'workers'") =~ /^on/ }),
 		"round $round: the server is back");
-	$moved = value('SELECT count(*) FROM user_sessions WHERE key_id = 3');
+	$moved = answer('SELECT count(*) FROM user_sessions WHERE key_id = 3') || $moved;
 }
-ok(wait_until(sub { resealing() eq 'done' }, 60), 'a crash stops it for a while only');
+wait_until(sub { $node->psql('postgres', 'SELECT 1') == 0 });
+ok( wait_until(sub { answer("SELECT value FROM session_info() WHERE key = 'resealing'") eq 'done' }, 60),
+	'a crash stops it for a while only');
 is(value('SELECT count(*) FROM user_sessions WHERE key_id <> 3'), 0, 'none is left');
 is(value("SELECT count(*) FROM tokens, session_get(tokens.token, touch => false) AS g WHERE g.data ? 'n'"),
 	$sessions, 'and all of them open');

@@ -116,7 +116,9 @@ foreach my $round (1 .. $rounds)
 		wait_until(sub { !grep { kill 0, $_ } @family }) or die 'orphans live on';
 		unlink $node->data_dir . '/postmaster.pid';
 		$node->{_pid} = undef;
-		$node->start;
+		# what the killed postmaster leaves behind takes a moment to go
+		wait_until(sub { $node->start(fail_ok => 1) })
+		  or die 'the server does not start again';
 	}
 	my $back = time();
 	ok( wait_until(
