@@ -65,7 +65,7 @@ def rows(f, sweep, live):
     yield at_most("session_get, server CPU / bare look-up",
                   f.ratio("get", "session_get", "bare", CPU), 2.2)
     yield at_most("session_get through pgbench, with a look-up of the token / the same, bare",
-                  [f.values["pgbench_get"] / f.values["pgbench_get_bare"]], 1.15)
+                  f.round_ratio("pgbench_get", "pgbench_get_bare"), 1.15)
     for commit in ("on", "off"):
         label = f"create_{commit}"
         peer = f.faster(label, ("bare_cte", "bare_pipeline"))
@@ -87,6 +87,10 @@ def rows(f, sweep, live):
                       f.ratio("inside", "session_get", f"pgcrypto_{variant}", CPU), 1 / 15)
         yield at_most(f"session_get, server CPU with the round trip / pgcrypto, {variant} options",
                       f.ratio("pgcrypto", "session_get", f"pgcrypto_{variant}", CPU), 1)
+    if f.rounds["p99_sweeping"]:
+        yield at_most(f"session_get, 4 clients, 99th percentile while a worker sweeps "
+                      f"{f.values['swept_meanwhile']:,.0f} / without",
+                      f.round_ratio("p99_sweeping", "p99_alone"), 2)
     small, large = f"cleanup_{live // 10}", f"cleanup_{live}"
     yield at_most(f"session_cleanup of {sweep:,} among {live:,} live / among {live // 10:,}",
                   f.round_ratio(large, small), 1.1)

@@ -11,6 +11,8 @@
 #   ROUNDS      rounds of 10 blocks of 200 calls     (10; quick 3)
 #   SWEEP_LIVE  live sessions of the larger cleanup  (1000000; quick 100000)
 #   SWEEP       expired sessions of each cleanup     (100000; quick 20000)
+#   SWEPT       expired sessions that a worker sweeps while clients read
+#                                                    (1000000; quick 100000)
 
 set -euo pipefail
 
@@ -27,9 +29,9 @@ for option in "$@"; do
   esac
 done
 if [ $quick = yes ]; then
-  : "${SESSIONS:=50000}" "${ROUNDS:=3}" "${SWEEP_LIVE:=100000}" "${SWEEP:=20000}"
+  : "${SESSIONS:=50000}" "${ROUNDS:=3}" "${SWEEP_LIVE:=100000}" "${SWEEP:=20000}" "${SWEPT:=100000}"
 else
-  : "${SESSIONS:=500000}" "${ROUNDS:=10}" "${SWEEP_LIVE:=1000000}" "${SWEEP:=100000}"
+  : "${SESSIONS:=500000}" "${ROUNDS:=10}" "${SWEEP_LIVE:=1000000}" "${SWEEP:=100000}" "${SWEPT:=1000000}"
 fi
 calls=$((10000 < SESSIONS ? 10000 : SESSIONS))
 
@@ -115,12 +117,14 @@ cd "$work/run"
 say "session_get against a bare look-up"
 drive get -r "$ROUNDS" -b 10 -n 200 \
   session_get statements/get.sql tokens bare statements/get_bare.sql ids
-for side in get get_bare; do
-  # pgbench fetches the token or id with one statement, on both sides alike
-  as_owner "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared \
-    -D rows="$SESSIONS" -t $((ROUNDS * 1000)) -f "statements/pgbench_$side.sql" postgres 2>/dev/null |
-    sed -n 's/^latency average = \(.*\) ms/\1/p' |
-    while read -r ms; do figure "pgbench_$side" "$ms"; done
+for round in 1 2 3; do
+  for side in get get_bare; do
+    # pgbench finds the token or the id with one look-up, on both sides alike
+    ms=$(as_owner "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared \
+      -D rows="$SESSIONS" -t $((ROUNDS * 1000)) -f "statements/pgbench_$side.sql" postgres 2>/dev/null |
+      sed -n 's/^latency average = \(.*\) ms/\1/p')
+    printf 'round\tpgbench_%s\t%s\t%s\n' "$side" "$round" "$ms" >>"$work/figures"
+  done
 done
 
 say "session_create against the same two rows"
@@ -261,6 +265,29 @@ for round in 1 2 3; do
     timed "$how" "$round" -f "statements/$how.sql"
   done
 done
+
+say "reads while a worker sweeps $SWEPT expired sessions"
+load $((SWEPT + 1000))
+sql -c "CREATE TABLE bench.live AS
+	SELECT row_number() OVER () AS i, session_token_digest(session_token) AS digest
+	FROM generate_series(1, 1000) AS i, LATERAL session_create('live' || i, bench.data(i))" \
+  -c "UPDATE user_sessions SET expires_at = now() - interval '1 minute', sweep_at = now() - interval '1 minute'
+	WHERE session_id IN (SELECT session_id FROM user_sessions WHERE user_id NOT LIKE 'live%' LIMIT $SWEPT)" \
+  -c "VACUUM ANALYZE user_sessions" -c CHECKPOINT
+# The 99th percentile of the reads of four clients, in microseconds.
+reads() {
+  as_owner rm -f "$work"/run/reads.*
+  (cd "$work/run" && as_owner "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared \
+    -c 4 -j 1 -T "$2" -l --log-prefix=reads -f statements/pgbench_live.sql postgres >/dev/null 2>&1)
+  cat "$work"/run/reads.* | awk '{ print $3 }' | sort -n |
+    awk '{ a[NR] = $1 } END { print a[int(NR * 0.99)] }' |
+    while read -r us; do printf 'round\t%s\t%s\t%s\n' "$1" 1 "$us" >>"$work/figures"; done
+}
+reads p99_alone 10
+before=$(sql -c "SELECT sessions_swept FROM session_stats WHERE database_name = 'postgres'")
+sql -c "ALTER SYSTEM SET session_manager.sweep_interval = 1" -c "SELECT pg_reload_conf()" >/dev/null
+reads p99_sweeping 10
+figure swept_meanwhile "$(($(sql -c "SELECT sessions_swept FROM session_stats WHERE database_name = 'postgres'") - before))"
 
 docs=
 [ $write = no ] || docs=$root/docs
