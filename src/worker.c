@@ -104,6 +104,7 @@ static void launcher_gone(int code, Datum arg);
 static void find_databases(List **all, List **chosen);
 static bool is_chosen(const char *name);
 static void review_slots(List *all, List *chosen);
+static void hasten_passes(void);
 static void collect_workers(void);
 static bool is_running(Oid database);
 static TimestampTz due_at(SmDatabase *database);
@@ -180,6 +181,7 @@ sm_launcher_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			hasten_passes();
 		}
 
 		MemoryContextReset(loop);
@@ -337,6 +339,18 @@ review_slots(List *all, List *chosen)
 			database->next_pass_at = 0;
 		}
 	}
+	LWLockRelease(sm_shared->lock);
+}
+
+/* A shorter sweep_interval holds at once. */
+static void
+hasten_passes(void)
+{
+	TimestampTz latest = GetCurrentTimestamp() + (int64) sm_sweep_interval * USECS_PER_SEC;
+
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < SM_MAX_DATABASES; i++)
+		sm_shared->databases[i].next_pass_at = Min(sm_shared->databases[i].next_pass_at, latest);
 	LWLockRelease(sm_shared->lock);
 }
 

@@ -6,3 +6,4 @@
 SELECT key, CASE WHEN key IN ('library_version', 'preloaded', 'log_redaction', 'workers', 'last_pass', 'resealing', 'event_partitions', 'next_sweep') THEN '...' ELSE value END AS value FROM session_info();
 SELECT value = extversion AS version FROM session_info(), pg_extension WHERE key = 'version' AND extname = 'session_manager';
 SELECT count(*) FROM session_info() WHERE value LIKE '%' || (SELECT path FROM test.key_file) || '%';
+SELECT count(DISTINCT value) = 1 AS same FROM session_info() WHERE key IN ('version', 'library_version');

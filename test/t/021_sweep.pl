@@ -112,6 +112,21 @@ is($status, 0, 'traffic goes on beside the sweep')
 ok(wait_until(sub { value("SELECT count(*) FROM user_sessions WHERE user_id LIKE 'user%'") == 0 }),
 	'which leaves nothing behind');
 unlike(slurp_file($node->logfile), qr/deadlock|ERROR/, 'without a deadlock or an error');
+
+# A new interval does not wait for the end of the old one.
+sub interval
+{
+	my ($interval) = @_;
+	$node->append_conf('postgresql.conf', "session_manager.sweep_interval = '$interval'");
+	$node->reload;
+	return;
+}
+interval('1h');
+wait_until(sub { value("SELECT next_pass_at > now() + interval '30 min' FROM session_stats") eq 't' });
+interval('1s');
+my $sweeps = value('SELECT sweeps FROM session_stats');
+ok(wait_until(sub { value('SELECT sweeps FROM session_stats') > $sweeps }, 10),
+	'a shorter interval holds at once');
 $node->stop;
 
 done_testing();
