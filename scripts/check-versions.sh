@@ -23,7 +23,8 @@ unmount() {
   local dir
 
   for dir in "${mounted[@]}"; do
-    umount "$dir" || umount -l "$dir" || true
+    # what has just ended may still hold it
+    umount "$dir" 2>/dev/null || umount -l "$dir" || true
   done
   mounted=()
 }
