@@ -11,8 +11,11 @@
  * CPU time of the backend, read from the kernel's clock of that process.
  *
  * A side of several statements is sent as one pipeline: one transaction and
- * one round trip.  A call that does not return or change exactly one row per
- * statement ends the run: a benchmark of misses would look fast.
+ * one round trip.  With -p, so many calls are under way at a time, each still
+ * a transaction of its own: the backend then finds its next call waiting, and
+ * its CPU time is that of the work without that of going to sleep and waking
+ * up.  A call that does not return or change exactly one row per statement
+ * ends the run: a benchmark of misses would look fast.
  *
  * With -D the statement of the only side is repeated until it reports no
  * more rows, which is how deletes in batches are timed.
@@ -131,7 +134,22 @@ prepare_side(Side *side, int number, const char *path)
 		die("no statement", path);
 }
 
-/* Read parameters as COPY writes them; they must not need escapes. */
+/* Turn the double backslashes that COPY writes into single ones. */
+static void
+unescape(char *text, const char *path)
+{
+	char	   *to = text;
+
+	for (; *text != '\0'; text++)
+	{
+		if (*text == '\\' && *++text != '\\')
+			die("unexpected escape", path);
+		*to++ = *text;
+	}
+	*to = '\0';
+}
+
+/* Read parameters as COPY writes them. */
 static void
 read_params(Side *side, const char *path)
 {
@@ -145,8 +163,6 @@ read_params(Side *side, const char *path)
 		bool		ends_row = text[len] != '\t';
 		bool		is_null = len == 2 && memcmp(text, "\\N", 2) == 0;
 
-		if (!is_null && memchr(text, '\\', len) != NULL)
-			die("escapes in parameters", path);
 		if (used == space)
 		{
 			space = space ? space * 2 : 1024;
@@ -164,8 +180,10 @@ read_params(Side *side, const char *path)
 				die("ragged rows", path);
 		}
 		if (text[len] == '\0')
-			break;
+			die("no newline at the end", path);
 		text[len] = '\0';
+		if (!is_null)
+			unescape(text, path);
 		text += len + 1;
 	}
 	for (int i = 0; i < side->nstmts; i++)
@@ -185,19 +203,12 @@ check_result(PGresult *res, const Side *side)
 	PQclear(res);
 }
 
+/* Send a call in pipeline mode; it is a transaction of its own. */
 static void
-call(const Side *side, int row)
+send_call(const Side *side, int row)
 {
 	const char *const *values =
 		(const char *const *) &side->values[(size_t) row * side->ncols];
-
-	if (side->nstmts == 1)
-	{
-		check_result(PQexecPrepared(conn, side->stmt_name[0],
-									side->nparams[0], values,
-									NULL, NULL, 0), side);
-		return;
-	}
 
 	for (int i = 0; i < side->nstmts; i++)
 		if (PQsendQueryPrepared(conn, side->stmt_name[i], side->nparams[i],
@@ -205,6 +216,11 @@ call(const Side *side, int row)
 			die(side->name, PQerrorMessage(conn));
 	if (PQpipelineSync(conn) != 1)
 		die(side->name, PQerrorMessage(conn));
+}
+
+static void
+receive_call(const Side *side)
+{
 	for (int i = 0; i < side->nstmts; i++)
 	{
 		check_result(PQgetResult(conn), side);
@@ -214,27 +230,57 @@ call(const Side *side, int row)
 }
 
 static void
-run_block(const char *label, int round, int block, Side *side,
-		  int calls, bool sequential, uint64_t seed)
+call(const Side *side, int row)
 {
+	const char *const *values =
+		(const char *const *) &side->values[(size_t) row * side->ncols];
+
+	check_result(PQexecPrepared(conn, side->stmt_name[0], side->nparams[0],
+								values, NULL, NULL, 0), side);
+}
+
+static int
+pick_row(Side *side, bool sequential)
+{
+	return sequential ? side->next++ : (int) (next_random() % side->nrows);
+}
+
+static void
+run_block(const char *label, int round, int block, Side *side,
+		  int calls, int depth, bool sequential, uint64_t seed)
+{
+	bool		pipelined = depth > 1 || side->nstmts > 1;
 	int64_t		wall;
 	int64_t		cpu;
 
 	if (sequential && side->next + calls > side->nrows)
 		die(side->name, "parameters used up");
-	if (side->nstmts > 1 && PQenterPipelineMode(conn) != 1)
+	if (pipelined && PQenterPipelineMode(conn) != 1)
 		die(side->name, PQerrorMessage(conn));
 
 	random_state = seed;
 	cpu = now_ns(backend_clock);
 	wall = now_ns(CLOCK_MONOTONIC);
-	for (int i = 0; i < calls; i++)
-		call(side, sequential ? side->next++ : (int) (next_random() % side->nrows));
+	if (!pipelined)
+	{
+		for (int i = 0; i < calls; i++)
+			call(side, pick_row(side, sequential));
+	}
+	else
+	{
+		for (int i = 0; i < calls; i += depth)
+		{
+			for (int j = i; j < i + depth && j < calls; j++)
+				send_call(side, pick_row(side, sequential));
+			for (int j = i; j < i + depth && j < calls; j++)
+				receive_call(side);
+		}
+	}
 	wall = now_ns(CLOCK_MONOTONIC) - wall;
 	usleep(500);				/* let the backend go to sleep */
 	cpu = now_ns(backend_clock) - cpu;
 
-	if (side->nstmts > 1 && PQexitPipelineMode(conn) != 1)
+	if (pipelined && PQexitPipelineMode(conn) != 1)
 		die(side->name, PQerrorMessage(conn));
 	if (round >= 0)				/* negative: warming up */
 		printf("%s\t%d\t%d\t%s\t%d\t%" PRId64 "\t%" PRId64 "\n", label, round,
@@ -266,6 +312,8 @@ drain(const char *label, int round, Side *side)
 
 	wall = now_ns(CLOCK_MONOTONIC) - wall;
 	cpu = now_ns(backend_clock) - cpu;
+	if (total == 0)
+		die(side->name, "there was nothing to do");
 	printf("%s\t%d\t%s\t%ld\t%" PRId64 "\t%" PRId64 "\n",
 		   label, round, side->name, total, wall, cpu);
 }
@@ -279,12 +327,13 @@ main(int argc, char **argv)
 	int			rounds = 10;
 	int			blocks = 20;
 	int			calls = 100;
-	int			first_round = 0;
+	int			depth = 1;
+	int			drain_round = 0;
 	bool		sequential = false;
 	bool		draining = false;
 	int			opt;
 
-	while ((opt = getopt(argc, argv, "l:r:b:n:i:sD")) != -1)
+	while ((opt = getopt(argc, argv, "l:r:b:n:p:i:sD")) != -1)
 	{
 		switch (opt)
 		{
@@ -300,8 +349,11 @@ main(int argc, char **argv)
 			case 'n':
 				calls = atoi(optarg);
 				break;
+			case 'p':
+				depth = atoi(optarg);
+				break;
 			case 'i':
-				first_round = atoi(optarg);
+				drain_round = atoi(optarg);
 				break;
 			case 's':
 				sequential = true;
@@ -311,7 +363,7 @@ main(int argc, char **argv)
 				break;
 			default:
 				die("usage",
-					"driver [-l label] [-r rounds] [-b blocks] [-n calls] [-s] "
+					"driver [-l label] [-r rounds] [-b blocks] [-n calls] [-p depth] [-s] "
 					"{name statements parameters} ... | "
 					"-D [-l label] [-i round] name statements");
 		}
@@ -337,7 +389,7 @@ main(int argc, char **argv)
 		die("usage", "no side given");
 
 	if (draining)
-		drain(label, first_round, &sides[0]);
+		drain(label, drain_round, &sides[0]);
 	else
 	{
 		for (int round = -1; round < rounds; round++)
@@ -350,7 +402,7 @@ main(int argc, char **argv)
 				for (int i = 0; i < nsides; i++)
 					run_block(label, round, block,
 							  &sides[(i + block) % nsides],
-							  calls, sequential, seed);
+							  calls, depth, sequential, seed);
 			}
 		}
 	}

@@ -79,12 +79,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
 	SELECT format('{"plan": "team", "roles": ["member", "billing"], '
 		'"locale": "de-DE", "profile": {"name": "Zoë Müller %s", '
-		'"email": "user%s@example.com", "picture": "https://cdn.example.com/%s/%s.png", '
+		'"email": "user%s@example.com", "picture": "https://cdn.example.com/%s.png", '
 		'"email_verified": true}, "settings": {"theme": "dark", "page_size": 50, '
 		'"beta": false}, "cart": {"items": 3, "total": 129.90, "currency": "EUR"}, '
 		'"csrf": "%s"}',
-		lpad(i::text, 8, '0'), lpad(i::text, 8, '0'), md5(i::text),
-		substr(md5((i + 1)::text), 1, 9), substr(md5((i + 2)::text), 1, 8))::jsonb
+		lpad(i::text, 8, '0'), lpad(i::text, 8, '0'), substr(md5(i::text), 1, 18),
+		md5((i + 2)::text))::jsonb
 $$;
 
 CREATE FUNCTION bench.auth(i bigint) RETURNS jsonb
@@ -99,11 +99,11 @@ AS $$
 			'8' || substr(md5(i::text), 4, 15))::uuid
 $$;
 
-CREATE TABLE bench.token (
-	i integer PRIMARY KEY,
-	session_id uuid NOT NULL,
-	digest text NOT NULL
-);
+CREATE FUNCTION bench.user_agent() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+	SELECT 'Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0'
+$$;
 
 DO $$
 BEGIN
@@ -112,3 +112,41 @@ BEGIN
 	END IF;
 END
 $$;
+
+-- the sessions of the extension, with what finds them on either side
+CREATE TABLE bench.token (
+	i integer PRIMARY KEY,
+	session_id uuid NOT NULL,
+	digest text NOT NULL
+);
+
+-- Log in users first to last.  A login takes a lock that its transaction
+-- keeps, so not too many in one.
+CREATE PROCEDURE bench.login(first integer, last integer)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+	FOR start IN first .. last BY 1000 LOOP
+		INSERT INTO bench.token
+		SELECT i, c.session_id, public.session_token_digest(c.session_token)
+		FROM generate_series(start, least(start + 999, last)) i,
+			LATERAL public.session_create(bench.user_id(i), bench.data(i),
+				ip => '192.0.2.1', user_agent => bench.user_agent(),
+				auth => bench.auth(i)) c;
+		COMMIT;
+	END LOOP;
+END
+$$;
+
+-- logins to come: what the client sends, and what the peer's client has to
+-- bring along because nothing on the server makes it
+CREATE TABLE bench.login (
+	k integer PRIMARY KEY,
+	user_id text NOT NULL,
+	ip inet NOT NULL,
+	user_agent text NOT NULL,
+	data jsonb NOT NULL,
+	auth jsonb NOT NULL,
+	session_id uuid NOT NULL,
+	verifier bytea NOT NULL
+);

@@ -1,168 +1,288 @@
 #!/usr/bin/env python3
-"""Turn the figures of bench/run.sh into a table, and with a folder as the last
-argument into benchmarks.md and bench.svg there.
+"""Turn the results of bench/run.sh into a table on standard output, and, given
+a folder, into benchmarks.md and bench.svg there.
 
-Input, tab-separated: the driver's lines (label, round, block, side, calls, wall
-nanoseconds and CPU nanoseconds per call), "value, name, figure" and
-"round, name, round, figure".  A ratio is taken block by block, or round by
-round; the median is given with the 10th and the 90th percentile.
+Results, tab-separated: "blocks" and "drains" as the driver prints them,
+"rounds" (label, round, side, figure) and "facts" (name, value).  A ratio is
+taken round by round, between the medians of a round's blocks where it has
+blocks; shown are the median over the rounds and the least and the greatest.
 """
 
+import html
 import platform
 import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
-WALL, CPU = 0, 1
-
-
-def percentile(values, share):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+ROUND_TRIP, CPU = 0, 1
 
 
-class Figures:
-    def __init__(self, path):
-        self.blocks = defaultdict(dict)
-        self.values = {}
-        self.rounds = defaultdict(list)
-        for line in Path(path).read_text().splitlines():
-            field = line.split("\t")
-            if field[0] == "value":
-                self.values[field[1]] = float(field[2])
-            elif field[0] == "round":
-                self.rounds[field[1]].append(float(field[3]))
-            elif int(field[1]) >= 0:
-                self.blocks[field[0], field[3]][field[1], field[2]] = (
-                    float(field[5]), float(field[6]))
+class Row(NamedTuple):
+    what: str
+    peer: str
+    ratios: list            # of the rounds; one figure for a count
+    limit: tuple            # (comparison, number), or () where nothing is promised
+    ours: str = ""
+    theirs: str = ""
+    unit: str = ""
 
-    def ratio(self, label, side, peer, what):
-        ours, theirs = self.blocks[label, side], self.blocks[label, peer]
-        return [ours[k][what] / theirs[k][what] for k in ours]
+    def holds(self):
+        if not self.limit:
+            return None
+        comparison, number = self.limit
+        value = statistics.median(self.ratios)
+        return {"≤": value <= number, "≥": value >= number,
+                "=": value == number,
+                "±": abs(value - 1) <= number}[comparison]
 
-    def median(self, label, side, what):
-        return statistics.median(v[what] for v in self.blocks[label, side].values())
+    def verdict(self):
+        return {True: "pass", False: "MISS", None: ""}[self.holds()]
 
-    def faster(self, label, peers):
-        return min(peers, key=lambda peer: self.median(label, peer, WALL))
+    def target(self):
+        if not self.limit:
+            return ""
+        comparison, number = self.limit
+        if comparison == "±":
+            return f"1 ± {number:g}"
+        return f"{comparison} {shown(number)}{self.unit}"
 
-    def round_ratio(self, name, peer):
-        return [a / b for a, b in zip(self.rounds[name], self.rounds[peer])]
+    def median(self):
+        return shown(statistics.median(self.ratios)) + self.unit
 
-
-def rows(f, sweep, live):
-    """(what, ratios or figure, target text, does it hold)"""
-
-    def at_most(what, values, limit):
-        return what, values, f"≤ {limit:g}", statistics.median(values) <= limit
-
-    def at_least(what, values, limit):
-        return what, values, f"≥ {limit:g}", statistics.median(values) >= limit
-
-    yield at_most("session_get, round trip / bare look-up",
-                  f.ratio("get", "session_get", "bare", WALL), 1.15)
-    yield at_most("session_get, server CPU / bare look-up",
-                  f.ratio("get", "session_get", "bare", CPU), 2.2)
-    yield at_most("session_get through pgbench, with a look-up of the token / the same, bare",
-                  f.round_ratio("pgbench_get", "pgbench_get_bare"), 1.15)
-    for commit in ("on", "off"):
-        label = f"create_{commit}"
-        peer = f.faster(label, ("bare_cte", "bare_pipeline"))
-        yield at_most(f"session_create, synchronous_commit {commit} / {peer.replace('_', ' ')}",
-                      f.ratio(label, "session_create", peer, WALL), 1.4)
-    yield at_most("session_refresh / bare update and event",
-                  f.ratio("refresh", "session_refresh", "bare", WALL), 1.4)
-    hot = f.values["hot_percent"]
-    yield "session_refresh, share of HOT updates", f"{hot:g} %", "100 %", hot >= 100
-    for name, what in (("wal_read_only", "session_get in a read-only transaction, WAL"),
-                       ("wal_touching", "session_get that notes every use, WAL")):
-        yield what, f"{f.values[name]:.0f} bytes", "0 bytes", f.values[name] == 0
-    yield ("updates by which a worker writes the uses of 10,000 sessions",
-           f"{f.values['flush_updates']:.0f}", "≤ 10000", f.values["flush_updates"] <= 10000)
-    yield at_least("session_get, 8 clients, calls per second with touches / without",
-                   f.round_ratio("clients_on", "clients_off"), 0.95)
-    for variant in ("default", "fast"):
-        yield at_most(f"session_get, CPU of the call / pgcrypto, {variant} options",
-                      f.ratio("inside", "session_get", f"pgcrypto_{variant}", CPU), 1 / 15)
-        yield at_most(f"session_get, server CPU with the round trip / pgcrypto, {variant} options",
-                      f.ratio("pgcrypto", "session_get", f"pgcrypto_{variant}", CPU), 1)
-    if f.rounds["p99_sweeping"]:
-        yield at_most(f"session_get, 4 clients, 99th percentile while a worker sweeps "
-                      f"{f.values['swept_meanwhile']:,.0f} / without",
-                      f.round_ratio("p99_sweeping", "p99_alone"), 2)
-    small, large = f"cleanup_{live // 10}", f"cleanup_{live}"
-    yield at_most(f"session_cleanup of {sweep:,} among {live:,} live / among {live // 10:,}",
-                  f.round_ratio(large, small), 1.1)
-    for how, what in (("delete", "DELETE in batches"),
-                      ("delete_event", "DELETE in batches and its events")):
-        if f.rounds[how]:
-            yield at_least(f"session_cleanup, rate / bare {what}",
-                           f.round_ratio(how, large), 0.7)
+    def spread(self):
+        if len(self.ratios) < 2:
+            return ""
+        return f"{shown(min(self.ratios))} – {shown(max(self.ratios))}"
 
 
-def shown(values):
-    if isinstance(values, str):
-        return values, ""
-    return (f"{statistics.median(values):.3g}",
-            f"{percentile(values, 0.1):.3g} – {percentile(values, 0.9):.3g}")
+def shown(number):
+    if number == int(number):
+        return f"{number:.0f}"
+    return f"{number:.3f}" if number < 0.3 else f"{number:.2f}"
+
+
+class Results:
+    def __init__(self, folder):
+        self.figures = defaultdict(lambda: defaultdict(dict))
+        blocks = defaultdict(list)
+        for label, turn, _, side, _, wall, cpu in self.lines(folder / "blocks"):
+            blocks[label, side, int(turn)].append((float(wall), float(cpu)))
+        for (label, side, turn), values in blocks.items():
+            self.figures[label][side][turn] = tuple(
+                statistics.median(v[what] for v in values) / 1000 for what in (ROUND_TRIP, CPU))
+        # drains: microseconds for each row that was deleted
+        for label, turn, side, rows, wall, cpu in self.lines(folder / "drains"):
+            self.figures["cleanup_" + label][side][int(turn)] = (
+                float(wall) / float(rows) / 1000, float(cpu) / float(rows) / 1000)
+        for label, turn, side, figure in self.lines(folder / "rounds"):
+            self.figures[label][side][int(turn)] = (float(figure),)
+        self.facts = dict(self.lines(folder / "facts"))
+
+    @staticmethod
+    def lines(path):
+        return [line.split("\t") for line in path.read_text().splitlines()]
+
+    def median(self, label, side, what=ROUND_TRIP):
+        return statistics.median(v[what] for v in self.figures[label][side].values())
+
+    def best(self, label, peers, what):
+        """The peer that is faster, which is the one to be compared with."""
+        return min(peers, key=lambda peer: self.median(label, peer, what))
+
+    def row(self, what, peer, ours, theirs, limit, quantity=ROUND_TRIP, inverse=False, calls=1):
+        """ours and theirs are (label, side); no row where a step was left out."""
+        if ours[0] not in self.figures or theirs[0] not in self.figures:
+            return []
+        a, b = (self.figures[label][side] for label, side in (ours, theirs))
+        ratios = [a[turn][quantity] / b[turn][quantity] for turn in a]
+        if inverse:
+            ratios = [1 / r for r in ratios]
+        return [Row(what, peer, ratios, limit,
+                    f"{self.median(*ours, quantity) / calls:,.1f}",
+                    f"{self.median(*theirs, quantity) / calls:,.1f}")]
+
+    def fact(self, name, what, limit, unit=""):
+        if name not in self.facts:
+            return []
+        return [Row(what, "", [float(self.facts[name])], limit, unit=unit)]
+
+
+def rows(r):
+    look_up, two_forms = "bare look-up", ("bare_cte", "bare_pipeline")
+    out = []
+    out += r.row("session_get, round trip", look_up, ("get", "session_get"), ("get", "bare"),
+                 ("≤", 1.15))
+    out += r.row("session_get, server CPU", look_up, ("get", "session_get"), ("get", "bare"),
+                 ("≤", 2.2), CPU)
+    out += r.row("session_get, server CPU, pipelined", look_up, ("get_pipelined", "session_get"),
+                 ("get_pipelined", "bare"), ("≤", 2.2), CPU)
+    out += r.row("session_get through pgbench", look_up, ("pgbench_get", "get"),
+                 ("pgbench_get", "get_bare"), ("≤", 1.15))
+    out += r.row("session_get that notes its use, round trip", look_up,
+                 ("get_touching", "session_get"), ("get_touching", "bare"), ())
+    for call, peer in (("create", "bare insertion of both rows"),
+                       ("refresh", "bare update and event")):
+        for commit in ("on", "off"):
+            label = f"{call}_{commit}"
+            for name, what in (("round trip", ROUND_TRIP), ("server CPU", CPU)):
+                if label in r.figures:
+                    best = r.best(label, two_forms, what)
+                    out += r.row(f"session_{call}, {name}, synchronous_commit {commit}",
+                                 f"{peer}, {best[5:].upper() if best == 'bare_cte' else best[5:]}",
+                                 (label, f"session_{call}"), (label, best), ("≤", 1.4), what)
+        out += r.row(f"session_{call} through pgbench, synchronous_commit off", f"{peer}, CTE",
+                     (f"pgbench_{call}", call), (f"pgbench_{call}", f"{call}_bare"), ("≤", 1.4))
+    if "refreshed" in r.facts:
+        share = 100 * int(r.facts["refreshed_hot"]) / int(r.facts["refreshed"])
+        out.append(Row("session_refresh, HOT updates", "", [share], ("=", 100), unit=" %"))
+    for variant, what in (("default", "pgcrypto, default options"),
+                          ("fast", "pgcrypto, no key stretching")):
+        limit = ("≤", 1 / 15) if variant == "default" else ()
+        out += r.row("session_get, server CPU", what, ("pgcrypto", "session_get"),
+                     ("pgcrypto", f"pgcrypto_{variant}"), limit, CPU)
+        out += r.row("session_get, server CPU, 100 calls in a statement", what,
+                     ("inside", "session_get"), ("inside", f"pgcrypto_{variant}"), limit, CPU, calls=100)
+    out += r.fact("wal_read_only", "session_get, read-only transactions, WAL of 90,000 calls",
+                  ("=", 0), " bytes")
+    out += r.fact("wal_touching", "session_get that notes its use, WAL of 90,000 calls",
+                  ("=", 0), " bytes")
+    out += r.fact("flush_updates", f"updates to write down the uses of {int(r.facts.get('busy', 0)):,} sessions",
+                  ("≤", float(r.facts.get("busy", 0))))
+    out += r.row("session_get, 8 clients, calls per second", "the same without touches",
+                 ("clients", "touches_1s"), ("clients", "touches_1d"), ("≥", 0.95))
+    live, expired = (int(r.facts[name]) for name in ("live", "expired"))
+    for name, what in (("time", ROUND_TRIP), ("server CPU", CPU)):
+        out += r.row(f"session_cleanup, {name}, {expired:,} expired among {live:,} live",
+                     f"among {live // 10:,}", ("cleanup_many", "cleanup"),
+                     ("cleanup_few", "cleanup"), ("±", 0.1), what)
+    out += r.row("bare DELETE in batches, server CPU, the same", f"among {live // 10:,}",
+                 ("cleanup_many", "delete"), ("cleanup_few", "delete"), (), CPU)
+    for size, count in (("few", live // 10), ("many", live)):
+        for side, what in (("delete", "bare DELETE in batches"),
+                           ("delete_event", "the same that writes the events")):
+            out += r.row(f"session_cleanup, rate, among {count:,} live", what,
+                         (f"cleanup_{size}", "cleanup"), (f"cleanup_{size}", side),
+                         ("≥", 0.7), inverse=True)
+    if "p99_quiet" in r.facts:
+        quiet, sweeping = (float(r.facts[name]) for name in ("p99_quiet", "p99_sweeping"))
+        out.append(Row(f"session_get, 4 clients, 99th percentile, {int(r.facts['swept']):,} sessions swept meanwhile", "without the sweep",
+                       [sweeping / quiet], ("≤", 2), f"{sweeping:,.0f}", f"{quiet:,.0f}"))
+    return out
 
 
 def svg(table):
-    bars = [r for r in table if not isinstance(r[1], str)]
-    width, left, row = 960, 470, 34
-    unit = (width - left - 40) / 2.4
-    height = row * len(bars) + 60
+    bars = [row for row in table if row.peer]
+    left, right, step, top = 480, 60, 24, 50
+    scale = 130             # pixels for each unit of the ratio
+    width, height = left + int(2.5 * scale) + right, top + step * len(bars) + 30
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-           'font-family="sans-serif" font-size="13">',
-           f'<rect width="{width}" height="{height}" fill="white"/>',
-           f'<text x="{left}" y="20">ratio to the peer: bar = median, line = 10th to 90th '
-           'percentile, red = target</text>']
-    for tick in (0, 0.5, 1, 1.5, 2):
-        x = left + tick * unit
-        out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="30" y2="{height - 25}" stroke="#ddd"/>'
-                   f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>')
-    for i, (what, values, target, good) in enumerate(bars):
-        y = 36 + i * row
-        median = statistics.median(values)
-        low, high = percentile(values, 0.1), percentile(values, 0.9)
-        limit = float(target.split()[1])
-        out += [
-            f'<text x="{left - 8}" y="{y + 16}" text-anchor="end" font-size="11">{what}</text>',
-            f'<rect x="{left}" y="{y + 4}" width="{min(median, 2.4) * unit:.1f}" height="18" '
-            f'fill="{"#3b7dd8" if good else "#d88a3b"}"/>',
-            f'<line x1="{left + min(low, 2.4) * unit:.1f}" x2="{left + min(high, 2.4) * unit:.1f}" '
-            f'y1="{y + 13}" y2="{y + 13}" stroke="black"/>',
-            f'<line x1="{left + limit * unit:.1f}" x2="{left + limit * unit:.1f}" '
-            f'y1="{y + 1}" y2="{y + 25}" stroke="red" stroke-width="2"/>',
-            f'<text x="{left + min(max(median, high), 2.3) * unit + 8:.1f}" y="{y + 17}">{median:.2f}</text>',
-        ]
-    return "\n".join(out + ["</svg>"]) + "\n"
+           'font-family="sans-serif" font-size="11">',
+           f'<rect width="{width}" height="{height}" fill="#fff"/>',
+           f'<text x="{left}" y="18" font-size="13">ratio to the peer: bar median, line least to '
+           'greatest, red mark target</text>']
+    x = lambda ratio: left + min(ratio, 2.5) * scale
+    for tick in (0, 0.5, 1, 1.5, 2, 2.5):
+        out.append(f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top - 12}" y2="{height - 24}" '
+                   f'stroke="{"#888" if tick == 1 else "#ddd"}"/>'
+                   f'<text x="{x(tick):.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>')
+    for i, row in enumerate(bars):
+        y = top + i * step
+        median = statistics.median(row.ratios)
+        colour = {True: "#3b7dd8", False: "#d8703b", None: "#999"}[row.holds()]
+        out.append(f'<text x="{left - 6}" y="{y + 8}" text-anchor="end">'
+                   f'{html.escape(row.what)} <tspan fill="#777">/ {html.escape(row.peer)}</tspan></text>'
+                   f'<rect x="{left}" y="{y - 3}" width="{x(median) - left:.1f}" height="14" '
+                   f'fill="{colour}"/>'
+                   f'<line x1="{x(min(row.ratios)):.1f}" x2="{x(max(row.ratios)):.1f}" y1="{y + 4}" '
+                   f'y2="{y + 4}" stroke="#000"/>'
+                   f'<text x="{x(max(row.ratios)) + 6:.1f}" y="{y + 8}">{row.median()}</text>')
+        if row.limit:
+            comparison, number = row.limit
+            for mark in ((1 - number, 1 + number) if comparison == "±" else (number,)):
+                out.append(f'<line x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{y - 5}" y2="{y + 13}" '
+                           'stroke="#c00" stroke-width="2"/>')
+    return "\n".join(out + ["</svg>", ""])
+
+
+def processor():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def cores():
+    return Path("/proc/cpuinfo").read_text().count("processor\t")
+
+
+def document(table, facts):
+    lines = f"""# Benchmarks
+
+Written by `bench/run.sh --write`; `make bench` prints the same table. PostgreSQL {facts['version']},
+session_manager {facts['extension']} preloaded, {int(facts['sessions']):,} sessions of 400 bytes;
+{facts['settings']}. {processor()}, {cores()} cores. Everything is in memory
+(user_sessions {facts['user_sessions']}, the bare table {facts['bare']}, indexes included), no checkpoint
+comes in between.
+
+![ratios](bench.svg)
+
+| measure | peer | ours, µs | peer, µs | ratio | least – greatest | target | |
+|---|---|---|---|---|---|---|---|
+""".splitlines()
+    for row in table:
+        verdict = row.verdict().replace("MISS", "**MISS**")
+        lines.append(f"| {row.what} | {row.peer} | {row.ours} | {row.theirs} | {row.median()} | "
+                     f"{row.spread()} | {row.target()} | {verdict} |")
+    lines += f"""
+## How it is measured
+
+- **The peer.** The tables that a careful developer would write without the extension: the columns,
+  indexes, fillfactor and partitions of `user_sessions` and `session_events`, with the data as plain
+  `jsonb`. What the extension makes itself, ids in the order of time and verifiers, the peer's client
+  brings along at no cost. Before anything is timed a sample of sessions is read from both sides and must
+  be equal.
+- **Both sides in one run.** `bench/driver.c` prepares every statement once on one connection and runs
+  the sides in turn in short blocks, so that they share a backend and every disturbance. The ratio of a
+  round is that of the medians of its blocks; the table has the median over the rounds.
+- **Round trip** is the time at the client, on a Unix socket. **Server CPU** is the CPU time of the
+  backend by the kernel's clock, protocol and output of the result included. *Pipelined*: the next call
+  is waiting when one is done, so that the backend neither sleeps nor wakes in between.
+- **pgbench** runs prepared; each transaction fetches a token and an id of its own choice first, on both
+  sides alike, and only the time of the statement after it counts.
+- **session_get** against a look-up is measured where no use has to be noted, as for a session that is
+  asked for again within `session_manager.touch_interval`; a call that notes its use has a row of its own.
+- **Insertions and updates** are compared with two forms of the peer, one statement with a common table
+  expression and a pipeline of both statements in one transaction, of which the faster counts.
+  `session_refresh` and its peers go over {int(facts.get('busy', 0)):,} sessions again and again, so that
+  full-page images do not blur the ratio.
+- **pgcrypto**: a table found by the hash of the token and a PL/pgSQL function around `pgp_sym_decrypt`.
+  Its default options stretch the key on every call; the row without stretching is its best case, sound
+  only for a random key.
+- **WAL** is the difference of the insert position around the calls with autovacuum off, after a VACUUM:
+  what an earlier update left behind is cleared away by the next reader of the page, whichever side it
+  reads for.
+- **Cleanup.** {int(facts['expired']):,} sessions that expired lie together, older than the live ones.
+  The bare DELETE takes batches of 1,000, each a transaction, found through an index and deleted by ctid.
+  All times are with `synchronous_commit` off.
+""".splitlines()
+    return "\n".join(lines + [""])
 
 
 def main():
-    path, version, sessions, sweep, live = sys.argv[1:6]
-    table = list(rows(Figures(path), int(sweep), int(live)))
-    width = max(len(r[0]) for r in table)
-    for what, values, target, good in table:
-        median, spread = shown(values)
-        print(f"{what:<{width}}  {median:>9}  {spread:>15}  {target:>9}  {'ok' if good else 'MISSED'}")
-    if len(sys.argv) > 6:
-        folder = Path(sys.argv[6])
-        lines = [
-            "# Benchmarks", "",
-            f"{version}, session_manager preloaded, {int(sessions):,} sessions of 400 bytes, "
-            f"{platform.system()} on {platform.machine()}. Written by `make bench` "
-            "(`bench/run.sh --write`), which also says how each figure is taken.", "",
-            "Both sides ran on one server in one run, in alternating blocks of prepared "
-            "statements. The peer is the table a careful developer would write without the "
-            "extension: the same columns unsealed, the same indexes, the same fillfactor. "
-            "Ratios are medians over the blocks, with the 10th and 90th percentile.", "",
-            "![ratios](bench.svg)", "",
-            "| measure | median | spread | target | |", "|---|---|---|---|---|"]
-        lines += [f"| {what} | {shown(values)[0]} | {shown(values)[1]} | {target} | "
-                  f"{'ok' if good else '**missed**'} |" for what, values, target, good in table]
-        (folder / "benchmarks.md").write_text("\n".join(lines) + "\n")
+    results = Results(Path(sys.argv[1]))
+    table = rows(results)
+    header = ("measure", "peer", "ours, µs", "peer, µs", "ratio", "least – greatest", "target", "")
+    cells = [header] + [(row.what, row.peer, row.ours, row.theirs, row.median(), row.spread(),
+                         row.target(), row.verdict()) for row in table]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    for line in cells:
+        print("  ".join(cell.ljust(w) if i in (0, 1, 7) else cell.rjust(w)
+                        for i, (cell, w) in enumerate(zip(line, widths))).rstrip())
+    if len(sys.argv) > 2:
+        folder = Path(sys.argv[2])
+        (folder / "benchmarks.md").write_text(document(table, results.facts))
         (folder / "bench.svg").write_text(svg(table))
 
 

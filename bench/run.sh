@@ -1,18 +1,29 @@
 #!/bin/bash
 #
 # Measure the extension against what a careful developer would write without
-# it: both sides on one private server, in turn, in one run.
+# it: both sides in turn, in one run, on one private server.
 #
-#   bench/run.sh [--quick] [--write]
+#   bench/run.sh [--quick] [--write] [step ...]
 #
 # --quick takes smaller tables and fewer calls; --write puts the figures into
-# docs/benchmarks.md and docs/bench.svg.  From the environment:
-#   SESSIONS    live sessions in the tables          (500000; quick 50000)
-#   ROUNDS      rounds of 10 blocks of 200 calls     (10; quick 3)
-#   SWEEP_LIVE  live sessions of the larger cleanup  (1000000; quick 100000)
-#   SWEEP       expired sessions of each cleanup     (100000; quick 20000)
-#   SWEPT       expired sessions that a worker sweeps while clients read
-#                                                    (1000000; quick 100000)
+# docs/benchmarks.md and docs/bench.svg.  Without steps all are taken:
+#
+#   get        session_get against a bare look-up by primary key
+#   create     session_create against bare insertions of the same two rows
+#   refresh    session_refresh against a bare update and its event
+#   pgcrypto   session_get against the same API in SQL with pgcrypto
+#   wal        what reads write
+#   clients    reads by eight clients, with and without touches
+#   cleanup    session_cleanup against bare DELETEs in batches
+#   sweep      reads while a worker sweeps the same table
+#
+# From the environment:
+#   SESSIONS        live sessions in the tables           500000
+#   ROUNDS          rounds of each comparison             10
+#   LIVE            live sessions of the larger cleanup   1000000
+#   EXPIRED         expired sessions of each cleanup      100000
+#   SWEPT           sessions that expire under readers    1000000
+#   SHARED_BUFFERS  everything fits                       4GB
 
 set -euo pipefail
 
@@ -21,277 +32,427 @@ set -euo pipefail
 
 quick=no
 write=no
-for option in "$@"; do
-  case $option in
+steps=()
+for argument in "$@"; do
+  case $argument in
     --quick) quick=yes ;;
     --write) write=yes ;;
-    *) die "unknown option $option; see the head of $0" ;;
+    get | create | refresh | pgcrypto | wal | clients | cleanup | sweep) steps+=("$argument") ;;
+    *) die "unknown argument $argument; see the head of $0" ;;
   esac
 done
+[ ${#steps[@]} -gt 0 ] || steps=(get create refresh pgcrypto wal clients cleanup sweep)
 if [ $quick = yes ]; then
-  : "${SESSIONS:=50000}" "${ROUNDS:=3}" "${SWEEP_LIVE:=100000}" "${SWEEP:=20000}" "${SWEPT:=100000}"
+  : "${SESSIONS:=50000}" "${ROUNDS:=3}" "${LIVE:=100000}" "${EXPIRED:=10000}" "${SWEPT:=100000}"
 else
-  : "${SESSIONS:=500000}" "${ROUNDS:=10}" "${SWEEP_LIVE:=1000000}" "${SWEEP:=100000}" "${SWEPT:=1000000}"
+  : "${SESSIONS:=500000}" "${ROUNDS:=10}" "${LIVE:=1000000}" "${EXPIRED:=100000}" "${SWEPT:=1000000}"
 fi
-calls=$((10000 < SESSIONS ? 10000 : SESSIONS))
+: "${SHARED_BUFFERS:=4GB}"
 
-"$root/scripts/setup.sh"
-start_work
-copy_tree tree
-stage_tree tree
-gcc -O2 -Wall -o "$work/driver" "$root/bench/driver.c" \
-  -I"$("$pg_config" --includedir)" -lpq
-as_owner mkdir "$work/run"
-as_owner cp -R "$work/tree/bench/statements" "$work/run/"
-: >"$work/figures"
+# What a worker holds in memory, and what is refreshed again and again.
+busy=$((SESSIONS < 10000 ? SESSIONS : 10000))
 
 say() {
   printf '%s  %s\n' "$(date +%H:%M:%S)" "$*" >&2
 }
 
-# Two databases: the preloaded server's, and one without.
-start_server main \
-  "shared_preload_libraries = 'session_manager'" \
-  "session_manager.flush_interval = 1h" \
-  "session_manager.sweep_interval = 1h" \
-  "shared_buffers = 1GB" \
-  "max_wal_size = 16GB" \
-  "checkpoint_timeout = 1h" \
-  "jit = off" \
-  "autovacuum_naptime = 10s"
-
 sql() {
   as_owner "$bindir/psql" -XAtq -v ON_ERROR_STOP=1 -h "$work/main" -U postgres \
-    -d postgres "$@"
+    -d "$database" "$@"
 }
 
-# One side after the other in blocks; the driver prints a line for each block.
-drive() {
-  local label=$1
+# driver MODE OPTION ...: results are appended to the file of the mode
+driver() {
+  local mode=$1
 
   shift
-  (cd "$work/run" && as_owner env PGHOST="$work/main" PGUSER=postgres \
-    PGDATABASE=postgres PGOPTIONS="${options-}" "$work/driver" -l "$label" "$@") \
-    >>"$work/figures"
+  as_owner env PGHOST="$work/main" PGUSER=postgres PGDATABASE="$database" \
+    PGOPTIONS="$options" "$work/driver" "$@" >>"$work/results/$mode"
 }
 
-figure() {
-  printf 'value\t%s\t%s\n' "$1" "$2" >>"$work/figures"
+# The mean time of a script's last statement, in microseconds
+pgbench_latency() {
+  as_owner env PGOPTIONS="$options" "$bindir/pgbench" -h "$work/main" -U postgres \
+    -n -M prepared -r -f "$work/tree/bench/pgbench/$1.sql" "${@:2}" "$database" 2>&1 |
+    awk '/^ +[0-9.]+ / { ms = $1 } END { if (!ms) exit 1; print ms * 1000 }'
 }
 
-say "loading $SESSIONS sessions of 400 bytes"
-sql -c "CREATE EXTENSION session_manager CASCADE" \
-  -c "SELECT session_key_generate()" -c "SELECT session_cleanup()" >/dev/null 2>&1
-sql -f "$work/tree/bench/peers.sql" >/dev/null
-for ((from = 1; from <= SESSIONS; from += 50000)); do
-  # a login takes a lock for its user, so not too many of them at once
-  sql <<SQL >/dev/null
-DO \$\$
-BEGIN
-	FOR start IN $from .. least($from + 49999, $SESSIONS) BY 1000 LOOP
-		INSERT INTO bench.token
-		SELECT i, c.session_id, session_token_digest(c.session_token)
-		FROM generate_series(start, start + 999) i,
-			LATERAL session_create(bench.user_id(i), bench.data(i), ip => '192.0.2.1',
-				user_agent => 'Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0',
-				auth => bench.auth(i)) c;
-		COMMIT;
-	END LOOP;
-END
-\$\$;
-SQL
-  printf '\r%3d %%' $(((from + 49999 > SESSIONS ? SESSIONS : from + 49999) * 100 / SESSIONS)) >&2
-done
-printf '\n' >&2
-sql -c "INSERT INTO bench.session
-	SELECT s.session_id, s.created_at, s.authenticated_at, s.last_seen_at, s.expires_at,
-		s.absolute_expires_at, s.sweep_at, s.ttl, s.version, s.key_id, s.verifier_key_id,
-		s.user_id, s.verifier, bench.data(t.i), bench.auth(t.i), s.tenant_id, s.ip, s.user_agent
-	FROM bench.token t JOIN user_sessions s USING (session_id)" \
-  -c "VACUUM ANALYZE" -c "CHECKPOINT"
-sql -c "COPY (SELECT digest FROM bench.token ORDER BY random() LIMIT $calls) TO '$work/run/tokens'" \
-  -c "COPY (SELECT session_id FROM bench.token ORDER BY random() LIMIT $calls) TO '$work/run/ids'" \
-  -c "COPY (SELECT 'new' || i, bench.data(i) FROM generate_series(1, $calls) i) TO '$work/run/logins'"
+# LABEL SIDE SCRIPT OPTION ...
+pgbench_round() {
+  printf '%s\t%s\t%s\t%s\n' "$1" "$round" "$2" "$(pgbench_latency "${@:3}")" >>"$work/results/rounds"
+}
 
-cd "$work/run"
-say "session_get against a bare look-up"
-drive get -r "$ROUNDS" -b 10 -n 200 \
-  session_get statements/get.sql tokens bare statements/get_bare.sql ids
-for round in 1 2 3; do
-  for side in get get_bare; do
-    # pgbench finds the token or the id with one look-up, on both sides alike
-    ms=$(as_owner "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared \
-      -D rows="$SESSIONS" -t $((ROUNDS * 1000)) -f "statements/pgbench_$side.sql" postgres 2>/dev/null |
-      sed -n 's/^latency average = \(.*\) ms/\1/p')
-    printf 'round\tpgbench_%s\t%s\t%s\n' "$side" "$round" "$ms" >>"$work/figures"
+fact() {
+  printf '%s\t%s\n' "$1" "$2" >>"$work/results/facts"
+}
+
+configure() {
+  sql -c "ALTER SYSTEM SET $1 = '$2'" -c "SELECT pg_reload_conf()" >/dev/null
+  sleep 1
+}
+
+updates() {
+  sleep 2
+  sql -c "SELECT $1 FROM pg_stat_user_tables WHERE relname = '$2'"
+}
+
+prepare() {
+  say "building"
+  "$root/scripts/setup.sh" --bench
+  start_work
+  copy_tree tree
+  stage_tree tree
+  gcc -O2 -Wall -I"$("$pg_config" --includedir)" -o "$work/driver" "$root/bench/driver.c" \
+    -L"$("$pg_config" --libdir)" -lpq
+  as_owner mkdir "$work/run" "$work/results"
+  touch "$work/results"/{blocks,drains,rounds,facts}
+  statements=$work/tree/bench/statements
+
+  # Everything fits into memory and no checkpoint comes in between.  The
+  # worker's sweep would take away what session_cleanup is to find.
+  start_server main \
+    "shared_preload_libraries = 'session_manager'" \
+    "session_manager.touch_interval = '1d'" \
+    "session_manager.flush_interval = '1h'" \
+    "session_manager.sweep_interval = '1d'" \
+    "shared_buffers = '$SHARED_BUFFERS'" \
+    "max_wal_size = '32GB'" \
+    "checkpoint_timeout = '1h'" \
+    "wal_buffers = '64MB'" \
+    "wal_init_zero = off" \
+    "jit = off" \
+    "bench.key = 'correct horse battery staple, 32'"
+  database=postgres
+  options=
+}
+
+# The extension with its partitions, which a worker makes, and the peer's tables
+create_tables() {
+  local waits
+
+  sql -c "SET client_min_messages = warning" \
+    -c "CREATE EXTENSION session_manager CASCADE" -c "SELECT session_key_generate()" >/dev/null
+  for ((waits = 0; waits < 100; waits++)); do
+    [ "$(sql -c "SELECT count(*) > 2 FROM pg_inherits WHERE inhparent = 'session_events'::regclass")" = f ] ||
+      break
+    sleep 0.2
   done
-done
-
-say "session_create against the same two rows"
-for commit in on off; do
-  options="-c synchronous_commit=$commit" drive "create_$commit" -s -r 3 -b 10 -n 100 \
-    session_create statements/create.sql logins \
-    bare_cte statements/create_cte.sql logins \
-    bare_pipeline statements/create_pipeline.sql logins
-done
-
-say "session_refresh against an update and its event"
-before=$(sql -c "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'user_sessions'")
-options="-c synchronous_commit=off" drive refresh -r "$ROUNDS" -b 10 -n 100 \
-  session_refresh statements/refresh.sql tokens bare statements/refresh_bare.sql ids
-sleep 2
-after=$(sql -c "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'user_sessions'")
-figure hot_percent "$(awk -v b="$before" -v a="$after" 'BEGIN {
-	split(b, x, "|"); split(a, y, "|"); printf "%.2f", 100 * (y[2] - x[2]) / (y[1] - x[1]) }')"
-
-say "the same API in SQL with pgcrypto"
-rows=2000
-sql -c "ALTER DATABASE postgres SET bench.key = 'a passphrase for the benchmark'"
-for variant in default fast; do
-  # s2k-mode 0 leaves out the stretching of the passphrase: its best case
-  pgp=''
-  [ $variant = default ] || pgp='s2k-mode=0, compress-algo=0, cipher-algo=aes256'
-  sql -v variant=$variant -v options="$pgp" -v rows=$rows -f "$work/tree/bench/pgcrypto.sql" >/dev/null
-done
-sql -c "COPY (SELECT 'token' || i FROM generate_series(1, $rows) i ORDER BY random()) TO '$work/run/pgcrypto'"
-drive pgcrypto -r 3 -b 5 -n 40 \
-  session_get statements/get.sql tokens \
-  pgcrypto_default statements/pgcrypto_default.sql pgcrypto \
-  pgcrypto_fast statements/pgcrypto_fast.sql pgcrypto
-
-# without the round trip: a statement that makes 500 calls
-sql -c "CREATE TABLE bench.few AS SELECT 'token' || i AS token, t.digest FROM generate_series(1, 500) i JOIN bench.token t USING (i)"
-drive inside -r 3 -b 5 -n 1 session_get statements/inside_get.sql pgcrypto \
-  pgcrypto_default statements/inside_pgcrypto_default.sql pgcrypto \
-  pgcrypto_fast statements/inside_pgcrypto_fast.sql pgcrypto
-
-say "reads without writes"
-wal=$(sql -v dir="$work/run" <<SQL
-CREATE TEMP TABLE sample AS SELECT digest FROM bench.token LIMIT $calls;
-SELECT count(*) FROM sample, session_get(sample.digest) \gset
-SELECT pg_current_wal_insert_lsn() AS a \gset
-BEGIN READ ONLY;
-SELECT count(g.session_id) FROM sample, session_get(sample.digest) g \gset
-COMMIT;
-SELECT pg_current_wal_insert_lsn() - :'a'::pg_lsn;
-SQL
-)
-figure wal_read_only "$wal"
-sql -c "ALTER SYSTEM SET session_manager.touch_interval = 0" -c "SELECT pg_reload_conf()" >/dev/null
-sleep 1
-flushed=$(sql -c "SELECT touches_flushed FROM session_stats WHERE database_name = 'postgres'")
-wal=$(sql <<SQL
-CREATE TEMP TABLE sample AS SELECT digest FROM bench.token LIMIT $calls;
-SELECT count(*) FROM sample, session_get(sample.digest) \gset
-SELECT pg_current_wal_insert_lsn() AS a \gset
-SELECT count(g.session_id) FROM generate_series(1, 10) i, sample, LATERAL session_get(sample.digest, touch => i > 0) g \gset
-SELECT pg_current_wal_insert_lsn() - :'a'::pg_lsn;
-SQL
-)
-figure wal_touching "$wal"
-updates=$(sql -c "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'user_sessions'")
-sql -c "ALTER SYSTEM SET session_manager.flush_interval = 1" -c "SELECT pg_reload_conf()" >/dev/null
-for ((i = 0; i < 60; i++)); do
-  [ "$(sql -c "SELECT touches_pending FROM session_stats WHERE database_name = 'postgres'")" -gt 0 ] || break
-  sleep 0.5
-done
-sleep 2
-figure flush_updates "$(($(sql -c "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'user_sessions'") - updates))"
-figure touches_flushed "$(($(sql -c "SELECT touches_flushed FROM session_stats WHERE database_name = 'postgres'") - flushed))"
-sql -c "ALTER SYSTEM SET session_manager.flush_interval = '10s'" -c "SELECT pg_reload_conf()" >/dev/null
-for round in 1 2 3; do
-  for touches in on off; do
-    interval=60
-    [ $touches = on ] || interval=1000000000
-    tps=$(PGOPTIONS="-c session_manager.touch_interval=$interval" as_owner env \
-      PGOPTIONS="-c session_manager.touch_interval=$interval" "$bindir/pgbench" \
-      -h "$work/main" -U postgres -n -M prepared -D rows="$SESSIONS" -c 8 -j 2 -T 6 \
-      -f statements/pgbench_get.sql postgres 2>/dev/null | sed -n 's/^tps = \([0-9.]*\).*/\1/p')
-    printf 'round\tclients_%s\t%s\t%s\n' "$touches" "$round" "$tps" >>"$work/figures"
-  done
-done
-
-say "cleanup of $SWEEP expired sessions"
-# Sessions whose time has come, made by moving their deadlines in the table.
-expire() {
-  sql -c "UPDATE $1 SET expires_at = now() - interval '1 minute', sweep_at = now() - interval '1 minute'
-	WHERE session_id IN (SELECT session_id FROM $1 WHERE sweep_at > now() ORDER BY random() LIMIT $SWEEP)" \
-    -c "VACUUM $1" -c CHECKPOINT
+  sql -f "$work/tree/bench/peers.sql"
 }
-timed() {
-  local label=$1 round=$2 before after
 
-  shift 2
-  before=$(date +%s%N)
-  sql "$@" >/dev/null 2>&1
-  after=$(date +%s%N)
-  printf 'round\t%s\t%s\t%s\n' "$label" "$round" $(((after - before) / 1000)) >>"$work/figures"
-}
-sql -c "TRUNCATE user_sessions, bench.session"
 load() {
-  local have want=$1 from
+  local from
 
-  have=$(sql -c "SELECT count(*) FROM user_sessions")
-  for ((from = have + 1; from <= want; from += 20000)); do
-    sql <<SQL >/dev/null
-DO \$\$
-BEGIN
-	FOR start IN $from .. least($from + 19999, $want) BY 1000 LOOP
-		PERFORM session_create(bench.user_id(i), bench.data(i)) FROM generate_series(start, least(start + 999, $want)) i;
-		COMMIT;
-	END LOOP;
-END
-\$\$;
-SQL
-    printf '\r%3d %%' $((from * 100 / want)) >&2
+  say "logging in $SESSIONS users"
+  create_tables
+  for ((from = 1; from <= SESSIONS; from += 50000)); do
+    sql -c "SET synchronous_commit = off" \
+      -c "CALL bench.login($from, least($from + 49999, $SESSIONS))"
+    printf '\r%3d %%' $(((from + 49999 > SESSIONS ? SESSIONS : from + 49999) * 100 / SESSIONS)) >&2
   done
   printf '\n' >&2
-}
-for live in $((SWEEP_LIVE / 10)) "$SWEEP_LIVE"; do
-  for round in 1 2 3; do
-    load $((live + SWEEP))
-    expire user_sessions
-    timed "cleanup_$live" "$round" -c "SELECT session_cleanup()"
-  done
-done
-sql -c "INSERT INTO bench.session
-	SELECT session_id, created_at, authenticated_at, last_seen_at, expires_at, absolute_expires_at,
-		sweep_at, ttl, version, key_id, verifier_key_id, user_id, verifier, bench.data(1), NULL, tenant_id
-	FROM user_sessions" -c "VACUUM ANALYZE bench.session"
-for round in 1 2 3; do
-  for how in delete delete_event; do
-    [ "$(sql -c "SELECT count(*) FROM bench.session WHERE sweep_at > now()")" -gt "$SWEEP" ] || break
-    expire bench.session
-    timed "$how" "$round" -f "statements/$how.sql"
-  done
-done
+  sql <<'SQL'
+INSERT INTO bench.session
+SELECT s.session_id, s.created_at, s.authenticated_at, s.last_seen_at, s.expires_at,
+	s.absolute_expires_at, s.sweep_at, s.ttl, s.version, s.key_id, s.verifier_key_id,
+	s.user_id, s.verifier, bench.data(t.i), bench.auth(t.i), s.tenant_id, s.ip, s.user_agent
+FROM user_sessions s JOIN bench.token t USING (session_id);
 
-say "reads while a worker sweeps $SWEPT expired sessions"
-load $((SWEPT + 1000))
-sql -c "CREATE TABLE bench.live AS
-	SELECT row_number() OVER () AS i, session_token_digest(session_token) AS digest
-	FROM generate_series(1, 1000) AS i, LATERAL session_create('live' || i, bench.data(i))" \
-  -c "UPDATE user_sessions SET expires_at = now() - interval '1 minute', sweep_at = now() - interval '1 minute'
-	WHERE session_id IN (SELECT session_id FROM user_sessions WHERE user_id NOT LIKE 'live%' LIMIT $SWEPT)" \
-  -c "VACUUM ANALYZE user_sessions" -c CHECKPOINT
-# The 99th percentile of the reads of four clients, in microseconds.
-reads() {
-  as_owner rm -f "$work"/run/reads.*
+-- a benchmark of wrong answers is worth nothing
+DO $$
+BEGIN
+	PERFORM FROM (SELECT * FROM bench.token WHERE i % 50 = 0) t,
+		LATERAL session_get(t.digest, touch => false) g
+		JOIN bench.session s USING (session_id)
+	WHERE (g.user_id, g.data, g.version, g.auth, g.created_at, g.expires_at, g.absolute_expires_at)
+		IS DISTINCT FROM
+		(s.user_id, s.data, s.version, s.auth, s.created_at, s.expires_at, s.absolute_expires_at)
+		OR g.data IS DISTINCT FROM bench.data(t.i);
+	IF FOUND THEN
+		RAISE EXCEPTION 'the sides return different sessions';
+	END IF;
+END
+$$;
+VACUUM (ANALYZE);
+CHECKPOINT;
+SQL
+  sql -c "COPY (SELECT digest FROM bench.token ORDER BY i) TO '$work/run/digests'" \
+    -c "COPY (SELECT session_id FROM bench.token ORDER BY i) TO '$work/run/ids'" \
+    -c "COPY (SELECT digest FROM bench.token WHERE i <= $busy ORDER BY i) TO '$work/run/busy_digests'" \
+    -c "COPY (SELECT session_id, user_id FROM bench.token JOIN bench.session USING (session_id)
+		WHERE i <= $busy ORDER BY i) TO '$work/run/busy_ids'"
+  fact user_sessions "$(sql -c "SELECT pg_size_pretty(pg_total_relation_size('user_sessions'))")"
+  fact bare "$(sql -c "SELECT pg_size_pretty(pg_total_relation_size('bench.session'))")"
+}
+
+step_get() {
+  local side
+
+  say "session_get against a bare look-up"
+  driver blocks -l get -r "$ROUNDS" -b 50 -n 200 \
+    session_get "$statements/get.sql" "$work/run/digests" \
+    bare "$statements/get_bare.sql" "$work/run/ids"
+  driver blocks -l get_pipelined -r "$ROUNDS" -b 50 -n 200 -p 50 \
+    session_get "$statements/get.sql" "$work/run/digests" \
+    bare "$statements/get_bare.sql" "$work/run/ids"
+  options="-c session_manager.touch_interval=0" \
+    driver blocks -l get_touching -r "$ROUNDS" -b 50 -n 200 \
+    session_get "$statements/get.sql" "$work/run/busy_digests" \
+    bare "$statements/get_bare.sql" "$work/run/busy_ids"
+  for ((round = 0; round < ROUNDS; round++)); do
+    for side in get get_bare; do
+      pgbench_round pgbench_get $side $side -D rows="$SESSIONS" -t 5000
+    done
+  done
+}
+
+step_create() {
+  local commit side calls k=0
+  local rounds=$((ROUNDS < 5 ? ROUNDS : 5))
+  local blocks=20
+
+  say "session_create against the same two rows"
+  sql -v rows=$(((rounds + 1) * 20 * 60 + 10 * ROUNDS * 1000)) <<'SQL'
+INSERT INTO bench.login
+SELECT k, bench.user_id(k), '192.0.2.1', bench.user_agent(), bench.data(k), bench.auth(k),
+	bench.uuid7((extract(epoch FROM now()) * 1000)::bigint + k / 10, k),
+	decode(md5(k::text) || md5((k + 1)::text), 'hex')
+FROM generate_series(1, :rows) k;
+VACUUM ANALYZE bench.login;
+SQL
+  for commit in on off; do
+    calls=$([ $commit = on ] && echo 10 || echo 50)
+    for side in user_id,data,ip,user_agent,auth session_id,user_id,ip,user_agent,data,auth,verifier; do
+      sql -c "COPY (SELECT $side FROM bench.login WHERE k > $k ORDER BY k
+		LIMIT $(((rounds + 1) * blocks * calls))) TO '$work/run/logins.${side%%,*}'"
+    done
+    # the two peers may not insert the same ids
+    sql -c "COPY (SELECT overlay(session_id::text PLACING 'f' FROM 20)::uuid,
+		user_id, ip, user_agent, data, auth, verifier FROM bench.login WHERE k > $k ORDER BY k
+		LIMIT $(((rounds + 1) * blocks * calls))) TO '$work/run/logins.other_id'"
+    options="-c synchronous_commit=$commit" \
+      driver blocks -l "create_$commit" -s -r $rounds -b $blocks -n "$calls" \
+      session_create "$statements/create.sql" "$work/run/logins.user_id" \
+      bare_cte "$statements/create_cte.sql" "$work/run/logins.session_id" \
+      bare_pipeline "$statements/create_pipeline.sql" "$work/run/logins.other_id"
+    k=$((k + (rounds + 1) * blocks * calls))
+  done
+  for ((round = 0; round < ROUNDS; round++)); do
+    for side in create create_bare; do
+      options="-c synchronous_commit=off" pgbench_round pgbench_create $side $side -D k=$k -t 1000
+    done
+    k=$((k + 1000))
+  done
+}
+
+step_refresh() {
+  local side table count=() rounds=$((ROUNDS < 5 ? ROUNDS : 5))
+
+  say "session_refresh against a bare update and its event"
+  for table in user_sessions session; do
+    count+=("$(updates "n_tup_upd || ' ' || n_tup_hot_upd" $table)")
+  done
+  options="-c synchronous_commit=on" driver blocks -l refresh_on -r $rounds -b 20 -n 10 \
+    session_refresh "$statements/refresh.sql" "$work/run/busy_digests" \
+    bare_cte "$statements/refresh_cte.sql" "$work/run/busy_ids" \
+    bare_pipeline "$statements/refresh_pipeline.sql" "$work/run/busy_ids"
+  options="-c synchronous_commit=off" driver blocks -l refresh_off -r "$ROUNDS" -b 20 -n 100 \
+    session_refresh "$statements/refresh.sql" "$work/run/busy_digests" \
+    bare_cte "$statements/refresh_cte.sql" "$work/run/busy_ids" \
+    bare_pipeline "$statements/refresh_pipeline.sql" "$work/run/busy_ids"
+  for table in user_sessions session; do
+    count+=("$(updates "n_tup_upd || ' ' || n_tup_hot_upd" $table)")
+  done
+  # shellcheck disable=SC2086 # two numbers each
+  set -- ${count[0]} ${count[2]} ${count[1]} ${count[3]}
+  fact refreshed "$(($3 - $1))"
+  fact refreshed_hot "$(($4 - $2))"
+  fact bare_updated "$(($7 - $5))"
+  fact bare_updated_hot "$(($8 - $6))"
+  # every call of the driver must have been one update
+  [ $(($3 - $1)) -eq $(((rounds + 1) * 20 * 10 + (ROUNDS + 1) * 20 * 100)) ] ||
+    die "$(($3 - $1)) updates by session_refresh are not what was asked for"
+  for ((round = 0; round < ROUNDS; round++)); do
+    for side in refresh refresh_bare; do
+      options="-c synchronous_commit=off" \
+        pgbench_round pgbench_refresh $side $side -D rows=$busy -t 1000
+    done
+  done
+}
+
+step_pgcrypto() {
+  local variant pgp
+
+  say "session_get against the same API in SQL with pgcrypto"
+  for variant in default fast; do
+    # its best case: no compression, and the key used without stretching,
+    # which is sound only for a random one
+    pgp=''
+    [ $variant = default ] || pgp='s2k-mode=0, compress-algo=0, cipher-algo=aes128'
+    sql -v variant=$variant -v options="$pgp" -v rows=$busy \
+      -f "$work/tree/bench/pgcrypto.sql"
+  done
+  sql -c "COPY (SELECT 'token' || i FROM generate_series(1, $busy) i) TO '$work/run/pgcrypto_tokens'"
+  driver blocks -l pgcrypto -r "$((ROUNDS < 5 ? ROUNDS : 5))" -b 20 -n 50 \
+    session_get "$statements/get.sql" "$work/run/busy_digests" \
+    pgcrypto_default "$statements/get_pgcrypto_default.sql" "$work/run/pgcrypto_tokens" \
+    pgcrypto_fast "$statements/get_pgcrypto_fast.sql" "$work/run/pgcrypto_tokens" \
+    bare "$statements/get_bare.sql" "$work/run/busy_ids"
+  # a hundred calls in one statement: the functions, without the protocol
+  sql -c "COPY (SELECT array_agg(digest) FROM bench.token WHERE i <= $busy / 100 * 100 GROUP BY i % ($busy / 100))
+	TO '$work/run/token_arrays'" \
+    -c "COPY (SELECT array_agg('token' || i) FROM generate_series(1, $busy / 100 * 100) i GROUP BY i % ($busy / 100))
+	TO '$work/run/pgcrypto_arrays'"
+  driver blocks -l inside -r "$ROUNDS" -b 20 -n 5 \
+    session_get "$statements/inside_get.sql" "$work/run/token_arrays" \
+    pgcrypto_default "$statements/inside_pgcrypto_default.sql" "$work/run/pgcrypto_arrays" \
+    pgcrypto_fast "$statements/inside_pgcrypto_fast.sql" "$work/run/pgcrypto_arrays"
+}
+
+# Bytes of WAL while the driver runs its calls; of several attempts the least,
+# as the server itself may write something now and then.
+wal_of() {
+  local attempt before bytes least=
+
+  for attempt in 1 2 3 4 5; do
+    before=$(sql -c "SELECT pg_current_wal_insert_lsn()")
+    driver discarded "$@"
+    bytes=$(sql -c "SELECT pg_current_wal_insert_lsn() - '$before'::pg_lsn")
+    [ -n "$least" ] && [ "$least" -le "$bytes" ] || least=$bytes
+    [ "$least" -gt 0 ] || break
+    # a read that prunes a page does so once
+    [ "$attempt" = 5 ] || sleep 3
+  done
+  echo "$least"
+}
+
+step_wal() {
+  local before flushed
+
+  say "what reads write"
+  configure autovacuum off
+  # what earlier updates left is theirs: the next reader would clear it away
+  sql -c "VACUUM" -c "CHECKPOINT"
+  sleep 16
+  options="-c default_transaction_read_only=on -c session_manager.touch_interval=0" \
+    fact wal_read_only "$(wal_of -r 9 -b 10 -n 1000 \
+      session_get "$statements/get.sql" "$work/run/digests")"
+  options="-c session_manager.touch_interval=0" \
+    fact wal_touching "$(wal_of -r 9 -b 10 -n 1000 \
+      session_get "$statements/get.sql" "$work/run/busy_digests")"
+
+  before=$(updates n_tup_upd user_sessions)
+  flushed=$(sql -c "SELECT touches_flushed FROM session_stats WHERE database_name = current_database()")
+  configure session_manager.flush_interval 1s
+  for ((i = 0; i < 60; i++)); do
+    [ "$(sql -c "SELECT touches_pending FROM session_stats WHERE database_name = current_database()")" -gt 0 ] || break
+    sleep 0.5
+  done
+  configure session_manager.flush_interval 1h
+  fact flush_updates "$(($(updates n_tup_upd user_sessions) - before))"
+  fact touches_flushed "$(($(sql -c "SELECT touches_flushed FROM session_stats
+	WHERE database_name = current_database()") - flushed))"
+  fact busy "$busy"
+  configure autovacuum on
+}
+
+step_clients() {
+  local touches tps
+
+  say "reads by eight clients"
+  configure session_manager.flush_interval 5s
+  for ((round = 0; round < (ROUNDS < 5 ? ROUNDS : 5); round++)); do
+    for touches in 1s 1d; do
+      tps=$(as_owner env PGOPTIONS="-c session_manager.touch_interval=$touches" \
+        "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared -D rows=$busy \
+        -c 8 -j 2 -T $((10)) -f "$work/tree/bench/pgbench/get.sql" "$database" 2>&1 |
+        sed -n 's/^tps = \([0-9.]*\).*/\1/p')
+      printf 'clients\t%s\t%s\t%s\n' "$round" "touches_$touches" "$tps" >>"$work/results/rounds"
+    done
+  done
+  configure session_manager.flush_interval 1h
+}
+
+# Fill the database with so many live sessions on both sides.
+cleanup_database() {
+  database=postgres
+  sql -c "CREATE DATABASE $1"
+  database=$1
+  create_tables
+  sql -f "$work/tree/bench/cleanup.sql"
+  for table in public.user_sessions bench.session; do
+    sql -c "SET synchronous_commit = off" \
+      -c "CALL bench.fill('$table', 1, $EXPIRED, true)" \
+      -c "CALL bench.fill('$table', $((EXPIRED + 1)), $((EXPIRED + $2)), false)" \
+      -c "DELETE FROM $table WHERE sweep_at <= now()" \
+      -c "VACUUM (ANALYZE) $table"
+  done
+}
+
+step_cleanup() {
+  local side table
+  local rounds=$((ROUNDS < 5 ? ROUNDS : 5))
+
+  say "filling two databases for the cleanup"
+  cleanup_database few $((LIVE / 10))
+  cleanup_database many "$LIVE"
+  say "session_cleanup against DELETE in batches"
+  for ((round = 0; round < rounds; round++)); do
+    for side in cleanup delete delete_event; do
+      table=bench.session
+      [ $side != cleanup ] || table=public.user_sessions
+      for database in few many; do
+        sql -c "SET synchronous_commit = off" \
+          -c "CALL bench.fill('$table', 1, $EXPIRED, true)" -c "VACUUM $table"
+        options="-c synchronous_commit=off" \
+          driver drains -D -l "$database" -i "$round" $side "$statements/$side.sql"
+      done
+    done
+  done
+  database=postgres
+}
+
+# 99th percentile of reads by four clients at a steady rate, in microseconds
+read_latency() {
+  rm -f "$work/run/log".*
   (cd "$work/run" && as_owner "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared \
-    -c 4 -j 1 -T "$2" -l --log-prefix=reads -f statements/pgbench_live.sql postgres >/dev/null 2>&1)
-  cat "$work"/run/reads.* | awk '{ print $3 }' | sort -n |
-    awk '{ a[NR] = $1 } END { print a[int(NR * 0.99)] }' |
-    while read -r us; do printf 'round\t%s\t%s\t%s\n' "$1" 1 "$us" >>"$work/figures"; done
+    -D rows=1000 -c 4 -j 1 -R 1000 -T "$1" -l --log-prefix="$work/run/log" \
+    -f "$work/tree/bench/pgbench/get.sql" "$database" >/dev/null 2>&1)
+  # with -R the time counts from the moment when the call was due
+  cat "$work/run/log".* | awk '{ print $3 }' | sort -n |
+    awk '{ t[NR] = $1 } END { print t[int(NR * 0.99)] }'
 }
-reads p99_alone 10
-before=$(sql -c "SELECT sessions_swept FROM session_stats WHERE database_name = 'postgres'")
-sql -c "ALTER SYSTEM SET session_manager.sweep_interval = 1" -c "SELECT pg_reload_conf()" >/dev/null
-reads p99_sweeping 10
-figure swept_meanwhile "$(($(sql -c "SELECT sessions_swept FROM session_stats WHERE database_name = 'postgres'") - before))"
 
-docs=
-[ $write = no ] || docs=$root/docs
-version=$(sql -c "SELECT split_part(version(), ' on ', 1)")
+step_sweep() {
+  local left seconds=15
+
+  [ $quick = no ] || seconds=5
+
+  say "reads while a worker sweeps $SWEPT sessions"
+  configure session_manager.sweep_interval 1s
+  cleanup_database swept 1
+  sql -c "CALL bench.login(1, 1000)"
+  fact p99_quiet "$(read_latency "$seconds")"
+  # they expire all at once, when this transaction commits
+  sql -c "CALL bench.fill('public.user_sessions', $((EXPIRED + 2)), $((EXPIRED + 1 + SWEPT)), true)"
+  fact p99_sweeping "$(read_latency "$seconds")"
+  left=$(sql -c "SELECT count(*) FROM user_sessions WHERE sweep_at <= now()")
+  [ "$left" -lt "$SWEPT" ] || die "the worker has not swept"
+  fact swept "$((SWEPT - left))"
+  configure session_manager.sweep_interval 1d
+  database=postgres
+}
+
+prepare
+load
+for step in "${steps[@]}"; do
+  "step_$step"
+done
+fact version "$(sql -c "SHOW server_version")"
+fact extension "$(sql -c "SELECT extversion FROM pg_extension WHERE extname = 'session_manager'")"
+fact settings "shared_buffers $SHARED_BUFFERS, fsync on, jit off, autovacuum as by default"
+fact sessions "$SESSIONS"
+fact live "$LIVE"
+fact expired "$EXPIRED"
 stop_server main
-python3 "$root/bench/report.py" "$work/figures" "$version" "$SESSIONS" "$SWEEP" "$SWEEP_LIVE" \
-  ${docs:+"$docs"}
+python3 "$root/bench/report.py" "$work/results" ${write:+$([ $write = no ] || printf '%s' "$root/docs")}

@@ -1,1 +1,1 @@
-SELECT * FROM session_create($1, $2, NULL, '192.0.2.1', 'Mozilla/5.0', NULL, '{"amr": ["pwd", "otp"], "acr": "aal2"}');
+SELECT * FROM session_create($1, $2, NULL, $3, $4, NULL, $5);

@@ -1,1 +1,12 @@
-WITH s AS (INSERT INTO bench.session (session_id, created_at, authenticated_at, last_seen_at, expires_at, absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id, user_id, verifier, data, auth, ip, user_agent) SELECT gen_random_uuid(), n, n, n, n + interval '1 day', n + interval '7 days', n + interval '1 day', interval '1 day', 1, 1, 1, $1, '\x602dc96ca222672b8b3c083ecedc7f6030f097f105d84e1413bd39d27bca41a9', $2, '{"amr": ["pwd", "otp"], "acr": "aal2"}', '192.0.2.1', 'Mozilla/5.0' FROM (SELECT clock_timestamp() AS n) AS x RETURNING session_id, user_id, created_at, expires_at, absolute_expires_at), e AS (INSERT INTO bench.event (at, session_id, user_id, event, ip, user_agent) SELECT created_at, session_id, user_id, 'created', '192.0.2.1', 'Mozilla/5.0' FROM s) SELECT session_id, 'token', created_at, expires_at, absolute_expires_at FROM s;
+WITH s AS (
+	INSERT INTO bench.session (session_id, user_id, ip, user_agent, data, auth,
+		verifier, created_at, authenticated_at, last_seen_at, expires_at,
+		absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now(), now(), now() + interval '24 hours',
+		now() + interval '168 hours', now() + interval '24 hours', '24 hours', 1, 1, 1)
+	RETURNING session_id, created_at, expires_at, absolute_expires_at
+), e AS (
+	INSERT INTO bench.event (at, session_id, user_id, event, ip, user_agent)
+	VALUES (now(), $1, $2, 'created', $3, $4)
+)
+SELECT * FROM s;

@@ -1,2 +1,8 @@
-INSERT INTO bench.session (session_id, created_at, authenticated_at, last_seen_at, expires_at, absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id, user_id, verifier, data, auth, ip, user_agent) VALUES (gen_random_uuid(), now(), now(), now(), now() + interval '1 day', now() + interval '7 days', now() + interval '1 day', interval '1 day', 1, 1, 1, $1, '\x602dc96ca222672b8b3c083ecedc7f6030f097f105d84e1413bd39d27bca41a9', $2, '{"amr": ["pwd", "otp"], "acr": "aal2"}', '192.0.2.1', 'Mozilla/5.0') RETURNING session_id, 'token', created_at, expires_at, absolute_expires_at;
-INSERT INTO bench.event (at, session_id, user_id, event, ip, user_agent) VALUES (now(), gen_random_uuid(), $1, 'created', '192.0.2.1', 'Mozilla/5.0');
+INSERT INTO bench.event (at, session_id, user_id, event, ip, user_agent)
+VALUES (now(), $1, $2, 'created', $3, $4);
+INSERT INTO bench.session (session_id, user_id, ip, user_agent, data, auth,
+	verifier, created_at, authenticated_at, last_seen_at, expires_at,
+	absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now(), now(), now() + interval '24 hours',
+	now() + interval '168 hours', now() + interval '24 hours', '24 hours', 1, 1, 1)
+RETURNING session_id, created_at, expires_at, absolute_expires_at;

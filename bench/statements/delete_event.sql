@@ -1,17 +1,8 @@
-SET synchronous_commit = on;
-DO $$
-DECLARE
-	n bigint;
-BEGIN
-	LOOP
-		WITH d AS (
-			DELETE FROM bench.session WHERE session_id IN (
-				SELECT session_id FROM bench.session WHERE sweep_at <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED)
-			RETURNING session_id, user_id, tenant_id)
-		INSERT INTO bench.event (at, session_id, user_id, tenant_id, event)
-		SELECT clock_timestamp(), session_id, user_id, tenant_id, 'expired' FROM d;
-		GET DIAGNOSTICS n = ROW_COUNT;
-		EXIT WHEN n = 0;
-	END LOOP;
-END
-$$;
+WITH d AS (
+	DELETE FROM bench.session WHERE ctid = ANY (ARRAY(
+		SELECT ctid FROM bench.session WHERE sweep_at <= now()
+		ORDER BY sweep_at LIMIT 1000))
+	RETURNING session_id, user_id, tenant_id
+)
+INSERT INTO bench.event (at, session_id, user_id, tenant_id, event)
+SELECT now(), session_id, user_id, tenant_id, 'expired' FROM d;

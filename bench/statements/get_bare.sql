@@ -1,1 +1,3 @@
-SELECT session_id, user_id, tenant_id, data, version, auth, created_at, authenticated_at, last_seen_at, expires_at, absolute_expires_at, true AS cacheable FROM bench.session WHERE session_id = $1;
+SELECT session_id, user_id, tenant_id, data, version, auth, created_at,
+	authenticated_at, last_seen_at, expires_at, absolute_expires_at, true AS cacheable
+FROM bench.session WHERE session_id = $1;

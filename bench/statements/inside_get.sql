@@ -1,1 +1,2 @@
-SELECT count(g.session_id) FROM bench.few, session_get(few.digest) AS g WHERE $1::text <> '';
+SELECT count(g.data) FROM unnest($1::text[]) t, session_get(t) g
+HAVING count(g.data) = 100;

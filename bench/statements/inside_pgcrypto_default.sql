@@ -1,1 +1,2 @@
-SELECT count(g.session_id) FROM bench.few, bench.pgcrypto_get_default(few.token) AS g WHERE $1::text <> '';
+SELECT count(g.data) FROM unnest($1::text[]) t, bench.pgcrypto_get_default(t) g
+HAVING count(g.data) = 100;

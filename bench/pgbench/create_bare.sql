@@ -1,0 +1,3 @@
+\set k :k + 1
+SELECT user_id, ip, user_agent, data, auth, session_id, verifier FROM bench.login WHERE k = :k \gset
+WITH s AS (INSERT INTO bench.session (session_id, user_id, ip, user_agent, data, auth, verifier, created_at, authenticated_at, last_seen_at, expires_at, absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id) VALUES (:session_id, :user_id, :ip, :user_agent, :data, :auth, :verifier, now(), now(), now(), now() + interval '24 hours', now() + interval '168 hours', now() + interval '24 hours', '24 hours', 1, 1, 1) RETURNING session_id, created_at, expires_at, absolute_expires_at), e AS (INSERT INTO bench.event (at, session_id, user_id, event, ip, user_agent) VALUES (now(), :session_id, :user_id, 'created', :ip, :user_agent)) SELECT * FROM s;

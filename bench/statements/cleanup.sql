@@ -1,0 +1,1 @@
+SELECT sessions_deleted FROM session_cleanup();
