@@ -48,6 +48,7 @@
  */
 #define USER_LOCK_SPACE		0x534D
 #define LOGIN_LOCK_SPACE	0x534E
+#define MAINTENANCE_LOCK_SPACE	0x534F
 
 /* Logins spread over so many locks, rather than queue for one partition. */
 #define LOGIN_LOCKS			16
@@ -377,6 +378,19 @@ sm_wait_for_logins(void)
 		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, i, LOGIN_LOCK_SPACE);
 		WaitForLockers(tag, ExclusiveLock, false);
 	}
+}
+
+/*
+ * Be the one who maintains the partitions, until the end of the transaction.
+ * False, without waiting, if somebody else is.
+ */
+bool
+sm_lock_maintenance(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, MAINTENANCE_LOCK_SPACE);
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /*

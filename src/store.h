@@ -113,6 +113,7 @@ extern uint64 sm_user_text_hash(text *user_id);
 extern void sm_lock_user(text *user_id, LOCKMODE mode);
 extern void sm_lock_login(void);
 extern void sm_wait_for_logins(void);
+extern bool sm_lock_maintenance(void);
 extern void sm_wait_for_writers(const SmSchema *schema);
 
 extern bool sm_session_owner(const SmSession *session, SmOwner *owner);
