@@ -127,6 +127,27 @@ interval('1s');
 my $sweeps = value('SELECT sweeps FROM session_stats');
 ok(wait_until(sub { value('SELECT sweeps FROM session_stats') > $sweeps }, 10),
 	'a shorter interval holds at once');
+# Two who maintain the partitions at once do not trip over each other.
+$node->append_conf('postgresql.conf', "session_manager.databases = 'postgres'");
+$node->reload;
+$node->safe_psql('postgres', 'CREATE DATABASE fresh');
+install_extension($node, 'fresh');
+my $first = connection($node, 'fresh');
+query($first, 'BEGIN; SELECT session_cleanup();');
+my ($second) = in_parallel(
+	$node,
+	{
+		cmd => [ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-c', 'SELECT session_cleanup()', 'fresh' ],
+		out => $node->basedir . '/second.log'
+	});
+select(undef, undef, undef, 0.1);
+query($first, 'COMMIT');
+my ($exit) = finish_all($second);
+is($exit, 0, 'a cleanup beside another one ends well')
+  or diag(slurp_file($node->basedir . '/second.log'));
+is($node->safe_psql('fresh', "SELECT count(*) FROM pg_inherits WHERE inhparent = 'session_events'::regclass"),
+	3, 'and each partition is made once');
+$first->quit;
 $node->stop;
 
 done_testing();
