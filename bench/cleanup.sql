@@ -8,8 +8,7 @@ BEGIN
 		user_agent => bench.user_agent(), auth => bench.auth(0));
 END
 $$;
-CREATE TABLE bench.sample AS SELECT * FROM user_sessions;
-TRUNCATE user_sessions;
+CREATE TABLE bench.sample AS SELECT * FROM user_sessions LIMIT 1;
 
 CREATE PROCEDURE bench.fill(target regclass, first bigint, last bigint, expired boolean)
 LANGUAGE plpgsql

@@ -4,8 +4,9 @@ a folder, into benchmarks.md and bench.svg there.
 
 Results, tab-separated: "blocks" and "drains" as the driver prints them,
 "rounds" (label, round, side, figure) and "facts" (name, value).  A ratio is
-taken round by round, between the medians of a round's blocks where it has
-blocks; shown are the median over the rounds and the least and the greatest.
+taken between blocks that ran next to each other, or between the sides of a
+round where it has no blocks; shown are the median of the ratios and their
+10th and 90th percentile.
 """
 
 import html
@@ -22,7 +23,7 @@ ROUND_TRIP, CPU = 0, 1
 class Row(NamedTuple):
     what: str
     peer: str
-    ratios: list            # of the rounds; one figure for a count
+    ratios: list            # of the blocks or rounds; one figure for a count
     limit: tuple            # (comparison, number), or () where nothing is promised
     ours: str = ""
     theirs: str = ""
@@ -51,10 +52,14 @@ class Row(NamedTuple):
     def median(self):
         return shown(statistics.median(self.ratios)) + self.unit
 
-    def spread(self):
+    def range(self):
         if len(self.ratios) < 2:
-            return ""
-        return f"{shown(min(self.ratios))} – {shown(max(self.ratios))}"
+            return self.ratios[0], self.ratios[0]
+        tenths = statistics.quantiles(self.ratios, n=10, method="inclusive")
+        return tenths[0], tenths[-1]
+
+    def spread(self):
+        return " – ".join(map(shown, self.range())) if len(self.ratios) > 1 else ""
 
 
 def shown(number):
@@ -66,12 +71,9 @@ def shown(number):
 class Results:
     def __init__(self, folder):
         self.figures = defaultdict(lambda: defaultdict(dict))
-        blocks = defaultdict(list)
-        for label, turn, _, side, _, wall, cpu in self.lines(folder / "blocks"):
-            blocks[label, side, int(turn)].append((float(wall), float(cpu)))
-        for (label, side, turn), values in blocks.items():
-            self.figures[label][side][turn] = tuple(
-                statistics.median(v[what] for v in values) / 1000 for what in (ROUND_TRIP, CPU))
+        for label, turn, block, side, _, wall, cpu in self.lines(folder / "blocks"):
+            self.figures[label][side][int(turn), int(block)] = (
+                float(wall) / 1000, float(cpu) / 1000)
         # drains: microseconds for each row that was deleted
         for label, turn, side, rows, wall, cpu in self.lines(folder / "drains"):
             self.figures["cleanup_" + label][side][int(turn)] = (
@@ -144,9 +146,9 @@ def rows(r):
                      ("pgcrypto", f"pgcrypto_{variant}"), limit, CPU)
         out += r.row("session_get, server CPU, 100 calls in a statement", what,
                      ("inside", "session_get"), ("inside", f"pgcrypto_{variant}"), limit, CPU, calls=100)
-    out += r.fact("wal_read_only", "session_get, read-only transactions, WAL of 90,000 calls",
+    out += r.fact("wal_read_only", "session_get, read-only transactions, WAL of 100,000 calls",
                   ("=", 0), " bytes")
-    out += r.fact("wal_touching", "session_get that notes its use, WAL of 90,000 calls",
+    out += r.fact("wal_touching", "session_get that notes its use, WAL of 100,000 calls",
                   ("=", 0), " bytes")
     out += r.fact("flush_updates", f"updates to write down the uses of {int(r.facts.get('busy', 0)):,} sessions",
                   ("≤", float(r.facts.get("busy", 0))))
@@ -165,10 +167,8 @@ def rows(r):
             out += r.row(f"session_cleanup, rate, among {count:,} live", what,
                          (f"cleanup_{size}", "cleanup"), (f"cleanup_{size}", side),
                          ("≥", 0.7), inverse=True)
-    if "p99_quiet" in r.facts:
-        quiet, sweeping = (float(r.facts[name]) for name in ("p99_quiet", "p99_sweeping"))
-        out.append(Row(f"session_get, 4 clients, 99th percentile, {int(r.facts['swept']):,} sessions swept meanwhile", "without the sweep",
-                       [sweeping / quiet], ("≤", 2), f"{sweeping:,.0f}", f"{quiet:,.0f}"))
+    out += r.row(f"session_get, 4 clients, 99th percentile while {int(r.facts['swept']):,} are swept",
+                 "without the sweep", ("sweep", "sweeping"), ("sweep", "quiet"), ("≤", 2))
     return out
 
 
@@ -180,8 +180,8 @@ def svg(table):
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
            'font-family="sans-serif" font-size="11">',
            f'<rect width="{width}" height="{height}" fill="#fff"/>',
-           f'<text x="{left}" y="18" font-size="13">ratio to the peer: bar median, line least to '
-           'greatest, red mark target</text>']
+           f'<text x="{left}" y="18" font-size="13">ratio to the peer: bar median, line 10th to '
+           '90th percentile, red mark target</text>']
     x = lambda ratio: left + min(ratio, 2.5) * scale
     for tick in (0, 0.5, 1, 1.5, 2, 2.5):
         out.append(f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top - 12}" y2="{height - 24}" '
@@ -190,20 +190,29 @@ def svg(table):
     for i, row in enumerate(bars):
         y = top + i * step
         median = statistics.median(row.ratios)
+        low, high = row.range()
         colour = {True: "#3b7dd8", False: "#d8703b", None: "#999"}[row.holds()]
         out.append(f'<text x="{left - 6}" y="{y + 8}" text-anchor="end">'
                    f'{html.escape(row.what)} <tspan fill="#777">/ {html.escape(row.peer)}</tspan></text>'
                    f'<rect x="{left}" y="{y - 3}" width="{x(median) - left:.1f}" height="14" '
                    f'fill="{colour}"/>'
-                   f'<line x1="{x(min(row.ratios)):.1f}" x2="{x(max(row.ratios)):.1f}" y1="{y + 4}" '
+                   f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y + 4}" '
                    f'y2="{y + 4}" stroke="#000"/>'
-                   f'<text x="{x(max(row.ratios)) + 6:.1f}" y="{y + 8}">{row.median()}</text>')
+                   f'<text x="{x(high) + 6:.1f}" y="{y + 8}">{row.median()}</text>')
         if row.limit:
             comparison, number = row.limit
             for mark in ((1 - number, 1 + number) if comparison == "±" else (number,)):
                 out.append(f'<line x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{y - 5}" y2="{y + 13}" '
                            'stroke="#c00" stroke-width="2"/>')
     return "\n".join(out + ["</svg>", ""])
+
+
+def sweep_times(facts):
+    seconds = [float(value) for name, value in facts.items() if name.startswith("sweep_seconds_")]
+    if not seconds:
+        return ""
+    return (f" {int(facts['swept']):,} sessions took the worker "
+            f"{statistics.median(seconds):.1f} s.")
 
 
 def processor():
@@ -222,13 +231,13 @@ def document(table, facts):
 
 Written by `bench/run.sh --write`; `make bench` prints the same table. PostgreSQL {facts['version']},
 session_manager {facts['extension']} preloaded, {int(facts['sessions']):,} sessions of 400 bytes;
-{facts['settings']}. {processor()}, {cores()} cores. Everything is in memory
+{processor()}, {cores()} cores. Settings: {facts['settings']}. Everything is in memory
 (user_sessions {facts['user_sessions']}, the bare table {facts['bare']}, indexes included), no checkpoint
 comes in between.
 
 ![ratios](bench.svg)
 
-| measure | peer | ours, µs | peer, µs | ratio | least – greatest | target | |
+| measure | peer | ours, µs | peer, µs | ratio | 10 – 90 % | target | |
 |---|---|---|---|---|---|---|---|
 """.splitlines()
     for row in table:
@@ -244,8 +253,9 @@ comes in between.
   brings along at no cost. Before anything is timed a sample of sessions is read from both sides and must
   be equal.
 - **Both sides in one run.** `bench/driver.c` prepares every statement once on one connection and runs
-  the sides in turn in short blocks, so that they share a backend and every disturbance. The ratio of a
-  round is that of the medians of its blocks; the table has the median over the rounds.
+  the sides in turn in short blocks, so that they share a backend and every disturbance. A ratio is taken
+  between blocks that ran next to each other; the table has the median of the ratios and their 10th and
+  90th percentile. What is measured otherwise has one ratio for each of 3 to 10 rounds.
 - **Round trip** is the time at the client, on a Unix socket. **Server CPU** is the CPU time of the
   backend by the kernel's clock, protocol and output of the result included. *Pipelined*: the next call
   is waiting when one is done, so that the backend neither sleeps nor wakes in between.
@@ -262,10 +272,16 @@ comes in between.
   only for a random key.
 - **WAL** is the difference of the insert position around the calls with autovacuum off, after a VACUUM:
   what an earlier update left behind is cleared away by the next reader of the page, whichever side it
-  reads for.
+  reads for. `session_manager.touch_interval` is 0 in both measurements, so that every call has a use to note.
+- **Eight clients** go over {int(facts['busy']):,} sessions, with `session_manager.touch_interval` at 1 s, a
+  flush every 5 s, and at a day; the two columns are calls per second.
 - **Cleanup.** {int(facts['expired']):,} sessions that expired lie together, older than the live ones.
   The bare DELETE takes batches of 1,000, each a transaction, found through an index and deleted by ctid.
-  All times are with `synchronous_commit` off.
+  All times are with `synchronous_commit` off. `session_cleanup` records an event for every session that it
+  deletes, which the first of the two peers does not.
+- **Sweep.** Four clients read live sessions, 1,000 times a second in all, from the table that the worker
+  sweeps; the percentile is over the calls that ended while it swept, each counted from the moment when
+  it was due.{sweep_times(facts)}
 """.splitlines()
     return "\n".join(lines + [""])
 
@@ -273,10 +289,13 @@ comes in between.
 def main():
     results = Results(Path(sys.argv[1]))
     table = rows(results)
-    header = ("measure", "peer", "ours, µs", "peer, µs", "ratio", "least – greatest", "target", "")
+    header = ("measure", "peer", "ours, µs", "peer, µs", "ratio", "10 – 90 %", "target", "")
     cells = [header] + [(row.what, row.peer, row.ours, row.theirs, row.median(), row.spread(),
                          row.target(), row.verdict()) for row in table]
     widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    facts = results.facts
+    print(f"PostgreSQL {facts['version']}, session_manager {facts['extension']} preloaded, "
+          f"{int(facts['sessions']):,} sessions of 400 bytes, {cores()} cores\n{facts['settings']}\n")
     for line in cells:
         print("  ".join(cell.ljust(w) if i in (0, 1, 7) else cell.rjust(w)
                         for i, (cell, w) in enumerate(zip(line, widths))).rstrip())

@@ -98,7 +98,8 @@ updates() {
 
 prepare() {
   say "building"
-  "$root/scripts/setup.sh" --bench
+  "$root/scripts/setup.sh"
+  command -v python3 >/dev/null || die "python3 not found, which makes the report"
   start_work
   copy_tree tree
   stage_tree tree
@@ -309,50 +310,53 @@ step_pgcrypto() {
     pgcrypto_fast "$statements/inside_pgcrypto_fast.sql" "$work/run/pgcrypto_arrays"
 }
 
-# Bytes of WAL while the driver runs its calls; of several attempts the least,
-# as the server itself may write something now and then.
+# Bytes of WAL while the driver makes 100,000 calls, its warming up included
 wal_of() {
-  local attempt before bytes least=
+  local before
 
-  for attempt in 1 2 3 4 5; do
-    before=$(sql -c "SELECT pg_current_wal_insert_lsn()")
-    driver discarded "$@"
-    bytes=$(sql -c "SELECT pg_current_wal_insert_lsn() - '$before'::pg_lsn")
-    [ -n "$least" ] && [ "$least" -le "$bytes" ] || least=$bytes
-    [ "$least" -gt 0 ] || break
-    # a read that prunes a page does so once
-    [ "$attempt" = 5 ] || sleep 3
+  before=$(sql -c "SELECT pg_current_wal_insert_lsn()")
+  driver discarded -r 9 -b 10 -n 1000 session_get "$statements/get.sql" "$work/run/busy_digests"
+  fact "$1" "$(sql -c "SELECT pg_current_wal_insert_lsn() - '$before'::pg_lsn")"
+}
+
+touches() {
+  sql -c "SELECT touches_$1 FROM session_stats WHERE database_name = current_database()"
+}
+
+# Let the worker write down what it holds.
+flush() {
+  local waits
+
+  configure session_manager.flush_interval 1s
+  for ((waits = 0; waits < 120; waits++)); do
+    [ "$(touches pending)" -gt 0 ] || break
+    sleep 0.5
   done
-  echo "$least"
+  configure session_manager.flush_interval 1h
+  [ "$(touches pending)" -eq 0 ] || die "the worker has not flushed"
 }
 
 step_wal() {
   local before flushed
 
   say "what reads write"
+  flush
   configure autovacuum off
-  # what earlier updates left is theirs: the next reader would clear it away
+  # What earlier updates left is theirs: the next reader would clear it away.
+  # Then wait until the background writer has noted that nothing runs.
   sql -c "VACUUM" -c "CHECKPOINT"
   sleep 16
   options="-c default_transaction_read_only=on -c session_manager.touch_interval=0" \
-    fact wal_read_only "$(wal_of -r 9 -b 10 -n 1000 \
-      session_get "$statements/get.sql" "$work/run/digests")"
-  options="-c session_manager.touch_interval=0" \
-    fact wal_touching "$(wal_of -r 9 -b 10 -n 1000 \
-      session_get "$statements/get.sql" "$work/run/busy_digests")"
+    wal_of wal_read_only
+  options="-c session_manager.touch_interval=0" wal_of wal_touching
 
   before=$(updates n_tup_upd user_sessions)
-  flushed=$(sql -c "SELECT touches_flushed FROM session_stats WHERE database_name = current_database()")
-  configure session_manager.flush_interval 1s
-  for ((i = 0; i < 60; i++)); do
-    [ "$(sql -c "SELECT touches_pending FROM session_stats WHERE database_name = current_database()")" -gt 0 ] || break
-    sleep 0.5
-  done
-  configure session_manager.flush_interval 1h
+  flushed=$(touches flushed)
+  flush
+  flushed=$(($(touches flushed) - flushed))
+  # 100,000 calls reach nearly every one of them
+  [ "$flushed" -gt $((busy * 9 / 10)) ] || die "only $flushed uses were noted"
   fact flush_updates "$(($(updates n_tup_upd user_sessions) - before))"
-  fact touches_flushed "$(($(sql -c "SELECT touches_flushed FROM session_stats
-	WHERE database_name = current_database()") - flushed))"
-  fact busy "$busy"
   configure autovacuum on
 }
 
@@ -365,7 +369,7 @@ step_clients() {
     for touches in 1s 1d; do
       tps=$(as_owner env PGOPTIONS="-c session_manager.touch_interval=$touches" \
         "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared -D rows=$busy \
-        -c 8 -j 2 -T $((10)) -f "$work/tree/bench/pgbench/get.sql" "$database" 2>&1 |
+        -c 8 -j 2 -T 10 -f "$work/tree/bench/pgbench/get.sql" "$database" 2>&1 |
         sed -n 's/^tps = \([0-9.]*\).*/\1/p')
       printf 'clients\t%s\t%s\t%s\n' "$round" "touches_$touches" "$tps" >>"$work/results/rounds"
     done
@@ -412,35 +416,60 @@ step_cleanup() {
   database=postgres
 }
 
-# 99th percentile of reads by four clients at a steady rate, in microseconds
-read_latency() {
+# Reads by four clients at a steady rate, logged one by one
+reads() {
   rm -f "$work/run/log".*
-  (cd "$work/run" && as_owner "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared \
-    -D rows=1000 -c 4 -j 1 -R 1000 -T "$1" -l --log-prefix="$work/run/log" \
-    -f "$work/tree/bench/pgbench/get.sql" "$database" >/dev/null 2>&1)
-  # with -R the time counts from the moment when the call was due
-  cat "$work/run/log".* | awk '{ print $3 }' | sort -n |
-    awk '{ t[NR] = $1 } END { print t[int(NR * 0.99)] }'
+  as_owner "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared \
+    -D rows="$SESSIONS" -c 4 -j 1 -R 1000 -T "$1" -l --log-prefix="$work/run/log" \
+    -f "$work/tree/bench/pgbench/get.sql" "$database" >/dev/null 2>&1
+}
+
+# LABEL FROM TO: the 99th percentile of those in that time, in microseconds.
+# With -R, it counts from the moment when a call was due.
+read_latency() {
+  local p99
+
+  p99=$(cat "$work/run/log".* | awk -v from="$2" -v to="$3" '
+    $5 + $6 / 1e6 >= from && $5 + $6 / 1e6 <= to { print $3 }' | sort -n |
+    awk '{ t[NR] = $1 } END { if (NR < 500) exit 1; print t[int(NR * 0.99)] }') ||
+    die "too few reads"
+  printf 'sweep\t%s\t%s\t%s\n' "$round" "$1" "$p99" >>"$work/results/rounds"
+}
+
+swept() {
+  sql -c "SELECT sessions_swept FROM session_stats WHERE database_name = current_database()"
 }
 
 step_sweep() {
-  local left seconds=15
+  local from goal readers
+  local rounds=$((ROUNDS < 3 ? ROUNDS : 3))
 
-  [ $quick = no ] || seconds=5
+  say "reads while the worker sweeps $SWEPT sessions"
+  sql -f "$work/tree/bench/cleanup.sql"
+  for ((round = 0; round < rounds; round++)); do
+    sql -c "SET synchronous_commit = off" \
+      -c "CALL bench.fill('public.user_sessions', 1, $SWEPT, true)" \
+      -c "VACUUM (ANALYZE) user_sessions" -c "CHECKPOINT"
+    goal=$(($(swept) + SWEPT))
+    reads 10
+    read_latency quiet 0 1e12
 
-  say "reads while a worker sweeps $SWEPT sessions"
-  configure session_manager.sweep_interval 1s
-  cleanup_database swept 1
-  sql -c "CALL bench.login(1, 1000)"
-  fact p99_quiet "$(read_latency "$seconds")"
-  # they expire all at once, when this transaction commits
-  sql -c "CALL bench.fill('public.user_sessions', $((EXPIRED + 2)), $((EXPIRED + 1 + SWEPT)), true)"
-  fact p99_sweeping "$(read_latency "$seconds")"
-  left=$(sql -c "SELECT count(*) FROM user_sessions WHERE sweep_at <= now()")
-  [ "$left" -lt "$SWEPT" ] || die "the worker has not swept"
-  fact swept "$((SWEPT - left))"
-  configure session_manager.sweep_interval 1d
-  database=postgres
+    reads $((10 + SWEPT / 40000)) &
+    readers=$!
+    sleep 1
+    from=$EPOCHREALTIME
+    sql -c "ALTER SYSTEM SET session_manager.sweep_interval = '1s'" \
+      -c "SELECT pg_reload_conf()" >/dev/null
+    until [ "$(swept)" -ge "$goal" ]; do
+      kill -0 $readers 2>/dev/null || die "the sweep took longer than the reads"
+      sleep 0.2
+    done
+    fact "sweep_seconds_$round" "$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')"
+    goal=$EPOCHREALTIME
+    wait $readers
+    read_latency sweeping "$from" "$goal"
+    configure session_manager.sweep_interval 1d
+  done
 }
 
 prepare
@@ -448,11 +477,18 @@ load
 for step in "${steps[@]}"; do
   "step_$step"
 done
-fact version "$(sql -c "SHOW server_version")"
-fact extension "$(sql -c "SELECT extversion FROM pg_extension WHERE extname = 'session_manager'")"
-fact settings "shared_buffers $SHARED_BUFFERS, fsync on, jit off, autovacuum as by default"
 fact sessions "$SESSIONS"
+fact busy "$busy"
 fact live "$LIVE"
 fact expired "$EXPIRED"
+fact swept "$SWEPT"
+fact version "$(sql -c "SHOW server_version")"
+fact extension "$(sql -c "SELECT extversion FROM pg_extension WHERE extname = 'session_manager'")"
+fact settings "$(sql -c "SELECT string_agg(name || ' ' || current_setting(name), ', ' ORDER BY name)
+	FROM pg_settings WHERE name IN ('shared_buffers', 'fsync', 'jit', 'autovacuum', 'full_page_writes',
+		'wal_buffers', 'max_wal_size', 'session_manager.touch_interval')")"
 stop_server main
-python3 "$root/bench/report.py" "$work/results" ${write:+$([ $write = no ] || printf '%s' "$root/docs")}
+
+folder=()
+[ $write = no ] || folder=("$root/docs")
+python3 "$root/bench/report.py" "$work/results" "${folder[@]}"
