@@ -88,11 +88,7 @@ sm_partitions_maintain(const SmSchema *schema, SmPartitionWork *work)
 
 	/* two who make the same partition would trip over each other */
 	if (!sm_lock_maintenance())
-	{
-		ereport(NOTICE,
-				(errmsg("partitions of session_events are being maintained by somebody else")));
 		return;
-	}
 
 	/* this period and the next */
 	for (int i = 0; i < 2; i++)
