@@ -195,12 +195,9 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 COMMENT ON FUNCTION session_create(text, jsonb, interval, inet, text, text, jsonb) IS
 'log a user in: make a session and return its token, this once';
 
-CREATE FUNCTION session_get(
-	token text,
-	ip inet DEFAULT NULL,
-	user_agent text DEFAULT NULL,
-	touch boolean DEFAULT true)
-RETURNS TABLE (
+-- A named type, because the executor builds the descriptor of a RETURNS TABLE
+-- anew for every call, and session_get is called for every request.
+CREATE TYPE live_session AS (
 	session_id uuid,
 	user_id text,
 	tenant_id text,
@@ -212,7 +209,17 @@ RETURNS TABLE (
 	last_seen_at timestamptz,
 	expires_at timestamptz,
 	absolute_expires_at timestamptz,
-	cacheable boolean)
+	cacheable boolean);
+
+COMMENT ON TYPE live_session IS
+'what session_get returns';
+
+CREATE FUNCTION session_get(
+	token text,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL,
+	touch boolean DEFAULT true)
+RETURNS SETOF live_session
 AS 'MODULE_PATHNAME', 'sm_session_get'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
@@ -687,6 +694,9 @@ REVOKE ALL ON FUNCTION
 	session_revoke(regrole, text),
 	session_keys_changed()
 FROM PUBLIC;
+
+-- A table with a column of this type would stand in the way of DROP EXTENSION.
+REVOKE ALL ON TYPE live_session FROM PUBLIC;
 
 -- ALTER DEFAULT PRIVILEGES may have granted on what was just made, to the
 -- application's role for one.  Nobody is to have anything but by session_grant.

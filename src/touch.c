@@ -6,7 +6,9 @@
  * session_get notes a use here instead of writing to the table; a worker
  * writes what was noted in batches.  The table has a fixed number of slots in
  * sets of WAYS; a session's hash names its set, and each of
- * SM_TOUCH_PARTITIONS locks guards an equal share of the sets.  An entry
+ * SM_TOUCH_PARTITIONS locks guards an equal share of the sets.  Every read of
+ * a session looks here, so the hashes of a set stand apart from its entries,
+ * in one cache line: entries are touched only where the hash agrees.  An entry
  * whose use has been written is clean: it may be replaced.  When every slot
  * of a set holds something that has not been written, the caller falls back
  * to writing to the table.
@@ -37,18 +39,31 @@ typedef struct Entry
 	SmTouch		touch;
 } Entry;
 
+/* Where a session's entry is, if there is one. */
+typedef struct Set
+{
+	Entry	   *entries;		/* WAYS of them */
+	uint32	   *hashes;			/* their sessions' */
+	uint32		hash;			/* this session's */
+	LWLock	   *lock;
+} Set;
+
+static uint32 sets_per_lock;
 static Entry *entries = NULL;
+static uint32 *hashes = NULL;
 static LWLockPadded *locks = NULL;
 
-static uint32 n_sets(void);
-static Entry *find_set(Oid database, const pg_uuid_t *id, LWLock **lock);
-static Entry *find(Entry *set, Oid database, const pg_uuid_t *id);
+static uint32 n_slots(void);
+static Set	find_set(Oid database, const pg_uuid_t *id);
+static Entry *find(const Set *set, Oid database, const pg_uuid_t *id);
 static bool is_dirty(const Entry *entry);
 
 Size
 sm_touch_size(void)
 {
-	return mul_size(mul_size(n_sets(), WAYS), sizeof(Entry));
+	return add_size(mul_size(n_slots(), sizeof(Entry)),
+					add_size(mul_size(n_slots(), sizeof(uint32)),
+							 PG_CACHE_LINE_SIZE));
 }
 
 /*
@@ -62,6 +77,8 @@ sm_touch_startup(void)
 	entries = ShmemInitStruct("session_manager touches", sm_touch_size(), &found);
 	if (!found)
 		memset(entries, 0, sm_touch_size());
+	hashes = (uint32 *) CACHELINEALIGN(entries + n_slots());
+	sets_per_lock = n_slots() / WAYS / SM_TOUCH_PARTITIONS;
 	locks = GetNamedLWLockTranche("session_manager_touch");
 }
 
@@ -71,7 +88,7 @@ sm_touch_startup(void)
 bool
 sm_touch_save(FILE *file)
 {
-	for (uint32 i = 0; i < n_sets() * WAYS; i++)
+	for (uint32 i = 0; i < n_slots(); i++)
 		if (is_dirty(&entries[i]) &&
 			fwrite(&entries[i], sizeof(Entry), 1, file) != 1)
 			return false;
@@ -89,14 +106,14 @@ sm_touch_load(FILE *file)
 
 	while (fread(&entry, sizeof(entry), 1, file) == 1)
 	{
-		LWLock	   *lock;
-		Entry	   *set = find_set(entry.database, &entry.touch.session_id, &lock);
+		Set			set = find_set(entry.database, &entry.touch.session_id);
 		SmDatabase *database = sm_shared_slot(entry.database, false);
 
 		for (int i = 0; i < WAYS && database != NULL; i++)
-			if (!is_dirty(&set[i]))
+			if (!is_dirty(&set.entries[i]))
 			{
-				set[i] = entry;
+				set.entries[i] = entry;
+				set.hashes[i] = set.hash;
 				/* or no worker would come for it */
 				pg_atomic_fetch_add_u64(&database->noted, 1);
 				break;
@@ -112,25 +129,27 @@ bool
 sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 			  bool successor_used, const inet *ip, const text *user_agent)
 {
-	LWLock	   *lock;
-	Entry	   *set;
+	Set			set;
 	Entry	   *entry;
 
 	if (!sm_worker_comes())
 		return false;
-	set = find_set(MyDatabaseId, session_id, &lock);
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	entry = find(set, MyDatabaseId, session_id);
+	set = find_set(MyDatabaseId, session_id);
+	LWLockAcquire(set.lock, LW_EXCLUSIVE);
+	entry = find(&set, MyDatabaseId, session_id);
 	if (entry == NULL)
 	{
-		for (int i = 0; i < WAYS && entry == NULL; i++)
-			if (!is_dirty(&set[i]))
-				entry = &set[i];
-		if (entry == NULL)
+		int			way = 0;
+
+		while (way < WAYS && is_dirty(&set.entries[way]))
+			way++;
+		if (way == WAYS)
 		{
-			LWLockRelease(lock);
+			LWLockRelease(set.lock);
 			return false;
 		}
+		set.hashes[way] = set.hash;
+		entry = &set.entries[way];
 		entry->database = MyDatabaseId;
 		entry->flushed = 0;
 		entry->touch.session_id = *session_id;
@@ -154,7 +173,7 @@ sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 		memcpy(entry->touch.user_agent, VARDATA_ANY(user_agent),
 			   entry->touch.user_agent_len);
 	}
-	LWLockRelease(lock);
+	LWLockRelease(set.lock);
 	pg_atomic_fetch_add_u64(&sm_database->noted, 1);
 	return true;
 }
@@ -166,21 +185,20 @@ bool
 sm_touch_seen(const pg_uuid_t *session_id, TimestampTz *seen,
 			  TimestampTz *successor_used)
 {
-	LWLock	   *lock;
-	Entry	   *set;
+	Set			set;
 	Entry	   *entry;
 
 	if (sm_database == NULL)
 		return false;
-	set = find_set(MyDatabaseId, session_id, &lock);
-	LWLockAcquire(lock, LW_SHARED);
-	entry = find(set, MyDatabaseId, session_id);
+	set = find_set(MyDatabaseId, session_id);
+	LWLockAcquire(set.lock, LW_SHARED);
+	entry = find(&set, MyDatabaseId, session_id);
 	if (entry != NULL)
 	{
 		*seen = entry->touch.seen;
 		*successor_used = entry->touch.successor_used;
 	}
-	LWLockRelease(lock);
+	LWLockRelease(set.lock);
 	return entry != NULL;
 }
 
@@ -191,13 +209,12 @@ sm_touch_seen(const pg_uuid_t *session_id, TimestampTz *seen,
 int
 sm_touch_collect(Oid database, SmTouch *touches, int max, int *position)
 {
-	uint32		per_partition = n_sets() / SM_TOUCH_PARTITIONS * WAYS;
 	int			n = 0;
 
 	/* whole sets at a time: a set is WAYS entries, "max" at least as many */
-	for (uint32 i = *position; i < n_sets() * WAYS; i += WAYS)
+	for (uint32 i = *position; i < n_slots(); i += WAYS)
 	{
-		LWLock	   *lock = &locks[i / per_partition].lock;
+		LWLock	   *lock = &locks[i / WAYS / sets_per_lock].lock;
 
 		if (n + WAYS > max)
 		{
@@ -221,15 +238,14 @@ sm_touch_collect(Oid database, SmTouch *touches, int max, int *position)
 void
 sm_touch_flushed(Oid database, const SmTouch *touch)
 {
-	LWLock	   *lock;
-	Entry	   *set = find_set(database, &touch->session_id, &lock);
+	Set			set = find_set(database, &touch->session_id);
 	Entry	   *entry;
 
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	entry = find(set, database, &touch->session_id);
+	LWLockAcquire(set.lock, LW_EXCLUSIVE);
+	entry = find(&set, database, &touch->session_id);
 	if (entry != NULL)
 		entry->flushed = touch->seen;
-	LWLockRelease(lock);
+	LWLockRelease(set.lock);
 }
 
 /*
@@ -238,43 +254,54 @@ sm_touch_flushed(Oid database, const SmTouch *touch)
 void
 sm_touch_forget(Oid database)
 {
-	uint32		per_partition = n_sets() / SM_TOUCH_PARTITIONS * WAYS;
+	uint32		per_lock = sets_per_lock * WAYS;
 
 	for (uint32 p = 0; p < SM_TOUCH_PARTITIONS; p++)
 	{
 		LWLockAcquire(&locks[p].lock, LW_EXCLUSIVE);
-		for (uint32 i = p * per_partition; i < (p + 1) * per_partition; i++)
+		for (uint32 i = p * per_lock; i < (p + 1) * per_lock; i++)
 			if (entries[i].database == database)
 				entries[i].database = InvalidOid;
 		LWLockRelease(&locks[p].lock);
 	}
 }
 
-/* A multiple of the number of partitions. */
+/* Equally many whole sets for each lock. */
 static uint32
-n_sets(void)
+n_slots(void)
 {
-	return Max(1, sm_touch_slots / (WAYS * SM_TOUCH_PARTITIONS)) * SM_TOUCH_PARTITIONS;
+	const uint32 per_round = WAYS * SM_TOUCH_PARTITIONS;
+
+	return Max(1, sm_touch_slots / per_round) * per_round;
 }
 
-/* The set of a session and the lock that guards it. */
-static Entry *
-find_set(Oid database, const pg_uuid_t *id, LWLock **lock)
+/* The set that a session belongs to. */
+static Set
+find_set(Oid database, const pg_uuid_t *id)
 {
-	uint32		hash = hash_bytes(id->data, UUID_LEN) ^ murmurhash32(database);
-	uint32		set = hash % n_sets();
+	Set			set;
+	uint32		n;
 
-	*lock = &locks[set / (n_sets() / SM_TOUCH_PARTITIONS)].lock;
-	return &entries[set * WAYS];
+	set.hash = hash_bytes(id->data, UUID_LEN) ^ murmurhash32(database);
+	n = set.hash % (sets_per_lock * SM_TOUCH_PARTITIONS);
+	set.entries = &entries[n * WAYS];
+	set.hashes = &hashes[n * WAYS];
+	set.lock = &locks[n / sets_per_lock].lock;
+	return set;
 }
 
+/* The entry of a session in its set, whose lock is held. */
 static Entry *
-find(Entry *set, Oid database, const pg_uuid_t *id)
+find(const Set *set, Oid database, const pg_uuid_t *id)
 {
 	for (int i = 0; i < WAYS; i++)
-		if (set[i].database == database &&
-			memcmp(&set[i].touch.session_id, id, UUID_LEN) == 0)
-			return &set[i];
+	{
+		Entry	   *entry = &set->entries[i];
+
+		if (set->hashes[i] == set->hash && entry->database == database &&
+			memcmp(&entry->touch.session_id, id, UUID_LEN) == 0)
+			return entry;
+	}
 	return NULL;
 }
 
