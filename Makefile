@@ -21,6 +21,8 @@ MODULE_big = session_manager
 OBJS = \
 	src/arguments.o \
 	src/authenticate.o \
+	src/batch.o \
+	src/cache.o \
 	src/crypto.o \
 	src/events.o \
 	src/guc.o \
@@ -49,6 +51,22 @@ OBJS = \
 	src/verdict.o \
 	src/worker.o
 SHLIB_LINK = -lsodium
+
+# The cache in Redis needs hiredis; without it session_manager.redis_mode stays
+# off.  TLS to Redis needs hiredis 1.0 or later.
+has_header = $(shell printf '\043include <stddef.h>\n\043include <sys/time.h>\n\043include <hiredis/hiredis.h>\n\043include <hiredis/$(1)>\n' | \
+	$(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && echo 1 || echo 0)
+USE_REDIS ?= $(call has_header,hiredis.h)
+USE_REDIS_TLS ?= $(call has_header,hiredis_ssl.h)
+ifeq ($(USE_REDIS),1)
+OBJS += src/cache_worker.o src/redis.o
+SHLIB_LINK += -lhiredis
+override PG_CFLAGS += -DUSE_REDIS
+ifeq ($(USE_REDIS_TLS),1)
+SHLIB_LINK += -lhiredis_ssl
+override PG_CFLAGS += -DHAVE_HIREDIS_SSL
+endif
+endif
 
 # The version stands in the control file and nowhere else.
 SM_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" session_manager.control)

@@ -26,6 +26,7 @@
 
 #include "arguments.h"
 #include "authenticate.h"
+#include "cache.h"
 #include "guc.h"
 #include "keyring.h"
 #include "patch.h"
@@ -254,7 +255,11 @@ sm_session_get(PG_FUNCTION_ARGS)
 	values[8] = TimestampTzGetDatum(due ? now : session->last_seen_at);
 	values[9] = TimestampTzGetDatum(session->expires_at);
 	values[10] = TimestampTzGetDatum(session->absolute_expires_at);
-	values[11] = BoolGetDatum(!due && !RecoveryInProgress() &&
+	/* a reader of the cache checks no client, and knows the current token only */
+	values[11] = BoolGetDatum(sm_cache_on() && !due &&
+							  token.match == SM_MATCH_CURRENT &&
+							  sm_client_binding == SM_BINDING_OFF &&
+							  !RecoveryInProgress() &&
 							  !IsolationUsesXactSnapshot() &&
 							  sm_scan_row_is_settled(&scan));
 	(void) sm_result_row(fcinfo, values, nulls);
