@@ -82,6 +82,7 @@ PGDLLEXPORT void sm_cache_worker_main(Datum arg);
 #define TOMBSTONE_MS	"60000"
 /* What a clock of Redis may have been set back by before it is noticed. */
 #define CLOCK_SLACK_MS	"2090"
+#define CLOCK_TOLERANCE_MS	50
 
 /* Rows of the outbox that are dealt with in one transaction. */
 #define LOOK_ROWS		10000
@@ -199,6 +200,7 @@ static void handle_sigterm(SIGNAL_ARGS);
 static void begin(void);
 static void worker_gone(int code, Datum arg);
 static void leave(void);
+static bool is_wanted(void);
 static bool database_is_wanted(void);
 static void wake_by(int64 when);
 static void take_settings(void);
@@ -212,6 +214,7 @@ static void send_command(About about, int argc, const char **argv);
 static Awaited *awaited_at(int i);
 static void wait_and_proceed(void);
 static void answer_came(const Awaited *what, const SmRedisAnswer *answer);
+static bool take_time(const Awaited *what, int64 ms);
 static void take_facts(const char *info);
 static bool fact(const char *info, const char *name, char *value, size_t len);
 static void warn_of(const char *warning);
@@ -267,8 +270,10 @@ sm_cache_worker_main(Datum arg)
 		}
 		wake_by(wanted_at);
 
-		if (redis == NULL && now >= retry_at && sm_redis_mode != SM_REDIS_OFF)
+		if (redis == NULL && is_wanted() && now >= retry_at)
 			open_connection();
+		if (redis == NULL)
+			wake_by(retry_at);
 		if (greeted && !ready && epoch_is_dead())
 		{
 			ready = true;
@@ -369,6 +374,14 @@ leave(void)
 	proc_exit(0);
 }
 
+/* Is there to be a cache of this database? */
+static bool
+is_wanted(void)
+{
+	return sm_redis_mode != SM_REDIS_OFF &&
+		!*(volatile bool *) &sm_database->cache.unwanted;
+}
+
 /*
  * Whoever drops, renames, moves or copies a database excludes the lock that a
  * connection takes as it begins, and then waits for others to go.
@@ -431,6 +444,7 @@ open_connection(void)
 		return;
 	redis = sm_redis_open(&to);
 	opened_at = sm_clock();
+	redis_ms = 0;
 	greeted = ready = false;
 	epoch = EPOCH_NONE;
 	first_awaited = n_awaited = 0;
@@ -550,7 +564,7 @@ set_link(SmLink link, const char *problem)
 	else if (link == SM_LINK_DOWN && redis != NULL)
 		log_once(psprintf("session_manager has no connection to Redis at %s for database \"%s\": %s",
 						  address, database_name, problem), false);
-	else if (link == SM_LINK_DOWN && sm_redis_mode != SM_REDIS_OFF)
+	else if (link == SM_LINK_DOWN)
 		log_once(psprintf("session_manager cannot connect to Redis for database \"%s\": %s",
 						  database_name, problem), false);
 }
@@ -684,14 +698,13 @@ answer_came(const Awaited *what, const SmRedisAnswer *answer)
 				warn_of("it saves to disk: restarted, it may serve for two seconds what was revoked");
 			break;
 		case ABOUT_TIME:
-			redis_ms = answer->integers[1];
-			redis_ms_at = sm_clock();
+			(void) take_time(what, answer->integers[1]);
 			greeted = true;
 			set_link(SM_LINK_WAITING, NULL);
 			break;
 		case ABOUT_EPOCH:
-			redis_ms = answer->integers[1];
-			redis_ms_at = sm_clock();
+			if (!take_time(what, answer->integers[1]))
+				close_wanted = true;
 			if (what->epoch_no != epoch_no || epoch == EPOCH_NONE)
 				break;
 			if (answer->integers[0] != 1)
@@ -733,6 +746,23 @@ answer_came(const Awaited *what, const SmRedisAnswer *answer)
 			look_at = Min(look_at, sm_clock() + TIDY_US);
 			break;
 	}
+}
+
+/*
+ * Set Redis's clock here.  False if it has been set back there meanwhile: then
+ * an epoch may end later than it was to.
+ */
+static bool
+take_time(const Awaited *what, int64 ms)
+{
+	bool		set_back = redis_ms != 0 &&
+		ms + CLOCK_TOLERANCE_MS < redis_ms + (what->sent_at - redis_ms_at) / 1000;
+
+	redis_ms = ms;
+	redis_ms_at = sm_clock();
+	if (set_back)
+		warn_of("its clock has been set back");
+	return !set_back;
 }
 
 /* What INFO says of the server. */
@@ -925,7 +955,7 @@ tend_epoch(void)
 {
 	int64		now = sm_clock();
 
-	if (sm_redis_mode == SM_REDIS_OFF)
+	if (!is_wanted())
 	{
 		close_epoch();
 		if (epoch_is_dead())

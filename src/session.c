@@ -255,8 +255,9 @@ sm_session_get(PG_FUNCTION_ARGS)
 	values[8] = TimestampTzGetDatum(due ? now : session->last_seen_at);
 	values[9] = TimestampTzGetDatum(session->expires_at);
 	values[10] = TimestampTzGetDatum(session->absolute_expires_at);
-	/* a reader of the cache checks no client, and knows the current token only */
-	values[11] = BoolGetDatum(sm_cache_on() && !due &&
+	/* a cached session is used unseen, by its current token, from anywhere */
+	values[11] = BoolGetDatum(sm_cache_on() &&
+							  !sm_touch_due(session, &token, now) &&
 							  token.match == SM_MATCH_CURRENT &&
 							  sm_client_binding == SM_BINDING_OFF &&
 							  !RecoveryInProgress() &&

@@ -54,6 +54,7 @@ typedef struct SmCache
 	uint8		installation[16];	/* names the epoch's key */
 	int64		dead_at;		/* no epoch lives past this, by sm_clock() */
 	Latch	   *worker;			/* NULL while there is none */
+	bool		unwanted;		/* the worker is to go */
 	pg_atomic_uint32 commits;	/* that left something in the outbox */
 
 	/* for session_info */

@@ -475,11 +475,11 @@ tend_caches(List *chosen, TimestampTz now, TimestampTz *next)
 			pg_atomic_write_u32(&database->cache.mode, sm_redis_mode);
 		else if (!present && sm_clock() > database->cache.dead_at)
 			pg_atomic_write_u32(&database->cache.mode, SM_REDIS_OFF);
+		database->cache.unwanted = !wanted;
+		if (!wanted && database->cache.worker != NULL)
+			SetLatch(database->cache.worker);
 		LWLockRelease(sm_shared->cache_lock);
 
-		/* it leaves by itself when the cache is switched off */
-		if (!wanted && sm_redis_mode != SM_REDIS_OFF && cache_workers[i].handle != NULL)
-			TerminateBackgroundWorker(cache_workers[i].handle);
 		if (!wanted || state != SM_DB_SERVED || present)
 			continue;
 		if (now < cache_workers[i].ended_at + CACHE_GAP_MS * INT64CONST(1000))
