@@ -77,7 +77,7 @@ PGDLLEXPORT void sm_cache_worker_main(Datum arg);
 #define RETRY_MIN_US	(100 * MS)
 #define RETRY_MAX_US	(1000 * MS)
 #define FAREWELL_US		(100 * MS)
-#define LOG_GAP_US		(5000 * MS)
+#define LOG_GAP_US		(1000 * MS)
 
 #define TOMBSTONE_MS	"60000"
 /* What a clock of Redis may have been set back by before it is noticed. */
@@ -278,7 +278,6 @@ sm_cache_worker_main(Datum arg)
 		{
 			ready = true;
 			epoch_has_died();
-			set_link(SM_LINK_UP, NULL);
 		}
 		if (ready)
 			take_fences();
@@ -557,6 +556,7 @@ set_link(SmLink link, const char *problem)
 
 	if (link == SM_LINK_UP)
 	{
+		/* Redis does what is asked of it, so this is a connection */
 		retry_us = RETRY_MIN_US;
 		log_once(psprintf("session_manager is connected to Redis at %s for database \"%s\"",
 						  address, database_name), true);
@@ -680,6 +680,10 @@ answer_came(const Awaited *what, const SmRedisAnswer *answer)
 	if (answer->kind == SM_REDIS_ERROR && what->about != ABOUT_NOTHING &&
 		what->about != ABOUT_FACTS && what->about != ABOUT_SAVE)
 	{
+		/* the script writes one thing, or nothing at all */
+		if (what->about == ABOUT_EPOCH && epoch == EPOCH_ASKED &&
+			what->epoch_no == epoch_no)
+			epoch_has_died();
 		drop_connection(answer->text);
 		return;
 	}
@@ -712,6 +716,7 @@ answer_came(const Awaited *what, const SmRedisAnswer *answer)
 			else if (epoch == EPOCH_ASKED)
 			{
 				epoch = EPOCH_ALIVE;
+				set_link(SM_LINK_UP, NULL);
 				sm_count(SM_CACHE_EPOCHS);
 				LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 				sm_database->cache.epoch_at = GetCurrentTimestamp();
