@@ -107,6 +107,7 @@ REGRESS = \
 	cleanup \
 	privacy \
 	info \
+	cache \
 	shard \
 	tamper \
 	privileges \
