@@ -56,7 +56,7 @@
  *	  holds that lock exclusively, so none begins before that end.
  * 9. With a mode switched on while transactions run that saw it off: they
  *	  had stamped their rows when they looked, see sm_cache_note, which was
- *	  before the first epoch.
+ *	  before the first epoch; for those that revoke keys the worker waits.
  *
  * A crash between commit and tombstone leaves the outbox, and an epoch that
  * dies by itself; the worker makes the next one when the outbox is empty.  What

@@ -47,6 +47,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
@@ -76,6 +77,7 @@ PGDLLEXPORT void sm_cache_worker_main(Datum arg);
 #define FACTS_US		(10000 * MS)
 #define RETRY_MIN_US	(100 * MS)
 #define RETRY_MAX_US	(1000 * MS)
+#define OPENING_SHARE	10
 #define FAREWELL_US		(100 * MS)
 #define LOG_GAP_US		(1000 * MS)
 
@@ -119,6 +121,7 @@ typedef enum EpochState
 typedef enum About
 {
 	ABOUT_NEED,					/* to succeed */
+	ABOUT_LOGIN,
 	ABOUT_NOTHING,				/* whatever it is */
 	ABOUT_FACTS,
 	ABOUT_SAVE,
@@ -160,6 +163,7 @@ static uint32 waited_for;
 static char address[192];
 static char settings[1024];		/* all that the connection depends on */
 static int64 opened_at;
+static int64 opening_us = 0;
 static int64 retry_at = 0;
 static int64 retry_us = RETRY_MIN_US;
 static bool greeted;			/* every answer to the greeting has come */
@@ -209,6 +213,7 @@ static bool read_password(char *password);
 static void greet(const char *password);
 static void drop_connection(const char *problem);
 static void set_link(SmLink link, const char *problem);
+static void copy_plainly(char *to, const char *from, size_t size);
 static void log_once(const char *text, bool good);
 static void send_command(About about, int argc, const char **argv);
 static Awaited *awaited_at(int i);
@@ -225,6 +230,7 @@ static bool epoch_is_dead(void);
 static void epoch_has_died(void);
 static void tend_epoch(void);
 static void make_epoch(void);
+static bool keys_are_heeded(void);
 static void renew_epoch(void);
 static void close_epoch(void);
 static void ask_for_epoch(const char *expected, int64 now);
@@ -286,9 +292,10 @@ sm_cache_worker_main(Datum arg)
 			look_at = now;
 		else if (pg_atomic_read_u32(&sm_database->cache.commits) != commits_seen)
 			look_at = Min(look_at, now + TIDY_US);
-		if (sm_clock() >= look_at)
+		if (is_wanted() && sm_clock() >= look_at)
 			look_at_outbox();
-		wake_by(look_at);
+		if (is_wanted())
+			wake_by(look_at);
 		tend_epoch();
 		wait_and_proceed();
 	}
@@ -334,6 +341,7 @@ begin(void)
 	if (first)
 	{
 		sm_database->cache.worker = MyLatch;
+		sm_database->cache.back_soon = false;
 		sm_database->cache.link = SM_LINK_DOWN;
 		strlcpy(sm_database->cache.problem, "not connected yet",
 				sizeof(sm_database->cache.problem));
@@ -364,6 +372,7 @@ leave(void)
 {
 	int64		until = sm_clock() + FAREWELL_US;
 
+	sm_database->cache.back_soon = true;
 	close_epoch();
 	while (epoch == EPOCH_CLOSING && sm_clock() < until)
 	{
@@ -441,8 +450,10 @@ open_connection(void)
 
 	if (!read_password(password))
 		return;
+	opening_us = sm_clock();
 	redis = sm_redis_open(&to);
 	opened_at = sm_clock();
+	opening_us = opened_at - opening_us;
 	redis_ms = 0;
 	greeted = ready = false;
 	epoch = EPOCH_NONE;
@@ -503,9 +514,9 @@ greet(const char *password)
 	char		db[16];
 
 	if (password[0] != '\0' && sm_redis_user[0] != '\0')
-		send_command(ABOUT_NEED, 3, (const char *[]) {"AUTH", sm_redis_user, password});
+		send_command(ABOUT_LOGIN, 3, (const char *[]) {"AUTH", sm_redis_user, password});
 	else if (password[0] != '\0')
-		send_command(ABOUT_NEED, 2, (const char *[]) {"AUTH", password});
+		send_command(ABOUT_LOGIN, 2, (const char *[]) {"AUTH", password});
 	snprintf(db, sizeof(db), "%d", sm_redis_db);
 	send_command(ABOUT_NEED, 2, (const char *[]) {"SELECT", db});
 	send_command(ABOUT_NOTHING, 3, (const char *[]) {"CLIENT", "SETNAME", "session_manager"});
@@ -535,7 +546,8 @@ drop_connection(const char *problem)
 	epoch = EPOCH_NONE;
 	first_awaited = n_awaited = 0;
 	forget_rows(false);
-	retry_at = sm_clock() + retry_us;
+	/* looking up a name may have taken long, and nobody was served meanwhile */
+	retry_at = sm_clock() + Max(retry_us, opening_us * OPENING_SHARE);
 	retry_us = Min(retry_us * 2, RETRY_MAX_US);
 }
 
@@ -549,7 +561,7 @@ set_link(SmLink link, const char *problem)
 	if (cache->link != link)
 		cache->linked_at = GetCurrentTimestamp();
 	cache->link = link;
-	strlcpy(cache->problem, problem ? problem : "", sizeof(cache->problem));
+	copy_plainly(cache->problem, problem ? problem : "", sizeof(cache->problem));
 	if (link == SM_LINK_DOWN)
 		cache->epoch_at = 0;
 	LWLockRelease(sm_shared->cache_lock);
@@ -563,10 +575,20 @@ set_link(SmLink link, const char *problem)
 	}
 	else if (link == SM_LINK_DOWN && redis != NULL)
 		log_once(psprintf("session_manager has no connection to Redis at %s for database \"%s\": %s",
-						  address, database_name, problem), false);
+						  address, database_name, cache->problem), false);
 	else if (link == SM_LINK_DOWN)
 		log_once(psprintf("session_manager cannot connect to Redis for database \"%s\": %s",
-						  database_name, problem), false);
+						  database_name, cache->problem), false);
+}
+
+/* Copy what somebody else has written: no surprises for terminals and encodings. */
+static void
+copy_plainly(char *to, const char *from, size_t size)
+{
+	strlcpy(to, from, size);
+	for (; *to != '\0'; to++)
+		if (*to < ' ' || *to > '~')
+			*to = '?';
 }
 
 /* A line for a change of state; where it goes to and fro, not for each. */
@@ -677,6 +699,13 @@ answer_came(const Awaited *what, const SmRedisAnswer *answer)
 {
 	Row		   *row;
 
+	if (answer->kind == SM_REDIS_ERROR && what->about == ABOUT_LOGIN)
+	{
+		/* where AUTH is not known, the rest repeats what was sent */
+		drop_connection(psprintf("it refuses user or password: %.*s",
+								 (int) Min(strcspn(answer->text, " "), 20), answer->text));
+		return;
+	}
 	if (answer->kind == SM_REDIS_ERROR && what->about != ABOUT_NOTHING &&
 		what->about != ABOUT_FACTS && what->about != ABOUT_SAVE)
 	{
@@ -690,6 +719,7 @@ answer_came(const Awaited *what, const SmRedisAnswer *answer)
 	switch (what->about)
 	{
 		case ABOUT_NEED:
+		case ABOUT_LOGIN:
 		case ABOUT_NOTHING:
 			break;
 		case ABOUT_FACTS:
@@ -766,7 +796,8 @@ take_time(const Awaited *what, int64 ms)
 	redis_ms = ms;
 	redis_ms_at = sm_clock();
 	if (set_back)
-		warn_of("its clock has been set back");
+		log_once(psprintf("clock of Redis at %s has been set back: ending the epoch for database \"%s\"",
+						  address, database_name), false);
 	return !set_back;
 }
 
@@ -819,7 +850,7 @@ fact(const char *info, const char *name, char *value, size_t len)
 		{
 			size_t		n = strcspn(line + name_len + 1, "\r\n");
 
-			strlcpy(value, line + name_len + 1, Min(len, n + 1));
+			copy_plainly(value, line + name_len + 1, Min(len, n + 1));
 			return true;
 		}
 		line = strchr(line, '\n');
@@ -1022,7 +1053,7 @@ make_epoch(void)
 		return;
 	if (!outbox_empty)
 		look_at_outbox();
-	if (!outbox_empty)
+	if (!outbox_empty || !keys_are_heeded())
 		return;
 	/* whoever revokes a key holds this until everybody can know */
 	sm_cache_lock_tag(&tag);
@@ -1045,6 +1076,31 @@ make_epoch(void)
 	epoch = EPOCH_ASKED;
 	forget_rows(false);
 	ask_for_epoch("", now);
+}
+
+/*
+ * Has everybody who is changing session_keys begun to when the cache was on?
+ * Who began before left no note, and no row is stamped by it.
+ */
+static bool
+keys_are_heeded(void)
+{
+	static bool heeded = false;
+	const SmSchema *schema;
+
+	if (heeded)
+		return true;
+	in_transaction = true;
+	schema = sm_batch_begin("waiting for changes of keys");
+	if (schema != NULL)
+	{
+		heeded = ConditionalLockRelationOid(schema->keys, ShareLock);
+		sm_batch_end();
+	}
+	MemoryContextSwitchTo(loop_context);
+	in_transaction = false;
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return heeded;
 }
 
 static void

@@ -55,6 +55,7 @@ typedef struct SmCache
 	int64		dead_at;		/* no epoch lives past this, by sm_clock() */
 	Latch	   *worker;			/* NULL while there is none */
 	bool		unwanted;		/* the worker is to go */
+	bool		back_soon;		/* it went so as to be in nobody's way */
 	pg_atomic_uint32 commits;	/* that left something in the outbox */
 
 	/* for session_info */

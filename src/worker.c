@@ -452,6 +452,7 @@ tend_caches(List *chosen, TimestampTz now, TimestampTz *next)
 		bool		wanted;
 		bool		present;
 		pid_t		pid;
+		TimestampTz due;
 
 		if (cache_workers[i].handle != NULL &&
 			GetBackgroundWorkerPid(cache_workers[i].handle, &pid) == BGWH_STOPPED)
@@ -476,14 +477,16 @@ tend_caches(List *chosen, TimestampTz now, TimestampTz *next)
 		else if (!present && sm_clock() > database->cache.dead_at)
 			pg_atomic_write_u32(&database->cache.mode, SM_REDIS_OFF);
 		database->cache.unwanted = !wanted;
+		due = cache_workers[i].ended_at +
+			(database->cache.back_soon ? CACHE_GAP_MS : RETRY_MS) * INT64CONST(1000);
 		if (!wanted && database->cache.worker != NULL)
 			SetLatch(database->cache.worker);
 		LWLockRelease(sm_shared->cache_lock);
 
 		if (!wanted || state != SM_DB_SERVED || present)
 			continue;
-		if (now < cache_workers[i].ended_at + CACHE_GAP_MS * INT64CONST(1000))
-			*next = Min(*next, cache_workers[i].ended_at + CACHE_GAP_MS * INT64CONST(1000));
+		if (now < due)
+			*next = Min(*next, due);
 		else if (!start_background("sm_cache_worker_main", "session_manager cache worker",
 								   database->oid, &cache_workers[i].handle))
 			cache_workers[i].handle = NULL;

@@ -256,9 +256,20 @@ sql("SELECT session_invalidate('$token')");
 is(sql('SELECT count(*) FROM session_outbox'), 0, 'nothing goes into the outbox');
 sql("BEGIN; SELECT session_create('p'); SELECT session_update_user('p', '{\"a\": 6}'); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'");
 pass('and PREPARE TRANSACTION works');
+# Whoever began to revoke a key while there was no cache holds up the first epoch.
+write_file(key_file($node), slurp_file(key_file($node)) . '9:' . random_key() . "\n");
+sql('SELECT session_key_add(9); SELECT session_key_activate(9)');
+$token = create_session($node, 'ann');
+sql('SELECT session_key_activate(1)');
+query($writer, 'BEGIN; SELECT session_key_revoke(9)');
 $node->append_conf('postgresql.conf', "session_manager.redis_mode = strict\n");
 $node->reload;
+ok(wait_until(sub { info($node, 'cache_server') =~ /waiting|connected/ }), 'on again');
+sleep(3);
+is(epoch($node, $redis), undef, 'no epoch while a key is being revoked by somebody who saw it off');
+query($writer, 'COMMIT');
 wait_for_epoch($node, $redis);
+is(remember($node, $redis, $token), 'not cacheable', 'then there is one, and the session is dead');
 forgets('on again', "SELECT session_invalidate(':TOKEN')");
 $writer->quit;
 

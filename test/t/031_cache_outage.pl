@@ -218,7 +218,7 @@ for my $mode ('strict', 'async')
 logged();
 write_file($password_file, "wrong_$password\n");
 $redis->call(qw(CLIENT KILL USER session_manager));
-reason(qr/^not connected since .*: WRONGPASS/, 'a wrong password');
+reason(qr/^not connected since .*: it refuses user or password: WRONGPASS/, 'a wrong password');
 ok(wait_until(sub { slurp_file($node->logfile, $log) =~ /WRONGPASS/ }), 'which is logged');
 sleep 3;
 write_file($password_file, "$password\n", 0640);
