@@ -71,7 +71,8 @@ PGDLLEXPORT void sm_cache_worker_main(Datum arg);
 
 #define RENEW_US		(500 * MS)
 #define LOOK_US			(500 * MS)	/* at the outbox, without being told */
-#define TIDY_US			(50 * MS)	/* after which rows are deleted */
+#define LOOK_SHARE		10			/* and at most a tenth of the time */
+#define TIDY_US			(50 * MS)	/* where nothing waits for it */
 #define WANTED_US		(100 * MS)	/* is somebody waiting for the database? */
 #define AGAIN_US		(10 * MS)
 #define FACTS_US		(10000 * MS)
@@ -189,6 +190,8 @@ static HTAB *rows = NULL;
 static int	n_undone = 0;
 static uint32 commits_seen;
 static int64 look_at = 0;
+static int64 looked_at = 0;
+static int64 look_us = 0;
 static bool outbox_empty = false;
 
 static int64 wanted_at = 0;
@@ -234,6 +237,7 @@ static bool keys_are_heeded(void);
 static void renew_epoch(void);
 static void close_epoch(void);
 static void ask_for_epoch(const char *expected, int64 now);
+static void look_soon(void);
 static void look_at_outbox(void);
 static void look_at_row(TupleTableSlot *slot, Relation rel, Snapshot snapshot,
 						bool dead, int *left);
@@ -287,11 +291,8 @@ sm_cache_worker_main(Datum arg)
 		}
 		if (ready)
 			take_fences();
-		if (pg_atomic_read_u32(&sm_database->cache.commits) != commits_seen &&
-			(sm_redis_mode == SM_REDIS_ASYNC || close_wanted))
-			look_at = now;
-		else if (pg_atomic_read_u32(&sm_database->cache.commits) != commits_seen)
-			look_at = Min(look_at, now + TIDY_US);
+		if (pg_atomic_read_u32(&sm_database->cache.commits) != commits_seen)
+			look_soon();
 		if (is_wanted() && sm_clock() >= look_at)
 			look_at_outbox();
 		if (is_wanted())
@@ -778,7 +779,7 @@ answer_came(const Awaited *what, const SmRedisAnswer *answer)
 				row->done = true;
 				n_undone--;
 			}
-			look_at = Min(look_at, sm_clock() + TIDY_US);
+			look_soon();
 			break;
 	}
 }
@@ -1155,6 +1156,20 @@ ask_for_epoch(const char *expected, int64 now)
 }
 
 /*
+ * There is something in the outbox, or something to be deleted.  In strict mode
+ * Redis knows it already.  A table that cannot be vacuumed, because of an old
+ * transaction, takes long to read: then this is done less often.
+ */
+static void
+look_soon(void)
+{
+	bool		waiting = sm_redis_mode == SM_REDIS_ASYNC || close_wanted;
+	int64		gap = Min(look_us * LOOK_SHARE, waiting ? SM_CACHE_PATIENCE_US : LOOK_US);
+
+	look_at = Min(look_at, looked_at + Max(gap, waiting ? AGAIN_US : TIDY_US));
+}
+
+/*
  * See what has been committed, send tombstones for it, and delete what they
  * have been acknowledged for.
  */
@@ -1171,7 +1186,8 @@ look_at_outbox(void)
 	int			left = 0;
 
 	commits_seen = pg_atomic_read_u32(&sm_database->cache.commits);
-	look_at = sm_clock() + LOOK_US;
+	looked_at = sm_clock();
+	look_at = looked_at + LOOK_US;
 	in_transaction = true;
 	schema = sm_batch_begin("looking at what the cache has to hear of");
 	if (schema == NULL)
@@ -1200,6 +1216,7 @@ look_at_outbox(void)
 	in_transaction = false;
 	pgstat_report_activity(STATE_IDLE, NULL);
 
+	look_us = sm_clock() - looked_at;
 	forget_rows(true);
 	outbox_empty = (left == 0 && seen < LOOK_ROWS);
 	if (seen == LOOK_ROWS)
