@@ -188,6 +188,24 @@ no_reports() {
   ! cat "$work"/sanitizer.* 2>/dev/null
 }
 
+# Built without hiredis, the extension says so to whoever asks for a cache.
+refuses_redis() {
+  local with=$bindir status=0
+
+  copy_tree without-redis
+  if stage_tree without-redis USE_REDIS=0 COPT=-Werror; then
+    start_server no-redis "shared_preload_libraries = 'session_manager'"
+    as_owner "$bindir/psql" -XAtq -h "$work/no-redis" -U postgres -d postgres \
+      -c "ALTER SYSTEM SET session_manager.redis_mode = 'strict'" 2>&1 |
+      grep 'DETAIL:  session_manager was built without hiredis.' || status=1
+    stop_server no-redis
+  else
+    status=1
+  fi
+  bindir=$with
+  return $status
+}
+
 heading "build, $("$pg_config" --version)"
 suites=$(dirname "$("$pg_config" --pgxs)")/../test
 copy_tree tree
@@ -198,6 +216,7 @@ fi
 verdict ok "$(gcc --version | head -n 1)"
 copy_tree clang
 check "$(clang --version | head -n 1)" build_tree clang CC=clang COPT=-Werror
+check "without hiredis" refuses_redis
 
 heading "tests without a server"
 check "Makefile names every regression test" all_named sql "${REGRESS-}"
@@ -222,6 +241,9 @@ if [ $long = yes ]; then
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"
   tap_test tree test/t/long/soak.pl
   grep '^# ' "$work/output" || true
+
+  heading "an outage of Redis for a minute"
+  SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
 
   heading "build with sanitizers"
   copy_tree sanitized
