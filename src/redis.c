@@ -242,6 +242,9 @@ connection_is_made(SmRedis *redis)
 static bool
 fail(SmRedis *redis, const char *problem)
 {
+	/* what hiredis says when TLS fails without an error of the system */
+	if (redis->tls && strcmp(problem, "Success") == 0)
+		problem = "TLS failed: its certificate is not trusted, or it does not speak TLS";
 	if (redis->problem == NULL)
 		redis->problem = MemoryContextStrdup(TopMemoryContext, problem);
 	return false;
