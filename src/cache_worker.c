@@ -199,7 +199,7 @@ static int64 wake_at;
 static MemoryContext loop_context;
 static char database_name[NAMEDATALEN];
 static char run_id[64];
-static char last_logged[256];
+static char last_logged[512];
 static int64 last_logged_at = 0;
 static volatile sig_atomic_t in_transaction = false;
 
@@ -237,6 +237,7 @@ static bool keys_are_heeded(void);
 static void renew_epoch(void);
 static void close_epoch(void);
 static void ask_for_epoch(const char *expected, int64 now);
+static bool has_committed(void);
 static void look_soon(void);
 static void look_at_outbox(void);
 static void look_at_row(TupleTableSlot *slot, Relation rel, Snapshot snapshot,
@@ -291,7 +292,7 @@ sm_cache_worker_main(Datum arg)
 		}
 		if (ready)
 			take_fences();
-		if (pg_atomic_read_u32(&sm_database->cache.commits) != commits_seen)
+		if (has_committed())
 			look_soon();
 		if (is_wanted() && sm_clock() >= look_at)
 			look_at_outbox();
@@ -884,6 +885,9 @@ take_fences(void)
 	{
 		SmFence    *place = &sm_shared->fences[i];
 
+		/* whoever asks wakes us afterwards, so that a glance suffices */
+		if (*(volatile SmFenceState *) &place->state != SM_FENCE_ASKED)
+			continue;
 		LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 		if (place->state != SM_FENCE_ASKED || place->database != MyDatabaseId)
 		{
@@ -1047,12 +1051,13 @@ make_epoch(void)
 {
 	LOCKTAG		tag;
 	int64		now;
+	uint8		id[16];
 
 	close_wanted = false;
 	wake_by(sm_clock() + AGAIN_US);
 	if (!all_is_well())
 		return;
-	if (!outbox_empty)
+	if (!outbox_empty || has_committed())
 		look_at_outbox();
 	if (!outbox_empty || !keys_are_heeded())
 		return;
@@ -1060,19 +1065,21 @@ make_epoch(void)
 	sm_cache_lock_tag(&tag);
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		return;
+	if (has_committed())
+	{
+		/* it may have been just they, and have left something in the outbox */
+		(void) LockRelease(&tag, ExclusiveLock, true);
+		wake_by(0);
+		return;
+	}
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	now = sm_clock();
 	sm_database->cache.dead_at = now + SM_EPOCH_MAX_US;
 	LWLockRelease(sm_shared->cache_lock);
 	(void) LockRelease(&tag, ExclusiveLock, true);
 
-	{
-		uint8		id[16];
-
-		sm_random(id, sizeof(id));
-		sm_hex_encode(epoch_id, id, sizeof(id));
-		epoch_id[32] = '\0';
-	}
+	sm_random(id, sizeof(id));
+	sm_hex_encode(epoch_id, id, sizeof(id));
 	epoch_no++;
 	epoch = EPOCH_ASKED;
 	forget_rows(false);
@@ -1153,6 +1160,13 @@ ask_for_epoch(const char *expected, int64 now)
 				 (const char *[]) {"EVAL", epoch_script, "1", epoch_key,
 								   expected, epoch_id, end, CLOCK_SLACK_MS});
 	renew_at = now + RENEW_US;
+}
+
+/* Has anybody left something in the outbox since we last looked? */
+static bool
+has_committed(void)
+{
+	return pg_atomic_read_u32(&sm_database->cache.commits) != commits_seen;
 }
 
 /*
