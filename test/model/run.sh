@@ -71,7 +71,7 @@ for change in BLIND_FILL NO_XMAX NO_EPOCH EPOCH_REUSED RELATIVE NO_WAIT \
 done
 
 holds async.pml
-for change in NO_STOP RELATIVE TIME_LATE NO_EPOCH BLIND_FILL STRICT; do
+for change in NO_STOP RELATIVE TIME_LATE NO_EPOCH BLIND_FILL TIGHT; do
   breaks async.pml -D$change
 done
 
