@@ -6,8 +6,8 @@
  *	cache_reader CONNINFO REDIS KEYFILE < tokens
  *
  * CONNINFO is libpq's, for the primary and a role that has the bundle "app".
- * REDIS is HOST:PORT or the path of a socket, each optionally with /DB after
- * a HOST:PORT.  KEYFILE holds the application key, 64 hexadecimal digits.
+ * REDIS is HOST:PORT/DB or the path of a socket, then with database 1 as is
+ * the extension's default.  KEYFILE holds the application key, 64 hexadecimal digits.
  * Each line of standard input is a token; each line of the output says
  * "cache", "database", "none" or "error", and the session as JSON.
  *
@@ -21,6 +21,7 @@
  *-------------------------------------------------------------------------
  */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,7 @@
 #define BREAKER_LIMIT	3		/* failures in a row that open the breaker */
 #define BREAKER_PAUSE	SECOND
 #define SETTINGS_LIFE	(60 * SECOND)
+#define SETTINGS_RETRY	(5 * SECOND)	/* while there is no cache */
 #define CLOCK_TOLERANCE (5 * SECOND)
 
 typedef enum SessionSource
@@ -469,7 +471,7 @@ refresh_settings(CacheReader *reader)
 	if (result == NULL)
 	{
 		/* what is known stays good: with redis_mode off there is no epoch */
-		reader->settings_until = now + SECOND;
+		reader->settings_until = now + SETTINGS_RETRY;
 		return;
 	}
 	reader->enabled = PQntuples(result) == 1 && *PQgetvalue(result, 0, 0) == 't';
@@ -479,7 +481,7 @@ refresh_settings(CacheReader *reader)
 				 PQgetvalue(result, 0, 1));
 		reader->max_age = strtoll(PQgetvalue(result, 0, 2), NULL, 10);
 	}
-	reader->settings_until = now + SETTINGS_LIFE;
+	reader->settings_until = now + (reader->enabled ? SETTINGS_LIFE : SETTINGS_RETRY);
 	PQclear(result);
 }
 
@@ -556,6 +558,9 @@ cache_reader_open(CacheReader *reader, const char *conninfo, const char *redis,
 				  const char *key_file)
 {
 	memset(reader, 0, sizeof(*reader));
+	reader->redis_db = 1;
+	/* a connection that Redis has closed is an error, not the end */
+	signal(SIGPIPE, SIG_IGN);
 	if (sodium_init() < 0)
 		return false;
 	if (!read_key(key_file, reader->application_key))
@@ -566,9 +571,9 @@ cache_reader_open(CacheReader *reader, const char *conninfo, const char *redis,
 	if (*redis == '/')
 		snprintf(reader->redis_host, sizeof(reader->redis_host), "%s", redis);
 	else if (sscanf(redis, "%107[^:]:%d/%d", reader->redis_host,
-					&reader->redis_port, &reader->redis_db) < 2)
+					&reader->redis_port, &reader->redis_db) != 3)
 	{
-		fprintf(stderr, "%s: not HOST:PORT, HOST:PORT/DB or a path\n", redis);
+		fprintf(stderr, "%s: not HOST:PORT/DB or a path\n", redis);
 		return false;
 	}
 	reader->pg = PQconnectdb(conninfo);

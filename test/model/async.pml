@@ -34,7 +34,7 @@
 #define BOUND	(LIFE + PATIENCE)
 #endif
 #ifndef EPOCHS
-#define EPOCHS	3
+#define EPOCHS	2
 #endif
 
 mtype = { nothing, lease, value, tombstone };

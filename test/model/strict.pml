@@ -50,7 +50,7 @@
 #define CHANGES	2
 #endif
 #ifndef EPOCHS
-#define EPOCHS	4			/* published at most */
+#define EPOCHS	3			/* published at most */
 #endif
 #define UNKNOWN	99			/* the worker's epoch, after it was restarted */
 
