@@ -112,6 +112,7 @@ tap_test() {
   (cd "$tree" && as_owner env PATH="$bindir:$PATH" TESTDIR="$tree" \
     TESTDATADIR="$tree/tmp_check" TESTLOGDIR="$tree/tmp_check/log" \
     PG_REGRESS="$suites/regress/pg_regress" PGPORT=65432 TMPDIR="$work" \
+    PG_CONFIG="$pg_config" \
     prove --verbose --merge -I "$suites/perl" -I test/t "$file") \
     >"$work/output" 2>&1 || status=$?
   count "$work/output" '^ok ' '^not ok [^#]*$' "$status"
