@@ -56,17 +56,30 @@ my $no_epoch = CacheHistory::sabotaged(
 	"epoch = reply->element[0]->str + 1",
 	"*fillable = false;", "*fillable = true;",
 	"*fillable = !is_string(value) ||", "*fillable = true ||");
-my %faults = CacheHistory->faults;
 $r = $history->run(
-	$seconds, $faults{'the worker cut off from Redis'}, $no_epoch);
+	5,
+	sub {
+		$history->tell('worker', 'hole');
+		CacheHistory::pause(4.5, 4.5);
+		$history->tell('worker', 'pass');
+	},
+	$no_epoch);
 note(CacheHistory::summary('a reader that ignores the epoch', $r));
 cmp_ok($r->{stale_cache}, '>', 0, 'a reader that ignores the epoch is found out');
 
-# A reader that fills whether or not it still has the lease.
-my $blind = CacheHistory::sabotaged(
-	q("if redis.call('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end\n"), '""');
+# A reader that is slow to fill, and one that does so without its lease too.
+my @slow = (
+	'fill(reader, &token, &lease,',
+	"nanosleep(&(struct timespec){0, 20000000}, NULL),\n\t\t\tfill(reader, &token, &lease,");
+my $evict = sub { $history->evict; CacheHistory::pause(0.05, 0.05); };
+$r = $history->run($seconds, $evict, CacheHistory::sabotaged(@slow));
+note(CacheHistory::summary('a slow reader', $r));
+is($r->{stale_cache}, 0, 'a reader that is slow to fill does no harm');
+
 $r = $history->run(
-	$seconds, $faults{'keys evicted, fills delayed'}, $blind);
+	$seconds, $evict,
+	CacheHistory::sabotaged(
+		@slow, q("if redis.call('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end\n"), '""'));
 note(CacheHistory::summary('a reader that fills without its lease', $r));
 cmp_ok($r->{stale_cache}, '>', 0, 'a reader that fills without its lease is found out');
 

@@ -171,6 +171,15 @@ sub summary
 	  $r->{max_stale};
 }
 
+# Delete all but the epoch, so that there is much to fill.
+sub evict
+{
+	my ($self) = @_;
+	$self->{redis}->call('EVAL',
+		"for _, k in ipairs(redis.call('KEYS', 'session:0*')) do redis.call('DEL', k) end", 0);
+	return;
+}
+
 # A pause between two numbers of seconds.
 sub pause
 {
@@ -232,10 +241,8 @@ sub faults
 		'keys evicted, fills delayed' => sub {
 			my ($self) = @_;
 			$self->tell('readers', 'chaos 15');
-			# all but the epoch, so that there is always much to fill
-			$self->{redis}->call('EVAL',
-				"for _, k in ipairs(redis.call('KEYS', 'session:0*')) do redis.call('DEL', k) end", 0);
-			usleep(5_000);
+			$self->evict;
+			usleep(20_000);
 		},
 		'the worker cut off from Redis' => sub {
 			my ($self) = @_;
