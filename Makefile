@@ -11,6 +11,8 @@
 #	make check-versions	make check under other releases of PostgreSQL
 #	make bench			measurements
 #	make unit			unit tests that need no server
+#	make examples		what is in examples/, into build/
+#	make protocol		the cache protocol: test vectors and model
 #	make fuzz			fuzzing, FUZZ_TIME seconds for each target
 
 EXTENSION = session_manager
@@ -133,7 +135,7 @@ UNIT = test_token
 FUZZ = fuzz_token
 FUZZ_TIME ?= 60
 
-TASKS = bench check check-long check-versions demo fuzz unit
+TASKS = bench check check-long check-versions demo examples fuzz protocol unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -169,6 +171,14 @@ bench:
 unit: $(UNIT:%=build/%)
 	@set -e; for test in $^; do echo "$$test:"; $$test; done
 
+examples: build/cache_reader
+
+protocol: build/check_vectors
+	@test/vectors/cache.py --check
+	@test/vectors/cache.py --lines >build/vectors
+	@build/check_vectors <build/vectors
+	@test/model/run.sh
+
 # The corpus is read; what is found is written to build/.
 fuzz: $(FUZZ:%=build/%)
 	@set -e; for target in $(FUZZ); do \
@@ -184,6 +194,17 @@ SANITIZE = -g -O1 -Wall -Wextra -Werror -fsanitize=address,undefined \
 build/test_token: test/unit/test_token.c src/token.c src/token.h
 	@mkdir -p build
 	$(CC) $(SANITIZE) -o $@ $(filter %.c,$^)
+
+PG_INCLUDE = -I$(shell $(or $(PG_CONFIG),pg_config) --includedir)
+PG_LIB = -L$(shell $(or $(PG_CONFIG),pg_config) --libdir)
+
+build/cache_reader: examples/cache_reader.c
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -Werror $(PG_INCLUDE) -o $@ $< $(PG_LIB) -lpq -lhiredis -lsodium
+
+build/check_vectors: test/vectors/check_vectors.c examples/cache_reader.c
+	@mkdir -p build
+	$(CC) $(SANITIZE) $(PG_INCLUDE) -Iexamples -o $@ $< $(PG_LIB) -lpq -lhiredis -lsodium
 
 build/fuzz_token: test/fuzz/fuzz_token.c src/token.c src/token.h
 	@mkdir -p build

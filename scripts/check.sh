@@ -3,7 +3,7 @@
 # Run every test, each suite against private servers of its own, and end with
 # the line "N passed, N failed".  Called by make, which names the tests.
 #
-# --long adds half an hour of mixed load, runs everything against a build with
+# --long adds half an hour of mixed load and of faults of the cache, runs everything against a build with
 # AddressSanitizer and UndefinedBehaviorSanitizer as well, and fuzzes for longer.
 
 set -euo pipefail
@@ -225,7 +225,7 @@ check "Makefile names every isolation test" all_named specs "${ISOLATION-}"
 check "Makefile names every unit test" all_named unit "$UNIT"
 check "Makefile names every fuzz target" all_named fuzz "$FUZZ"
 check "documentation against the code" "$root/scripts/check-docs.sh"
-for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/.ci/run; do
+for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/.ci/run; do
   [ ! -e "$file" ] || check "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
 done
 status=0
@@ -236,6 +236,14 @@ seconds=5
 [ $long = no ] || seconds=300
 check "fuzzing, $seconds s for each target" build_tree tree fuzz FUZZ_TIME=$seconds
 
+heading "cache protocol"
+check "examples, gcc" build_tree tree examples
+check "examples, clang" build_tree clang examples CC=clang
+status=0
+build_tree tree protocol >"$work/output" 2>&1 || status=$?
+cat "$work/output"
+count "$work/output" '^ok ' '^not ok ' $status
+
 server_suites tree
 
 if [ $long = yes ]; then
@@ -245,6 +253,12 @@ if [ $long = yes ]; then
 
   heading "an outage of Redis for a minute"
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
+
+  heading "cache, each fault for ${SM_HISTORY_SECONDS:-60} s"
+  for file in strict async; do
+    tap_test tree "test/t/long/cache_$file.pl"
+    grep '^# .* reads' "$work/output" || true
+  done
 
   heading "build with sanitizers"
   copy_tree sanitized
