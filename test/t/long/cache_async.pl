@@ -5,6 +5,8 @@ use warnings FATAL => 'all';
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
 
 $ENV{SM_HISTORY_SECONDS} //= 60;
 my $test = "$FindBin::RealBin/../036_cache_async.pl";
