@@ -27,7 +27,7 @@
 #define READERS	2
 #endif
 #define LIFE	4			/* of the epoch: 2 s */
-#define PATIENCE 2			/* with an undelivered row of the outbox: 1 s */
+#define PATIENCE 2			/* with an undelivered row: 1 s; the worker is stricter */
 #ifdef TIGHT
 #define BOUND	(LIFE + PATIENCE - 1)
 #else
