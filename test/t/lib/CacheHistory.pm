@@ -238,9 +238,10 @@ sub faults
 			pause(0.2, 1);
 			$self->tell('worker', 'cut') if rand() < 0.3;
 		},
-		'keys evicted, fills delayed' => sub {
+		'keys evicted, fills and acknowledgements delayed' => sub {
 			my ($self) = @_;
 			$self->tell('readers', 'chaos 15');
+			$self->tell('worker', 'chaos 150');
 			$self->evict;
 			usleep(20_000);
 		},
@@ -259,7 +260,7 @@ sub faults
 			};
 			kill 'KILL', $pid if $pid;
 			$self->{killed}++ if $pid;
-			pause(1, 3);
+			pause(1, 4);
 		},
 		'kill -9 of the postmaster' => sub {
 			my ($self) = @_;
@@ -269,7 +270,8 @@ sub faults
 			wait_until(sub { !kill 0, $pid }) or die 'the postmaster lives on';
 			# its children hold the shared memory until they have noticed
 			wait_until(sub { $node->start(fail_ok => 1) }) or die 'the server does not start';
-			pause(1, 3);
+			# revocations wait until the last epoch of the crashed server is dead
+			pause(2.5, 4);
 		});
 }
 
