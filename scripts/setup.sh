@@ -61,10 +61,8 @@ find_missing() {
   have pgbouncer || missing+=(pgbouncer)
   have redis-server || missing+=(redis-server)
   have shellcheck || missing+=(shellcheck)
-  have redis-server || missing+=(redis-server)
   have spin || missing+=(spin)
   have python3 || missing+=(python3)
-  [ -e /usr/include/hiredis/hiredis.h ] || missing+=(libhiredis-dev)
   [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
 }
 
