@@ -51,7 +51,7 @@
 #define BREAKER_LIMIT	3		/* failures in a row that open the breaker */
 #define BREAKER_PAUSE	SECOND
 #define SETTINGS_LIFE	(60 * SECOND)
-#define SETTINGS_RETRY	(5 * SECOND)	/* while there is no cache */
+#define SETTINGS_RETRY	(5 * SECOND)	/* while there is no epoch */
 #define CLOCK_TOLERANCE (5 * SECOND)
 
 typedef enum SessionSource
@@ -74,7 +74,8 @@ typedef struct CacheReader
 	bool		enabled;		/* what session_cache_settings() said: */
 	char		epoch_key[64];
 	int64_t		max_age;
-	int64_t		settings_until; /* monotonic */
+	int64_t		settings_at;	/* when they were asked for; monotonic */
+	bool		settings_doubtful;
 
 	int			failures;		/* of Redis, in a row */
 	int64_t		redis_again_at; /* monotonic; the breaker is open until then */
@@ -370,6 +371,9 @@ read_cache(CacheReader *reader, const Token *token, bool *fillable)
 	*fillable = false;
 	if (reply == NULL)
 		return NULL;
+	/* none, or that of a server that has been started anew since */
+	reader->settings_doubtful = reply->type == REDIS_REPLY_ARRAY &&
+		reply->elements == 2 && !is_string(reply->element[1]);
 	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
 		is_string(reply->element[1]) && reply->element[1]->len == EPOCH_LEN)
 	{
@@ -465,15 +469,16 @@ refresh_settings(CacheReader *reader)
 	int64_t		now = clock_us(CLOCK_MONOTONIC);
 	PGresult   *result;
 
-	if (now < reader->settings_until)
+	if (reader->settings_at != 0 &&
+		now < reader->settings_at +
+		(reader->settings_doubtful ? SETTINGS_RETRY : SETTINGS_LIFE))
 		return;
+	reader->settings_at = now;
 	result = query(reader, settings_query, NULL);
+	/* without an answer what is known stays good: an epoch never comes back */
+	reader->settings_doubtful = (result == NULL);
 	if (result == NULL)
-	{
-		/* what is known stays good: with redis_mode off there is no epoch */
-		reader->settings_until = now + SETTINGS_RETRY;
 		return;
-	}
 	reader->enabled = PQntuples(result) == 1 && *PQgetvalue(result, 0, 0) == 't';
 	if (reader->enabled)
 	{
@@ -481,7 +486,8 @@ refresh_settings(CacheReader *reader)
 				 PQgetvalue(result, 0, 1));
 		reader->max_age = strtoll(PQgetvalue(result, 0, 2), NULL, 10);
 	}
-	reader->settings_until = now + (reader->enabled ? SETTINGS_LIFE : SETTINGS_RETRY);
+	else
+		reader->settings_doubtful = true;
 	PQclear(result);
 }
 

@@ -165,9 +165,9 @@ sub summary
 {
 	my ($name, $r) = @_;
 	return sprintf '%s: %d reads, %.0f %% of sessions from the cache; %d revocations, '
-	  . '%d updates, %d failed; longest commit %.0f ms; stale %d by at most %.0f ms',
+	  . '%d updates, %d failed; %d errors; longest commit %.0f ms; stale %d by at most %.0f ms',
 	  $name, $r->{reads}, 100 * $r->{share}, $r->{revocations}, $r->{updates},
-	  $r->{failed_changes}, $r->{max_commit}, $r->{stale_cache} + $r->{stale_database},
+	  $r->{failed_changes}, $r->{errors}, $r->{max_commit}, $r->{stale_cache} + $r->{stale_database},
 	  $r->{max_stale};
 }
 
@@ -269,7 +269,9 @@ sub faults
 			$node->kill9;
 			wait_until(sub { !kill 0, $pid }) or die 'the postmaster lives on';
 			# its children hold the shared memory until they have noticed
+			my $start = time();
 			wait_until(sub { $node->start(fail_ok => 1) }) or die 'the server does not start';
+			note(sprintf 'started in %.1f s', time() - $start);
 			# revocations wait until the last epoch of the crashed server is dead
 			pause(2.5, 4);
 		});
