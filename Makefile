@@ -167,6 +167,7 @@ check-versions:
 
 bench:
 	@bench/run.sh
+	@bench/cache.sh
 
 unit: $(UNIT:%=build/%)
 	@set -e; for test in $^; do echo "$$test:"; $$test; done
