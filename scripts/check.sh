@@ -196,9 +196,11 @@ refuses_redis() {
   copy_tree without-redis
   if stage_tree without-redis USE_REDIS=0 COPT=-Werror; then
     start_server no-redis "shared_preload_libraries = 'session_manager'"
+    # psql fails, as it must, and so would a pipeline
     as_owner "$bindir/psql" -XAtq -h "$work/no-redis" -U postgres -d postgres \
-      -c "ALTER SYSTEM SET session_manager.redis_mode = 'strict'" 2>&1 |
-      grep 'DETAIL:  session_manager was built without hiredis.' || status=1
+      -c "ALTER SYSTEM SET session_manager.redis_mode = 'strict'" >"$work/refusal" 2>&1 &&
+      status=1
+    grep 'DETAIL:  session_manager was built without hiredis.' "$work/refusal" || status=1
     stop_server no-redis
   else
     status=1
