@@ -13,7 +13,8 @@
  *	pass		forward
  *	hole		hold back what comes, in both directions, until told otherwise;
  *				new connections are accepted, and hang
- *	chaos MS	delay each piece by up to MS; now and then cut a connection, or
+ *	delay MS	delay each piece by up to MS
+ *	chaos MS	the same, and now and then cut a connection, or
  *				let one hang for seconds
  *	cut			close all connections, once
  *
@@ -62,7 +63,7 @@ typedef struct Pair
 
 static Pair *pairs[PAIRS];
 static const char *target;
-static enum {PASS, HOLE, CHAOS} mode = PASS;
+static enum {PASS, HOLE, DELAY, CHAOS} mode = PASS;
 static int	max_delay = 0;
 
 static int64_t
@@ -141,6 +142,8 @@ obey(void)
 			mode = PASS;
 		else if (strcmp(line, "hole") == 0)
 			mode = HOLE;
+		else if (sscanf(line, "delay %d", &max_delay) == 1)
+			mode = DELAY;
 		else if (sscanf(line, "chaos %d", &max_delay) == 1)
 			mode = CHAOS;
 		else if (strcmp(line, "cut") == 0)
@@ -173,7 +176,7 @@ take(Pair *pair, int end)
 		return;
 	}
 	if (way->len == 0)
-		way->due = mode == CHAOS ? now_ms() + rand() % (max_delay + 1) : 0;
+		way->due = mode >= DELAY ? now_ms() + rand() % (max_delay + 1) : 0;
 	way->len += (size_t) got;
 	if (mode == CHAOS && rand() % 400 == 0)
 		pair->hangs_until = now_ms() + MAX_HANG;

@@ -87,9 +87,9 @@ cmp_ok($r->{stale_cache}, '>', 0, 'a reader that fills without its lease is foun
 
 # A reader that fills although the row is being changed.
 $r = $history->run(
-	$seconds,
+	2 * $seconds,
 	sub {
-		$history->tell('worker', 'chaos 150');
+		$history->tell('worker', 'delay 100');
 		$history->evict;
 		CacheHistory::pause(0.02, 0.02);
 	},
