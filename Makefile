@@ -11,6 +11,8 @@
 #	make check-versions	make check under other releases of PostgreSQL
 #	make bench			measurements
 #	make unit			unit tests that need no server
+#	make examples		what is in examples/, into build/
+#	make protocol		the cache protocol: test vectors and model
 #	make fuzz			fuzzing, FUZZ_TIME seconds for each target
 
 EXTENSION = session_manager
@@ -21,6 +23,8 @@ MODULE_big = session_manager
 OBJS = \
 	src/arguments.o \
 	src/authenticate.o \
+	src/batch.o \
+	src/cache.o \
 	src/crypto.o \
 	src/events.o \
 	src/guc.o \
@@ -49,6 +53,22 @@ OBJS = \
 	src/verdict.o \
 	src/worker.o
 SHLIB_LINK = -lsodium
+
+# The cache in Redis needs hiredis; without it session_manager.redis_mode stays
+# off.  TLS to Redis needs hiredis 1.0 or later.
+has_header = $(shell printf '\043include <stddef.h>\n\043include <sys/time.h>\n\043include <hiredis/hiredis.h>\n\043include <hiredis/$(1)>\n' | \
+	$(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && echo 1 || echo 0)
+USE_REDIS ?= $(call has_header,hiredis.h)
+USE_REDIS_TLS ?= $(call has_header,hiredis_ssl.h)
+ifeq ($(USE_REDIS),1)
+OBJS += src/cache_worker.o src/redis.o
+SHLIB_LINK += -lhiredis
+override PG_CFLAGS += -DUSE_REDIS
+ifeq ($(USE_REDIS_TLS),1)
+SHLIB_LINK += -lhiredis_ssl
+override PG_CFLAGS += -DHAVE_HIREDIS_SSL
+endif
+endif
 
 # The version stands in the control file and nowhere else.
 SM_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" session_manager.control)
@@ -89,6 +109,7 @@ REGRESS = \
 	cleanup \
 	privacy \
 	info \
+	cache \
 	shard \
 	tamper \
 	privileges \
@@ -114,7 +135,7 @@ UNIT = test_token
 FUZZ = fuzz_token
 FUZZ_TIME ?= 60
 
-TASKS = bench check check-long check-versions demo fuzz unit
+TASKS = bench check check-long check-versions demo examples fuzz protocol unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -146,9 +167,18 @@ check-versions:
 
 bench:
 	@bench/run.sh
+	@bench/cache.sh
 
 unit: $(UNIT:%=build/%)
 	@set -e; for test in $^; do echo "$$test:"; $$test; done
+
+examples: build/cache_reader
+
+protocol: build/check_vectors
+	@test/vectors/cache.py --check
+	@test/vectors/cache.py --lines >build/vectors
+	@build/check_vectors <build/vectors
+	@test/model/run.sh
 
 # The corpus is read; what is found is written to build/.
 fuzz: $(FUZZ:%=build/%)
@@ -165,6 +195,17 @@ SANITIZE = -g -O1 -Wall -Wextra -Werror -fsanitize=address,undefined \
 build/test_token: test/unit/test_token.c src/token.c src/token.h
 	@mkdir -p build
 	$(CC) $(SANITIZE) -o $@ $(filter %.c,$^)
+
+PG_INCLUDE = -I$(shell $(or $(PG_CONFIG),pg_config) --includedir)
+PG_LIB = -L$(shell $(or $(PG_CONFIG),pg_config) --libdir)
+
+build/cache_reader: examples/cache_reader.c
+	@mkdir -p build
+	$(CC) -O2 -Wall -Wextra -Werror $(PG_INCLUDE) -o $@ $< $(PG_LIB) -lpq -lhiredis -lsodium
+
+build/check_vectors: test/vectors/check_vectors.c examples/cache_reader.c
+	@mkdir -p build
+	$(CC) $(SANITIZE) $(PG_INCLUDE) -Iexamples -o $@ $< $(PG_LIB) -lpq -lhiredis -lsodium
 
 build/fuzz_token: test/fuzz/fuzz_token.c src/token.c src/token.h
 	@mkdir -p build

@@ -3,7 +3,7 @@
 # Run every test, each suite against private servers of its own, and end with
 # the line "N passed, N failed".  Called by make, which names the tests.
 #
-# --long adds half an hour of mixed load, runs everything against a build with
+# --long adds half an hour of mixed load and of faults of the cache, runs everything against a build with
 # AddressSanitizer and UndefinedBehaviorSanitizer as well, and fuzzes for longer.
 
 set -euo pipefail
@@ -112,6 +112,7 @@ tap_test() {
   (cd "$tree" && as_owner env PATH="$bindir:$PATH" TESTDIR="$tree" \
     TESTDATADIR="$tree/tmp_check" TESTLOGDIR="$tree/tmp_check/log" \
     PG_REGRESS="$suites/regress/pg_regress" PGPORT=65432 TMPDIR="$work" \
+    PG_CONFIG="$pg_config" \
     prove --verbose --merge -I "$suites/perl" -I test/t "$file") \
     >"$work/output" 2>&1 || status=$?
   count "$work/output" '^ok ' '^not ok [^#]*$' "$status"
@@ -188,6 +189,26 @@ no_reports() {
   ! cat "$work"/sanitizer.* 2>/dev/null
 }
 
+# Built without hiredis, the extension says so to whoever asks for a cache.
+refuses_redis() {
+  local with=$bindir status=0
+
+  copy_tree without-redis
+  if stage_tree without-redis USE_REDIS=0 COPT=-Werror; then
+    start_server no-redis "shared_preload_libraries = 'session_manager'"
+    # psql fails, as it must, and so would a pipeline
+    as_owner "$bindir/psql" -XAtq -h "$work/no-redis" -U postgres -d postgres \
+      -c "ALTER SYSTEM SET session_manager.redis_mode = 'strict'" >"$work/refusal" 2>&1 &&
+      status=1
+    grep 'DETAIL:  session_manager was built without hiredis.' "$work/refusal" || status=1
+    stop_server no-redis
+  else
+    status=1
+  fi
+  bindir=$with
+  return $status
+}
+
 heading "build, $("$pg_config" --version)"
 suites=$(dirname "$("$pg_config" --pgxs)")/../test
 copy_tree tree
@@ -198,6 +219,7 @@ fi
 verdict ok "$(gcc --version | head -n 1)"
 copy_tree clang
 check "$(clang --version | head -n 1)" build_tree clang CC=clang COPT=-Werror
+check "without hiredis" refuses_redis
 
 heading "tests without a server"
 check "Makefile names every regression test" all_named sql "${REGRESS-}"
@@ -205,7 +227,7 @@ check "Makefile names every isolation test" all_named specs "${ISOLATION-}"
 check "Makefile names every unit test" all_named unit "$UNIT"
 check "Makefile names every fuzz target" all_named fuzz "$FUZZ"
 check "documentation against the code" "$root/scripts/check-docs.sh"
-for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/.ci/run; do
+for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/.ci/run; do
   [ ! -e "$file" ] || check "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
 done
 status=0
@@ -216,12 +238,29 @@ seconds=5
 [ $long = no ] || seconds=300
 check "fuzzing, $seconds s for each target" build_tree tree fuzz FUZZ_TIME=$seconds
 
+heading "cache protocol"
+check "examples, gcc" build_tree tree examples
+check "examples, clang" build_tree clang examples CC=clang
+status=0
+build_tree tree protocol >"$work/output" 2>&1 || status=$?
+cat "$work/output"
+count "$work/output" '^ok ' '^not ok ' $status
+
 server_suites tree
 
 if [ $long = yes ]; then
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"
   tap_test tree test/t/long/soak.pl
   grep '^# ' "$work/output" || true
+
+  heading "an outage of Redis for a minute"
+  SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
+
+  heading "cache, each fault for ${SM_HISTORY_SECONDS:-60} s"
+  for file in strict async; do
+    tap_test tree "test/t/long/cache_$file.pl"
+    grep '^# .* reads' "$work/output" || true
+  done
 
   heading "build with sanitizers"
   copy_tree sanitized

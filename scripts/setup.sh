@@ -52,13 +52,18 @@ find_missing() {
   have gcc || missing+=(gcc libc6-dev)
   have make || missing+=(make)
   [ -e /usr/include/sodium.h ] || missing+=(libsodium-dev)
+  [ -e /usr/include/hiredis/hiredis.h ] || missing+=(libhiredis-dev)
   [ $tests = yes ] || return 0
   have clang || missing+=(clang)
   have clang && can_fuzz || missing+=(libclang-rt-dev)
   have prove || missing+=(perl)
   perl -MIPC::Run -e 1 2>/dev/null || missing+=(libipc-run-perl)
   have pgbouncer || missing+=(pgbouncer)
+  have redis-server || missing+=(redis-server)
   have shellcheck || missing+=(shellcheck)
+  have spin || missing+=(spin)
+  have python3 || missing+=(python3)
+  [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
 }
 
 major=$(pg_major || true)

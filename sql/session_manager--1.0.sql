@@ -158,7 +158,20 @@ COMMENT ON TABLE session_events_default IS 'catches events that no partition was
 COMMENT ON INDEX session_events_default_user_id_at_idx IS 'a user''s events by time';
 COMMENT ON INDEX session_events_default_session_id_at_idx IS 'a session''s events by time';
 
--- Dump and restore carry everything: without the installation row and the
+-- Left by a transaction for the worker that speaks to Redis, and deleted when
+-- the cache holds nothing of it any more.  Not dumped: the cache of a restored
+-- copy is another one.  No index: the worker reads it whole, and it is short.
+CREATE TABLE session_outbox (
+	session_id uuid,
+	at timestamptz NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_threshold = 1000000);
+
+COMMENT ON TABLE session_outbox IS
+'changes of sessions that the cache in Redis has still to hear of; empty but for moments';
+COMMENT ON COLUMN session_outbox.session_id IS 'the session, or null for all of them';
+COMMENT ON COLUMN session_outbox.at IS 'when the transaction was about to commit';
+
+-- Dump and restore carry everything else: without the installation row and the
 -- check values no restored session would open.
 SELECT pg_catalog.pg_extension_config_dump('session_installation', '');
 SELECT pg_catalog.pg_extension_config_dump('session_keys', '');
@@ -167,7 +180,7 @@ SELECT pg_catalog.pg_extension_config_dump('session_events', '');
 SELECT pg_catalog.pg_extension_config_dump('session_events_default', '');
 SELECT pg_catalog.pg_extension_config_dump('session_events_event_id_seq', '');
 
-REVOKE ALL ON TABLE session_installation, session_keys, user_sessions, session_events, session_events_default FROM PUBLIC;
+REVOKE ALL ON TABLE session_installation, session_keys, user_sessions, session_events, session_events_default, session_outbox FROM PUBLIC;
 REVOKE ALL ON SEQUENCE session_events_event_id_seq FROM PUBLIC;
 
 --
@@ -556,6 +569,14 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION session_info() IS
 'version, what is on and why not, key state, next sweep';
 
+CREATE FUNCTION session_cache_settings()
+RETURNS TABLE (mode text, installation uuid, max_age interval)
+AS 'MODULE_PATHNAME', 'sm_session_cache_settings'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION session_cache_settings() IS
+'what a cache of sessions in Redis has to know: whether there may be one, what its epoch is called, how old its values may be';
+
 CREATE FUNCTION session_counters()
 RETURNS TABLE (
 	database_id oid,
@@ -590,6 +611,12 @@ RETURNS TABLE (
 	findings_queued bigint,
 	findings_overflowed bigint,
 	sessions_resealed bigint,
+	cache_tombstones bigint,
+	cache_acknowledged bigint,
+	cache_waits bigint,
+	cache_dead_epoch_commits bigint,
+	cache_epochs bigint,
+	cache_failures bigint,
 	touches_pending bigint,
 	last_pass_at timestamptz,
 	next_pass_at timestamptz,
@@ -653,6 +680,44 @@ ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_keys_changed;
 COMMENT ON TRIGGER session_keys_changed ON session_keys IS
 'makes every backend read session_keys again';
 
+-- For writes by others than the extension's functions, which note their own.
+CREATE FUNCTION session_cache_note()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'sm_session_cache_note'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_cache_note() IS
+'trigger: lets the cache in Redis know of changes, if there is one';
+
+CREATE TRIGGER session_cache_row
+AFTER UPDATE OR DELETE ON user_sessions
+FOR EACH ROW EXECUTE FUNCTION session_cache_note();
+ALTER TABLE user_sessions ENABLE ALWAYS TRIGGER session_cache_row;
+
+CREATE TRIGGER session_cache_truncate
+AFTER TRUNCATE ON user_sessions
+FOR EACH STATEMENT EXECUTE FUNCTION session_cache_note();
+ALTER TABLE user_sessions ENABLE ALWAYS TRIGGER session_cache_truncate;
+
+CREATE TRIGGER session_cache_row
+AFTER UPDATE OR DELETE ON session_keys
+FOR EACH ROW EXECUTE FUNCTION session_cache_note();
+ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_cache_row;
+
+CREATE TRIGGER session_cache_truncate
+AFTER TRUNCATE ON session_keys
+FOR EACH STATEMENT EXECUTE FUNCTION session_cache_note();
+ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_cache_truncate;
+
+COMMENT ON TRIGGER session_cache_row ON user_sessions IS
+'lets the cache know of changes that the extension''s functions did not make';
+COMMENT ON TRIGGER session_cache_truncate ON user_sessions IS
+'lets the cache know that all sessions are gone';
+COMMENT ON TRIGGER session_cache_row ON session_keys IS
+'lets the cache know that a key has been revoked';
+COMMENT ON TRIGGER session_cache_truncate ON session_keys IS
+'lets the cache know that all keys are gone';
+
 REVOKE ALL ON FUNCTION
 	session_create(text, jsonb, interval, inet, text, text, jsonb),
 	session_get(text, inet, text, boolean),
@@ -688,11 +753,13 @@ REVOKE ALL ON FUNCTION
 	session_keys(),
 	session_reencrypt(integer),
 	session_info(),
+	session_cache_settings(),
 	session_counters(),
 	session_stats_reset(),
 	session_grant(regrole, text),
 	session_revoke(regrole, text),
-	session_keys_changed()
+	session_keys_changed(),
+	session_cache_note()
 FROM PUBLIC;
 
 -- A table with a column of this type would stand in the way of DROP EXTENSION.

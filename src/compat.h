@@ -53,4 +53,10 @@
 	ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL)
 #endif
 
+#if PG_VERSION_NUM >= 170000
+#define sm_create_wait_set(n) CreateWaitEventSet(NULL, n)
+#else
+#define sm_create_wait_set(n) CreateWaitEventSet(TopMemoryContext, n)
+#endif
+
 #endif							/* SM_COMPAT_H */

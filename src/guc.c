@@ -42,6 +42,17 @@ int			sm_sweep_interval;
 int			sm_sweep_pause;
 char	   *sm_databases;
 bool		sm_notify;
+int			sm_redis_mode;
+char	   *sm_redis_host;
+int			sm_redis_port;
+char	   *sm_redis_socket;
+int			sm_redis_db;
+char	   *sm_redis_user;
+char	   *sm_redis_password_file;
+int			sm_redis_timeout;
+bool		sm_redis_tls;
+char	   *sm_redis_ca_file;
+int			sm_cache_ttl;
 int			sm_shard_part;
 int			sm_shard_parts;
 
@@ -60,6 +71,13 @@ static const struct config_enum_entry client_binding_options[] = {
 	{NULL, 0, false}
 };
 
+static const struct config_enum_entry redis_mode_options[] = {
+	{"off", SM_REDIS_OFF, false},
+	{"async", SM_REDIS_ASYNC, false},
+	{"strict", SM_REDIS_STRICT, false},
+	{NULL, 0, false}
+};
+
 static const struct config_enum_entry event_partition_options[] = {
 	{"day", SM_PARTITION_DAY, false},
 	{"week", SM_PARTITION_WEEK, false},
@@ -70,6 +88,8 @@ static const struct config_enum_entry event_partition_options[] = {
 static void define_seconds(const char *name, const char *short_desc,
 						   const char *long_desc, int *variable,
 						   int boot, int min);
+static bool check_redis_mode(int *newval, void **extra, GucSource source);
+static bool check_redis_tls(bool *newval, void **extra, GucSource source);
 static bool check_shard(char **newval, void **extra, GucSource source);
 static void assign_shard(const char *newval, void *extra);
 
@@ -209,6 +229,82 @@ sm_guc_init(void)
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 
+	DefineCustomEnumVariable("session_manager.redis_mode",
+							 "How a cache of sessions in Redis is kept honest.",
+							 "strict: a revocation commits when no cache serves the session any more; "
+							 "async: within three seconds after; off: no cache.",
+							 &sm_redis_mode,
+							 SM_REDIS_OFF, redis_mode_options,
+							 PGC_SIGHUP, 0,
+							 check_redis_mode, NULL, NULL);
+	DefineCustomStringVariable("session_manager.redis_host",
+							   "Host of the Redis server.",
+							   "An address, or a name that is resolved at each connection.",
+							   &sm_redis_host,
+							   "127.0.0.1",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.redis_port",
+							"TCP port of the Redis server.",
+							NULL,
+							&sm_redis_port,
+							6379, 1, 65535,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("session_manager.redis_socket",
+							   "Unix socket of the Redis server.",
+							   "Empty means redis_host and redis_port.",
+							   &sm_redis_socket,
+							   "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.redis_db",
+							"Number of the Redis database that holds the cache.",
+							NULL,
+							&sm_redis_db,
+							1, 0, 16383,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("session_manager.redis_user",
+							   "User that logs in to Redis.",
+							   "Empty means the default user.",
+							   &sm_redis_user,
+							   "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("session_manager.redis_password_file",
+							   "File whose first line is the password for Redis.",
+							   "Owned by the server's user or root, readable by nobody else.",
+							   &sm_redis_password_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.redis_timeout",
+							"Time after which a Redis server that does not answer is given up.",
+							NULL,
+							&sm_redis_timeout,
+							1000, 10, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("session_manager.redis_tls",
+							 "Speaks TLS with the Redis server.",
+							 NULL,
+							 &sm_redis_tls,
+							 false,
+							 PGC_SIGHUP, 0,
+							 check_redis_tls, NULL, NULL);
+	DefineCustomStringVariable("session_manager.redis_ca_file",
+							   "File of certificate authorities that vouch for the Redis server.",
+							   "Empty means those that the system trusts.",
+							   &sm_redis_ca_file,
+							   "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+	define_seconds("session_manager.cache_ttl",
+				   "Time for which a session may be served from the cache.",
+				   "Shorter where an idle timeout asks for it.",
+				   &sm_cache_ttl, 300, 1);
+
 	/* nothing but the postmaster can set it, and only while preloading */
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("session_manager.touch_slots",
@@ -230,6 +326,35 @@ define_seconds(const char *name, const char *short_desc, const char *long_desc,
 							boot, min, MAX_SECONDS,
 							PGC_SUSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
+}
+
+/* Without the library that speaks to Redis there is no cache. */
+static bool
+check_redis_mode(int *newval, void **extra, GucSource source)
+{
+#ifndef USE_REDIS
+	if (*newval != SM_REDIS_OFF)
+	{
+		GUC_check_errdetail("session_manager was built without hiredis.");
+		GUC_check_errhint("Install hiredis and build session_manager again.");
+		return false;
+	}
+#endif
+	return true;
+}
+
+static bool
+check_redis_tls(bool *newval, void **extra, GucSource source)
+{
+#ifndef HAVE_HIREDIS_SSL
+	if (*newval)
+	{
+		GUC_check_errdetail("session_manager was built without hiredis_ssl.");
+		GUC_check_errhint("Build session_manager with hiredis 1.0 or later and its TLS support, or use a tunnel.");
+		return false;
+	}
+#endif
+	return true;
 }
 
 /* "part/parts" with 1 <= part <= parts <= 65536, or empty */

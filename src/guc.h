@@ -3,7 +3,8 @@
  * guc.h
  *	  The settings, as the other files read them.
  *
- * Durations are in seconds, but for sweep_pause, which is in milliseconds.
+ * Durations are in seconds, but for sweep_pause and redis_timeout, which are in
+ * milliseconds.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,6 +25,13 @@ typedef enum SmClientBinding
 	SM_BINDING_LOG,
 	SM_BINDING_STRICT
 } SmClientBinding;
+
+typedef enum SmRedisMode
+{
+	SM_REDIS_OFF,
+	SM_REDIS_ASYNC,
+	SM_REDIS_STRICT
+} SmRedisMode;
 
 typedef enum SmPartitionWidth
 {
@@ -53,6 +61,17 @@ extern int	sm_sweep_interval;
 extern int	sm_sweep_pause;
 extern char *sm_databases;
 extern bool sm_notify;
+extern int	sm_redis_mode;
+extern char *sm_redis_host;
+extern int	sm_redis_port;
+extern char *sm_redis_socket;
+extern int	sm_redis_db;
+extern char *sm_redis_user;
+extern char *sm_redis_password_file;
+extern int	sm_redis_timeout;
+extern bool sm_redis_tls;
+extern char *sm_redis_ca_file;
+extern int	sm_cache_ttl;
 
 /* session_manager.shard, parsed: 0 parts means that there are no shards */
 extern int	sm_shard_part;

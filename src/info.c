@@ -29,6 +29,12 @@ static bool preloaded = false;
 static const char *workers_state(void);
 static const char *last_pass(void);
 static const char *resealing(const SmSchema *schema);
+static const char *cache_state(void);
+static const char *cache_server(void);
+static const char *cache_epoch(void);
+static const char *cache_outbox(const SmSchema *schema);
+static const char *cache_warnings(void);
+static bool cache_read(SmCache *cache);
 static void put(SmResult *result, const char *key, const char *value);
 static char *query_text(const char *sql);
 
@@ -88,7 +94,11 @@ sm_session_info(PG_FUNCTION_ARGS)
 	put(&result, "workers", workers_state());
 	put(&result, "last_pass", last_pass());
 	put(&result, "resealing", resealing(schema));
-	put(&result, "cache", "none in this version");
+	put(&result, "cache", cache_state());
+	put(&result, "cache_server", cache_server());
+	put(&result, "cache_epoch", cache_epoch());
+	put(&result, "cache_outbox", cache_outbox(schema));
+	put(&result, "cache_warnings", cache_warnings());
 	put(&result, "event_partitions",
 		query_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
 							schema->events)));
@@ -153,6 +163,105 @@ resealing(const SmSchema *schema)
 		return "call session_reencrypt() until it returns 0";
 	return psprintf("under way to key %s: %lld sessions so far", pending,
 					(long long) sm_database->resealed);
+}
+
+static const char *
+cache_state(void)
+{
+	static const char *const names[] = {
+		[SM_REDIS_OFF] = "off",
+		[SM_REDIS_ASYNC] = "async",
+		[SM_REDIS_STRICT] = "strict"
+	};
+	uint32		mode;
+
+	if (sm_database == NULL && sm_redis_mode != SM_REDIS_OFF)
+		return "off: session_manager.redis_mode has no effect unless the library is preloaded";
+	if (sm_database == NULL || RecoveryInProgress())
+		return sm_redis_mode == SM_REDIS_OFF ? "off" :
+			"off: the server is a standby";
+	mode = pg_atomic_read_u32(&sm_database->cache.mode);
+	if (mode == SM_REDIS_OFF && sm_redis_mode != SM_REDIS_OFF)
+		return psprintf("off: workers are %s", workers_state());
+	if (mode != SM_REDIS_OFF && sm_redis_mode == SM_REDIS_OFF)
+		return psprintf("%s: being switched off", names[mode]);
+	return names[mode];
+}
+
+static const char *
+cache_server(void)
+{
+	SmCache		cache;
+	const char *since;
+
+	if (!cache_read(&cache))
+		return "none";
+	since = pstrdup(timestamptz_to_str(cache.linked_at));
+	switch (cache.link)
+	{
+		case SM_LINK_NONE:
+			return "not connected: no worker is running";
+		case SM_LINK_DOWN:
+			return psprintf("not connected since %s: %s", since, cache.problem);
+		case SM_LINK_WAITING:
+			return psprintf("connected since %s to %s; waiting for the end of the last epoch",
+							since, cache.server);
+		case SM_LINK_UP:
+			return psprintf("connected since %s to %s", since, cache.server);
+	}
+	elog(ERROR, "unrecognized state of a connection: %d", (int) cache.link);
+}
+
+static const char *
+cache_epoch(void)
+{
+	SmCache		cache;
+	int64		left;
+
+	if (!cache_read(&cache))
+		return "none";
+	if (cache.epoch_at != 0)
+		return psprintf("%.1f s old",
+						(double) (GetCurrentTimestamp() - cache.epoch_at) / USECS_PER_SEC);
+	left = cache.dead_at - sm_clock();
+	return left <= 0 ? "none: nothing is served from the cache" :
+		psprintf("none: what is left of the last ends within %.1f s",
+				 (double) left / USECS_PER_SEC);
+}
+
+/* Shows also what is left of a time when there was a cache. */
+static const char *
+cache_outbox(const SmSchema *schema)
+{
+	return query_text(psprintf("SELECT pg_catalog.count(*) || coalesce(', the oldest of ' || pg_catalog.min(at), '')"
+							   " FROM %s", sm_schema_qualify(schema, "session_outbox")));
+}
+
+static const char *
+cache_warnings(void)
+{
+	SmCache		cache;
+
+	if (!cache_read(&cache) || (cache.warnings[0] == '\0' && cache.restarts == 0))
+		return "none";
+	return psprintf("%s%s%s", cache.warnings,
+					cache.warnings[0] != '\0' && cache.restarts > 0 ? "; " : "",
+					cache.restarts == 0 ? "" :
+					psprintf("another Redis server, or the same restarted, was met %lld times",
+							 (long long) cache.restarts));
+}
+
+/* A copy of what is known of the cache; false if there is none. */
+static bool
+cache_read(SmCache *cache)
+{
+	if (sm_database == NULL || RecoveryInProgress() ||
+		pg_atomic_read_u32(&sm_database->cache.mode) == SM_REDIS_OFF)
+		return false;
+	LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
+	memcpy(cache, &sm_database->cache, sizeof(SmCache));
+	LWLockRelease(sm_shared->cache_lock);
+	return true;
 }
 
 static void

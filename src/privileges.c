@@ -55,7 +55,7 @@ static const Bundle bundles[] = {
 /*
  * In the order of the installation script.  In no bundle, and so left to the
  * owner: session_key_generate, session_grant, session_revoke and the trigger
- * function.
+ * functions.
  */
 static const BundledFunction functions[] = {
 	{"session_create(text, jsonb, interval, inet, text, text, jsonb)", APP | ADMIN},
@@ -91,6 +91,7 @@ static const BundledFunction functions[] = {
 	{"session_keys()", ADMIN | MONITOR},
 	{"session_reencrypt(integer)", ADMIN},
 	{"session_info()", ADMIN | MONITOR},
+	{"session_cache_settings()", APP | ADMIN},
 	{"session_counters()", ADMIN | MONITOR},
 	{"session_stats_reset()", ADMIN}
 };

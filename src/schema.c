@@ -101,6 +101,7 @@ resolve(Oid namespace)
 		current.events_seq = own_relation(namespace, "session_events_event_id_seq");
 		current.keys = own_relation(namespace, "session_keys");
 		current.installation = own_relation(namespace, "session_installation");
+		current.outbox = own_relation(namespace, "session_outbox");
 		check_columns(current.sessions, Natts_user_sessions);
 		check_columns(current.events, Natts_session_events);
 
@@ -121,7 +122,8 @@ relation_changed(Datum arg, Oid relid)
 		relid == current.events_default ||
 		relid == current.events_seq ||
 		relid == current.keys ||
-		relid == current.installation)
+		relid == current.installation ||
+		relid == current.outbox)
 		current_valid = false;
 }
 

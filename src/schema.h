@@ -25,6 +25,7 @@ typedef struct SmSchema
 	Oid			events_seq;
 	Oid			keys;
 	Oid			installation;
+	Oid			outbox;
 } SmSchema;
 
 /* columns of user_sessions */
@@ -84,6 +85,14 @@ enum
 enum
 {
 	Anum_installation_installation_id = 2
+};
+
+/* columns of session_outbox */
+enum
+{
+	Anum_outbox_session_id = 1,
+	Anum_outbox_at,
+	Natts_session_outbox = Anum_outbox_at
 };
 
 extern void sm_schema_init(void);

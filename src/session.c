@@ -26,6 +26,7 @@
 
 #include "arguments.h"
 #include "authenticate.h"
+#include "cache.h"
 #include "guc.h"
 #include "keyring.h"
 #include "patch.h"
@@ -254,7 +255,12 @@ sm_session_get(PG_FUNCTION_ARGS)
 	values[8] = TimestampTzGetDatum(due ? now : session->last_seen_at);
 	values[9] = TimestampTzGetDatum(session->expires_at);
 	values[10] = TimestampTzGetDatum(session->absolute_expires_at);
-	values[11] = BoolGetDatum(!due && !RecoveryInProgress() &&
+	/* a cached session is used unseen, by its current token, from anywhere */
+	values[11] = BoolGetDatum(sm_cache_on() &&
+							  !sm_touch_due(session, &token, now) &&
+							  token.match == SM_MATCH_CURRENT &&
+							  sm_client_binding == SM_BINDING_OFF &&
+							  !RecoveryInProgress() &&
 							  !IsolationUsesXactSnapshot() &&
 							  sm_scan_row_is_settled(&scan));
 	(void) sm_result_row(fcinfo, values, nulls);

@@ -11,6 +11,7 @@
 
 #include "fmgr.h"
 
+#include "cache.h"
 #include "crypto.h"
 #include "guc.h"
 #include "identity.h"
@@ -41,6 +42,7 @@ _PG_init(void)
 	sm_identity_init();
 	sm_shared_init();
 	sm_verdict_init();
+	sm_cache_init();
 	sm_worker_init();
 	sm_keyring_init();
 }

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include <time.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -26,6 +27,8 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "crypto.h"
+#include "guc.h"
 #include "shared.h"
 #include "touch.h"
 #include "verdict.h"
@@ -158,6 +161,18 @@ sm_shared_wake(void)
 	LWLockRelease(sm_shared->lock);
 }
 
+/*
+ * Microseconds by a clock that nobody can set.
+ */
+int64
+sm_clock(void)
+{
+	struct timespec now;
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
+}
+
 static void
 request(void)
 {
@@ -167,7 +182,7 @@ request(void)
 #endif
 	RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(SmShared)),
 									add_size(sm_touch_size(), sm_verdict_size())));
-	RequestNamedLWLockTranche("session_manager", 2);
+	RequestNamedLWLockTranche("session_manager", 3);
 	RequestNamedLWLockTranche("session_manager_touch", SM_TOUCH_PARTITIONS);
 }
 
@@ -189,6 +204,8 @@ startup(void)
 		memset(sm_shared, 0, sizeof(SmShared));
 		sm_shared->lock = &locks[0].lock;
 		sm_shared->verdict_lock = &locks[1].lock;
+		sm_shared->cache_lock = &locks[2].lock;
+		sm_shared->started_at = sm_clock();
 	}
 	sm_touch_startup();
 	sm_verdict_startup();
@@ -315,4 +332,12 @@ init_slot(SmDatabase *database, Oid oid)
 	pg_atomic_init_u64(&database->flushed, 0);
 	for (int i = 0; i < SM_N_COUNTERS; i++)
 		pg_atomic_init_u64(&database->counters[i], 0);
+
+	/* the server may have crashed a moment ago, and left an epoch alive */
+	pg_atomic_init_u32(&database->cache.mode, sm_redis_mode);
+	pg_atomic_init_u32(&database->cache.commits, 0);
+	database->cache.dead_at = sm_shared->started_at + SM_EPOCH_MAX_US;
+	sm_random(database->cache.installation, sizeof(database->cache.installation));
+	database->cache.installation[6] = 0x40 | (database->cache.installation[6] & 0x0f);
+	database->cache.installation[8] = 0x80 | (database->cache.installation[8] & 0x3f);
 }

@@ -28,6 +28,46 @@ typedef enum SmDatabaseState
 	SM_DB_NOT_CHOSEN			/* not to be looked after */
 } SmDatabaseState;
 
+/*
+ * An epoch lives two seconds in Redis from the moment it is asked for, and
+ * rounding and what a clock may be off add less than a tenth of one.
+ */
+#define SM_EPOCH_MS		2000
+#define SM_EPOCH_MAX_US	INT64CONST(2100000)
+
+/* What the worker that speaks to Redis says of its connection. */
+typedef enum SmLink
+{
+	SM_LINK_NONE,				/* no worker yet */
+	SM_LINK_DOWN,
+	SM_LINK_WAITING,			/* until the last epoch is dead for certain */
+	SM_LINK_UP
+} SmLink;
+
+/*
+ * The cache of a database's sessions.  All but the atomics is guarded by
+ * SmShared's cache_lock.
+ */
+typedef struct SmCache
+{
+	pg_atomic_uint32 mode;		/* SmRedisMode, as writers are to heed it */
+	uint8		installation[16];	/* names the epoch's key */
+	int64		dead_at;		/* no epoch lives past this, by sm_clock() */
+	Latch	   *worker;			/* NULL while there is none */
+	bool		unwanted;		/* the worker is to go */
+	bool		back_soon;		/* it went so as to be in nobody's way */
+	pg_atomic_uint32 commits;	/* that left something in the outbox */
+
+	/* for session_info */
+	SmLink		link;
+	char		problem[192];	/* why the connection is down */
+	char		server[192];	/* what is known of the Redis server */
+	char		warnings[256];	/* what about it endangers the cache */
+	TimestampTz linked_at;
+	TimestampTz epoch_at;		/* 0: no epoch */
+	int64		restarts;		/* times that another Redis server was met */
+} SmCache;
+
 /* A database.  All but the atomics is guarded by SmShared's lock. */
 typedef struct SmDatabase
 {
@@ -52,15 +92,43 @@ typedef struct SmDatabase
 	pg_atomic_uint32 wanted;	/* verdicts wait for a worker */
 	pg_atomic_uint64 noted;		/* touches noted, ever */
 	pg_atomic_uint64 flushed;	/* of these, as of the last flush */
+	SmCache		cache;
 	TimestampTz stats_reset;
 	pg_atomic_uint64 counters[SM_N_COUNTERS];
 } SmDatabase;
+
+/* What a commit asks of the worker that speaks to Redis. */
+typedef enum SmFenceState
+{
+	SM_FENCE_FREE,
+	SM_FENCE_ASKED,
+	SM_FENCE_SENT,
+	SM_FENCE_DONE
+} SmFenceState;
+
+#define SM_FENCES		256
+#define SM_FENCE_IDS	60
+
+typedef struct SmFence
+{
+	SmFenceState state;
+	Oid			database;
+	uint64		ticket;			/* tells one use of this place from the next */
+	int64		since;			/* by sm_clock() */
+	Latch	   *owner;
+	int			n;				/* -1: all sessions */
+	uint8		ids[SM_FENCE_IDS][16];
+} SmFence;
 
 typedef struct SmShared
 {
 	LWLock	   *lock;
 	LWLock	   *verdict_lock;
+	LWLock	   *cache_lock;
 	Latch	   *launcher;		/* NULL while there is none */
+	uint64		fence_ticket;
+	SmFence		fences[SM_FENCES];
+	int64		started_at;		/* by sm_clock() */
 	SmDatabase	databases[SM_MAX_DATABASES];
 } SmShared;
 
@@ -75,6 +143,7 @@ extern void sm_shared_attach(void);
 extern SmDatabase *sm_shared_slot(Oid oid, bool create);
 extern void sm_shared_free(SmDatabase *database);
 extern void sm_shared_wake(void);
+extern int64 sm_clock(void);
 
 extern bool sm_worker_comes(void);
 

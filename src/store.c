@@ -13,6 +13,8 @@
  *
  * Access is not checked against table privileges: EXECUTE on the calling
  * function is what counts.  Triggers that somebody puts on the table fire.
+ * The extension's own, by which the cache hears of others' writes, are passed
+ * over where there are no other ones: what is written here is noted here.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,6 +39,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "cache.h"
 #include "compat.h"
 #include "keyring.h"
 #include "store.h"
@@ -57,6 +60,7 @@ static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 					   int n_keys, LOCKMODE lockmode);
 static void decode(SmScan *scan);
 static void prepare_write(SmScan *scan);
+static bool cache_differs(const SmSession *session, const SmChanges *changes);
 static void seal_context(const SmSession *session, SmSealContext *context);
 
 /*
@@ -198,12 +202,17 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 	heap_freetuple(tuple);
 	ResetPerTupleExprContext(scan->estate);
 	CommandCounterIncrement();
+	if (sm_cache_on() && cache_differs(&scan->session, changes))
+		sm_cache_note(scan->schema, scan->session.session_id);
 }
 
 /*
  * Delete the row that the scan stands on, in the version that it shows.  If
  * it has been locked this cannot fail; otherwise false if somebody is at it,
  * or has been: then it is not what was looked at.
+ *
+ * What is deleted without a lock is dead, and no cache holds it: it was taken
+ * out when it was revoked, or was not to be kept there to its end.
  */
 bool
 sm_scan_delete(SmScan *scan, bool locked)
@@ -212,7 +221,7 @@ sm_scan_delete(SmScan *scan, bool locked)
 	ItemPointerData tid = scan->slot->tts_tid;
 	TM_Result	result;
 
-	if (scan->rel->trigdesc != NULL)
+	if (!sm_cache_only_trigger(scan->rel))
 	{
 		if (!locked &&
 			(!sm_scan_lock(scan, LockTupleExclusive, LockWaitSkip) ||
@@ -221,16 +230,21 @@ sm_scan_delete(SmScan *scan, bool locked)
 		prepare_write(scan);
 		ExecSimpleRelationDelete(scan->result_rel, scan->estate, &scan->epq,
 								 scan->slot);
-		return true;
 	}
-
-	/* without triggers the executor has nothing to add, nor does a lock */
-	result = table_tuple_delete(scan->rel, &tid, GetCurrentCommandId(true),
-								scan->snapshot, InvalidSnapshot, locked,
-								&failure, false);
-	if (locked && result != TM_Ok)
-		elog(ERROR, "could not delete a session that is locked");
-	return result == TM_Ok;
+	else
+	{
+		/* without triggers the executor has nothing to add, nor does a lock */
+		result = table_tuple_delete(scan->rel, &tid, GetCurrentCommandId(true),
+									scan->snapshot, InvalidSnapshot, locked,
+									&failure, false);
+		if (locked && result != TM_Ok)
+			elog(ERROR, "could not delete a session that is locked");
+		if (result != TM_Ok)
+			return false;
+	}
+	if (locked && sm_cache_on())
+		sm_cache_note(scan->schema, scan->session.session_id);
+	return true;
 }
 
 /*
@@ -481,6 +495,8 @@ sm_executor_begin(Relation rel, ResultRelInfo **result_rel)
 
 	*result_rel = makeNode(ResultRelInfo);
 	InitResultRelInfo(*result_rel, rel, 0, NULL, 0);
+	if (sm_cache_only_trigger(rel))
+		(*result_rel)->ri_TrigDesc = NULL;
 	estate->es_output_cid = GetCurrentCommandId(true);
 	ExecOpenIndices(*result_rel, false);
 	/* where triggers look for it */
@@ -597,6 +613,26 @@ prepare_write(SmScan *scan)
 	scan->estate->es_snapshot = scan->snapshot;
 	sm_EvalPlanQualInit(&scan->epq, scan->estate);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Do changes make a session another to who reads it?  Not if it is only seen,
+ * queued, extended, or sealed again.
+ */
+static bool
+cache_differs(const SmSession *session, const SmChanges *changes)
+{
+	static const int columns[] = {
+		Anum_version, Anum_authenticated_at, Anum_verifier,
+		Anum_verifier_key_id, Anum_revoked_at
+	};
+
+	for (int i = 0; i < (int) lengthof(columns); i++)
+		if (changes->replaces[columns[i] - 1])
+			return true;
+	return changes->replaces[Anum_expires_at - 1] &&
+		DatumGetTimestampTz(changes->values[Anum_expires_at - 1]) <
+		session->expires_at;
 }
 
 static void

@@ -10,9 +10,8 @@
  * to be written, dead sessions, partitions, re-sealing, each in transactions
  * of its own, for PASS_MS at the most.
  *
- * A worker begins each transaction by locking the extension against DROP and
- * looking at its version.  DROP EXTENSION therefore waits for one batch, and
- * a worker never finds half of it.
+ * While session_manager.redis_mode is not off, the launcher also keeps a worker
+ * of another kind in each database that has the extension, see cache_worker.c.
  *
  * Nothing runs during recovery or a binary upgrade.
  *
@@ -49,6 +48,7 @@
 #include "utils/varlena.h"
 
 #include "authenticate.h"
+#include "batch.h"
 #include "compat.h"
 #include "guc.h"
 #include "keyring.h"
@@ -72,6 +72,9 @@
 /* How often the launcher looks for new databases, and a failed pass is retried. */
 #define LOOK_MS			2000
 #define RETRY_MS		3000
+
+/* How long a database is left alone by the worker that speaks to Redis. */
+#define CACHE_GAP_MS	300
 
 /* What DROP DATABASE sets datconnlimit to before it is past return. */
 #define INVALID_DATABASE_LIMIT	(-2)
@@ -100,6 +103,13 @@ typedef struct Pass
 
 static Running running[MAX_WORKERS];
 
+/* The workers that speak to Redis, by the database's slot. */
+static struct
+{
+	BackgroundWorkerHandle *handle; /* NULL: none */
+	TimestampTz ended_at;
+}			cache_workers[SM_MAX_DATABASES];
+
 static void launcher_gone(int code, Datum arg);
 static void find_databases(List **all, List **chosen);
 static bool is_chosen(const char *name);
@@ -107,14 +117,15 @@ static void review_slots(List *all, List *chosen);
 static void hasten_passes(void);
 static void collect_workers(void);
 static bool is_running(Oid database);
+static void tend_caches(List *chosen, TimestampTz now, TimestampTz *next);
+static bool start_background(const char *function, const char *type,
+							 Oid database, BackgroundWorkerHandle **handle);
 static TimestampTz due_at(SmDatabase *database);
 static void start_worker(SmDatabase *database);
 static void worker_gone(int code, Datum arg);
 static void run_pass(Pass *pass);
 static const SmSchema *begin_batch(Pass *pass, const char *activity);
-static void end_batch(void);
 static bool pass_is_over(Pass *pass);
-static void set_state(SmDatabaseState state);
 static void carry_out_verdicts(Pass *pass);
 static bool carry_out(const SmSchema *schema, const SmVerdict *verdict);
 static void flush_touches(Pass *pass);
@@ -123,7 +134,6 @@ static bool is_inet(const SmTouch *touch);
 static void sweep_database(Pass *pass);
 static void maintain_partitions(Pass *pass);
 static void reseal_database(Pass *pass);
-static void set_local(const char *name, const char *value);
 
 /*
  * Register the launcher.  Called once, from _PG_init.
@@ -192,6 +202,7 @@ sm_launcher_main(Datum arg)
 
 		now = GetCurrentTimestamp();
 		next = now + LOOK_MS * INT64CONST(1000);
+		tend_caches(chosen, now, &next);
 		foreach(lc, chosen)
 		{
 			SmDatabase *database = sm_shared_slot(lfirst_oid(lc), true);
@@ -221,24 +232,7 @@ sm_worker_main(Datum arg)
 {
 	Pass		pass = {0};
 
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
-
-	/* what a role or the database is set to must not reach our statements */
-	set_local("search_path", "pg_catalog, pg_temp");
-	set_local("default_transaction_isolation", "read committed");
-	set_local("default_transaction_read_only", "off");
-	set_local("statement_timeout", "0");
-	set_local("lock_timeout", "0");
-	set_local("idle_in_transaction_session_timeout", "0");
-#if PG_VERSION_NUM >= 170000
-	set_local("transaction_timeout", "0");
-#endif
-	set_local("session_replication_role", "origin");
-	set_local("row_security", "off");
-
+	sm_batch_connect(DatumGetObjectId(arg));
 	sm_database = sm_shared_slot(MyDatabaseId, true);
 	if (sm_database == NULL)
 		proc_exit(0);
@@ -429,44 +423,110 @@ due_at(SmDatabase *database)
 static void
 start_worker(SmDatabase *database)
 {
-	static TimestampTz complained_at = 0;
-	BackgroundWorker worker;
 	Running    *slot = NULL;
-	MemoryContext old;
 
 	for (int i = 0; i < MAX_WORKERS && slot == NULL; i++)
 		if (running[i].handle == NULL)
 			slot = &running[i];
 	if (slot == NULL)
 		return;					/* its end wakes us */
+	slot->database = database->oid;
+	slot->started_at = GetCurrentTimestamp();
+	if (!start_background("sm_worker_main", "session_manager worker",
+						  database->oid, &slot->handle))
+		slot->handle = NULL;
+}
+
+/*
+ * See to it that each database that may have a cache has a worker for it, and
+ * that writers know.  They learn that there is no cache any more when no epoch
+ * can be alive.
+ */
+static void
+tend_caches(List *chosen, TimestampTz now, TimestampTz *next)
+{
+	for (int i = 0; i < SM_MAX_DATABASES; i++)
+	{
+		SmDatabase *database = &sm_shared->databases[i];
+		SmDatabaseState state;
+		bool		wanted;
+		bool		present;
+		pid_t		pid;
+		TimestampTz due;
+
+		if (cache_workers[i].handle != NULL &&
+			GetBackgroundWorkerPid(cache_workers[i].handle, &pid) == BGWH_STOPPED)
+		{
+			pfree(cache_workers[i].handle);
+			cache_workers[i].handle = NULL;
+			cache_workers[i].ended_at = now;
+		}
+
+		LWLockAcquire(sm_shared->lock, LW_SHARED);
+		state = database->state;
+		wanted = OidIsValid(database->oid) && list_member_oid(chosen, database->oid) &&
+			sm_redis_mode != SM_REDIS_OFF;
+		LWLockRelease(sm_shared->lock);
+		if (!OidIsValid(database->oid))
+			continue;
+
+		LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
+		present = cache_workers[i].handle != NULL || database->cache.worker != NULL;
+		if (wanted && (state == SM_DB_SERVED || state == SM_DB_UNKNOWN))
+			pg_atomic_write_u32(&database->cache.mode, sm_redis_mode);
+		else if (!present && sm_clock() > database->cache.dead_at)
+			pg_atomic_write_u32(&database->cache.mode, SM_REDIS_OFF);
+		database->cache.unwanted = !wanted;
+		due = cache_workers[i].ended_at +
+			(database->cache.back_soon ? CACHE_GAP_MS : RETRY_MS) * INT64CONST(1000);
+		if (!wanted && database->cache.worker != NULL)
+			SetLatch(database->cache.worker);
+		LWLockRelease(sm_shared->cache_lock);
+
+		if (!wanted || state != SM_DB_SERVED || present)
+			continue;
+		if (now < due)
+			*next = Min(*next, due);
+		else if (!start_background("sm_cache_worker_main", "session_manager cache worker",
+								   database->oid, &cache_workers[i].handle))
+			cache_workers[i].handle = NULL;
+	}
+}
+
+/* Start a worker in a database.  False, having said so, if none is free. */
+static bool
+start_background(const char *function, const char *type, Oid database,
+				 BackgroundWorkerHandle **handle)
+{
+	static TimestampTz complained_at = 0;
+	BackgroundWorker worker;
+	MemoryContext old;
+	bool		started;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "session_manager", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "sm_worker_main", sizeof(worker.bgw_function_name));
-	snprintf(worker.bgw_name, BGW_MAXLEN, "session_manager worker for database %u", database->oid);
-	strlcpy(worker.bgw_type, "session_manager worker", sizeof(worker.bgw_type));
-	worker.bgw_main_arg = ObjectIdGetDatum(database->oid);
+	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, BGW_MAXLEN, "%s for database %u", type, database);
+	strlcpy(worker.bgw_type, type, sizeof(worker.bgw_type));
+	worker.bgw_main_arg = ObjectIdGetDatum(database);
 	worker.bgw_notify_pid = MyProcPid;
 
-	slot->database = database->oid;
-	slot->started_at = GetCurrentTimestamp();
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	if (!RegisterDynamicBackgroundWorker(&worker, &slot->handle))
-	{
-		slot->handle = NULL;
-		if (TimestampDifferenceExceeds(complained_at, slot->started_at, 60 * 1000))
-		{
-			ereport(LOG,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("no background worker is free for session_manager"),
-					 errhint("Raise max_worker_processes.")));
-			complained_at = slot->started_at;
-		}
-	}
+	started = RegisterDynamicBackgroundWorker(&worker, handle);
 	MemoryContextSwitchTo(old);
+	if (!started &&
+		TimestampDifferenceExceeds(complained_at, GetCurrentTimestamp(), 60 * 1000))
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker is free for session_manager"),
+				 errhint("Raise max_worker_processes.")));
+		complained_at = GetCurrentTimestamp();
+	}
+	return started;
 }
 
 static void
@@ -486,7 +546,7 @@ run_pass(Pass *pass)
 
 	pg_atomic_write_u32(&sm_database->wanted, 0);
 	if (begin_batch(pass, "looking for session_manager") != NULL)
-		end_batch();
+		sm_batch_end();
 	if (pass->served)
 		carry_out_verdicts(pass);
 	if (pass->served)
@@ -517,18 +577,11 @@ run_pass(Pass *pass)
 	LWLockRelease(sm_shared->lock);
 }
 
-/*
- * Begin a transaction, with SPI and a snapshot, and make sure that the
- * extension is there, stays there until its end, and is this library's.
- * NULL, with no transaction open, if it is not.
- */
+/* As sm_batch_begin, and note whether the database is to be looked after. */
 static const SmSchema *
 begin_batch(Pass *pass, const char *activity)
 {
-	Oid			extension;
-	Oid			namespace = InvalidOid;
-	char	   *version = NULL;
-	bool		isnull;
+	const SmSchema *schema;
 
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
@@ -536,59 +589,9 @@ begin_batch(Pass *pass, const char *activity)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
-	pgstat_report_activity(STATE_RUNNING, activity);
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	PushActiveSnapshot(GetTransactionSnapshot());
-
-	extension = get_extension_oid("session_manager", true);
-	if (OidIsValid(extension))
-	{
-		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-		PopActiveSnapshot();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		if (SPI_execute("SELECT extversion, extnamespace FROM pg_catalog.pg_extension"
-						" WHERE extname = 'session_manager'", true, 1) != SPI_OK_SELECT)
-			elog(ERROR, "could not look for extension session_manager");
-		if (SPI_processed == 1)
-		{
-			version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-			namespace = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
-													   SPI_tuptable->tupdesc, 2, &isnull));
-		}
-	}
-
-	pass->served = (version != NULL && strcmp(version, SM_VERSION) == 0);
-	if (pass->served)
-	{
-		set_state(SM_DB_SERVED);
-		return sm_schema_in(namespace);
-	}
-	if (version == NULL)
-		set_state(SM_DB_WITHOUT);
-	else
-	{
-		if (sm_database->state != SM_DB_OTHER_VERSION)
-			ereport(WARNING,
-					(errmsg("session_manager is at version %s in database \"%s\", the library at %s",
-							version, get_database_name(MyDatabaseId), SM_VERSION),
-					 errhint("Run ALTER EXTENSION session_manager UPDATE; its workers do nothing there until then.")));
-		set_state(SM_DB_OTHER_VERSION);
-	}
-	end_batch();
-	return NULL;
-}
-
-static void
-end_batch(void)
-{
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	pgstat_report_stat(true);
+	schema = sm_batch_begin(activity);
+	pass->served = (schema != NULL);
+	return schema;
 }
 
 /* Leave, rather than keep somebody waiting who wants the database? */
@@ -599,14 +602,6 @@ pass_is_over(Pass *pass)
 		return false;
 	pass->unfinished = true;
 	return true;
-}
-
-static void
-set_state(SmDatabaseState state)
-{
-	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
-	sm_database->state = state;
-	LWLockRelease(sm_shared->lock);
 }
 
 /*
@@ -626,7 +621,7 @@ carry_out_verdicts(Pass *pass)
 		if (schema == NULL)
 			break;
 		done = carry_out(schema, &verdict);
-		end_batch();
+		sm_batch_end();
 		sm_verdict_done(MyDatabaseId, done);
 		if (!done || pass_is_over(pass))
 		{
@@ -726,7 +721,7 @@ flush_touches(Pass *pass)
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 		for (int i = 0; i < n; i++)
 			written[i] = write_touch(schema, &touches[i]);
-		end_batch();
+		sm_batch_end();
 		for (int i = 0; i < n; i++)
 		{
 			if (!written[i])
@@ -814,7 +809,7 @@ sweep_database(Pass *pass)
 		if (schema == NULL)
 			return;
 		done = sm_sweep(schema, sm_sweep_batch, &from, &sweep);
-		end_batch();
+		sm_batch_end();
 		if (done == sm_sweep_batch && sm_sweep_pause > 0)
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -833,7 +828,7 @@ maintain_partitions(Pass *pass)
 	if (schema == NULL)
 		return;
 	sm_partitions_maintain(schema, &work);
-	end_batch();
+	sm_batch_end();
 }
 
 /* Seals under keys that are no longer the active one. */
@@ -849,12 +844,6 @@ reseal_database(Pass *pass)
 		if (schema == NULL)
 			return;
 		done = sm_reseal_step(schema);
-		end_batch();
+		sm_batch_end();
 	}
-}
-
-static void
-set_local(const char *name, const char *value)
-{
-	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }

@@ -1,0 +1,147 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *	  Transactions of background workers.
+ *
+ * Each begins by locking the extension against DROP and looking at its
+ * version.  DROP EXTENSION therefore waits for one batch, and a worker never
+ * finds half of it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+#include "batch.h"
+#include "compat.h"
+#include "shared.h"
+
+static void set_state(SmDatabaseState state);
+static void set_local(const char *name, const char *value);
+
+/*
+ * Connect a worker to its database, and find that in shared memory.
+ */
+void
+sm_batch_connect(Oid database)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+
+	/* what a role or the database is set to must not reach our statements */
+	set_local("search_path", "pg_catalog, pg_temp");
+	set_local("default_transaction_isolation", "read committed");
+	set_local("default_transaction_read_only", "off");
+	set_local("statement_timeout", "0");
+	set_local("lock_timeout", "0");
+	set_local("idle_in_transaction_session_timeout", "0");
+#if PG_VERSION_NUM >= 170000
+	set_local("transaction_timeout", "0");
+#endif
+	set_local("session_replication_role", "origin");
+	set_local("row_security", "off");
+
+	sm_database = sm_shared_slot(MyDatabaseId, true);
+	if (sm_database == NULL)
+		proc_exit(0);
+}
+
+/*
+ * Begin a transaction, with SPI and a snapshot, and make sure that the
+ * extension is there, stays there until its end, and is this library's.
+ * NULL, with no transaction open, if it is not.
+ */
+const SmSchema *
+sm_batch_begin(const char *activity)
+{
+	Oid			extension;
+	Oid			namespace = InvalidOid;
+	char	   *version = NULL;
+	bool		isnull;
+
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetTransactionSnapshot());
+
+	extension = get_extension_oid("session_manager", true);
+	if (OidIsValid(extension))
+	{
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		PopActiveSnapshot();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		if (SPI_execute("SELECT extversion, extnamespace FROM pg_catalog.pg_extension"
+						" WHERE extname = 'session_manager'", true, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not look for extension session_manager");
+		if (SPI_processed == 1)
+		{
+			version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+			namespace = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+													   SPI_tuptable->tupdesc, 2, &isnull));
+		}
+	}
+
+	if (version != NULL && strcmp(version, SM_VERSION) == 0)
+	{
+		set_state(SM_DB_SERVED);
+		return sm_schema_in(namespace);
+	}
+	if (version == NULL)
+		set_state(SM_DB_WITHOUT);
+	else
+	{
+		if (sm_database->state != SM_DB_OTHER_VERSION)
+			ereport(WARNING,
+					(errmsg("session_manager is at version %s in database \"%s\", the library at %s",
+							version, get_database_name(MyDatabaseId), SM_VERSION),
+					 errhint("Run ALTER EXTENSION session_manager UPDATE; its workers do nothing there until then.")));
+		set_state(SM_DB_OTHER_VERSION);
+	}
+	sm_batch_end();
+	return NULL;
+}
+
+/*
+ * Commit the transaction.
+ */
+void
+sm_batch_end(void)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(true);
+}
+
+static void
+set_state(SmDatabaseState state)
+{
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	sm_database->state = state;
+	LWLockRelease(sm_shared->lock);
+}
+
+static void
+set_local(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}

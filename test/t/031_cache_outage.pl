@@ -1,0 +1,318 @@
+# The cache in Redis while Redis does not work: no revocation fails or takes
+# longer than three seconds, and nothing that was revoked is served.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use CacheTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use RedisServer;
+use SessionManagerTest;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+# An outage of a minute with 50,000 revocations, or a tenth of each.
+my $full = long_runs() > 1;
+my $outage = $full ? 60 : 6;
+my $revocations = $full ? 50_000 : 5_000;
+
+my $password = 'correct horse battery staple';
+my $redis = RedisServer->new(
+	'requirepass tester',
+	"user session_manager on >@{[ $password =~ tr/ /_/r ]} ~session:* resetchannels +select +eval +time +get +set +del +info +client|setname"
+);
+$password =~ tr/ /_/;
+my $password_file = $redis->dir . '/password';
+write_file($password_file, "$password\n");
+my $node = cached_node(
+	'outage', $redis,
+	conf => qq(
+session_manager.redis_user = session_manager
+session_manager.redis_password_file = '$password_file'
+));
+my $log = 0;
+
+sub sql { return $node->safe_psql('postgres', @_); }
+
+# Change settings; the last of each counts.
+sub set
+{
+	my (%settings) = @_;
+	$node->append_conf('postgresql.conf',
+		join('', map { "session_manager.$_ = '$settings{$_}'\n" } sort keys %settings));
+	$node->reload;
+	return;
+}
+
+# What has been logged since it was last asked for.
+sub logged
+{
+	my $lines = slurp_file($node->logfile, $log);
+	$log += length $lines;
+	return $lines;
+}
+
+sub cached_session
+{
+	my $token = create_session($node, 'ann');
+	my $result = remember($node, $redis, $token);
+	$result eq 'stored' or die "not cached: $result";
+	return $token;
+}
+
+sub reason
+{
+	my ($expected, $name) = @_;
+	ok(wait_until(sub { info($node, 'cache_server') =~ $expected }), "session_info: $name")
+	  or diag(info($node, 'cache_server'));
+	return;
+}
+
+# Redis fails in some way and recovers; meanwhile a session is revoked.
+sub outage
+{
+	my ($name, $fail, $recover, %how) = @_;
+	my $token = cached_session();
+	my $other = create_session($node, 'bea');
+	my $old = epoch($node, $redis);
+	my $key = epoch_key($node);
+	logged();
+	$fail->();
+	my $took = took(sub { is(sql("SELECT session_invalidate('$token')"), 't', "$name: a revocation succeeds") });
+	cmp_ok($took, '<', 3, sprintf('%s: in less than three seconds (%.2f)', $name, $took));
+	$took = took(sub { sql("SELECT session_invalidate('$other')") });
+	cmp_ok($took, '<', $how{again} // 0.5, sprintf('%s: the next one at once (%.2f)', $name, $took));
+	$recover->();
+	ok(!remembered($node, $redis, $token), "$name: it is not served afterwards");
+	isnt(wait_for_epoch($node, $redis), $old, "$name: a new epoch");
+	ok(!remembered($node, $redis, $token), "$name: nor under that");
+	ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }), "$name: the outbox is empty");
+	my @lines = logged() =~ /(session_manager (?:is connected|has no connection).*)/g;
+	my %lines = map { $_ => 1 } @lines;
+	ok(@lines == keys %lines && @lines <= 3, "$name: each change is logged once") or diag(join("\n", @lines));
+	return;
+}
+
+outage('stopped', sub { $redis->stop }, sub { $redis->continue });
+outage('paused', sub { $redis->call(qw(CLIENT PAUSE 6000 ALL)) }, sub { sleep 6 });
+outage('killed', sub { $redis->kill9 }, sub { $redis->start });
+outage('without memory', sub { $redis->call(qw(CONFIG SET maxmemory 1)) }, sub { $redis->call(qw(CONFIG SET maxmemory 0)) });
+outage('forbidden', sub { $redis->call(qw(ACL SETUSER session_manager -set -eval)) }, sub { $redis->call(qw(ACL SETUSER session_manager +set +eval)) });
+
+# Short ones: hardly anybody waits
+for my $fail (['FLUSHALL'], [ 'DEL', epoch_key($node) ], [ 'SET', epoch_key($node), 'f' x 32 ])
+{
+	my $token = cached_session();
+	my $old = epoch($node, $redis);
+	$redis->call(@$fail);
+	ok(wait_until(sub { my $e = epoch($node, $redis); defined $e && $e ne $old && $e ne 'f' x 32 }, 2), "$fail->[0]: a new epoch soon");
+	ok(!remembered($node, $redis, $token), 'under which nothing is served');
+	$redis->call(@$fail);
+	cmp_ok(took(sub { sql("SELECT session_invalidate('$token')") }), '<', 1, 'nobody waits for long');
+	ok(!remembered($node, $redis, $token), 'and what was revoked is not served');
+	wait_for_epoch($node, $redis);
+}
+logged();
+$redis->call(qw(CLIENT KILL TYPE normal SKIPME yes));
+ok(wait_until(sub { info($node, 'cache_server') =~ /waiting for the end of the last epoch/ }),
+	'after a broken connection the last epoch is let die');
+wait_for_epoch($node, $redis);
+like(logged(), qr/has no connection to Redis at ".*" for database "postgres": Server closed the connection\n(.*\n)*.*is connected to Redis/,
+	'and the log says why');
+
+# What keeps a revocation waiting can be cancelled, and nothing is left of it.
+{
+	my $token = cached_session();
+	my $waiting = connection($node);
+	my $pid = query($waiting, 'SELECT pg_backend_pid()');
+	$redis->stop;
+	$waiting->{timeout}->start(10) if $waiting->{timeout};
+	$waiting->query_until(qr/^waits/m, "\\echo waits\nSET statement_timeout = '100ms'; BEGIN; SELECT session_invalidate('$token'); COMMIT;\n");
+	sleep 0.5;
+	is(sql("SELECT state FROM pg_stat_activity WHERE pid = $pid"), 'active', 'statement_timeout does not end the wait');
+	sql("SELECT pg_cancel_backend($pid)");
+	my ($output, $errors) = query($waiting, 'SELECT 1');
+	like($errors . $waiting->{stderr}, qr/canceling statement due to user request/, 'a cancellation does');
+	ok(live($node, $token), 'and the session is alive');
+	$redis->continue;
+	wait_for_epoch($node, $redis);
+	$redis->stop;
+	$waiting->query_until(qr/^waits/m, "\\echo waits\nSELECT session_invalidate('$token');\n");
+	sleep 0.3;
+	sql("SELECT pg_terminate_backend($pid)");
+	ok(wait_until(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }, 1), 'a termination as well');
+	ok(live($node, $token), 'and the session is alive');
+	$redis->continue;
+	wait_for_epoch($node, $redis);
+	cmp_ok(took(sub { sql("SELECT session_invalidate('$token')") }), '<', 0.5, 'nobody waits for what was cancelled');
+	eval { $waiting->quit };
+}
+
+# The worker is cut off, readers are not: what they are served ends in time.
+for my $mode ('strict', 'async')
+{
+	set(redis_mode => $mode);
+	ok(wait_until(sub { info($node, 'cache') eq $mode }), "mode $mode");
+	my $token = cached_session();
+	$redis->call(qw(ACL SETUSER session_manager off));
+	$redis->call(qw(CLIENT KILL USER session_manager));
+	my $start = time();
+	sql("SELECT session_invalidate('$token')");
+	my $took = time() - $start;
+	my $last = $start;
+	while (time() < $start + 4)
+	{
+		$last = time() if remembered($node, $redis, $token);
+		sleep 0.01;
+	}
+	cmp_ok($last - $start, '<=', 3, sprintf('%s, cut off: served for %.2f s', $mode, $last - $start));
+	if ($mode eq 'strict')
+	{
+		cmp_ok($last, '<=', $start + $took, 'strict: not after the revocation returned');
+		cmp_ok($took, '<', 3, sprintf('which took %.2f s', $took));
+	}
+	else
+	{
+		cmp_ok($took, '<', 0.5, 'async: the revocation waits for nothing');
+	}
+	$redis->call(qw(ACL SETUSER session_manager on));
+	ok(!remembered($node, $redis, $token), "$mode: not served later");
+	wait_for_epoch($node, $redis);
+}
+# and what is not the connection's fault: the worker hangs
+{
+	my $token = cached_session();
+	my $worker = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'");
+	kill 'STOP', $worker;
+	my $start = time();
+	sql("SELECT session_invalidate('$token')");
+	my $last = $start;
+	while (time() < $start + 4)
+	{
+		$last = time() if remembered($node, $redis, $token);
+		sleep 0.01;
+	}
+	cmp_ok($last - $start, '<=', 3, sprintf('async, the worker hangs: served for %.2f s', $last - $start));
+	is(sql('SELECT count(*) FROM session_outbox'), 1, 'the outbox knows');
+	kill 'CONT', $worker;
+	ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }), 'until the worker looks at it');
+	wait_for_epoch($node, $redis);
+	ok(!remembered($node, $redis, $token), 'not served later');
+
+	set(redis_mode => 'strict');
+	ok(wait_until(sub { info($node, 'cache') eq 'strict' }), 'strict again');
+	$token = cached_session();
+	kill 'STOP', $worker;
+	my $took = took(sub { sql("SELECT session_invalidate('$token')") });
+	ok(!remembered($node, $redis, $token), 'strict, the worker hangs: not served');
+	cmp_ok($took, '<', 3, sprintf('after %.2f s', $took));
+	kill 'CONT', $worker;
+	wait_for_epoch($node, $redis);
+	ok(!remembered($node, $redis, $token), 'nor later');
+}
+
+# Settings
+logged();
+write_file($password_file, "wrong_$password\n");
+$redis->call(qw(CLIENT KILL USER session_manager));
+reason(qr/^not connected since .*: it refuses user or password: WRONGPASS/, 'a wrong password');
+ok(wait_until(sub { slurp_file($node->logfile, $log) =~ /WRONGPASS/ }), 'which is logged');
+sleep 3;
+write_file($password_file, "$password\n", 0640);
+reason(qr/redis_password_file is accessible to others/, 'a password file that others can read');
+write_file($password_file, "$password\n");
+reason(qr/^connected/, 'the right password');
+unlink $password_file;
+set(redis_timeout => '900ms', redis_password_file => "$password_file.gone");
+reason(qr/cannot read session_manager.redis_password_file: No such file/, 'no password file');
+sleep 3;
+write_file($password_file, "$password\n");
+set(redis_password_file => $password_file, redis_db => 99);
+reason(qr/DB index is out of range/, 'a database that is not there');
+set(redis_db => 1);
+wait_for_epoch($node, $redis);
+my $replica = RedisServer->new('replicaof 127.0.0.1 1');
+set(redis_user => '', redis_password_file => '', redis_socket => $replica->socket);
+reason(qr/it is a replica, not the primary/, 'a replica');
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+set(redis_socket => '', redis_host => '127.0.0.1', redis_port => $port);
+reason(qr/Connection refused/, 'nobody there');
+my $tcp = RedisServer->new("port $port", 'bind 127.0.0.1', 'maxmemory 100mb', 'appendonly yes', 'save 60 1000');
+reason(qr/^connected/, 'over TCP');
+like(info($node, 'cache_warnings'), qr/keeps a log on disk.*noeviction.*saves to disk/, 'warnings of how it is set up');
+set(redis_host => 'localhost');
+wait_for_epoch($node, $tcp);
+ok(wait_until(sub { info($node, 'cache_server') =~ /^connected/ }), 'by a name');
+my $lines = logged();
+unlike($lines, qr/\Q$password\E/, 'no password in the log');
+is(scalar(() = $lines =~ /WRONGPASS/g), 1, 'one line for each reason');
+is(scalar(() = $lines =~ /cannot read session_manager.redis_password_file/g), 1, 'however often it is tried');
+unlike($lines, qr/(ERROR|FATAL|PANIC):/, 'and no error');
+
+# Another server: what the first one still has is not served either.
+set(redis_socket => $redis->socket, redis_user => 'session_manager', redis_password_file => $password_file);
+wait_for_epoch($node, $redis);
+{
+	my $token = cached_session();
+	my $start = time();
+	set(redis_socket => $tcp->socket);
+	sleep 0.2;
+	sql("SELECT session_invalidate('$token')");
+	ok(!remembered($node, $redis, $token), 'a change of servers: the old one serves nothing that is revoked');
+	cmp_ok(time() - $start, '<', 3, 'in time');
+	set(redis_socket => $redis->socket);
+	wait_for_epoch($node, $redis);
+	ok(!remembered($node, $redis, $token), 'nor when it comes back');
+}
+{
+	my $token = cached_session();
+	set(redis_mode => 'off');
+	sleep 0.1;
+	sql("SELECT session_invalidate('$token')");
+	ok(!remembered($node, $redis, $token), 'while it is switched off, nothing that is revoked is served');
+	set(redis_mode => 'strict');
+	wait_for_epoch($node, $redis);
+	ok(!remembered($node, $redis, $token), 'nor when it is on again');
+}
+
+# A long outage with many revocations
+my $crowd = sql(qq(
+	SELECT count(*) FROM generate_series(1, $revocations) AS g, session_create('crowd' || g % 1000)));
+is($crowd, $revocations, "$revocations sessions");
+my @some = map { cached_session() } 1 .. 20;
+my $deads = counter($node, 'cache_dead_epoch_commits');
+$redis->kill9;
+my $start = time();
+my $errors = '';
+my $status = $node->psql(
+	'postgres', q(
+	DO $$
+	DECLARE
+		id uuid;
+	BEGIN
+		FOR id IN SELECT session_id FROM user_sessions WHERE user_id LIKE 'crowd%' LOOP
+			IF NOT session_invalidate_id(id) THEN
+				RAISE 'not revoked';
+			END IF;
+			COMMIT;
+		END LOOP;
+	END
+	$$), stderr => \$errors);
+is($status, 0, sprintf('down: each is revoked in a transaction of its own (%.1f s)', time() - $start)) or diag($errors);
+sql("SELECT session_invalidate('$_')") foreach @some;
+my $left = sql('SELECT count(*) FROM session_outbox');
+cmp_ok($left, '<', 10, "while no epoch is alive the outbox does not grow ($left)");
+cmp_ok(counter($node, 'cache_dead_epoch_commits') - $deads, '>=', $revocations, 'those commits are counted');
+sleep $outage - (time() - $start) if time() < $start + $outage;
+$redis->start;
+ok(wait_until(sub { defined epoch($node, $redis) }, 30), sprintf('a new epoch within 30 s of the end of an outage of %.0f s', time() - $start));
+is(sql('SELECT count(*) FROM session_outbox'), 0, 'and the outbox is empty');
+is(scalar(grep { remembered($node, $redis, $_) } @some), 0, 'nothing is served');
+is(sql("SELECT count(*) FROM user_sessions WHERE user_id LIKE 'crowd%' AND revoked_at IS NULL"), 0, 'none is left alive');
+
+unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'nothing crashed');
+$node->stop;
+done_testing();

@@ -1,0 +1,50 @@
+# Histories of 16 processes that read, change and revoke sessions through the
+# cache, redis_mode = async, while things go wrong: nothing is served that was
+# changed more than 3 seconds ago, and the database itself is never stale.
+#
+# SM_HISTORY_SECONDS is for how long each fault goes on.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use CacheHistory;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $seconds = $ENV{SM_HISTORY_SECONDS} // 4;
+my $history = CacheHistory->new('cache_async', 'async');
+my $max_stale = 0;
+
+sub holds
+{
+	my ($name, $fault) = @_;
+	# a restart takes a part of it
+	my $duration = $name =~ /kill/ ? 2 * $seconds : $seconds;
+	my $r = $history->run($duration, $fault);
+
+	note(CacheHistory::summary($name, $r));
+	cmp_ok($r->{max_stale}, '<=', 3000, "$name: stale by 3 s at most")
+	  or diag($r->{complaints});
+	is($r->{stale_database}, 0, "$name: the database is never stale");
+	is($r->{wrongly_none}, 0, "$name: no live session denied");
+	cmp_ok($r->{revocations}, '>=', 2 * $seconds, "$name: sessions were revoked");
+	$max_stale = $r->{max_stale} if $r->{max_stale} > $max_stale;
+	return $r;
+}
+
+my $r = holds('nothing wrong', undef);
+cmp_ok($r->{share}, '>', 0.5, 'nothing wrong: most sessions come from the cache');
+
+my @faults = CacheHistory->faults;
+while (my ($name, $fault) = splice @faults, 0, 2)
+{
+	holds($name, $fault);
+}
+
+# An outage must show, or the bound has not been tested.
+cmp_ok($max_stale, '>', 500, "the longest time that an answer was stale by was $max_stale ms");
+
+$history->stop;
+done_testing();
