@@ -58,12 +58,30 @@
  *	  had stamped their rows when they looked, see sm_cache_note, which was
  *	  before the first epoch; for those that revoke keys the worker waits.
  *
- * A crash between commit and tombstone leaves the outbox, and an epoch that
- * dies by itself; the worker makes the next one when the outbox is empty.  What
- * remains: a Redis that comes back with old content while an epoch in it is
- * alive (a lagging replica that is promoted, a snapshot that is restored), for
- * the rest of that life; and clocks of Redis that are set back.  The reference
- * says how to avoid both.
+ * What becomes of a crash or a cut connection at each step:
+ *
+ * - Rows stamped, nothing told: the transaction aborts, the values are right.
+ * - Outbox filled, fence asked for: the same, and at worst tombstones too many,
+ *	 for a minute.
+ * - The worker is killed while somebody waits: the server restarts, 4.  It
+ *	 ends, hangs or is cut off, Redis is paused, killed, or refuses to write:
+ *	 dead_at ends the wait, and 6 the epoch.  Redis restarts empty: the same,
+ *	 as the connection is gone.
+ * - Acknowledged, not committed: the tombstone is evicted, flushed, or expires
+ *	 while the commit waits for a standby: 2.  A crash either aborts the
+ *	 transaction or leaves values that were overwritten.
+ * - Committed, before the worker has sent tombstones again: the outbox survives,
+ *	 the epoch does not, and the worker makes the next one when the outbox is
+ *	 empty.  In async mode this is when values go, or their epoch dies.
+ * - dead_at moved, the renewal not sent: somebody waits for longer than needed.
+ * - A renewal or a new epoch is sent, and delayed or its answer lost: dead_at
+ *	 allows for it, its end is absolute, a renewal wants its own id.
+ * - The end of an epoch is asked for and not answered: dead_at.
+ *
+ * What remains: a Redis that comes back with old content while an epoch in it
+ * is alive (a lagging replica that is promoted, a snapshot that is restored),
+ * for the rest of that life; and clocks of Redis that are set back.
+ * docs/deployment.md says how to avoid both.
  *
  * Async mode leaves out the wait, and so bounds staleness: the worker stops
  * renewing when a row has waited for SM_CACHE_PATIENCE_US.
