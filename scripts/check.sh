@@ -129,7 +129,7 @@ tap_test() {
 
 # Every suite that needs a server, on the build TREE.
 server_suites() {
-  local tree=$1 file
+  local tree=$1 file preload
 
   heading "regression tests, library not preloaded"
   start_server "$tree-plain" "fsync = off"
@@ -148,12 +148,16 @@ server_suites() {
     --dbname=contrib_regression ${REGRESS-}
   stop_server "$tree-preloaded"
 
-  heading "isolation tests"
-  start_server "$tree-isolation" "fsync = off"
-  # shellcheck disable=SC2086
-  regress isolation/pg_isolation_regress "$tree" "$tree-isolation" \
-    --dbname=isolation_regression ${ISOLATION-}
-  stop_server "$tree-isolation"
+  for preload in "" session_manager; do
+    heading "isolation tests, library $([ -n "$preload" ] || printf "not ")preloaded"
+    start_server "$tree-isolation$preload" "fsync = off" \
+      "shared_preload_libraries = '$preload'" \
+      "session_manager.sweep_interval = 1h"
+    # shellcheck disable=SC2086
+    regress isolation/pg_isolation_regress "$tree" "$tree-isolation$preload" \
+      --dbname=isolation_regression ${ISOLATION-}
+    stop_server "$tree-isolation$preload"
+  done
 
   heading "TAP tests"
   for file in "$work/$tree"/test/t/*.pl; do

@@ -10,8 +10,8 @@
  * instead of raising an error, which would undo it.  No function ever
  * inserts a session but session_create: nothing that has ended comes back.
  *
- * Locks, in this order: the advisory locks of logins and of the user (create),
- * the relation, the row.
+ * Locks, in this order: the advisory locks of logins (create) and of the user
+ * (create, invalidate), the row.
  *
  *-------------------------------------------------------------------------
  */
@@ -57,6 +57,7 @@ typedef struct Renewal
 
 static text *new_token(const SmKey *key, const SmOwner *owner,
 					   uint8 verifier[SM_VERIFIER_LEN]);
+static void lock_for_login(text *user_id);
 static void enforce_limit(const SmSchema *schema, text *user_id,
 						  TimestampTz now);
 static int	compare_created(const void *a, const void *b);
@@ -115,7 +116,7 @@ sm_session_create(PG_FUNCTION_ARGS)
 	sm_check_shard(bucket);
 
 	sm_lock_login();
-	sm_lock_user(user_id, sm_max_sessions_per_user > 0 ? ExclusiveLock : ShareLock);
+	lock_for_login(user_id);
 	now = GetCurrentTimestamp();
 	if (sm_max_sessions_per_user > 0)
 		enforce_limit(schema, user_id, now);
@@ -452,11 +453,15 @@ sm_session_invalidate(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 
 	if (sm_find(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
-							NULL, NULL) != SM_MATCH_NONE &&
-		sm_lock_live(&scan, &token))
+							NULL, NULL) != SM_MATCH_NONE)
 	{
-		sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);
-		ended = true;
+		/* a login may follow in this transaction, in place of the session */
+		lock_for_login(scan.session.user_id);
+		if (sm_lock_live(&scan, &token))
+		{
+			sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);
+			ended = true;
+		}
 	}
 	sm_scan_end(&scan);
 	PG_RETURN_BOOL(ended);
@@ -765,6 +770,16 @@ new_token(const SmKey *key, const SmOwner *owner,
 	sm_token_format(SM_TOKEN_SECRET, owner->session_id, secret, VARDATA(token));
 	sm_wipe(secret, sizeof(secret));
 	return token;
+}
+
+/*
+ * Take the user's lock as a login does.  Where there is a limit, logins of one
+ * user exclude each other.
+ */
+static void
+lock_for_login(text *user_id)
+{
+	sm_lock_user(user_id, sm_max_sessions_per_user > 0 ? ExclusiveLock : ShareLock);
 }
 
 /*

@@ -10,7 +10,9 @@ SET session_manager.redis_mode = 'strict';
 ALTER DATABASE contrib_regression SET session_manager.redis_mode = 'strict';
 ALTER SYSTEM SET session_manager.redis_mode = 'eager';
 ALTER SYSTEM SET session_manager.redis_port = 65536;
-ALTER SYSTEM SET session_manager.redis_timeout = '1ms';
+\set VERBOSITY sqlstate
+ALTER SYSTEM SET session_manager.redis_timeout = '1ms';		-- 18 names the unit
+\set VERBOSITY default
 
 -- What readers are told
 SELECT mode, max_age FROM session_cache_settings();
