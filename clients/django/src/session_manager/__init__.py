@@ -1,0 +1,3 @@
+"""Sessions kept inside PostgreSQL by the extension session_manager, for Django and DRF."""
+
+__version__ = "1.0.0"

@@ -1,0 +1,77 @@
+"""Functions that the bundle ``admin`` allows: for commands and operators, not for requests."""
+
+from __future__ import annotations
+
+from .database import call, function, text_argument, utc
+from .types import Cleanup, Key
+
+
+def cleanup(batch: int | None = None, max_batches: int | None = None) -> Cleanup:
+    """Delete dead sessions and maintain the audit trail, in the current transaction."""
+    rows = call(
+        "SELECT sessions_deleted, sessions_requeued, events_dropped, partitions_created, "
+        f"partitions_dropped FROM {function('session_cleanup')}(%s, %s)",
+        [batch, max_batches],
+    )
+    return Cleanup(**rows[0])
+
+
+def invalidate_tenant(tenant_id: str, reason: str = "admin") -> int:
+    """End all live sessions of a tenant; how many ended."""
+    rows = call(
+        f"SELECT {function('session_invalidate_tenant')}(%s, %s) AS n",
+        [text_argument(tenant_id), text_argument(reason)],
+    )
+    return int(rows[0]["n"])
+
+
+def invalidate_everything(reason: str = "admin") -> int:
+    """End all live sessions of the database; how many ended."""
+    rows = call(
+        f"SELECT {function('session_invalidate_everything')}(%s) AS n", [text_argument(reason)]
+    )
+    return int(rows[0]["n"])
+
+
+def export(user_id: str, pgp_public_key: str | None = None) -> str:
+    """All that is held about a user, as JSON, or as a PGP message to the key."""
+    rows = call(
+        f"SELECT {function('session_export')}(%s, %s) AS document",
+        [text_argument(user_id), pgp_public_key],
+    )
+    return str(rows[0]["document"])
+
+
+def erase(user_id: str) -> int:
+    """Delete a user's sessions and take the user out of the audit trail; sessions deleted."""
+    rows = call(f"SELECT {function('session_erase')}(%s) AS n", [text_argument(user_id)])
+    return int(rows[0]["n"])
+
+
+def info() -> dict[str, str | None]:
+    """What is on in the database, and why not."""
+    rows = call(f"SELECT key, value FROM {function('session_info')}()")
+    return {row["key"]: row["value"] for row in rows}
+
+
+def keys() -> list[Key]:
+    """The keys and their states; never key material."""
+    rows = call(
+        "SELECT key_id AS id, state, available, "
+        + utc("created_at", "activated_at", "retired_at", "revoked_at")
+        + f" FROM {function('session_keys')}() ORDER BY key_id"
+    )
+    return [Key(**row) for row in rows]
+
+
+def change_key(action: str, key_id: int) -> None:
+    """Carry out ``add``, ``activate``, ``retire`` or ``revoke`` on a key."""
+    if action not in ("add", "activate", "retire", "revoke"):
+        raise ValueError(f"unknown action {action!r}")
+    call(f"SELECT {function(f'session_key_{action}')}(%s)", [key_id])
+
+
+def reencrypt(batch: int = 500) -> int:
+    """Seal up to batch sessions under the active key; 0 when none is left."""
+    rows = call(f"SELECT {function('session_reencrypt')}(%s) AS n", [batch])
+    return int(rows[0]["n"])

@@ -1,0 +1,81 @@
+"""Errors as HTTP answers, and the DRF handler that gives them their form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import status
+from rest_framework.exceptions import APIException, NotAuthenticated
+from rest_framework.response import Response
+
+from .conf import settings
+from .exceptions import DataCorrupt, StoreUnavailable
+
+
+class SessionExpired(NotAuthenticated):
+    """401 after a definite verdict: the cookie goes."""
+
+    default_detail = "The session has ended."
+    default_code = "session_expired"
+
+
+class TokenReused(NotAuthenticated):
+    default_detail = "The session has been ended because its token was used twice."
+    default_code = "token_reused"
+
+
+class ServiceUnavailable(APIException):
+    """503 with Retry-After: ask again, keep the cookie."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_detail = "The session store cannot answer at the moment."
+    default_code = "store_unavailable"
+
+    def __init__(self, wait: int | None = None, detail: Any = None, code: Any = None) -> None:
+        super().__init__(detail, code)
+        # DRF's exception handler makes Retry-After of it.
+        self.wait = settings.RETRY_AFTER if wait is None else wait
+
+
+class SessionLimit(APIException):
+    status_code = status.HTTP_409_CONFLICT
+    default_detail = "You have as many sessions as allowed."
+    default_code = "session_limit_reached"
+
+
+class PreconditionFailed(APIException):
+    status_code = status.HTTP_412_PRECONDITION_FAILED
+    default_detail = "The session has been changed by somebody else."
+    default_code = "version_conflict"
+
+
+class PayloadTooLarge(APIException):
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_detail = "The session data is too large."
+    default_code = "too_large"
+
+
+class CorruptData(APIException):
+    default_detail = "The session's data cannot be read."
+    default_code = "session_data_corrupt"
+
+
+def exception_handler(exc: Exception, context: Any) -> Response | None:
+    """DRF's handler, with the error's code beside its detail.
+
+    All session endpoints use it; set it as REST_FRAMEWORK["EXCEPTION_HANDLER"] to have the same
+    form of error everywhere.
+    """
+    # DRF imports authentication classes, and so this module, while it imports its views.
+    from rest_framework.views import exception_handler as drf_exception_handler
+
+    if isinstance(exc, StoreUnavailable):
+        exc = ServiceUnavailable()
+    elif isinstance(exc, DataCorrupt):
+        exc = CorruptData()
+    response = drf_exception_handler(exc, context)
+    if response is None or not isinstance(response.data, dict) or "detail" not in response.data:
+        return response
+    detail = response.data["detail"]
+    response.data = {"detail": str(detail), "code": getattr(detail, "code", "error")}
+    return response

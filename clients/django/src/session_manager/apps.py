@@ -1,0 +1,20 @@
+"""The application: wires the system checks and, where it is installed, drf-spectacular."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class SessionManagerConfig(AppConfig):
+    name = "session_manager"
+    verbose_name = _("Sessions")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import checks  # noqa: F401
+
+        if find_spec("drf_spectacular"):
+            from . import openapi  # noqa: F401

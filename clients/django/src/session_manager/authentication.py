@@ -1,0 +1,47 @@
+"""SessionAuthentication: DRF authentication by the session cookie.
+
+Put it beside others, first: without a cookie, or with one whose session has ended, it returns None
+and the next class is tried, so that access tokens and sessions work at the same time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from .api_exceptions import ServiceUnavailable
+from .csrf import enforce_csrf
+from .exceptions import StoreUnavailable
+from .requests import look_up
+from .types import Session
+from .users import load_user
+
+
+class SessionAuthentication(BaseAuthentication):
+    """``request.user`` from the session, ``request.auth`` the Session.
+
+    Unsafe methods pass the CSRF checks.  503 with Retry-After when the database cannot answer.
+    """
+
+    www_authenticate_realm = "api"
+
+    def authenticate(self, request: Request) -> tuple[Any, Session] | None:
+        http_request: HttpRequest = request._request
+        try:
+            session = look_up(http_request).session
+        except StoreUnavailable as error:
+            raise ServiceUnavailable from error
+        if session is None:
+            return None
+        user = load_user(session.user_id, session)
+        if user is None:
+            return None
+        enforce_csrf(http_request)
+        return user, session
+
+    def authenticate_header(self, request: Request) -> str:
+        # A challenge makes DRF answer 401 instead of 403.
+        return f'Session realm="{self.www_authenticate_realm}"'

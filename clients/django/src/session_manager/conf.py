@@ -1,0 +1,257 @@
+"""Settings: ``SESSION_MANAGER = {...}``, and the few that an adopter already has.
+
+Read through ``settings.NAME``; each attribute is documented where it stands, and in docs/django.md.
+Values are read once and again whenever Django reports a changed setting (tests do).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+# Django's own defaults; a value that differs has been set by the adopter.
+DJANGO_COOKIE_NAME = "sessionid"
+HOST_PREFIX = "__Host-"
+
+DEFAULT_PROTECTED_DATA = (
+    "permissions",
+    "plan",
+    "roles",
+    "subscription",
+    "tenants",
+    "user",
+)
+DEFAULT_THROTTLE_RATES = {
+    "create": "20/min",
+    "refresh": "60/min",
+    "write": "120/min",
+    "read": "600/min",
+}
+
+
+@dataclass(frozen=True)
+class Auth0Settings:
+    """The issuer of access tokens; any OpenID provider that signs them with RS256 or ES256."""
+
+    ISSUER: str
+    AUDIENCE: tuple[str, ...]
+    JWKS_URL: str
+    #: Seconds by which the issuer's clock may differ.
+    LEEWAY: int = 10
+    #: Claim that names the tenant; Auth0's organisations.
+    TENANT_CLAIM: str | None = "org_id"
+    #: Seconds that a fetched key set counts as fresh.
+    JWKS_TTL: int = 600
+    #: Seconds that keys are used when the issuer cannot be reached.
+    JWKS_MAX_STALE: int = 3600
+    #: Seconds to wait for the issuer.
+    TIMEOUT: float = 5.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One field per key of SESSION_MANAGER, with its default."""
+
+    #: Database alias whose database has the extension.
+    DATABASE: str = "default"
+    #: Schema of the extension's objects; None leaves it to search_path.
+    SCHEMA: str | None = None
+    #: Role that the migration grants to; None: the role that migrates, unless it is a superuser.
+    GRANT_ROLE: str | None = None
+
+    COOKIE_NAME: str | None = None
+    COOKIE_SECURE: bool | None = None
+    COOKIE_HOST_PREFIX: bool | None = None
+    COOKIE_DOMAIN: str | None = None
+    COOKIE_SAMESITE: str = "Lax"
+
+    #: Field of the user model whose text is the session's user id; None: no user is loaded.
+    USER_ID_FIELD: str | None = None
+    #: Dotted path of ``f(user_id, session) -> user or None`` in the place of USER_ID_FIELD.
+    USER_LOADER: str | None = None
+    #: Dotted path of ``f(request, claims) -> LoginDecision`` called at login.
+    ON_LOGIN: str | None = None
+    #: Dotted path of ``f(request, session, tenant_id) -> data or None``: whether the user may act
+    #: for a tenant, and the session's data there.  None: nobody changes tenant.
+    ON_SWITCH_TENANT: str | None = None
+    #: Members of the session's data that a client may not write.
+    PROTECTED_DATA: tuple[str, ...] = DEFAULT_PROTECTED_DATA
+
+    #: Number of proxies in front that append to X-Forwarded-For.
+    TRUSTED_PROXIES: int = 0
+    #: Whether unsafe methods need Django's CSRF token besides the check of where they come from.
+    CSRF_TOKEN: bool = True
+    #: Whether POST refresh replaces the token.
+    ROTATE_ON_REFRESH: bool = True
+    #: Seconds in the Retry-After of a 503.
+    RETRY_AFTER: int = 2
+    #: Bytes of a request's body.
+    MAX_BODY_SIZE: int = 131072
+    THROTTLE_RATES: Mapping[str, str | None] = field(
+        default_factory=lambda: dict(DEFAULT_THROTTLE_RATES)
+    )
+    AUTH0: Auth0Settings | None = None
+
+    #: Sessions of django.contrib.sessions marked by import_django_sessions are taken over.
+    IMPORT_DJANGO_SESSIONS: bool = False
+    #: Dotted path of ``f(user, data) -> dict``: what to keep of a Django session's data.
+    IMPORT_DATA: str | None = None
+
+    #: Redis: URL without database, or None for no cache.
+    REDIS_URL: str | None = None
+    REDIS_DB: int = 1
+    #: Key that seals cached values: 32 bytes as base64 or hex.  Not SECRET_KEY.
+    CACHE_KEY: str | None = None
+    #: Seconds to wait for Redis before PostgreSQL is asked.
+    REDIS_TIMEOUT: float = 0.02
+    #: Failures in a row that open the circuit breaker, and seconds that it stays open.
+    BREAKER_FAILURES: int = 3
+    BREAKER_SECONDS: float = 5.0
+
+    #: Lifetime of a new session; None leaves it to the extension.
+    TTL: timedelta | None = None
+    DEBUG: bool = False
+
+    @cached_property
+    def cookie_secure(self) -> bool:
+        return not self.DEBUG if self.COOKIE_SECURE is None else self.COOKIE_SECURE
+
+    @cached_property
+    def cookie_host_prefix(self) -> bool:
+        if self.COOKIE_HOST_PREFIX is None:
+            return self.cookie_secure and not self.DEBUG and self.COOKIE_DOMAIN is None
+        return self.COOKIE_HOST_PREFIX
+
+    @cached_property
+    def cookie_name(self) -> str:
+        """The cookie's name as it is sent, prefix included."""
+        name = self.COOKIE_NAME or "session_token"
+        if self.cookie_host_prefix and not name.startswith(HOST_PREFIX):
+            return HOST_PREFIX + name
+        return name
+
+    @cached_property
+    def cache_key(self) -> bytes:
+        """The 32 bytes of CACHE_KEY."""
+        if self.CACHE_KEY is None:
+            raise ImproperlyConfigured('SESSION_MANAGER["CACHE_KEY"] is not set.')
+        return parse_key(self.CACHE_KEY)
+
+    def load(self, path: str) -> Callable[..., Any]:
+        hook = import_string(path)
+        if not callable(hook):
+            raise ImproperlyConfigured(f"{path} cannot be called.")
+        return hook  # type: ignore[no-any-return]
+
+
+def parse_key(text: str) -> bytes:
+    """32 bytes given as 64 hex digits or as base64."""
+    try:
+        raw = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raw = b""
+    if len(raw) != 32:
+        # The value is a secret: the message says nothing of it.
+        raise ImproperlyConfigured(
+            'SESSION_MANAGER["CACHE_KEY"] must be 32 bytes, as 64 hex digits or as base64.'
+        )
+    return raw
+
+
+def _auth0(given: Mapping[str, Any] | None) -> Auth0Settings | None:
+    values = dict(given or {})
+    domain = values.pop("DOMAIN", None) or getattr(django_settings, "AUTH0_DOMAIN", None)
+    if domain and "ISSUER" not in values:
+        values["ISSUER"] = f"https://{domain}/"
+    if "AUDIENCE" not in values:
+        values["AUDIENCE"] = getattr(django_settings, "AUTH0_AUDIENCE", None)
+    if not values.get("ISSUER"):
+        if given:
+            raise ImproperlyConfigured('SESSION_MANAGER["AUTH0"] needs DOMAIN or ISSUER.')
+        return None
+    audience = values["AUDIENCE"]
+    if isinstance(audience, str):
+        audience = (audience,)
+    if not audience:
+        raise ImproperlyConfigured('SESSION_MANAGER["AUTH0"] needs AUDIENCE.')
+    values["AUDIENCE"] = tuple(audience)
+    values.setdefault("JWKS_URL", values["ISSUER"].rstrip("/") + "/.well-known/jwks.json")
+    _refuse_unknown(values, Auth0Settings, 'SESSION_MANAGER["AUTH0"]')
+    return Auth0Settings(**values)
+
+
+def _refuse_unknown(values: Mapping[str, Any], model: Any, name: str) -> None:
+    unknown = set(values) - {f.name for f in fields(model)}
+    if unknown:
+        raise ImproperlyConfigured(f"{name} has unknown keys: {', '.join(sorted(unknown))}.")
+
+
+def _ttl(given: Any) -> timedelta | None:
+    if given is None or isinstance(given, timedelta):
+        return given
+    return timedelta(seconds=given)
+
+
+def load_settings() -> Settings:
+    """Read Django's settings."""
+    given: dict[str, Any] = dict(getattr(django_settings, "SESSION_MANAGER", {}))
+    for internal in ("DEBUG",):
+        given.pop(internal, None)
+    _refuse_unknown(given, Settings, "SESSION_MANAGER")
+
+    inherited = getattr(django_settings, "SESSION_COOKIE_NAME", DJANGO_COOKIE_NAME)
+    if "COOKIE_NAME" not in given and inherited != DJANGO_COOKIE_NAME:
+        given["COOKIE_NAME"] = inherited
+    if "REDIS_DB" not in given:
+        given["REDIS_DB"] = getattr(django_settings, "REDIS_SESSION_DB", 1)
+    given["TTL"] = _ttl(given.get("TTL", getattr(django_settings, "SESSION_TTL", None)))
+    given["AUTH0"] = _auth0(given.get("AUTH0"))
+    given["PROTECTED_DATA"] = tuple(given.get("PROTECTED_DATA", DEFAULT_PROTECTED_DATA))
+    given["THROTTLE_RATES"] = {**DEFAULT_THROTTLE_RATES, **given.get("THROTTLE_RATES", {})}
+    return Settings(**given, DEBUG=django_settings.DEBUG)
+
+
+class _LazySettings:
+    """``settings.NAME`` reads Django's settings when they are first needed."""
+
+    def __init__(self) -> None:
+        self._loaded: Settings | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._loaded is None:
+            self._loaded = load_settings()
+        return getattr(self._loaded, name)
+
+    def reload(self) -> None:
+        self._loaded = None
+
+
+settings: Settings = _LazySettings()  # type: ignore[assignment]
+
+_RELOAD = {
+    "AUTH0_AUDIENCE",
+    "AUTH0_DOMAIN",
+    "DEBUG",
+    "REDIS_SESSION_DB",
+    "SESSION_COOKIE_NAME",
+    "SESSION_MANAGER",
+    "SESSION_TTL",
+}
+
+
+def _changed(*, setting: str, **kwargs: Any) -> None:
+    if setting in _RELOAD:
+        settings.reload()  # type: ignore[attr-defined]
+
+
+setting_changed.connect(_changed, dispatch_uid="session_manager.conf")

@@ -1,0 +1,158 @@
+"""Calls of the extension's functions through the ORM's connection.
+
+Everything that speaks SQL to the functions is here: names are qualified with the setting SCHEMA,
+arguments are bound, results become dicts with jsonb decoded and times in UTC, and SQLSTATEs become
+this package's exceptions.  Tokens come in as digest forms.
+
+An expected error (a version conflict, a limit) inside the caller's transaction must not break that
+transaction: there the call runs in a savepoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import datetime, timezone
+from typing import Any
+
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    transaction,
+)
+
+from . import exceptions
+from .conf import settings
+
+logger = logging.getLogger("session_manager")
+
+Row = dict[str, Any]
+
+# What the caller did wrong.  22: bad values; 54001: JSON nested too deeply for the server's stack.
+_INVALID = ("22", "54001")
+_UNAVAILABLE_QUIETLY = (OperationalError, InterfaceError)
+_RETRY = ("40001", "40P01")
+
+
+def function(name: str) -> str:
+    """The name of a function, or of another object, of the extension as SQL."""
+    return f"{quote(settings.SCHEMA)}.{name}" if settings.SCHEMA else name
+
+
+def quote(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The SQLSTATE of Django's wrapper of an error of psycopg 3 or psycopg2."""
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return state if isinstance(state, str) else None
+
+
+def _message(error: BaseException) -> str:
+    diag = getattr(error.__cause__, "diag", None)
+    return getattr(diag, "message_primary", None) or "the database refused the value"
+
+
+def _translate(error: DatabaseError) -> exceptions.SessionError:
+    state = sqlstate(error) or ""
+    if state == "SM001":
+        return exceptions.VersionConflict(_message(error))
+    if state == "SM002":
+        return exceptions.LimitReached(_message(error))
+    if state == "SM004":
+        return exceptions.DataCorrupt(_message(error))
+    if state == "54000":
+        return exceptions.TooLarge(_message(error))
+    if state.startswith(_INVALID):
+        return exceptions.InvalidArgument(_message(error))
+    # The text of other errors is for the log: it may hold a row's values.
+    level = logging.WARNING if isinstance(error, _UNAVAILABLE_QUIETLY) else logging.ERROR
+    logger.log(level, "session store: %s %s", state or type(error).__name__, _message(error))
+    return exceptions.StoreUnavailable(f"the session store cannot answer ({state or 'no answer'})")
+
+
+def json_argument(value: Any) -> str | None:
+    """JSON text for a jsonb parameter; InvalidArgument for what JSON cannot say."""
+    if value is None:
+        return None
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise exceptions.InvalidArgument(f"not JSON: {type(error).__name__}") from error
+
+
+def text_argument(value: str | None) -> str | None:
+    """Text for a text parameter; InvalidArgument for what PostgreSQL cannot store."""
+    if value is None:
+        return None
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise exceptions.InvalidArgument("text that is not Unicode") from error
+    if "\0" in value:
+        raise exceptions.InvalidArgument("text with a NUL character")
+    return value
+
+
+def _decode(value: Any) -> Any:
+    # Django hands jsonb over as text, whichever psycopg it is.
+    return json.loads(value) if isinstance(value, (str, bytes)) else value
+
+
+def call(
+    sql: str,
+    params: Sequence[Any] = (),
+    *,
+    json_columns: Sequence[str] = (),
+    savepoint: bool = False,
+    idempotent: bool = False,
+) -> list[Row]:
+    """Run a statement and return its rows.
+
+    savepoint: an expected error leaves the caller's transaction usable.
+    idempotent: may be sent again when it turns out that a kept connection had been closed by the
+    server, or after a deadlock.
+    """
+    connection = connections[settings.DATABASE]
+    attempts = 3 if not connection.in_atomic_block else 1
+    while True:
+        attempts -= 1
+        try:
+            guard: Any = nullcontext()
+            if savepoint and connection.in_atomic_block:
+                guard = transaction.atomic(using=connection.alias)
+            with guard, connection.cursor() as cursor:
+                cursor.execute(sql, params)
+                names = [column[0] for column in cursor.description or ()]
+                rows = [dict(zip(names, row)) for row in cursor.fetchall()]
+            break
+        except DatabaseError as error:
+            retry = sqlstate(error) in _RETRY
+            if isinstance(error, _UNAVAILABLE_QUIETLY) and not connection.in_atomic_block:
+                # Without this a connection that died stays until the end of the request.
+                lost = connection.connection is not None and not connection.is_usable()
+                if lost:
+                    connection.close()
+                retry = retry or (lost and idempotent)
+            if retry and attempts > 0:
+                continue
+            raise _translate(error) from error
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, datetime):
+                # "AT TIME ZONE 'UTC'" in the statement: right whatever USE_TZ says.
+                row[name] = value.replace(tzinfo=timezone.utc)
+            elif name in json_columns:
+                row[name] = _decode(value)
+    return rows
+
+
+def utc(*columns: str) -> str:
+    """Select list of timestamptz columns as times in UTC, NULL and infinity kept."""
+    return ", ".join(f"{column} AT TIME ZONE 'UTC' AS {column}" for column in columns)

@@ -1,0 +1,35 @@
+"""What the service raises.
+
+Errors are told apart by what the caller may conclude.  "No such session" is never an exception: it
+is None, a verdict.  StoreUnavailable is no verdict at all, so the cookie is kept.
+"""
+
+from __future__ import annotations
+
+
+class SessionError(Exception):
+    """Base of what the service raises."""
+
+
+class StoreUnavailable(SessionError):
+    """PostgreSQL, or a key that it needs, is not there.  Nothing is known about the session."""
+
+
+class DataCorrupt(SessionError):
+    """Sealed data is not what was sealed (SQLSTATE SM004)."""
+
+
+class VersionConflict(SessionError):
+    """The data has been changed by somebody else (SQLSTATE SM001)."""
+
+
+class LimitReached(SessionError):
+    """The user has as many sessions as allowed, and on_limit is deny (SQLSTATE SM002)."""
+
+
+class TooLarge(SessionError):
+    """Data, patch or auth beyond session_manager.max_data_size (SQLSTATE 54000)."""
+
+
+class InvalidArgument(SessionError, ValueError):
+    """An argument that the extension refuses; the message is the extension's."""

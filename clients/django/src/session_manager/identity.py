@@ -1,0 +1,69 @@
+"""Row-level security: the session's user and tenant as the identity of a transaction.
+
+    with session_identity(request):
+        Invoice.objects.all()    # policies see session_user_id() and session_tenant_id()
+
+The identity is kept in the server's memory until the transaction ends, so it is safe behind a pool
+in transaction mode, and no SQL can set it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connections, transaction
+from django.http import HttpRequest
+from rest_framework.exceptions import NotAuthenticated
+from rest_framework.request import Request
+
+from .conf import settings
+from .cookies import token_from
+from .database import call, function
+from .requests import known
+from .services import session_service
+
+_BOUND = "_session_manager_bound"
+
+
+@contextmanager
+def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
+    """Bind a request's session, or a token's, for the length of a transaction.
+
+    Opens a transaction unless one is open (ATOMIC_REQUESTS): then a savepoint, and at the end of
+    the block the identity is again the one of before.  NotAuthenticated, 401 in DRF, without a
+    live session: the block never runs without an identity.
+    """
+    if isinstance(request, str):
+        token: str | None = request
+    else:
+        http_request = request._request if isinstance(request, Request) else request
+        lookup = known(http_request)
+        created = lookup.created if lookup else None
+        token = created.token if created else token_from(http_request)
+    connection = connections[settings.DATABASE]
+    nested = connection.in_atomic_block
+    bound: list[str] = connection.__dict__.setdefault(_BOUND, [])
+    with transaction.atomic(using=settings.DATABASE):
+        if token is None or not session_service.bind(token):
+            raise NotAuthenticated
+        bound.append(token)
+        try:
+            yield
+        finally:
+            bound.pop()
+        if nested:
+            # Releasing a savepoint keeps the identity; rolling back to it does not.
+            session_service.bind(bound[-1] if bound else None)
+
+
+def bound_user_id() -> str | None:
+    """The user id bound to the current transaction, or None."""
+    value = call(f"SELECT {function('session_user_id')}() AS id")[0]["id"]
+    return None if value is None else str(value)
+
+
+def bound_tenant_id() -> str | None:
+    """The tenant id bound to the current transaction, or None."""
+    value = call(f"SELECT {function('session_tenant_id')}() AS id")[0]["id"]
+    return None if value is None else str(value)

@@ -1,0 +1,80 @@
+"""What a verified access token leads to.
+
+ON_LOGIN names a function of the application's that makes users, sets plans and tenants, or refuses:
+
+    def on_login(request, claims):
+        user, _ = User.objects.get_or_create(auth0_id=claims["sub"])
+        return LoginDecision(user_id=claims["sub"], data={"plan": user.plan})
+
+It raises rest_framework.exceptions.PermissionDenied to refuse (403).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.request import Request
+
+from .conf import settings
+from .profiles import profile_from
+from .types import JSON, Session
+
+# Claims that say how the user proved who they are.
+_PROOF = ("acr", "amr", "auth_time", "azp", "sid")
+
+
+@dataclass
+class LoginDecision:
+    """What the new session is to hold.
+
+    data: what the server knows; its members win over those that the browser sent.  tenant_id:
+    fixed for the session's life.
+    """
+
+    user_id: str
+    data: JSON = field(default_factory=dict)
+    tenant_id: str | None = None
+
+
+def refuse_protected(data: Mapping[str, Any]) -> None:
+    """400 if a client tries to write what only the server may."""
+    protected = sorted(set(data) & set(settings.PROTECTED_DATA))
+    if protected:
+        raise ValidationError(f"Only the server may set {', '.join(protected)}.", "protected_data")
+
+
+def decide(request: Request, claims: Mapping[str, Any], body: Mapping[str, Any]) -> LoginDecision:
+    """The session for a token's claims and the body of the request."""
+    subject: str = claims["sub"]
+    given = dict(body.get("data") or {})
+    refuse_protected(given)
+    profile = profile_from(body.get("user"), subject)
+    if profile:
+        given["profile"] = profile
+    config = settings.AUTH0
+    tenant = claims.get(config.TENANT_CLAIM) if config and config.TENANT_CLAIM else None
+    decision = LoginDecision(subject, tenant_id=tenant if isinstance(tenant, str) else None)
+    if settings.ON_LOGIN:
+        decision = settings.load(settings.ON_LOGIN)(request, claims)
+        if not isinstance(decision, LoginDecision):
+            raise PermissionDenied
+    decision.data = {**given, **decision.data}
+    return decision
+
+
+def decide_tenant(request: Request, session: Session, tenant_id: str) -> JSON:
+    """The data of a user's session in another tenant; 403 unless ON_SWITCH_TENANT allows it."""
+    data = None
+    if settings.ON_SWITCH_TENANT:
+        data = settings.load(settings.ON_SWITCH_TENANT)(request, session, tenant_id)
+    if not isinstance(data, dict):
+        raise PermissionDenied("You may not act for this tenant.", "tenant_refused")
+    return data
+
+
+def proof_of(claims: Mapping[str, Any]) -> JSON:
+    """How the user proved who they are, for the session's ``auth``."""
+    return {"method": "oidc", **{name: claims[name] for name in _PROOF if name in claims}}

@@ -1,0 +1,87 @@
+"""SessionMiddleware: ``request.session_info``, found when it is first used.
+
+    if request.session_info:
+        plan = request.session_info.data.get("plan")
+
+In asynchronous views: ``session = await request.asession_info()``.  It is not Django's
+``request.session``; both can be there.  A request that does not look at it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.cache import patch_vary_headers
+from django.utils.functional import SimpleLazyObject
+
+from .conf import settings
+from .cookies import clear_cookie, set_cookie
+from .exceptions import StoreUnavailable
+from .requests import alook_up, known, look_up
+from .types import NoSession, Session
+
+GetResponse = Callable[[HttpRequest], Any]
+
+
+def unavailable() -> HttpResponse:
+    """503: the database cannot answer.  The cookie is left alone."""
+    return HttpResponse(
+        "The session store cannot answer at the moment.\n",
+        status=503,
+        content_type="text/plain",
+        headers={"Retry-After": str(settings.RETRY_AFTER), "Cache-Control": "no-store"},
+    )
+
+
+class SessionMiddleware:
+    """Give requests ``session_info`` and ``asession_info``; keep the cookie in step."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.asynchronous = iscoroutinefunction(get_response)
+        if self.asynchronous:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.asynchronous:
+            return self.__acall__(request)
+        self.process_request(request)
+        return self.process_response(request, cast(HttpResponseBase, self.get_response(request)))
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        self.process_request(request)
+        return self.process_response(request, await self.get_response(request))
+
+    def process_request(self, request: HttpRequest) -> None:
+        def find() -> Session | NoSession:
+            return look_up(request).session or NoSession()
+
+        async def afind() -> Session | NoSession:
+            return (await alook_up(request)).session or NoSession()
+
+        request.session_info = SimpleLazyObject(find)  # type: ignore[attr-defined]
+        request.asession_info = afind  # type: ignore[attr-defined]
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        return unavailable() if isinstance(exception, StoreUnavailable) else None
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        lookup = known(request)
+        if lookup is None:
+            return response
+        patch_vary_headers(response, ("Cookie",))
+        if lookup.settled or settings.cookie_name in response.cookies:
+            return response
+        if lookup.created is not None:
+            set_cookie(response, lookup.created.token, lookup.created.absolute_expires_at)
+        elif lookup.refused:
+            clear_cookie(response)
+        return response

@@ -1,0 +1,74 @@
+"""The session of a request, looked up at most once.
+
+The outcome is kept on the HttpRequest, so that the middleware, DRF's authentication and views share
+one look-up.  Without a cookie nothing is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest
+
+from .addresses import client_ip, user_agent
+from .conf import settings
+from .cookies import token_from
+from .services import session_service
+from .types import CreatedSession, Session
+
+_ATTRIBUTE = "_session_manager_lookup"
+
+
+@dataclass
+class Lookup:
+    """What is known of a request's session."""
+
+    token: str | None
+    session: Session | None
+    #: A session made during the request, whose token the browser is to be given.
+    created: CreatedSession | None = None
+    #: Something else has set or cleared the cookie in this response.
+    settled: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """A cookie was presented and PostgreSQL knows of no live session: a definite verdict."""
+        return self.token is not None and self.session is None and self.created is None
+
+
+def known(request: HttpRequest) -> Lookup | None:
+    """The outcome of a look-up that has been made, or None."""
+    return cast("Lookup | None", getattr(request, _ATTRIBUTE, None))
+
+
+def remember(request: HttpRequest, lookup: Lookup) -> None:
+    setattr(request, _ATTRIBUTE, lookup)
+
+
+def look_up(request: HttpRequest) -> Lookup:
+    """Find the session of a request; raises StoreUnavailable, which leaves no outcome."""
+    lookup = known(request)
+    if lookup is not None:
+        return lookup
+    token = token_from(request)
+    session = None
+    created = None
+    if token is not None:
+        session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
+    if session is None and settings.IMPORT_DJANGO_SESSIONS:
+        from .importing import adopt
+
+        adopted = adopt(request)
+        if adopted is not None:
+            session, created = adopted
+    lookup = Lookup(token, session, created)
+    remember(request, lookup)
+    return lookup
+
+
+async def alook_up(request: HttpRequest) -> Lookup:
+    """look_up for asynchronous code."""
+    lookup = known(request)
+    return lookup if lookup is not None else await sync_to_async(look_up)(request)

@@ -1,0 +1,122 @@
+"""What the session endpoints say and accept."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rest_framework import serializers
+
+
+class TimestampField(serializers.DateTimeField):
+    """ISO 8601 with offset, whatever USE_TZ says."""
+
+    def to_representation(self, value: datetime) -> str:
+        return value.isoformat()
+
+
+class _ReadOnly(serializers.Serializer[Any]):
+    def create(self, validated_data: Any) -> Any:
+        raise NotImplementedError
+
+    def update(self, instance: Any, validated_data: Any) -> Any:
+        raise NotImplementedError
+
+
+class SessionSerializer(_ReadOnly):
+    """The session of the request."""
+
+    id = serializers.UUIDField()
+    created_at = TimestampField()
+    authenticated_at = TimestampField()
+    last_seen_at = TimestampField()
+    expires_at = TimestampField()
+    absolute_expires_at = TimestampField()
+    version = serializers.IntegerField()
+    tenant_id = serializers.CharField(allow_null=True)
+    auth = serializers.DictField(allow_null=True)
+    data = serializers.DictField()  # type: ignore[assignment]
+
+
+class UserSerializer(_ReadOnly):
+    """The user: what the application knows, beside what the browser said at sign-in."""
+
+    id = serializers.CharField()
+    name = serializers.CharField(required=False)
+    nickname = serializers.CharField(required=False)
+    given_name = serializers.CharField(required=False)
+    family_name = serializers.CharField(required=False)
+    email = serializers.CharField(required=False)
+    picture = serializers.CharField(required=False)
+    locale = serializers.CharField(required=False)
+    username = serializers.CharField(required=False)
+
+
+class CurrentSerializer(_ReadOnly):
+    session = SessionSerializer()
+    user = UserSerializer()
+    server_time = TimestampField()
+
+
+class RefreshResponseSerializer(CurrentSerializer):
+    status = serializers.ChoiceField(choices=("extended", "rotated", "already_rotated"))
+
+
+class ListedSessionSerializer(_ReadOnly):
+    """A session in the list of devices."""
+
+    id = serializers.UUIDField()
+    tenant_id = serializers.CharField(allow_null=True)
+    is_current = serializers.BooleanField()
+    created_at = TimestampField()
+    last_seen_at = TimestampField()
+    expires_at = TimestampField()
+    absolute_expires_at = TimestampField()
+    ip = serializers.IPAddressField(allow_null=True)
+    user_agent = serializers.CharField(allow_null=True)
+    auth = serializers.DictField(allow_null=True)
+
+
+class SessionListSerializer(_ReadOnly):
+    results = ListedSessionSerializer(many=True)
+    next = serializers.CharField(allow_null=True)
+
+
+class InvalidatedSerializer(_ReadOnly):
+    invalidated = serializers.IntegerField()
+
+
+class ErrorSerializer(_ReadOnly):
+    detail = serializers.CharField()
+    code = serializers.CharField()
+
+
+class CreateRequestSerializer(_ReadOnly):
+    """The body of create.  The user id is the token's subject, whatever stands here."""
+
+    access_token = serializers.CharField(
+        required=False, help_text="In the place of the Authorization header."
+    )
+    user = serializers.DictField(
+        required=False, help_text="The user's profile as the browser knows it; for display only."
+    )
+    data = serializers.DictField(required=False)  # type: ignore[assignment]
+
+
+class RefreshRequestSerializer(_ReadOnly):
+    rotate = serializers.BooleanField(
+        required=False, help_text="Whether to replace the token; by default ROTATE_ON_REFRESH."
+    )
+
+
+class SwitchTenantRequestSerializer(_ReadOnly):
+    tenant_id = serializers.CharField(max_length=512)
+
+
+class InvalidateAllRequestSerializer(_ReadOnly):
+    except_current = serializers.BooleanField(default=False)
+
+
+class ListQuerySerializer(_ReadOnly):
+    after = serializers.UUIDField(required=False)
+    limit = serializers.IntegerField(required=False, default=100, min_value=1, max_value=100)

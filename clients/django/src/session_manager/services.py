@@ -1,0 +1,472 @@
+"""SessionService: a session's life in Python.
+
+    from session_manager.services import session_service
+
+    created = session_service.create("auth0|ada", {"plan": "free"}, ip="203.0.113.7")
+    session = session_service.get(created.token)
+
+Every method takes the token as the cookie has it and sends its digest form.  What is not a token is
+answered without asking anybody.  "No such session" is None (or False, or the status ``ended``);
+an exception (session_manager.exceptions) is no verdict about a session.
+
+Each method has an asynchronous twin with an ``a`` before its name.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import uuid
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+
+from . import signals
+from .conf import settings
+from .database import call, function, json_argument, text_argument, utc
+from .tokens import digest_form, session_id_of
+from .types import (
+    JSON,
+    CreatedSession,
+    Event,
+    ListedSession,
+    RefreshedSession,
+    Session,
+    UpdatedSession,
+)
+
+# Inside the class "list" is the method.
+Listing = list
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SESSION_TIMES = (
+    "created_at",
+    "authenticated_at",
+    "last_seen_at",
+    "expires_at",
+    "absolute_expires_at",
+)
+_ENDED = RefreshedSession("ended", None, None, None, None)
+# Events that tell from where a session was used last; the extension's networks are /24 and /48.
+_LOCATING = ("created", "refreshed", "rotated")
+_PREFIX = {4: 24, 6: 48}
+
+
+def _twin(
+    method: Callable[Concatenate[SessionService, P], R],
+) -> Callable[Concatenate[SessionService, P], Coroutine[Any, Any, R]]:
+    """The asynchronous form of a method, in the thread of the ORM's connections."""
+
+    @functools.wraps(method)
+    async def wrapper(self: SessionService, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await sync_to_async(method)(self, *args, **kwargs)
+
+    return wrapper
+
+
+def _network(ip: str | None) -> Any:
+    """The network of an address as client_binding compares it, or None."""
+    if not ip:
+        return None
+    address = ipaddress.ip_interface(ip).ip
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return ipaddress.ip_network((address, _PREFIX[address.version]), strict=False)
+
+
+class SessionService:
+    """Calls of the extension's functions that the bundle ``app`` allows."""
+
+    def create(
+        self,
+        user_id: str,
+        data: JSON | None = None,
+        *,
+        ttl: timedelta | None = None,
+        ip: str | None = None,
+        user_agent: str | None = None,
+        tenant_id: str | None = None,
+        auth: JSON | None = None,
+    ) -> CreatedSession:
+        """Log a user in.
+
+        data: what to keep, a JSON object.  ttl: lifetime unless refreshed; by default SESSION_TTL,
+        else the extension's.  auth: how the user proved who they are; shown in the list of devices.
+        Raises LimitReached, TooLarge, InvalidArgument, StoreUnavailable.
+        """
+        rows = call(
+            "SELECT session_id, session_token, "
+            + utc("created_at", "expires_at", "absolute_expires_at")
+            + f" FROM {function('session_create')}"
+            "(%s, %s::jsonb, %s::interval, %s::inet, %s, %s, %s::jsonb)",
+            [
+                text_argument(user_id),
+                json_argument({} if data is None else data),
+                settings.TTL if ttl is None else ttl,
+                ip,
+                _clean(user_agent),
+                text_argument(tenant_id),
+                json_argument(auth),
+            ],
+            savepoint=True,
+        )
+        row = rows[0]
+        created = CreatedSession(
+            row["session_id"],
+            row["session_token"],
+            row["created_at"],
+            row["expires_at"],
+            row["absolute_expires_at"],
+        )
+        signals.send(
+            signals.session_created,
+            type(self),
+            session_id=created.id,
+            user_id=user_id,
+            tenant_id=tenant_id,
+            ip=ip,
+            user_agent=user_agent,
+        )
+        return created
+
+    def get(
+        self,
+        token: str | None,
+        *,
+        ip: str | None = None,
+        user_agent: str | None = None,
+        touch: bool = True,
+    ) -> Session | None:
+        """The live session of a token, or None.
+
+        ip and user_agent are stored when a use is noted; touch=False notes none.
+        """
+        digest = digest_form(token)
+        if token is None or digest is None:
+            return None
+        session, _ = self._read(digest, ip, user_agent, touch)
+        return session
+
+    def _read(
+        self, digest: str, ip: str | None, user_agent: str | None, touch: bool
+    ) -> tuple[Session | None, bool]:
+        """The session from PostgreSQL, and whether it may be cached."""
+        rows = call(
+            "SELECT session_id, user_id, tenant_id, data, version, auth, cacheable, "
+            + utc(*_SESSION_TIMES)
+            + f" FROM {function('session_get')}(%s, %s::inet, %s, %s)",
+            [digest, ip, _clean(user_agent), touch],
+            json_columns=("data", "auth"),
+            idempotent=True,
+        )
+        if not rows:
+            return None, False
+        row = rows[0]
+        cacheable = row.pop("cacheable")
+        return Session(id=row.pop("session_id"), **row), cacheable
+
+    def update(
+        self,
+        token: str | None,
+        patch: JSON,
+        *,
+        expected_version: int | None = None,
+        replace: bool = False,
+    ) -> UpdatedSession | None:
+        """Change the data by JSON Merge Patch (RFC 7396), or replace it; None if not live.
+
+        Raises VersionConflict if expected_version is not the current one, TooLarge,
+        InvalidArgument, StoreUnavailable.
+        """
+        digest = digest_form(token)
+        if digest is None:
+            return None
+        rows = call(
+            f"SELECT version, data FROM {function('session_update')}"
+            "(%s, %s::jsonb, %s::integer, %s)",
+            [digest, json_argument(patch), expected_version, replace],
+            json_columns=("data",),
+            savepoint=True,
+        )
+        return UpdatedSession(**rows[0]) if rows else None
+
+    def update_user(self, user_id: str, patch: JSON, *, tenant_id: str | None = None) -> int:
+        """Patch the data of all live sessions of a user; how many there are."""
+        return self._number(
+            "session_update_user",
+            "%s, %s::jsonb, %s",
+            [text_argument(user_id), json_argument(patch), text_argument(tenant_id)],
+        )
+
+    def refresh(
+        self,
+        token: str | None,
+        *,
+        rotate: bool = False,
+        ttl: timedelta | None = None,
+        ip: str | None = None,
+        user_agent: str | None = None,
+    ) -> RefreshedSession:
+        """Extend a session, and replace its token if told to.
+
+        A replay ends the session and says ``reused``.  Let the transaction commit then: a rollback
+        loses the revocation unless the library is preloaded.
+        """
+        digest = digest_form(token)
+        if token is None or digest is None:
+            return _ENDED
+        session_id = session_id_of(token)
+        watched = ip is not None and signals.client_changed.has_listeners(type(self))
+        known = self._last_known(session_id) if watched else None
+        rows = call(
+            "SELECT status, session_id, session_token, "
+            + utc("expires_at", "absolute_expires_at")
+            + f" FROM {function('session_refresh')}(%s, %s, %s::interval, %s::inet, %s)",
+            [digest, rotate, ttl, ip, _clean(user_agent)],
+        )
+        refreshed = _refreshed(rows[0])
+        if refreshed.status == "reused":
+            signals.send(
+                signals.token_reused,
+                type(self),
+                session_id=session_id,
+                user_id=self._owner(session_id),
+                ip=ip,
+                user_agent=user_agent,
+            )
+        elif refreshed.live and known is not None:
+            event, moved = known
+            if moved or _network(event.ip) != _network(ip):
+                signals.send(
+                    signals.client_changed,
+                    type(self),
+                    session_id=session_id,
+                    user_id=event.user_id,
+                    previous_ip=event.ip,
+                    ip=ip,
+                    previous_user_agent=event.user_agent,
+                    user_agent=user_agent,
+                )
+        return refreshed
+
+    def elevate(self, token: str | None, auth: JSON, data: JSON | None = None) -> RefreshedSession:
+        """Record that the user proved more: a new token, the old one void at once."""
+        digest = digest_form(token)
+        if digest is None:
+            return _ENDED
+        rows = call(
+            "SELECT status, session_id, session_token, "
+            + utc("expires_at", "absolute_expires_at")
+            + f" FROM {function('session_elevate')}(%s, %s::jsonb, %s::jsonb)",
+            [digest, json_argument(auth), json_argument(data)],
+            savepoint=True,
+        )
+        return _refreshed(rows[0])
+
+    def invalidate(self, token: str | None, reason: str = "logout") -> bool:
+        """Log out; whether a live session ended."""
+        digest = digest_form(token)
+        if token is None or digest is None:
+            return False
+        rows = call(
+            f"SELECT {function('session_invalidate')}(%s, %s) AS ended",
+            [digest, text_argument(reason)],
+            idempotent=True,
+        )
+        ended = bool(rows[0]["ended"])
+        if ended:
+            self._tell_ended(session_id_of(token), None, None, reason, 1)
+        return ended
+
+    def invalidate_id(
+        self, session_id: uuid.UUID | str, user_id: str | None = None, reason: str = "admin"
+    ) -> bool:
+        """End a session by its id; give user_id whenever a user asks for it."""
+        rows = call(
+            f"SELECT {function('session_invalidate_id')}(%s::uuid, %s, %s) AS ended",
+            [str(session_id), text_argument(user_id), text_argument(reason)],
+            idempotent=True,
+        )
+        ended = bool(rows[0]["ended"])
+        if ended:
+            self._tell_ended(uuid.UUID(str(session_id)), user_id, None, reason, 1)
+        return ended
+
+    def invalidate_all(
+        self,
+        user_id: str,
+        *,
+        except_token: str | None = None,
+        tenant_id: str | None = None,
+        reason: str = "logout_all",
+    ) -> int:
+        """End all live sessions of a user, in one tenant if given; how many ended.
+
+        except_token spares the session of that token if it is a live one of this user.
+        """
+        count = self._number(
+            "session_invalidate_all",
+            "%s, %s, %s, %s",
+            [
+                text_argument(user_id),
+                digest_form(except_token),
+                text_argument(tenant_id),
+                text_argument(reason),
+            ],
+        )
+        if count:
+            self._tell_ended(None, user_id, tenant_id, reason, count)
+        return count
+
+    def list(
+        self,
+        user_id: str,
+        *,
+        current_token: str | None = None,
+        include_ended: bool = False,
+        after: uuid.UUID | str | None = None,
+        max_rows: int = 100,
+    ) -> list[ListedSession]:
+        """A user's sessions, newest first; for the next page give the last one's id as after."""
+        rows = call(
+            "SELECT session_id AS id, tenant_id, is_current, host(ip) AS ip, user_agent, auth, "
+            "ended_reason, "
+            + utc("created_at", "last_seen_at", "expires_at", "absolute_expires_at", "ended_at")
+            + f" FROM {function('session_list')}(%s, %s, %s, %s::uuid, %s)",
+            [
+                text_argument(user_id),
+                digest_form(current_token),
+                include_ended,
+                None if after is None else str(after),
+                max_rows,
+            ],
+            json_columns=("auth",),
+            idempotent=True,
+        )
+        return [ListedSession(**row) for row in rows]
+
+    def history(
+        self,
+        *,
+        session_id: uuid.UUID | str | None = None,
+        user_id: str | None = None,
+        since: datetime | None = None,
+        max_rows: int = 100,
+    ) -> Listing[Event]:
+        """The audit trail of a session, of a user or of all, newest first."""
+        rows = call(
+            "SELECT event_id AS id, session_id, user_id, tenant_id, event, "
+            f"{function('session_event_severity')}(event) AS severity, host(ip) AS ip, "
+            "user_agent, detail, "
+            + utc("at")
+            + f" FROM {function('session_history')}(%s::uuid, %s, %s::timestamptz, %s)",
+            [
+                None if session_id is None else str(session_id),
+                text_argument(user_id),
+                since,
+                max_rows,
+            ],
+            json_columns=("detail",),
+            idempotent=True,
+        )
+        return [Event(**row) for row in rows]
+
+    def get_active_sessions_count(
+        self, *, tenant_id: str | None = None, user_id: str | None = None
+    ) -> int:
+        """The exact number of live sessions; without user_id it reads the whole table."""
+        return self._number(
+            "session_active_count",
+            "%s, %s",
+            [text_argument(tenant_id), text_argument(user_id)],
+            idempotent=True,
+        )
+
+    def bind(self, token: str | None) -> bool:
+        """Bind a session's user and tenant to the current transaction, for row-level security.
+
+        See identity.session_identity, which opens the transaction too.
+        """
+        rows = call(f"SELECT {function('session_bind')}(%s) AS bound", [digest_form(token)])
+        return bool(rows[0]["bound"])
+
+    def _number(
+        self, name: str, placeholders: str, params: Listing[Any], *, idempotent: bool = False
+    ) -> int:
+        rows = call(f"SELECT {function(name)}({placeholders}) AS n", params, idempotent=idempotent)
+        return int(rows[0]["n"])
+
+    def _tell_ended(
+        self,
+        session_id: uuid.UUID | None,
+        user_id: str | None,
+        tenant_id: str | None,
+        reason: str,
+        count: int,
+    ) -> None:
+        if not signals.session_invalidated.has_listeners(type(self)):
+            return
+        if user_id is None and session_id is not None:
+            user_id = self._owner(session_id)
+        signals.send(
+            signals.session_invalidated,
+            type(self),
+            session_id=session_id,
+            user_id=user_id,
+            tenant_id=tenant_id,
+            reason=reason,
+            count=count,
+        )
+
+    def _owner(self, session_id: uuid.UUID) -> str | None:
+        """The user of a session that has just ended, from the audit trail."""
+        events = self.history(session_id=session_id, max_rows=10)
+        return next((event.user_id for event in events if event.user_id), None)
+
+    def _last_known(self, session_id: uuid.UUID) -> tuple[Event, bool] | None:
+        """The last event that tells where a session was, and whether it has moved since."""
+        moved = False
+        for event in self.history(session_id=session_id, max_rows=50):
+            if event.event == "client_changed":
+                moved = True
+            elif event.event in _LOCATING and event.ip:
+                return event, moved
+        return None
+
+    acreate = _twin(create)
+    aget = _twin(get)
+    aupdate = _twin(update)
+    aupdate_user = _twin(update_user)
+    arefresh = _twin(refresh)
+    aelevate = _twin(elevate)
+    ainvalidate = _twin(invalidate)
+    ainvalidate_id = _twin(invalidate_id)
+    ainvalidate_all = _twin(invalidate_all)
+    alist = _twin(list)
+    ahistory = _twin(history)
+    aget_active_sessions_count = _twin(get_active_sessions_count)
+    abind = _twin(bind)
+
+
+def _refreshed(row: JSON) -> RefreshedSession:
+    return RefreshedSession(
+        row["status"],
+        row["session_id"],
+        row["session_token"],
+        row["expires_at"],
+        row["absolute_expires_at"],
+    )
+
+
+def _clean(user_agent: str | None) -> str | None:
+    """A header as PostgreSQL can store it; the extension cuts it to 512 bytes."""
+    if user_agent is None:
+        return None
+    return user_agent.replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:512]
+
+
+session_service = SessionService()

@@ -1,0 +1,40 @@
+"""Signals.  They are sent after the transaction has committed; a receiver that fails is logged.
+
+``session_created``      session_id, user_id, tenant_id, ip, user_agent
+``session_invalidated``  session_id (None when several ended), user_id, tenant_id, reason, count
+``client_changed``       session_id, user_id, previous_ip, ip, previous_user_agent, user_agent
+``token_reused``         session_id, user_id, ip, user_agent: a replay; the session has ended
+
+Sender is the class SessionService.  None of them carries a token.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.dispatch import Signal
+
+from .conf import settings
+
+logger = logging.getLogger("session_manager")
+
+session_created = Signal()
+session_invalidated = Signal()
+client_changed = Signal()
+token_reused = Signal()
+
+
+def _send(signal: Signal, sender: type, values: dict[str, Any]) -> None:
+    for receiver, result in signal.send_robust(sender, **values):
+        if isinstance(result, Exception):
+            logger.error("receiver %r failed", receiver, exc_info=result)
+
+
+def send(signal: Signal, sender: type, **values: Any) -> None:
+    """Send a signal once the current transaction, if any, has committed."""
+    transaction.on_commit(
+        partial(_send, signal, sender, values), using=settings.DATABASE, robust=True
+    )

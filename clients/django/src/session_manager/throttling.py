@@ -1,0 +1,39 @@
+"""Rates of the session endpoints: THROTTLE_RATES, per client address and endpoint.
+
+By the address and not by the user: sign-in has no user yet, and a look-up to find one would touch
+the store, which the throttle is to protect.
+"""
+
+from __future__ import annotations
+
+from rest_framework.request import Request
+from rest_framework.throttling import SimpleRateThrottle
+from rest_framework.views import APIView
+
+from .addresses import client_ip
+from .conf import settings
+
+
+class SessionThrottle(SimpleRateThrottle):
+    """The view names its rate in ``throttle_rate``: create, refresh, write or read."""
+
+    scope = "session"
+
+    def __init__(self) -> None:
+        # The rate is known when the view is.
+        pass
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        name = view.throttle_name(request)  # type: ignore[attr-defined]
+        self.scope = f"session_manager_{name}"
+        self.rate = settings.THROTTLE_RATES.get(name)
+        if self.rate is None:
+            return True
+        self.num_requests, self.duration = self.parse_rate(self.rate)
+        return bool(super().allow_request(request, view))
+
+    def get_cache_key(self, request: Request, view: APIView) -> str:
+        return self.cache_format % {
+            "scope": self.scope,
+            "ident": client_ip(request._request) or "unknown",
+        }

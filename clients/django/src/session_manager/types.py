@@ -1,0 +1,148 @@
+"""What the service returns.  Times are aware, in UTC.  A repr never shows a token or data."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A live session, as session_get returned it (or the cache, ``cached``)."""
+
+    id: uuid.UUID
+    user_id: str
+    tenant_id: str | None
+    data: JSON = field(repr=False)
+    version: int
+    auth: JSON | None = field(repr=False)
+    created_at: datetime
+    authenticated_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    absolute_expires_at: datetime
+    cached: bool = False
+
+    exists = True
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class NoSession:
+    """Stands for "no live session" in ``request.session_info``: false, and empty in all else."""
+
+    exists = False
+    id = user_id = tenant_id = auth = version = None
+    created_at = authenticated_at = last_seen_at = expires_at = absolute_expires_at = None
+    cached = False
+
+    @property
+    def data(self) -> JSON:
+        return {}
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return "<NoSession>"
+
+
+@dataclass(frozen=True)
+class CreatedSession:
+    """A new session and its token, which is to be had this once."""
+
+    id: uuid.UUID
+    token: str = field(repr=False)
+    created_at: datetime
+    expires_at: datetime
+    absolute_expires_at: datetime
+
+
+@dataclass(frozen=True)
+class RefreshedSession:
+    """The verdict of a refresh or an elevation.
+
+    ``status`` is ``extended``, ``rotated``, ``already_rotated``, ``reused`` or ``ended``; ``token``
+    is set if it is ``rotated``.  Clear the cookie on ``reused`` and ``ended`` alone.
+    """
+
+    status: str
+    id: uuid.UUID | None
+    token: str | None = field(repr=False)
+    expires_at: datetime | None
+    absolute_expires_at: datetime | None
+
+    @property
+    def live(self) -> bool:
+        return self.status in ("extended", "rotated", "already_rotated")
+
+
+@dataclass(frozen=True)
+class UpdatedSession:
+    """The new version and the whole data after an update."""
+
+    version: int
+    data: JSON = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ListedSession:
+    """A session in a user's list of devices."""
+
+    id: uuid.UUID
+    tenant_id: str | None
+    is_current: bool
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    absolute_expires_at: datetime
+    ip: str | None
+    user_agent: str | None
+    auth: JSON | None
+    ended_at: datetime | None
+    ended_reason: str | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """An entry of the audit trail."""
+
+    id: int
+    at: datetime
+    session_id: uuid.UUID | None
+    user_id: str | None
+    tenant_id: str | None
+    event: str
+    severity: str | None
+    ip: str | None
+    user_agent: str | None
+    detail: JSON | None
+
+
+@dataclass(frozen=True)
+class Cleanup:
+    """What one call of session_cleanup did."""
+
+    sessions_deleted: int
+    sessions_requeued: int
+    events_dropped: int
+    partitions_created: int
+    partitions_dropped: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is known of a key; never the key."""
+
+    id: int
+    state: str
+    available: bool
+    created_at: datetime
+    activated_at: datetime | None
+    retired_at: datetime | None
+    revoked_at: datetime | None

@@ -1,0 +1,17 @@
+"""The session endpoints: ``path("api/sessions/", include("session_manager.urls"))``."""
+
+from django.urls import path
+
+from . import views
+
+app_name = "session_manager"
+
+urlpatterns = [
+    path("", views.SessionListView.as_view(), name="list"),
+    path("create/", views.CreateSessionView.as_view(), name="create"),
+    path("current/", views.CurrentSessionView.as_view(), name="current"),
+    path("refresh/", views.RefreshSessionView.as_view(), name="refresh"),
+    path("tenant/", views.SwitchTenantView.as_view(), name="tenant"),
+    path("invalidate-all/", views.InvalidateAllView.as_view(), name="invalidate-all"),
+    path("<uuid:session_id>/", views.SessionDetailView.as_view(), name="detail"),
+]

@@ -1,0 +1,366 @@
+"""The session endpoints.
+
+In this order for every request: throttle, CSRF, authentication, so that what is refused early costs
+no look-up.  The views run outside of ATOMIC_REQUESTS: a replay that a refresh finds must end the
+session whatever becomes of the response.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any, NoReturn
+from urllib.parse import urlencode
+
+from django.db import transaction
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from rest_framework import status
+from rest_framework.exceptions import NotAuthenticated, NotFound, ParseError, PermissionDenied
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+from rest_framework.views import APIView
+
+from . import api_exceptions, exceptions
+from .addresses import client_ip, user_agent
+from .api_exceptions import SessionExpired, TokenReused
+from .auth0 import bearer_token, verifier
+from .authentication import SessionAuthentication
+from .conf import settings
+from .cookies import clear_cookie, set_cookie, token_from
+from .csrf import enforce_csrf, offer_token
+from .login import cut, log_in, log_out, login_ends_at, switch_tenant
+from .logins import decide, decide_tenant, proof_of, refuse_protected
+from .parsers import LimitedJSONParser, MergePatchParser
+from .profiles import describe_user
+from .requests import Lookup, known, remember
+from .serializers import (
+    CreateRequestSerializer,
+    CurrentSerializer,
+    InvalidateAllRequestSerializer,
+    ListQuerySerializer,
+    RefreshRequestSerializer,
+    RefreshResponseSerializer,
+    SessionListSerializer,
+    SwitchTenantRequestSerializer,
+)
+from .services import session_service
+from .throttling import SessionThrottle
+from .types import Session
+from .users import load_user
+
+
+class SessionView(APIView):
+    """What the endpoints have in common."""
+
+    authentication_classes = [SessionAuthentication]
+    permission_classes = [IsAuthenticated]
+    parser_classes = [LimitedJSONParser]
+    renderer_classes = [JSONRenderer]
+    throttle_classes = [SessionThrottle]
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., Any]:
+        view = super().as_view(**initkwargs)
+        return transaction.non_atomic_requests(using=settings.DATABASE)(view)  # type: ignore[no-any-return]
+
+    def get_exception_handler(self) -> Any:
+        return api_exceptions.exception_handler
+
+    def throttle_name(self, request: Request) -> str:
+        return "read" if request.method in ("GET", "HEAD", "OPTIONS") else "write"
+
+    def perform_authentication(self, request: Request) -> None:
+        super().check_throttles(request)
+        enforce_csrf(request._request)
+        super().perform_authentication(request)
+
+    def check_throttles(self, request: Request) -> None:
+        """Done before authentication."""
+
+    def permission_denied(
+        self, request: Request, message: str | None = None, code: str | None = None
+    ) -> Any:
+        lookup = known(request._request)
+        if lookup is not None and lookup.refused:
+            raise SessionExpired
+        super().permission_denied(request, message, code)
+
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        response = super().finalize_response(request, response, *args, **kwargs)
+        response["Cache-Control"] = "no-store"
+        patch_vary_headers(response, ("Cookie",))
+        lookup = known(request._request if isinstance(request, Request) else request)
+        if lookup is not None and not lookup.settled and response.status_code != 503:
+            if lookup.created is not None:
+                set_cookie(response, lookup.created.token, lookup.created.absolute_expires_at)
+            elif lookup.refused:
+                clear_cookie(response)
+            lookup.settled = True
+        if isinstance(request, Request) and request.method == "GET":
+            offer_token(request._request, response)
+        return response
+
+    def answer(
+        self, request: Request, session: Session, code: int = status.HTTP_200_OK, **more: Any
+    ) -> Response:
+        """The session, its user and the server's clock."""
+        body = {
+            "session": session,
+            "user": describe_user(request.user, session),
+            "server_time": datetime.now(timezone.utc),
+            **more,
+        }
+        serializer = RefreshResponseSerializer if more else CurrentSerializer
+        response = Response(serializer(body).data, code)
+        response["ETag"] = f'"{session.version}"'
+        return response
+
+
+class CreateSessionView(SessionView):
+    """POST: a session for an access token."""
+
+    authentication_classes = []
+    permission_classes = []
+
+    def throttle_name(self, request: Request) -> str:
+        return "create"
+
+    def get_authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="api"'
+
+    def post(self, request: Request) -> Response:
+        body = _validated(CreateRequestSerializer, request.data)
+        token = bearer_token(request) or body.get("access_token")
+        if token is None:
+            raise NotAuthenticated("An access token is needed.")
+        claims = verifier().verify(token)
+        decision = decide(request, claims, body)
+        # Before the session is made: without a user it would be of no use.
+        user = load_user(decision.user_id)
+        if user is None:
+            raise PermissionDenied("There is no such user.", "user_not_found")
+        with _http_errors():
+            log_in(
+                request._request,
+                decision.user_id,
+                decision.data,
+                tenant_id=decision.tenant_id,
+                auth=proof_of(claims),
+            )
+        request.user = user
+        return self.answer(request, _session(request), status.HTTP_201_CREATED)
+
+
+class CurrentSessionView(SessionView):
+    """GET, PATCH and DELETE of the request's session."""
+
+    parser_classes = [LimitedJSONParser, MergePatchParser]
+
+    def get_permissions(self) -> Any:
+        # Signing out is answered whether or not anybody is signed in.
+        return [] if self.request.method == "DELETE" else super().get_permissions()
+
+    def get_authenticators(self) -> Any:
+        # Signing out needs no user, and a user who is gone must be able to.
+        method = self.request.method if self.request else None
+        return [] if method == "DELETE" else super().get_authenticators()
+
+    def get(self, request: Request) -> Response:
+        return self.answer(request, _session(request))
+
+    def patch(self, request: Request) -> Response:
+        session = _session(request)
+        patch = request.data
+        refuse_protected(patch)
+        with _http_errors():
+            updated = session_service.update(
+                token_from(request._request),
+                patch,
+                expected_version=_expected_version(request, session),
+            )
+        if updated is None:
+            _refuse(request)
+        session = replace(session, version=updated.version, data=updated.data)
+        return self.answer(request, session)
+
+    def delete(self, request: Request) -> Response:
+        log_out(request._request)
+        response = Response(status=status.HTTP_204_NO_CONTENT)
+        clear_cookie(response)
+        _settle(request)
+        return response
+
+
+class RefreshSessionView(SessionView):
+    """POST: extend the session, by default with a new token."""
+
+    # The refresh itself authenticates: a replaced token must reach it.
+    authentication_classes = []
+    permission_classes = []
+
+    def throttle_name(self, request: Request) -> str:
+        return "refresh"
+
+    def get_authenticate_header(self, request: Request) -> str:
+        return 'Session realm="api"'
+
+    def post(self, request: Request) -> Response:
+        body = _validated(RefreshRequestSerializer, request.data)
+        token = token_from(request._request)
+        if token is None:
+            raise NotAuthenticated
+        refreshed = session_service.refresh(
+            token,
+            rotate=body.get("rotate", settings.ROTATE_ON_REFRESH),
+            ip=client_ip(request._request),
+            user_agent=user_agent(request._request),
+        )
+        if not refreshed.live or refreshed.expires_at is None:
+            _refuse(request, TokenReused if refreshed.status == "reused" else SessionExpired)
+        # touch=False: a first use of the new token must not be noted before the browser has it, or
+        # an answer that gets lost would look like a replay.
+        address = {"ip": client_ip(request._request), "user_agent": user_agent(request._request)}
+        session = session_service.get(refreshed.token or token, **address, touch=False)
+        if session is not None and cut(
+            refreshed.token or token, session.expires_at, login_ends_at(session)
+        ):
+            session = session_service.get(refreshed.token or token, **address, touch=False)
+        user = load_user(session.user_id, session) if session else None
+        if session is None or user is None:
+            # Ended between the two calls, or the user is gone.
+            _refuse(request)
+        request.user = user
+        remember(request._request, Lookup(token, session, settled=True))
+        response = self.answer(request, session, status=refreshed.status)
+        if refreshed.token is not None and refreshed.absolute_expires_at is not None:
+            set_cookie(response, refreshed.token, refreshed.absolute_expires_at)
+        return response
+
+
+class SwitchTenantView(SessionView):
+    """POST: go on in another tenant, with a new session; the old one ends."""
+
+    def post(self, request: Request) -> Response:
+        session = _session(request)
+        tenant_id = _validated(SwitchTenantRequestSerializer, request.data)["tenant_id"]
+        data = decide_tenant(request, session, tenant_id)
+        with _http_errors():
+            switch_tenant(request._request, session, tenant_id, data)
+        return self.answer(request, _session(request))
+
+
+class SessionListView(SessionView):
+    """GET: the user's sessions, newest first."""
+
+    def get(self, request: Request) -> Response:
+        query = _validated(ListQuerySerializer, request.query_params)
+        limit = query["limit"]
+        found = session_service.list(
+            _session(request).user_id,
+            current_token=token_from(request._request),
+            after=query.get("after"),
+            max_rows=limit + 1,
+        )
+        page = found[:limit]
+        following = None
+        if len(found) > limit:
+            arguments = urlencode({"after": page[-1].id, "limit": limit})
+            following = f"{reverse('session_manager:list')}?{arguments}"
+        return Response(SessionListSerializer({"results": page, "next": following}).data)
+
+
+class SessionDetailView(SessionView):
+    """DELETE: end one of the user's sessions."""
+
+    def delete(self, request: Request, session_id: uuid.UUID) -> Response:
+        session = _session(request)
+        if not session_service.invalidate_id(session_id, session.user_id, "revoked_by_user"):
+            raise NotFound
+        response = Response(status=status.HTTP_204_NO_CONTENT)
+        if session_id == session.id:
+            clear_cookie(response)
+            _settle(request)
+        return response
+
+
+class InvalidateAllView(SessionView):
+    """POST: sign out everywhere, or everywhere else."""
+
+    def post(self, request: Request) -> Response:
+        body = _validated(InvalidateAllRequestSerializer, request.data)
+        spare = body["except_current"]
+        count = session_service.invalidate_all(
+            _session(request).user_id,
+            except_token=token_from(request._request) if spare else None,
+        )
+        response = Response({"invalidated": count})
+        if not spare:
+            clear_cookie(response)
+            _settle(request)
+        return response
+
+
+def _validated(serializer: type[Serializer[Any]], data: Any) -> dict[str, Any]:
+    """The validated values; 400 with one message otherwise."""
+    checked = serializer(data=data)
+    if not checked.is_valid():
+        name, errors = next(iter(checked.errors.items()))
+        message = errors[0] if isinstance(errors, list) else errors
+        raise ParseError(f"{name}: {message}", "invalid")
+    return dict(checked.validated_data)
+
+
+def _session(request: Request) -> Session:
+    """The session of a request that has passed permission checks."""
+    lookup = known(request._request)
+    if lookup is None or lookup.session is None:
+        raise NotAuthenticated
+    return lookup.session
+
+
+def _settle(request: Request) -> None:
+    """The view has dealt with the cookie."""
+    lookup = known(request._request)
+    if lookup is not None:
+        lookup.settled = True
+
+
+def _refuse(request: Request, error: type[NotAuthenticated] = SessionExpired) -> NoReturn:
+    """401, and the cookie goes: the database has said that the session has ended."""
+    remember(request._request, Lookup(token_from(request._request), None))
+    raise error
+
+
+@contextmanager
+def _http_errors() -> Iterator[None]:
+    """The service's exceptions as HTTP statuses."""
+    try:
+        yield
+    except exceptions.LimitReached as error:
+        raise api_exceptions.SessionLimit from error
+    except exceptions.VersionConflict as error:
+        raise api_exceptions.PreconditionFailed from error
+    except exceptions.TooLarge as error:
+        raise api_exceptions.PayloadTooLarge from error
+    except exceptions.InvalidArgument as error:
+        raise ParseError(str(error)) from error
+
+
+def _expected_version(request: Request, session: Session) -> int | None:
+    """The version that If-Match asks for; 412 if it names none that could match."""
+    header = request.headers.get("If-Match")
+    if header is None or header.strip() == "*":
+        return None
+    # Weak tags never match here (RFC 9110, section 13.1.1).
+    versions = [int(number) for number in re.findall(r'(?<!W/)"(\d{1,9})"', header)]
+    if not versions:
+        raise api_exceptions.PreconditionFailed
+    return session.version if session.version in versions else versions[0]

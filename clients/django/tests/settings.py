@@ -1,0 +1,81 @@
+"""Settings of the tests; scripts/check-django.sh says where the servers are."""
+
+from __future__ import annotations
+
+import os
+
+SECRET_KEY = "only for tests"
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+TIME_ZONE = "Europe/Berlin"
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "/static/"
+
+_HOST = os.environ.get("SM_TEST_PGHOST", "")
+_NAME = os.environ.get("SM_TEST_DBNAME", "session_manager")
+_COMMON = {
+    "ENGINE": "django.db.backends.postgresql",
+    "HOST": _HOST,
+    "PORT": os.environ.get("SM_TEST_PGPORT", "5432"),
+    "NAME": _NAME,
+    "OPTIONS": {"connect_timeout": 2},
+}
+DATABASES = {
+    # The application's role: no superuser, it has what the migration grants.
+    "default": {**_COMMON, "USER": "webapp", "TEST": {"NAME": f"test_{_NAME}"}},
+}
+PG_SUPERUSER = {**_COMMON, "USER": "postgres"}
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "session_manager",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "session_manager.middleware.SessionMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+REST_FRAMEWORK = {
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "session_manager.authentication.SessionAuthentication",
+        "session_manager.auth0.Auth0Authentication",
+    ],
+    "EXCEPTION_HANDLER": "session_manager.api_exceptions.exception_handler",
+}
+SPECTACULAR_SETTINGS = {"TITLE": "tests", "VERSION": "1"}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+SESSION_TTL = 86400
+REDIS_SESSION_DB = 1
+# A fresh copy, so that a test that overrides one key starts from these.
+SESSION_MANAGER = {
+    "AUTH0": {"ISSUER": "https://issuer.invalid/", "AUDIENCE": "https://api.example.com"},
+    "THROTTLE_RATES": {"create": None, "refresh": None, "write": None, "read": None},
+}
