@@ -6,9 +6,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.conf import settings as django_settings
 from django.core.cache import cache
+from django.db import connection, connections
 from django.test import Client
 
 from session_manager.conf import settings
@@ -59,6 +61,51 @@ def created(db: None, user_id: str) -> CreatedSession:
     return session_service.create(
         user_id, {"cart": [1]}, ip="127.0.0.1", user_agent="tests", tenant_id="acme"
     )
+
+
+class Heard(list[dict[str, Any]]):
+    def __call__(self, **kwargs: Any) -> None:
+        kwargs.pop("signal")
+        kwargs.pop("sender")
+        self.append(kwargs)
+
+
+@pytest.fixture
+def heard(request: pytest.FixtureRequest) -> Any:
+    receiver = Heard()
+    request.param.connect(receiver)
+    yield receiver
+    request.param.disconnect(receiver)
+
+
+@pytest.fixture
+def superuser(transactional_db: None) -> Iterator[psycopg.Connection]:
+    """A connection of the database's superuser, in autocommit mode."""
+    config = django_settings.PG_SUPERUSER
+    with psycopg.connect(
+        host=config["HOST"],
+        port=config["PORT"],
+        user=config["USER"],
+        dbname=connection.settings_dict["NAME"],
+        autocommit=True,
+    ) as superuser:
+        yield superuser
+
+
+@pytest.fixture
+def database_setting(superuser: psycopg.Connection) -> Iterator[Callable[[str, str], None]]:
+    """Set settings of the extension for the database; they hold for new connections."""
+    name = connection.settings_dict["NAME"]
+    # A setting is known once the library is loaded.
+    superuser.execute("LOAD 'session_manager'")
+
+    def change(setting: str, value: str) -> None:
+        superuser.execute(f"ALTER DATABASE {name} SET session_manager.{setting} = '{value}'")
+        connections.close_all()
+
+    yield change
+    superuser.execute(f"ALTER DATABASE {name} RESET ALL")
+    connections.close_all()
 
 
 class Browser(Client):

@@ -85,7 +85,7 @@ class Issuer:
     def jwks(self) -> dict[str, Any]:
         return {"keys": [*map(self.jwk, self.keys), *self.extra]}
 
-    def claims(self, sub: str, **changes: Any) -> dict[str, Any]:
+    def claims(self, sub: str, /, **changes: Any) -> dict[str, Any]:
         now = int(time.time())
         claims = {
             "iss": self.url,
@@ -97,7 +97,7 @@ class Issuer:
         }
         return {name: value for name, value in claims.items() if value is not None}
 
-    def token(self, sub: str, kid: str = "rsa", **changes: Any) -> str:
+    def token(self, sub: str, kid: str = "rsa", /, **changes: Any) -> str:
         algorithm, key = self.keys[kid]
         return jwt.encode(
             self.claims(sub, **changes), key, algorithm=algorithm, headers={"kid": kid}

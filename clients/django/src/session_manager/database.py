@@ -130,7 +130,7 @@ def call(
             with guard, connection.cursor() as cursor:
                 cursor.execute(sql, params)
                 names = [column[0] for column in cursor.description or ()]
-                rows = [dict(zip(names, row)) for row in cursor.fetchall()]
+                rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
             break
         except DatabaseError as error:
             retry = sqlstate(error) in _RETRY

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.exceptions import ParseError, PermissionDenied
 from rest_framework.request import Request
 
 from .conf import settings
@@ -43,7 +43,7 @@ def refuse_protected(data: Mapping[str, Any]) -> None:
     """400 if a client tries to write what only the server may."""
     protected = sorted(set(data) & set(settings.PROTECTED_DATA))
     if protected:
-        raise ValidationError(f"Only the server may set {', '.join(protected)}.", "protected_data")
+        raise ParseError(f"Only the server may set {', '.join(protected)}.", "protected_data")
 
 
 def decide(request: Request, claims: Mapping[str, Any], body: Mapping[str, Any]) -> LoginDecision:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import ParseError
 
 from .types import JSON, Session
 
@@ -19,11 +19,11 @@ MAX_LENGTH = 1024
 
 
 def profile_from(user: Any, subject: str) -> JSON:
-    """The members of a profile that may be shown; ValidationError if it is somebody else's."""
+    """The members of a profile that may be shown; ParseError if it is somebody else's."""
     if not isinstance(user, dict):
         return {}
     if user.get("sub", subject) != subject:
-        raise ValidationError("The user is not the one of the access token.", "user_mismatch")
+        raise ParseError("The user is not the one of the access token.", "user_mismatch")
     return {
         name: value
         for name in FIELDS

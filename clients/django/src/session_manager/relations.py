@@ -23,7 +23,7 @@ from django.db.models.lookups import Exact
 from .conf import settings
 
 
-class _Descriptor(ForwardManyToOneDescriptor):
+class _Descriptor(ForwardManyToOneDescriptor):  # type: ignore[type-arg]
     """``session.user``: the user, or None if there is none with this id."""
 
     def get_object(self, instance: Any) -> Any:
@@ -33,7 +33,7 @@ class _Descriptor(ForwardManyToOneDescriptor):
             return None
 
 
-class SessionUserField(ForeignObject):  # type: ignore[misc]
+class SessionUserField(ForeignObject):  # type: ignore[type-arg]
     """The user that ``user_id`` of the same model names."""
 
     requires_unique_target = False
@@ -44,7 +44,7 @@ class SessionUserField(ForeignObject):  # type: ignore[misc]
             to,
             models.DO_NOTHING,
             from_fields=["user_id"],
-            to_fields=[None],
+            to_fields=[None],  # type: ignore[list-item]
             related_name="+",
             null=True,
             editable=False,
@@ -108,10 +108,10 @@ class _AsText:
 
 
 @SessionUserField.register_lookup
-class _UserExact(_AsText, RelatedExact):  # type: ignore[misc]
+class _UserExact(_AsText, RelatedExact):
     pass
 
 
 @SessionUserField.register_lookup
-class _UserIn(_AsText, RelatedIn):  # type: ignore[misc]
+class _UserIn(_AsText, RelatedIn):
     pass

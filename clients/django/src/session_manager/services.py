@@ -65,7 +65,7 @@ def _twin(
     async def wrapper(self: SessionService, *args: P.args, **kwargs: P.kwargs) -> R:
         return await sync_to_async(method)(self, *args, **kwargs)
 
-    return wrapper
+    return wrapper  # type: ignore[return-value]
 
 
 def _network(ip: str | None) -> Any:

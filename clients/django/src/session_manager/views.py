@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import urlencode
 
 from django.db import transaction
@@ -67,9 +67,9 @@ class SessionView(APIView):
     throttle_classes = [SessionThrottle]
 
     @classmethod
-    def as_view(cls, **initkwargs: Any) -> Callable[..., Any]:
+    def as_view(cls, **initkwargs: Any) -> Any:
         view = super().as_view(**initkwargs)
-        return transaction.non_atomic_requests(using=settings.DATABASE)(view)  # type: ignore[no-any-return]
+        return transaction.non_atomic_requests(using=settings.DATABASE)(view)
 
     def get_exception_handler(self) -> Any:
         return api_exceptions.exception_handler
@@ -178,7 +178,7 @@ class CurrentSessionView(SessionView):
 
     def patch(self, request: Request) -> Response:
         session = _session(request)
-        patch = request.data
+        patch = cast("dict[str, Any]", request.data)
         refuse_protected(patch)
         with _http_errors():
             updated = session_service.update(

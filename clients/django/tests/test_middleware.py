@@ -1,0 +1,101 @@
+"""SessionMiddleware: lazy, synchronous and asynchronous."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.test import AsyncClient, Client
+
+from session_manager.conf import settings
+from session_manager.services import session_service
+from session_manager.types import CreatedSession
+
+from .conftest import Browser
+
+pytestmark = pytest.mark.django_db
+
+
+def test_costs_nothing_until_used(signed_in: Browser, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        response = signed_in.get("/plain/")
+    assert "Cookie" not in response.get("Vary", "")
+    assert settings.cookie_name not in response.cookies
+
+
+def test_session_info(signed_in: Browser, user_id: str, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(1):
+        response = signed_in.get("/info/")
+    assert response.json() == {"exists": True, "user": user_id, "data": {"cart": [1]}}
+    assert "Cookie" in response["Vary"]
+    assert settings.cookie_name not in response.cookies
+
+
+def test_one_look_up_for_middleware_and_authentication(
+    signed_in: Browser, django_assert_num_queries: Any
+) -> None:
+    with django_assert_num_queries(1):
+        signed_in.get("/protected/")
+
+
+def test_no_cookie(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        response = Client().get("/info/")
+    assert response.json() == {"exists": False, "user": None, "data": {}}
+    assert settings.cookie_name not in response.cookies
+
+
+def test_an_ended_session(signed_in: Browser, created: CreatedSession) -> None:
+    session_service.invalidate(created.token)
+    response = signed_in.get("/info/")
+    assert response.json()["exists"] is False
+    assert response.cookies[settings.cookie_name].value == ""
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_log_in_and_out(browser: Browser, user_id: str) -> None:
+    assert browser.get(f"/login/?user={user_id}").status_code == 204
+    first = browser.token()
+    assert browser.get("/info/").json() == {
+        "exists": True,
+        "user": user_id,
+        "data": {"via": "form"},
+    }
+    browser.get(f"/login/?user={user_id}")
+    assert session_service.get(first) is None
+    response = browser.get("/logout/")
+    assert response.cookies[settings.cookie_name].value == ""
+    assert session_service.get_active_sessions_count(user_id=user_id) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAsynchronous:
+    async def test_session_info(self, user_id: str) -> None:
+        created = await session_service.acreate(user_id, {"a": 1})
+        client = AsyncClient()
+        client.cookies[settings.cookie_name] = created.token
+        response = await client.get("/ainfo/")
+        assert response.json() == {"exists": True, "user": user_id, "data": {"a": 1}}
+        response = await client.get("/info/")
+        assert response.json()["exists"] is True
+        response = await AsyncClient().get("/ainfo/")
+        assert response.json()["exists"] is False
+        await session_service.ainvalidate(created.token)
+        response = await client.get("/ainfo/")
+        assert response.cookies[settings.cookie_name].value == ""
+        await sync_to_async(connections.close_all)()
+
+
+def test_is_asynchronous_under_asgi() -> None:
+    """No thread is spent on a request that does not look at its session."""
+    from asgiref.sync import iscoroutinefunction
+
+    from session_manager.middleware import SessionMiddleware
+
+    async def view(request: Any) -> None:
+        return None
+
+    assert iscoroutinefunction(SessionMiddleware(view))
+    assert not iscoroutinefunction(SessionMiddleware(lambda request: None))
