@@ -32,6 +32,7 @@ from rest_framework.request import Request
 
 from .api_exceptions import ServiceUnavailable
 from .conf import Auth0Settings, settings
+from .exceptions import StoreUnavailable
 from .users import load_user
 
 logger = logging.getLogger("session_manager")
@@ -269,7 +270,10 @@ class Auth0Authentication(BaseAuthentication):
         if token is None:
             return None
         claims = verifier().verify(token)
-        user = load_user(claims["sub"])
+        try:
+            user = load_user(claims["sub"])
+        except StoreUnavailable as error:
+            raise ServiceUnavailable from error
         if user is None:
             raise AuthenticationFailed("There is no such user.", "user_not_found")
         return user, claims

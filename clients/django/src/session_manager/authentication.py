@@ -32,12 +32,11 @@ class SessionAuthentication(BaseAuthentication):
         http_request: HttpRequest = request._request
         try:
             session = look_up(http_request).session
+            user = load_user(session.user_id, session) if session else None
         except StoreUnavailable as error:
+            # An exception of DRF's, as the application's handler may be another one.
             raise ServiceUnavailable from error
-        if session is None:
-            return None
-        user = load_user(session.user_id, session)
-        if user is None:
+        if session is None or user is None:
             return None
         enforce_csrf(http_request)
         return user, session

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any
 
@@ -75,6 +75,15 @@ def _translate(error: DatabaseError) -> exceptions.SessionError:
     level = logging.WARNING if isinstance(error, _UNAVAILABLE_QUIETLY) else logging.ERROR
     logger.log(level, "session store: %s %s", state or type(error).__name__, _message(error))
     return exceptions.StoreUnavailable(f"the session store cannot answer ({state or 'no answer'})")
+
+
+@contextmanager
+def answers() -> Iterator[None]:
+    """A database that does not answer, in the block, as StoreUnavailable."""
+    try:
+        yield
+    except _UNAVAILABLE_QUIETLY as error:
+        raise _translate(error) from error
 
 
 def json_argument(value: Any) -> str | None:

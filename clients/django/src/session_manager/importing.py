@@ -21,6 +21,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import transaction
 from django.http import HttpRequest
 from django.utils import timezone
@@ -55,7 +56,7 @@ def owner(data: JSON) -> Any:
     model = get_user_model()
     try:
         user = model._default_manager.get(pk=model._meta.pk.to_python(data[SESSION_KEY]))
-    except Exception:  # a missing key, a value of another type, no such user
+    except (KeyError, ObjectDoesNotExist, ValidationError, ValueError, TypeError):
         return None
     if not user.is_active or data.get(BACKEND_SESSION_KEY) not in (
         django_settings.AUTHENTICATION_BACKENDS
@@ -76,7 +77,7 @@ def importable(rows: Any) -> Iterator[tuple[Any, Any]]:
 
 def note(session_key: str, user: Any, expires_at: Any) -> bool:
     """Remember a Django session; whether it was not known yet."""
-    _, made = ImportedSession.objects.get_or_create(
+    _, made = ImportedSession.objects.using(settings.DATABASE).get_or_create(
         key_hash=key_hash(session_key),
         defaults={"user_id": user_id_of(user), "expires_at": expires_at},
     )
@@ -109,10 +110,10 @@ def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] 
         if noted.adopted_at is not None:
             if noted.adopted_at < now - GRACE:
                 return None
-            return _shared(noted), None
+            return _shared(noted, _kept(user, data)), None
         created = session_service.create(
             noted.user_id,
-            settings.load(settings.IMPORT_DATA)(user, data) if settings.IMPORT_DATA else {},
+            _kept(user, data),
             ip=client_ip(request),
             user_agent=user_agent(request),
             auth={"method": "import"},
@@ -125,7 +126,13 @@ def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] 
     return session, created
 
 
-def _shared(noted: ImportedSession) -> Session | None:
+def _kept(user: Any, data: JSON) -> JSON:
+    """What of a Django session's data goes along."""
+    kept: JSON = settings.load(settings.IMPORT_DATA)(user, data) if settings.IMPORT_DATA else {}
+    return kept
+
+
+def _shared(noted: ImportedSession, data: JSON) -> Session | None:
     """The session that a Django session became, as far as it can be told without its token."""
     for listed in session_service.list(noted.user_id):
         if listed.id == noted.session_id:
@@ -133,7 +140,7 @@ def _shared(noted: ImportedSession) -> Session | None:
                 id=listed.id,
                 user_id=noted.user_id,
                 tenant_id=listed.tenant_id,
-                data={},
+                data=data,
                 version=1,
                 auth=listed.auth,
                 created_at=listed.created_at,

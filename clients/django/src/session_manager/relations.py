@@ -19,6 +19,7 @@ from django.db.models.fields.related_descriptors import ForwardManyToOneDescript
 from django.db.models.fields.related_lookups import RelatedExact, RelatedIn
 from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
+from django.db.models.sql import Query
 
 from .conf import settings
 
@@ -97,21 +98,27 @@ class SessionUserField(ForeignObject):  # type: ignore[type-arg]
         return Exact(local.get_col(related_alias), Cast(target.get_col(alias), models.TextField()))
 
 
-class _AsText:
-    """Compares with the text of a user's key, given as a user or as the key."""
+def _text_of(value: Any) -> Any:
+    """The text of a user's key; of the users of a queryset, the queryset of their keys' texts."""
+    if isinstance(value, Query):
+        if value.has_select_fields:
+            return value
+        key = Cast(settings.USER_ID_FIELD or "pk", models.TextField())
+        users = models.QuerySet(model=value.model, query=value)
+        return users.order_by().values_list(key, flat=True).query
+    return value if hasattr(value, "resolve_expression") else str(value)
 
+
+@SessionUserField.register_lookup
+class _UserExact(RelatedExact):
     def get_prep_lookup(self) -> Any:
-        value = super().get_prep_lookup()  # type: ignore[misc]
-        if isinstance(value, (list, tuple, set)):
-            return [str(item) for item in value]
-        return value if hasattr(value, "resolve_expression") else str(value)
+        return _text_of(super().get_prep_lookup())
 
 
 @SessionUserField.register_lookup
-class _UserExact(_AsText, RelatedExact):
-    pass
-
-
-@SessionUserField.register_lookup
-class _UserIn(_AsText, RelatedIn):
-    pass
+class _UserIn(RelatedIn):
+    def get_prep_lookup(self) -> Any:
+        if isinstance(self.rhs, Query):
+            self.rhs = _text_of(self.rhs)
+            return self.rhs
+        return [_text_of(value) for value in super().get_prep_lookup()]

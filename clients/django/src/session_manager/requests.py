@@ -15,6 +15,7 @@ from django.http import HttpRequest
 from .addresses import client_ip, user_agent
 from .conf import settings
 from .cookies import token_from
+from .database import answers
 from .services import session_service
 from .types import CreatedSession, Session
 
@@ -60,7 +61,8 @@ def look_up(request: HttpRequest) -> Lookup:
     if session is None and settings.IMPORT_DJANGO_SESSIONS:
         from .importing import adopt
 
-        adopted = adopt(request)
+        with answers():
+            adopted = adopt(request)
         if adopted is not None:
             session, created = adopted
     lookup = Lookup(token, session, created)

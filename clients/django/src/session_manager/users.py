@@ -12,6 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 
 from .conf import settings
+from .database import answers
 from .types import Session
 
 
@@ -59,14 +60,18 @@ def user_id_of(user: Any) -> str:
 
 
 def load_user(user_id: str, session: Session | None = None) -> Any:
-    """The user of a session, or None if there is none (any more) or it is not active."""
-    if settings.USER_LOADER:
-        user = settings.load(settings.USER_LOADER)(user_id, session)
-    elif settings.USER_ID_FIELD:
-        try:
-            user = get_user_model()._default_manager.get(**{settings.USER_ID_FIELD: user_id})
-        except (ObjectDoesNotExist, ValueError, ValidationError):
-            return None
-    else:
-        user = SessionUser(user_id)
+    """The user of a session, or None if there is none (any more) or it is not active.
+
+    Raises StoreUnavailable if the database with the users does not answer.
+    """
+    with answers():
+        if settings.USER_LOADER:
+            user = settings.load(settings.USER_LOADER)(user_id, session)
+        elif settings.USER_ID_FIELD:
+            try:
+                user = get_user_model()._default_manager.get(**{settings.USER_ID_FIELD: user_id})
+            except (ObjectDoesNotExist, ValueError, ValidationError):
+                return None
+        else:
+            user = SessionUser(user_id)
     return user if user is not None and getattr(user, "is_active", True) else None
