@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from django.db import (
-    DatabaseError,
+    Error,
     InterfaceError,
     OperationalError,
     connections,
@@ -59,7 +59,7 @@ def _message(error: BaseException) -> str:
     return getattr(diag, "message_primary", None) or "the database refused the value"
 
 
-def _translate(error: DatabaseError) -> exceptions.SessionError:
+def _translate(error: Error) -> exceptions.SessionError:
     state = sqlstate(error) or ""
     if state == "SM001":
         return exceptions.VersionConflict(_message(error))
@@ -141,7 +141,7 @@ def call(
                 names = [column[0] for column in cursor.description or ()]
                 rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
             break
-        except DatabaseError as error:
+        except Error as error:
             retry = sqlstate(error) in _RETRY
             if isinstance(error, _UNAVAILABLE_QUIETLY) and not connection.in_atomic_block:
                 # Without this a connection that died stays until the end of the request.

@@ -16,10 +16,8 @@ from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models
 from django.db.models.fields.related import ForeignObject
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
-from django.db.models.fields.related_lookups import RelatedExact, RelatedIn
 from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
-from django.db.models.sql import Query
 
 from .conf import settings
 
@@ -80,7 +78,8 @@ class SessionUserField(ForeignObject):  # type: ignore[type-arg]
 
     @property
     def path_infos(self) -> Any:
-        return self.get_path_info()
+        # A "direct" path would be trimmed: the session's text would be compared with the user's key.
+        return [path._replace(direct=False) for path in self.get_path_info()]
 
     def get_foreign_related_value(self, instance: Any) -> tuple[str, ...]:
         return tuple(str(value) for value in super().get_foreign_related_value(instance))
@@ -96,29 +95,3 @@ class SessionUserField(ForeignObject):  # type: ignore[type-arg]
     def get_extra_restriction(self, alias: str, related_alias: str) -> Any:
         ((local, target),) = self.related_fields
         return Exact(local.get_col(related_alias), Cast(target.get_col(alias), models.TextField()))
-
-
-def _text_of(value: Any) -> Any:
-    """The text of a user's key; of the users of a queryset, the queryset of their keys' texts."""
-    if isinstance(value, Query):
-        if value.has_select_fields:
-            return value
-        key = Cast(settings.USER_ID_FIELD or "pk", models.TextField())
-        users = models.QuerySet(model=value.model, query=value)
-        return users.order_by().values_list(key, flat=True).query
-    return value if hasattr(value, "resolve_expression") else str(value)
-
-
-@SessionUserField.register_lookup
-class _UserExact(RelatedExact):
-    def get_prep_lookup(self) -> Any:
-        return _text_of(super().get_prep_lookup())
-
-
-@SessionUserField.register_lookup
-class _UserIn(RelatedIn):
-    def get_prep_lookup(self) -> Any:
-        if isinstance(self.rhs, Query):
-            self.rhs = _text_of(self.rhs)
-            return self.rhs
-        return [_text_of(value) for value in super().get_prep_lookup()]
