@@ -75,3 +75,9 @@ def reencrypt(batch: int = 500) -> int:
     """Seal up to batch sessions under the active key; 0 when none is left."""
     rows = call(f"SELECT {function('session_reencrypt')}(%s) AS n", [batch])
     return int(rows[0]["n"])
+
+
+def generate_key() -> int:
+    """Make a key in the server's key file; takes a superuser.  Its id."""
+    rows = call(f"SELECT {function('session_key_generate')}() AS id")
+    return int(rows[0]["id"])

@@ -1,1 +1,305 @@
-"""placeholder"""
+"""System checks.
+
+Those of the settings run with every ``manage.py check``.  Those that ask PostgreSQL and Redis are
+database checks, which Django runs with ``manage.py check --database default`` and before migrating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections
+from django.db import Error as DBError
+from django.utils.module_loading import import_string
+
+from .conf import DEFAULT_COOKIE_NAME, settings
+from .database import function
+
+TAG = "session_manager"
+#: Versions of the extension that this package works with: this major version.
+MAJOR = "1"
+
+OURS = "session_manager.middleware.SessionMiddleware"
+UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
+DJANGO_SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
+
+
+@register(TAG)
+def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    try:
+        settings.COOKIE_NAME  # noqa: B018 - reads the settings
+    except (ImproperlyConfigured, TypeError, ValueError) as error:
+        return [
+            Error(
+                f"The settings of session_manager cannot be used: {error}",
+                hint="docs/django.md has the table of settings.",
+                id="session_manager.E001",
+            )
+        ]
+    return [*_hooks(), *_cookie(), *_middleware(), *_proxies(), *_cache_key()]
+
+
+def _hooks() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for name in ("USER_LOADER", "ON_LOGIN", "ON_SWITCH_TENANT", "IMPORT_DATA"):
+        path = getattr(settings, name)
+        if path is None:
+            continue
+        try:
+            good = callable(import_string(path))
+        except ImportError:
+            good = False
+        if not good:
+            found.append(
+                Error(
+                    f'SESSION_MANAGER["{name}"] names {path!r}, which cannot be called.',
+                    hint="Give the dotted path of a function.",
+                    id="session_manager.E002",
+                )
+            )
+    return found
+
+
+def _cookie() -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    if (
+        DJANGO_SESSIONS in django_settings.MIDDLEWARE
+        and settings.cookie_name == django_settings.SESSION_COOKIE_NAME
+    ):
+        found.append(
+            Error(
+                f"session_manager and django.contrib.sessions both use the cookie "
+                f"{settings.cookie_name!r}.",
+                hint=(
+                    'Name ours with SESSION_MANAGER = {"COOKIE_NAME": '
+                    f'"{DEFAULT_COOKIE_NAME}"}} and leave SESSION_COOKIE_NAME to Django.'
+                ),
+                id="session_manager.E003",
+            )
+        )
+    if not settings.cookie_secure and not settings.DEBUG:
+        found.append(
+            Warning(
+                "The session cookie is sent without encryption: COOKIE_SECURE is off.",
+                hint='Serve over HTTPS and remove "COOKIE_SECURE" from SESSION_MANAGER.',
+                id="session_manager.W004",
+            )
+        )
+    if settings.cookie_host_prefix and (not settings.cookie_secure or settings.COOKIE_DOMAIN):
+        found.append(
+            Error(
+                "Browsers refuse the cookie: __Host- wants Secure and no Domain.",
+                hint='Set "COOKIE_HOST_PREFIX" to False, or remove COOKIE_DOMAIN.',
+                id="session_manager.E005",
+            )
+        )
+    samesite = str(settings.COOKIE_SAMESITE).lower()
+    if samesite not in ("lax", "strict", "none") or (
+        samesite == "none" and not settings.cookie_secure
+    ):
+        found.append(
+            Error(
+                f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}.",
+                hint='Use "Lax"; "None" needs a secure cookie.',
+                id="session_manager.E006",
+            )
+        )
+    return found
+
+
+def _middleware() -> list[CheckMessage]:
+    chain = list(django_settings.MIDDLEWARE)
+    if OURS not in chain:
+        if settings.IMPORT_DJANGO_SESSIONS:
+            return [
+                Error(
+                    "IMPORT_DJANGO_SESSIONS is on, but SessionMiddleware is not in MIDDLEWARE.",
+                    hint=f"Add {OURS!r}: it gives the browser the new cookie.",
+                    id="session_manager.E007",
+                )
+            ]
+        return []
+    if UPDATE_CACHE in chain and chain.index(UPDATE_CACHE) > chain.index(OURS):
+        return [
+            Error(
+                "SessionMiddleware comes before UpdateCacheMiddleware: pages of one user would be "
+                "cached for all.",
+                hint="Put UpdateCacheMiddleware first in MIDDLEWARE, as Django's docs say.",
+                id="session_manager.E008",
+            )
+        ]
+    return []
+
+
+def _proxies() -> list[CheckMessage]:
+    behind = django_settings.SECURE_PROXY_SSL_HEADER or django_settings.USE_X_FORWARDED_HOST
+    if behind and settings.TRUSTED_PROXIES == 0:
+        return [
+            Warning(
+                "The application is behind a proxy, but TRUSTED_PROXIES is 0: every client seems "
+                "to have the proxy's address.",
+                hint='Set SESSION_MANAGER["TRUSTED_PROXIES"] to the number of proxies that append '
+                "to X-Forwarded-For.",
+                id="session_manager.W009",
+            )
+        ]
+    return []
+
+
+def _cache_key() -> list[CheckMessage]:
+    if settings.REDIS_URL is None:
+        return []
+    try:
+        settings.cache_key  # noqa: B018 - reads the key
+    except (ImproperlyConfigured, OSError) as error:
+        return [
+            Error(
+                f"Values in Redis cannot be sealed: {error}",
+                hint="Make a key with: openssl rand -hex 32. Do not use SECRET_KEY for it.",
+                id="session_manager.E010",
+            )
+        ]
+    return []
+
+
+@register(TAG, Tags.database)
+def check_servers(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    try:
+        alias = settings.DATABASE
+    except (ImproperlyConfigured, TypeError, ValueError):
+        return []  # E001 has said so
+    if databases is not None and alias not in databases:
+        return []
+    if alias not in connections or connections[alias].vendor != "postgresql":
+        return [
+            Error(
+                f"The database {alias!r} is not PostgreSQL.",
+                hint='Set SESSION_MANAGER["DATABASE"] to the alias of the one with the extension.',
+                id="session_manager.E011",
+            )
+        ]
+    try:
+        found = _extension(alias)
+    except DBError as error:
+        found = [
+            Warning(
+                f"The database {alias!r} cannot be asked: {error}".strip(),
+                hint="Start PostgreSQL, and look at DATABASES.",
+                id="session_manager.W012",
+            )
+        ]
+    return found + _redis()
+
+
+def _extension(alias: str) -> list[CheckMessage]:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT extversion, default_version, (SELECT rolsuper FROM pg_roles"
+            " WHERE rolname = current_user)"
+            " FROM pg_available_extensions LEFT JOIN pg_extension ON extname = name"
+            " WHERE name = 'session_manager'"
+        )
+        row = cursor.fetchone()
+        if row is None or row[0] is None:
+            return [_missing(alias, available=row is not None)]
+        version, default, superuser = row
+        if version.split(".")[0] != MAJOR:
+            return [
+                Error(
+                    f"The extension session_manager is of version {version}; "
+                    f"this package works with {MAJOR}.x.",
+                    hint="Install the package that belongs to the extension, or update the "
+                    "extension: ALTER EXTENSION session_manager UPDATE.",
+                    id="session_manager.E014",
+                )
+            ]
+        found: list[CheckMessage] = []
+        if version != default:
+            found.append(
+                Warning(
+                    f"The extension session_manager is of version {version}, but {default} is "
+                    "installed on the server.",
+                    hint="As a superuser: ALTER EXTENSION session_manager UPDATE.",
+                    id="session_manager.W015",
+                )
+            )
+        if superuser:
+            found.append(
+                Warning(
+                    "The application connects as a superuser, for whom no privilege and no "
+                    "row-level security holds.",
+                    hint="Connect as a role of its own and name it in GRANT_ROLE when migrating.",
+                    id="session_manager.W016",
+                )
+            )
+        from .grants import granted
+
+        try:
+            may = granted(cursor)
+        except DatabaseError:  # not on search_path
+            may = False
+        if not may:
+            found.append(
+                Error(
+                    "The application's role may not use the extension, or does not find it.",
+                    hint="Run migrate as a superuser with GRANT_ROLE, and set SCHEMA if the "
+                    "extension is in a schema outside of search_path.",
+                    id="session_manager.E017",
+                )
+            )
+            return found
+        cursor.execute(
+            f"SELECT EXISTS (SELECT FROM {function('session_keys')} WHERE state = 'active')"
+        )
+        if not cursor.fetchone()[0]:
+            found.append(
+                Error(
+                    "The extension has no active key: no session can be made.",
+                    hint="Set session_manager.key_file on the server; then, as a superuser: "
+                    "SELECT session_key_generate(), or manage.py session_keys generate.",
+                    id="session_manager.E018",
+                )
+            )
+    return found
+
+
+def _missing(alias: str, *, available: bool) -> CheckMessage:
+    """Before the first migration this is how it must be; afterwards it is an error."""
+    from django.db.migrations.recorder import MigrationRecorder
+
+    applied = MigrationRecorder(connections[alias]).applied_migrations()
+    kind = Error if ("session_manager", "0001_initial") in applied else Warning
+    hint = (
+        "Run manage.py migrate as a superuser, or CREATE EXTENSION session_manager CASCADE."
+        if available
+        else "Install the extension on the server first: make && make install."
+    )
+    return kind(
+        f"The database {alias!r} does not have the extension session_manager.",
+        hint=hint,
+        id="session_manager.E013" if kind is Error else "session_manager.W013",
+    )
+
+
+def _redis() -> list[CheckMessage]:
+    if settings.REDIS_URL is None:
+        return []
+    from .cache import reachable
+
+    problem = reachable()
+    if problem is None:
+        return []
+    return [
+        Warning(
+            f"Redis is not used: {problem}",
+            hint="Sessions are read from PostgreSQL meanwhile. Look at REDIS_URL and at "
+            "session_manager.redis_mode on the server.",
+            id="session_manager.W019",
+        )
+    ]

@@ -21,6 +21,7 @@ from django.utils.module_loading import import_string
 
 # Django's own defaults; a value that differs has been set by the adopter.
 DJANGO_COOKIE_NAME = "sessionid"
+DEFAULT_COOKIE_NAME = "session_token"
 HOST_PREFIX = "__Host-"
 
 DEFAULT_PROTECTED_DATA = (
@@ -135,7 +136,7 @@ class Settings:
     @cached_property
     def cookie_name(self) -> str:
         """The cookie's name as it is sent, prefix included."""
-        name = self.COOKIE_NAME or "session_token"
+        name = self.COOKIE_NAME or DEFAULT_COOKIE_NAME
         if self.cookie_host_prefix and not name.startswith(HOST_PREFIX):
             return HOST_PREFIX + name
         return name

@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
 
@@ -36,6 +37,24 @@ Row = dict[str, Any]
 _INVALID = ("22", "54001")
 _UNAVAILABLE_QUIETLY = (OperationalError, InterfaceError)
 _RETRY = ("40001", "40P01")
+
+
+_alias: ContextVar[str | None] = ContextVar("session_manager_database", default=None)
+
+
+@contextmanager
+def using(alias: str | None) -> Iterator[None]:
+    """Let calls in the block go to another database alias, such as an administrator's."""
+    token = _alias.set(alias)
+    try:
+        yield
+    finally:
+        _alias.reset(token)
+
+
+def database_alias() -> str:
+    """The alias that calls go to."""
+    return _alias.get() or settings.DATABASE
 
 
 def function(name: str) -> str:
@@ -128,7 +147,7 @@ def call(
     idempotent: may be sent again when it turns out that a kept connection had been closed by the
     server, or after a deadlock.
     """
-    connection = connections[settings.DATABASE]
+    connection = connections[database_alias()]
     attempts = 3 if not connection.in_atomic_block else 1
     while True:
         attempts -= 1

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
 from datetime import timedelta
 from importlib import import_module
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import SessionBase
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest
 from django.utils import timezone
@@ -51,28 +50,34 @@ def store(session_key: str | None) -> SessionBase:
     return found
 
 
-def owner(data: JSON) -> Any:
-    """The user of a Django session's data if the login in it is still good, or None."""
-    model = get_user_model()
+def user_key(data: JSON) -> Any:
+    """The primary key of the user who is logged in by a Django session's data, or None."""
     try:
-        user = model._default_manager.get(pk=model._meta.pk.to_python(data[SESSION_KEY]))
-    except (KeyError, ObjectDoesNotExist, ValidationError, ValueError, TypeError):
+        return get_user_model()._meta.pk.to_python(data[SESSION_KEY])
+    except (KeyError, ValidationError, ValueError, TypeError):
         return None
-    if not user.is_active or data.get(BACKEND_SESSION_KEY) not in (
-        django_settings.AUTHENTICATION_BACKENDS
-    ):
-        return None
-    proof = data.get(HASH_SESSION_KEY, "")
+
+
+def login_holds(data: JSON, user: Any) -> bool:
+    """Whether the login in a Django session's data is still good for its user."""
+    if not user.is_active:
+        return False
+    if data.get(BACKEND_SESSION_KEY) not in django_settings.AUTHENTICATION_BACKENDS:
+        return False
+    proof = str(data.get(HASH_SESSION_KEY, ""))
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return user if any(constant_time_compare(proof, good) for good in hashes) else None
+    return any(constant_time_compare(proof, good) for good in hashes)
 
 
-def importable(rows: Any) -> Iterator[tuple[Any, Any]]:
-    """Rows of django_session that may be taken over, with their users."""
-    for row in rows:
-        user = owner(row.get_decoded())
-        if user is not None:
-            yield row, user
+def owners(decoded: list[JSON]) -> list[Any]:
+    """For each Django session's data the user whose login in it holds, or None."""
+    keys = [user_key(data) for data in decoded]
+    users = get_user_model()._default_manager.in_bulk({key for key in keys if key is not None})
+    found = [users.get(key) for key in keys]
+    return [
+        user if user is not None and login_holds(data, user) else None
+        for data, user in zip(decoded, found, strict=True)
+    ]
 
 
 def note(session_key: str, user: Any, expires_at: Any) -> bool:
@@ -104,7 +109,7 @@ def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] 
         if noted is None:
             return None
         data = store(session_key).load()
-        user = owner(data)
+        (user,) = owners([data])
         if user is None or user_id_of(user) != noted.user_id:
             return None
         if noted.adopted_at is not None:

@@ -78,7 +78,7 @@ class SessionUserField(ForeignObject):  # type: ignore[type-arg]
 
     @property
     def path_infos(self) -> Any:
-        # A "direct" path would be trimmed: the session's text would be compared with the user's key.
+        # A "direct" path would be trimmed, and the session's text compared with the user's key.
         return [path._replace(direct=False) for path in self.get_path_info()]
 
     def get_foreign_related_value(self, instance: Any) -> tuple[str, ...]:
