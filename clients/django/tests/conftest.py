@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import signal
+import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
+import redis
 from django.conf import settings as django_settings
 from django.core.cache import cache
 from django.db import connection, connections
@@ -25,6 +31,24 @@ from .issuer import AUDIENCE, Issuer
 def issuer() -> Iterator[Issuer]:
     with Issuer() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """A key of the test database's own: with the first key it becomes an installation."""
+    with django_db_blocker.unblock(), connect_superuser() as superuser:
+        superuser.execute("SELECT session_key_generate()")
+
+
+def connect_superuser() -> psycopg.Connection:
+    config = django_settings.PG_SUPERUSER
+    return psycopg.connect(
+        host=config["HOST"],
+        port=config["PORT"],
+        user=config["USER"],
+        dbname=connection.settings_dict["NAME"],
+        autocommit=True,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -81,14 +105,7 @@ def heard(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def superuser(transactional_db: None) -> Iterator[psycopg.Connection]:
     """A connection of the database's superuser, in autocommit mode."""
-    config = django_settings.PG_SUPERUSER
-    with psycopg.connect(
-        host=config["HOST"],
-        port=config["PORT"],
-        user=config["USER"],
-        dbname=connection.settings_dict["NAME"],
-        autocommit=True,
-    ) as superuser:
+    with connect_superuser() as superuser:
         yield superuser
 
 
@@ -106,6 +123,86 @@ def database_setting(superuser: psycopg.Connection) -> Iterator[Callable[[str, s
     yield change
     superuser.execute(f"ALTER DATABASE {name} RESET ALL")
     connections.close_all()
+
+
+class RedisServer:
+    """A real Redis at the socket that the extension's worker knows."""
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client = redis.Redis(unix_socket_path=socket, db=1)
+
+    def start(self) -> None:
+        options = {
+            "port": "0",
+            "unixsocket": self.socket,
+            "unixsocketperm": "777",
+            "save": "",
+            "appendonly": "no",
+            "dir": os.path.dirname(self.socket),
+        }
+        self.process = subprocess.Popen(
+            ["redis-server", *(part for k, v in options.items() for part in (f"--{k}", v))],
+            stdout=subprocess.DEVNULL,
+        )
+        wait_for(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def freeze(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def epoch(self) -> bytes | None:
+        keys = self.client.keys("session:epoch:*")
+        return self.client.get(keys[0]) if keys else None
+
+    def wait_for_epoch(self) -> None:
+        wait_for(self.epoch, 30)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def redis_server(configure: Callable[..., None], transactional_db: None) -> Iterator[RedisServer]:
+    """Redis with the extension's worker at it, and the settings that use it."""
+    socket = os.environ.get("SM_TEST_REDIS_SOCKET")
+    if not socket:
+        pytest.skip("SM_TEST_REDIS_SOCKET is not set")
+    server = RedisServer(socket)
+    server.start()
+    configure(
+        REDIS_URL=f"unix://{socket}",
+        CACHE_KEY=secrets.token_hex(32),
+        # The machine may be slow; what 20 ms are good for is tested on its own.
+        REDIS_TIMEOUT=2.0,
+    )
+    try:
+        server.wait_for_epoch()
+        yield server
+    finally:
+        server.stop()
 
 
 class Browser(Client):

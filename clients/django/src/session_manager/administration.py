@@ -54,7 +54,7 @@ def info() -> dict[str, str | None]:
     return {row["key"]: row["value"] for row in rows}
 
 
-def keys() -> list[Key]:
+def list_keys() -> list[Key]:
     """The keys and their states; never key material."""
     rows = call(
         "SELECT key_id AS id, state, available, "

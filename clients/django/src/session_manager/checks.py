@@ -7,6 +7,7 @@ database checks, which Django runs with ``manage.py check --database default`` a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -155,12 +156,21 @@ def _cache_key() -> list[CheckMessage]:
         return []
     try:
         settings.cache_key  # noqa: B018 - reads the key
-    except (ImproperlyConfigured, OSError) as error:
+    except (ImproperlyConfigured, OSError, ValueError) as error:
         return [
             Error(
                 f"Values in Redis cannot be sealed: {error}",
                 hint="Make a key with: openssl rand -hex 32. Do not use SECRET_KEY for it.",
                 id="session_manager.E010",
+            )
+        ]
+    path = settings.CACHE_KEY_FILE
+    if settings.CACHE_KEY is None and path and Path(path).stat().st_mode & 0o077:
+        return [
+            Warning(
+                "Others than the application's user may read CACHE_KEY_FILE.",
+                hint=f"chmod 600 {path}",
+                id="session_manager.W020",
             )
         ]
     return []

@@ -7,11 +7,11 @@ Values are read once and again whenever Django reports a changed setting (tests 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -113,11 +113,13 @@ class Settings:
     REDIS_DB: int = 1
     #: Key that seals cached values: 32 bytes as base64 or hex.  Not SECRET_KEY.
     CACHE_KEY: str | None = None
+    #: File with that key, in the place of CACHE_KEY.
+    CACHE_KEY_FILE: str | None = None
     #: Seconds to wait for Redis before PostgreSQL is asked.
     REDIS_TIMEOUT: float = 0.02
     #: Failures in a row that open the circuit breaker, and seconds that it stays open.
     BREAKER_FAILURES: int = 3
-    BREAKER_SECONDS: float = 5.0
+    BREAKER_SECONDS: float = 1.0
 
     #: Lifetime of a new session; None leaves it to the extension.
     TTL: timedelta | None = None
@@ -143,10 +145,14 @@ class Settings:
 
     @cached_property
     def cache_key(self) -> bytes:
-        """The 32 bytes of CACHE_KEY."""
-        if self.CACHE_KEY is None:
-            raise ImproperlyConfigured('SESSION_MANAGER["CACHE_KEY"] is not set.')
-        return parse_key(self.CACHE_KEY)
+        """The 32 bytes of CACHE_KEY, or of CACHE_KEY_FILE."""
+        if self.CACHE_KEY is not None:
+            return parse_key(self.CACHE_KEY)
+        if self.CACHE_KEY_FILE is None:
+            raise ImproperlyConfigured(
+                'Neither SESSION_MANAGER["CACHE_KEY"] nor "CACHE_KEY_FILE" is set.'
+            )
+        return parse_key(Path(self.CACHE_KEY_FILE).read_text(encoding="ascii").strip())
 
     def load(self, path: str) -> Callable[..., Any]:
         hook = import_string(path)
@@ -159,7 +165,7 @@ def parse_key(text: str) -> bytes:
     """32 bytes given as 64 hex digits or as base64."""
     try:
         raw = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
+    except ValueError:
         raw = b""
     if len(raw) != 32:
         # The value is a secret: the message says nothing of it.

@@ -128,7 +128,8 @@ def text_argument(value: str | None) -> str | None:
     return value
 
 
-def _decode(value: Any) -> Any:
+def decode(value: Any) -> Any:
+    """A jsonb value of a row."""
     # Django hands jsonb over as text, whichever psycopg it is.
     return json.loads(value) if isinstance(value, (str, bytes)) else value
 
@@ -177,10 +178,12 @@ def call(
                 # "AT TIME ZONE 'UTC'" in the statement: right whatever USE_TZ says.
                 row[name] = value.replace(tzinfo=timezone.utc)
             elif name in json_columns:
-                row[name] = _decode(value)
+                row[name] = decode(value)
     return rows
 
 
 def utc(*columns: str) -> str:
-    """Select list of timestamptz columns as times in UTC, NULL and infinity kept."""
-    return ", ".join(f"{column} AT TIME ZONE 'UTC' AS {column}" for column in columns)
+    """Select list of timestamptz columns, or of calls, as times in UTC, each under its name."""
+    return ", ".join(
+        f"{column} AT TIME ZONE 'UTC' AS {column.removesuffix('()')}" for column in columns
+    )

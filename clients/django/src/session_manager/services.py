@@ -22,10 +22,20 @@ from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.db import connections
 
 from . import signals
+from .cache import session_cache
 from .conf import settings
-from .database import call, function, json_argument, text_argument, utc
+from .database import (
+    call,
+    database_alias,
+    decode,
+    function,
+    json_argument,
+    text_argument,
+    utc,
+)
 from .tokens import digest_form, session_id_of
 from .types import (
     JSON,
@@ -54,6 +64,8 @@ _ENDED = RefreshedSession("ended", None, None, None, None)
 # Events that tell from where a session was used last; the extension's networks are /24 and /48.
 _LOCATING = ("created", "refreshed", "rotated")
 _PREFIX = {4: 24, 6: 48}
+# On a connection: the outermost transaction, and the sessions that it has changed.
+_CHANGED = "_session_manager_changed"
 
 
 def _twin(
@@ -143,31 +155,64 @@ class SessionService:
     ) -> Session | None:
         """The live session of a token, or None.
 
-        ip and user_agent are stored when a use is noted; touch=False notes none.
+        ip and user_agent are stored when a use is noted; touch=False notes none.  With REDIS_URL
+        the answer may come from the cache, which never has a session that was revoked, but not
+        after a change in the same transaction.
         """
         digest = digest_form(token)
         if token is None or digest is None:
             return None
-        session, _ = self._read(digest, ip, user_agent, touch)
-        return session
-
-    def _read(
-        self, digest: str, ip: str | None, user_agent: str | None, touch: bool
-    ) -> tuple[Session | None, bool]:
-        """The session from PostgreSQL, and whether it may be cached."""
+        cache = session_cache()
+        lease = None
+        if cache is not None and not self._changed_here(token):
+            session, lease = cache.read(token)
+            if session is not None:
+                return session
         rows = call(
             "SELECT session_id, user_id, tenant_id, data, version, auth, cacheable, "
-            + utc(*_SESSION_TIMES)
+            + utc(*_SESSION_TIMES, "clock_timestamp()")
             + f" FROM {function('session_get')}(%s, %s::inet, %s, %s)",
             [digest, ip, _clean(user_agent), touch],
-            json_columns=("data", "auth"),
             idempotent=True,
         )
         if not rows:
-            return None, False
+            return None
         row = rows[0]
-        cacheable = row.pop("cacheable")
-        return Session(id=row.pop("session_id"), **row), cacheable
+        session = Session(
+            id=row["session_id"],
+            user_id=row["user_id"],
+            tenant_id=row["tenant_id"],
+            data=decode(row["data"]),
+            version=row["version"],
+            auth=decode(row["auth"]),
+            **{name: row[name] for name in _SESSION_TIMES},
+        )
+        if cache is not None and lease is not None and row["cacheable"]:
+            cache.fill(token, lease, session, row, row["clock_timestamp"])
+        return session
+
+    def _changed_here(self, token: str) -> bool:
+        """Whether the transaction that is open may have changed the session.
+
+        Others, and the cache, still have what was before.
+        """
+        connection = connections[database_alias()]
+        if database_alias() != settings.DATABASE:
+            return True
+        if not connection.in_atomic_block:
+            return False
+        block, ids = getattr(connection, _CHANGED, (None, frozenset()))
+        return block is connection.atomic_blocks[0] and (None in ids or session_id_of(token) in ids)
+
+    def _note_change(self, session_id: uuid.UUID | None) -> None:
+        """Remember that the open transaction changes a session; None for an unknown number."""
+        connection = connections[database_alias()]
+        if not connection.in_atomic_block:
+            return
+        outermost = connection.atomic_blocks[0]
+        block, ids = getattr(connection, _CHANGED, (None, frozenset()))
+        kept: frozenset[uuid.UUID | None] = ids if block is outermost else frozenset()
+        setattr(connection, _CHANGED, (outermost, kept | {session_id}))
 
     def update(
         self,
@@ -183,8 +228,9 @@ class SessionService:
         InvalidArgument, StoreUnavailable.
         """
         digest = digest_form(token)
-        if digest is None:
+        if token is None or digest is None:
             return None
+        self._note_change(session_id_of(token))
         rows = call(
             f"SELECT version, data FROM {function('session_update')}"
             "(%s, %s::jsonb, %s::integer, %s)",
@@ -196,6 +242,7 @@ class SessionService:
 
     def update_user(self, user_id: str, patch: JSON, *, tenant_id: str | None = None) -> int:
         """Patch the data of all live sessions of a user; how many there are."""
+        self._note_change(None)
         return self._number(
             "session_update_user",
             "%s, %s::jsonb, %s",
@@ -220,6 +267,7 @@ class SessionService:
         if token is None or digest is None:
             return _ENDED
         session_id = session_id_of(token)
+        self._note_change(session_id)
         watched = ip is not None and signals.client_changed.has_listeners(type(self))
         known = self._last_known(session_id) if watched else None
         rows = call(
@@ -256,8 +304,9 @@ class SessionService:
     def elevate(self, token: str | None, auth: JSON, data: JSON | None = None) -> RefreshedSession:
         """Record that the user proved more: a new token, the old one void at once."""
         digest = digest_form(token)
-        if digest is None:
+        if token is None or digest is None:
             return _ENDED
+        self._note_change(session_id_of(token))
         rows = call(
             "SELECT status, session_id, session_token, "
             + utc("expires_at", "absolute_expires_at")
@@ -272,6 +321,7 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return False
+        self._note_change(session_id_of(token))
         rows = call(
             f"SELECT {function('session_invalidate')}(%s, %s) AS ended",
             [digest, text_argument(reason)],
@@ -286,6 +336,7 @@ class SessionService:
         self, session_id: uuid.UUID | str, user_id: str | None = None, reason: str = "admin"
     ) -> bool:
         """End a session by its id; give user_id whenever a user asks for it."""
+        self._note_change(uuid.UUID(str(session_id)))
         rows = call(
             f"SELECT {function('session_invalidate_id')}(%s::uuid, %s, %s) AS ended",
             [str(session_id), text_argument(user_id), text_argument(reason)],
@@ -308,6 +359,7 @@ class SessionService:
 
         except_token spares the session of that token if it is a live one of this user.
         """
+        self._note_change(None)
         count = self._number(
             "session_invalidate_all",
             "%s, %s, %s, %s",

@@ -64,7 +64,7 @@ class Command(SessionCommand):
                         key.retired_at,
                         key.revoked_at,
                     )
-                    for key in administration.keys()
+                    for key in administration.list_keys()
                 ],
             )
         )

@@ -1,0 +1,302 @@
+"""Reads of sessions through Redis: docs/cache-protocol.md, "The reader".
+
+The extension keeps the cache honest; this is a reader, which fills it.  Whatever Redis does, the
+worst that happens is that PostgreSQL answers: no error of Redis ever reaches a caller.
+
+A value is used only under the epoch that came with it in the same MGET.  A fill takes a lease
+first, then reads the row, and stores it only if the lease still holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.retry import Retry
+
+from . import sealing
+from .breaker import Breaker
+from .conf import settings
+from .database import call, function
+from .exceptions import SessionError
+from .tokens import session_id_of, token_bytes
+from .types import JSON, Session
+
+logger = logging.getLogger("session_manager")
+
+SETTINGS_SECONDS = 60.0
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MICROSECOND = timedelta(microseconds=1)
+TIMES = ("created_at", "authenticated_at", "last_seen_at", "expires_at", "absolute_expires_at")
+
+ACQUIRE = """
+local epoch = redis.call('GET', KEYS[2])
+if not epoch then return false end
+local held = redis.call('GETRANGE', KEYS[1], 0, 32)
+if held ~= '' and (string.sub(held, 1, 1) ~= 'V' or string.sub(held, 2) == epoch) then
+  return false
+end
+redis.call('SET', KEYS[1], 'L' .. ARGV[1], 'PX', 3000)
+local time = redis.call('TIME')
+return {epoch, string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))}
+"""
+FILL = """
+if redis.call('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to fill a session's value."""
+
+    nonce: str
+    epoch: bytes
+    #: Redis's clock when the lease was taken, milliseconds since 1970.
+    time: int
+
+
+@dataclass(frozen=True)
+class _Installation:
+    """What session_cache_settings() says."""
+
+    epoch_key: str
+    max_age: int
+
+
+def microseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // MICROSECOND
+
+
+def moment(stamp: int) -> datetime:
+    return EPOCH + stamp * MICROSECOND
+
+
+class SessionCache:
+    """One per process and Redis; used by many threads."""
+
+    def __init__(self, url: str, db: int, key: bytes, timeout: float, breaker: Breaker) -> None:
+        self._key = key
+        self._breaker = breaker
+        self._redis = redis.Redis(
+            connection_pool=redis.ConnectionPool.from_url(
+                url,
+                db=db,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                # Once and no more: what fails is a miss.
+                retry=Retry(NoBackoff(), 0),
+                retry_on_timeout=False,
+                health_check_interval=0,
+            )
+        )
+        self._acquire = self._redis.register_script(ACQUIRE)
+        self._fill = self._redis.register_script(FILL)
+        self._lock = threading.Lock()
+        self._installation: _Installation | None = None
+        self._asked_at: float | None = None
+
+    @property
+    def breaker(self) -> Breaker:
+        return self._breaker
+
+    def ping(self) -> None:
+        """Raise RedisError unless Redis answers."""
+        self._redis.ping()
+
+    def installation(self) -> _Installation | None:
+        """How the extension wants to be read, asked once a minute; None if it has no cache."""
+        now = time.monotonic()
+        if self._asked_at is not None and now - self._asked_at < SETTINGS_SECONDS:
+            return self._installation
+        with self._lock:
+            if self._asked_at is None or now - self._asked_at >= SETTINGS_SECONDS:
+                self._asked_at = now
+                try:
+                    self._installation = _ask()
+                except SessionError as error:
+                    # PostgreSQL is about to be asked for the session and will say so better.
+                    logger.warning("the cache is not used: %s", error)
+                    self._installation = None
+        return self._installation
+
+    def forget_installation(self) -> None:
+        self._asked_at = None
+
+    def read(self, token: str) -> tuple[Session | None, Lease | None]:
+        """The cached session of a token; or a lease, or neither: then PostgreSQL answers."""
+        installation = self.installation()
+        if installation is None or not self._breaker.allows():
+            return None, None
+        try:
+            found = self._read(token, installation)
+        except RedisError as error:
+            self._failed(error)
+            return None, None
+        self._breaker.succeeded()
+        return found
+
+    def _read(self, token: str, installation: _Installation) -> tuple[Session | None, Lease | None]:
+        keys = [f"session:{session_id_of(token)}", installation.epoch_key]
+        value, epoch = cast("list[bytes | None]", self._redis.mget(keys))
+        if epoch is None:
+            return None, None
+        if value is not None and (value[:1] != b"V" or value[1 : 1 + sealing.EPOCH_SIZE] == epoch):
+            # A value to use, or a tombstone, a lease or another token's value: no lease over those.
+            return self._open(token, epoch, value, installation.max_age), None
+        nonce = secrets.token_hex(16)
+        answer = self._acquire(keys=keys, args=[nonce])
+        if not isinstance(answer, list) or len(answer) != 2:
+            return None, None
+        return None, Lease(nonce, answer[0], int(answer[1]))
+
+    def _open(self, token: str, epoch: bytes, value: bytes, max_age: int) -> Session | None:
+        raw = token_bytes(token)
+        opened = sealing.unseal(self._key, raw, epoch, value)
+        if opened is None or not sealing.usable(opened, time.time_ns() // 1000, max_age):
+            return None
+        try:
+            session = session_of(json.loads(opened.row))
+        except (ValueError, KeyError, TypeError, OverflowError):
+            return None
+        return session if session.id.bytes == raw[:16] else None
+
+    def fill(self, token: str, lease: Lease, session: Session, row: JSON, now: datetime) -> None:
+        """Store a row that PostgreSQL said may be kept; now is PostgreSQL's clock.
+
+        row has ``data`` and ``auth`` as the text that PostgreSQL sent.
+        """
+        installation = self.installation()
+        if installation is None:
+            return
+        cached_at = microseconds(now)
+        not_after = min(
+            microseconds(session.expires_at),
+            microseconds(session.absolute_expires_at),
+            cached_at + installation.max_age,
+        )
+        milliseconds = (not_after - cached_at) // 1000
+        if milliseconds <= 0:
+            return
+        value = sealing.seal(
+            self._key,
+            token_bytes(token),
+            lease.epoch,
+            sealing.Opened(cached_at, not_after, row_text(session, row)),
+        )
+        try:
+            self._fill(
+                keys=[f"session:{session.id}"],
+                args=[lease.nonce, value, lease.time + milliseconds],
+            )
+        except RedisError as error:
+            self._failed(error)
+        else:
+            self._breaker.succeeded()
+
+    def _failed(self, error: RedisError) -> None:
+        """A miss; and one step towards an open breaker, unless Redis answered in order."""
+        if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
+            logger.debug("redis refused: %s", error)
+            return
+        was_open = self._breaker.is_open
+        self._breaker.failed()
+        if self._breaker.is_open and not was_open:
+            logger.warning("redis does not answer; sessions are read from PostgreSQL: %s", error)
+
+
+def _ask() -> _Installation | None:
+    rows = call(
+        f"SELECT mode, installation, max_age FROM {function('session_cache_settings')}()",
+        savepoint=True,
+        idempotent=True,
+    )
+    if not rows or rows[0]["mode"] == "off" or rows[0]["installation"] is None:
+        return None
+    return _Installation(
+        f"session:epoch:{rows[0]['installation']}", rows[0]["max_age"] // MICROSECOND
+    )
+
+
+def row_text(session: Session, row: JSON) -> bytes:
+    """The row as JSON, with ``data`` and ``auth`` as PostgreSQL wrote them."""
+    members: dict[str, Any] = {
+        "session_id": str(session.id),
+        "user_id": session.user_id,
+        "tenant_id": session.tenant_id,
+        "version": session.version,
+        **{name: microseconds(getattr(session, name)) for name in TIMES},
+    }
+    text = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+    data, auth = row["data"], row["auth"]
+    return f'{text[:-1]},"data":{data},"auth":{"null" if auth is None else auth}}}'.encode()
+
+
+def session_of(row: JSON) -> Session:
+    """A session of the JSON of a cached row."""
+    if not isinstance(row["data"], dict) or not isinstance(row["user_id"], str):
+        raise TypeError("not a session")
+    return Session(
+        id=uuid.UUID(row["session_id"]),
+        user_id=row["user_id"],
+        tenant_id=row["tenant_id"],
+        data=row["data"],
+        version=row["version"],
+        auth=row["auth"],
+        cached=True,
+        **{name: moment(row[name]) for name in TIMES},
+    )
+
+
+_cache: SessionCache | None = None
+_cache_of: Any = None
+_cache_lock = threading.Lock()
+
+
+def session_cache() -> SessionCache | None:
+    """The cache of the settings, or None without REDIS_URL."""
+    global _cache, _cache_of
+    if settings.REDIS_URL is None:
+        return None
+    wanted = (
+        settings.REDIS_URL,
+        settings.REDIS_DB,
+        settings.cache_key,
+        settings.REDIS_TIMEOUT,
+        settings.BREAKER_FAILURES,
+        settings.BREAKER_SECONDS,
+        settings.DATABASE,
+    )
+    if _cache is None or _cache_of != wanted:
+        with _cache_lock:
+            if _cache is None or _cache_of != wanted:
+                breaker = Breaker(settings.BREAKER_FAILURES, settings.BREAKER_SECONDS)
+                _cache = SessionCache(*wanted[:4], breaker)
+                _cache_of = wanted
+    return _cache
+
+
+def reachable() -> str | None:
+    """Why Redis is not used, or None; for the system check."""
+    cache = session_cache()
+    if cache is None:
+        return None
+    try:
+        cache.ping()
+    except RedisError as error:
+        return str(error)
+    cache.forget_installation()
+    if cache.installation() is None:
+        return "session_manager.redis_mode is off on the server"
+    return None

@@ -1,0 +1,77 @@
+"""The cache's values against test/vectors/cache.json, which every reader is checked against."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_manager import sealing
+from session_manager.cache import session_of
+from session_manager.tokens import digest_form, token_bytes
+
+VECTORS = json.loads(
+    next(
+        parent / "test/vectors/cache.json"
+        for parent in Path(__file__).resolve().parents
+        if (parent / "test/vectors/cache.json").exists()
+    ).read_text(encoding="utf-8")
+)
+
+
+def names(kind: str) -> Any:
+    return pytest.mark.parametrize("vector", VECTORS[kind], ids=lambda vector: vector["name"])
+
+
+def read(vector: dict[str, Any]) -> sealing.Opened | None:
+    opened = sealing.unseal(
+        bytes.fromhex(vector["application_key"]),
+        token_bytes(vector["token"]),
+        (vector["epoch"] or "").encode(),
+        bytes.fromhex(vector["value"]),
+    )
+    if opened is None or not sealing.usable(opened, vector["now"], vector["max_age"]):
+        return None
+    return opened
+
+
+def test_there_are_vectors() -> None:
+    assert len(VECTORS["accepted"]) >= 3
+    assert len(VECTORS["refused"]) >= 10
+
+
+@names("accepted")
+def test_accepted(vector: dict[str, Any]) -> None:
+    token = token_bytes(vector["token"])
+    key = bytes.fromhex(vector["application_key"])
+    epoch = vector["epoch"].encode()
+    assert digest_form(vector["token"]) == vector["digest_form"]
+    assert sealing.sealing_key(key, token).hex() == vector["sealing_key"]
+    assert sealing.associated_data(token[:16], epoch).hex() == vector["associated_data"]
+    opened = read(vector)
+    assert opened is not None
+    assert (opened.cached_at, opened.not_after) == (vector["cached_at"], vector["not_after"])
+    row = json.loads(vector["row"])
+    assert json.loads(opened.row) == row
+    session = session_of(json.loads(opened.row))
+    assert (session.user_id, session.data) == (row["user_id"], row["data"])
+    sealed = sealing.seal(
+        key,
+        token,
+        epoch,
+        sealing.Opened(vector["cached_at"], vector["not_after"], vector["row"].encode()),
+        bytes.fromhex(vector["nonce"]),
+    )
+    assert sealed.hex() == vector["value"]
+
+
+@names("refused")
+def test_refused(vector: dict[str, Any]) -> None:
+    assert read(vector) is None
+
+
+def test_a_nonce_is_never_used_twice() -> None:
+    arguments: Any = (b"k" * 32, b"t" * 48, b"e" * 32, sealing.Opened(1, 2, b"{}"))
+    assert sealing.seal(*arguments) != sealing.seal(*arguments)
