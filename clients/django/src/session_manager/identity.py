@@ -10,7 +10,7 @@ in transaction mode, and no SQL can set it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from django.db import connections, transaction
 from django.http import HttpRequest
@@ -19,7 +19,7 @@ from rest_framework.request import Request
 
 from .conf import settings
 from .cookies import token_from
-from .database import call, function
+from .database import answers, call, function
 from .requests import known
 from .services import session_service
 
@@ -44,7 +44,9 @@ def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
     connection = connections[settings.DATABASE]
     nested = connection.in_atomic_block
     bound: list[str] = connection.__dict__.setdefault(_BOUND, [])
-    with transaction.atomic(using=settings.DATABASE):
+    with ExitStack() as stack:
+        with answers():
+            stack.enter_context(transaction.atomic(using=settings.DATABASE))
         if token is None or not session_service.bind(token):
             raise NotAuthenticated
         bound.append(token)

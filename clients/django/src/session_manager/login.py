@@ -21,6 +21,7 @@ from django.http import HttpRequest
 from .addresses import client_ip, user_agent
 from .conf import settings
 from .cookies import token_from
+from .database import answers
 from .requests import Lookup, remember
 from .services import session_service
 from .types import JSON, CreatedSession, Session
@@ -46,7 +47,7 @@ def log_in(
     """
     connection = connections[settings.DATABASE]
     presented = token_from(request)
-    with transaction.atomic(using=connection.alias):
+    with answers(), transaction.atomic(using=connection.alias):
         if presented is not None:
             session_service.invalidate(presented, "replaced")
         created = session_service.create(

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.db import InterfaceError, OperationalError, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
@@ -33,6 +34,19 @@ def unavailable() -> HttpResponse:
         status=503,
         content_type="text/plain",
         headers={"Retry-After": str(settings.RETRY_AFTER), "Cache-Control": "no-store"},
+    )
+
+
+def _lost(exception: Exception) -> bool:
+    """Whether ATOMIC_REQUESTS could not begin or end a transaction with the sessions' database.
+
+    Django raises that around the view, in the place of the view's own answer.
+    """
+    connection = connections[settings.DATABASE]
+    return (
+        isinstance(exception, (OperationalError, InterfaceError))
+        and connection.settings_dict["ATOMIC_REQUESTS"]
+        and (connection.connection is None or not connection.is_usable())
     )
 
 
@@ -69,7 +83,9 @@ class SessionMiddleware:
         request.asession_info = afind  # type: ignore[attr-defined]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        return unavailable() if isinstance(exception, StoreUnavailable) else None
+        if isinstance(exception, StoreUnavailable) or _lost(exception):
+            return unavailable()
+        return None
 
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase

@@ -1,0 +1,288 @@
+"""Reads through a real Redis, which the extension's worker keeps honest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from session_manager import cache as cache_module
+from session_manager.breaker import Breaker
+from session_manager.cache import session_cache
+from session_manager.services import session_service
+
+from .conftest import Browser, RedisServer, wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def token(redis_server: RedisServer, user_id: str) -> str:
+    """A session that Redis holds."""
+    token = session_service.create(
+        user_id, {"big": 12345678901234567890, "ü": [1.5]}, ip="127.0.0.1", auth={"amr": ["pwd"]}
+    ).token
+    fill(token)
+    return token
+
+
+def fill(token: str) -> None:
+    def cached() -> bool:
+        session = session_service.get(token, touch=False)
+        return session is not None and session.cached
+
+    wait_for(cached)
+
+
+def queries(token: str) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        session_service.get(token, touch=False)
+    return len(captured)
+
+
+def cached(token: str) -> bool:
+    session = session_service.get(token, touch=False)
+    assert session is not None
+    return session.cached
+
+
+def test_a_cached_session_is_the_same(redis_server: RedisServer, token: str) -> None:
+    assert queries(token) == 0
+    from_redis = session_service.get(token)
+    cache = session_cache()
+    assert cache is not None
+    redis_server.client.flushdb()
+    from_postgresql = session_service.get(token, touch=False)
+    assert from_redis is not None
+    assert from_postgresql is not None
+    assert (from_redis.cached, from_postgresql.cached) == (True, False)
+    for name in vars(from_postgresql):
+        if name != "cached":
+            assert getattr(from_redis, name) == getattr(from_postgresql, name), name
+
+
+def test_redis_learns_nothing(redis_server: RedisServer, token: str, user_id: str) -> None:
+    keys = redis_server.client.keys("session:*")
+    dump = b"".join(key + (redis_server.client.get(key) or b"") for key in keys)
+    for secret in (token, token[4:], user_id, "12345678901234567890", "amr"):
+        assert secret.encode() not in dump
+
+
+@pytest.mark.parametrize("how", ["invalidate", "invalidate_id", "all", "psql"])
+def test_a_revoked_session_is_never_served(
+    redis_server: RedisServer, user_id: str, superuser: Any, how: str
+) -> None:
+    for _ in range(5):
+        created = session_service.create(user_id)
+        fill(created.token)
+        if how == "invalidate":
+            session_service.invalidate(created.token)
+        elif how == "invalidate_id":
+            session_service.invalidate_id(created.id)
+        elif how == "all":
+            session_service.invalidate_all(user_id)
+        else:
+            superuser.execute("DELETE FROM user_sessions WHERE session_id = %s", [created.id])
+        for _ in range(10):
+            assert session_service.get(created.token) is None
+
+
+def test_changes_are_seen_at_once(redis_server: RedisServer, token: str) -> None:
+    for n in range(20):
+        session_service.update(token, {"n": n})
+        session = session_service.get(token)
+        assert session is not None
+        assert session.data["n"] == n
+
+
+def test_rotation(redis_server: RedisServer, token: str) -> None:
+    rotated = session_service.refresh(token, rotate=True).token
+    assert rotated is not None
+    assert session_service.get(rotated) is not None
+    assert not cached(token)
+    wait_for(lambda: redis_server.client.ttl("x") == -2)
+    assert session_service.get(token) is not None
+
+
+def test_not_after_a_change_in_the_same_transaction(token: str, user_id: str) -> None:
+    other = session_service.create(user_id).token
+    fill(other)
+    with transaction.atomic():
+        assert cached(token)
+        session_service.update(token, {"n": 1})
+        session = session_service.get(token, touch=False)
+        assert session is not None
+        assert (session.cached, session.data["n"]) == (False, 1)
+        assert cached(other)
+        session_service.update_user(user_id, {"all": 1})
+        assert not cached(other)
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        session_service.invalidate(token)
+        assert session_service.get(token) is None
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        assert cached(other)
+
+
+def test_a_wrong_secret_opens_nothing(token: str) -> None:
+    wrong = token[:-6] + ("AAAAAA" if not token.endswith("AAAAAA") else "BBBBBB")
+    assert session_service.get(wrong) is None
+    assert cached(token)
+
+
+def test_another_key_misses(token: str, configure: Any) -> None:
+    configure(CACHE_KEY="00" * 32)
+    assert not cached(token)
+
+
+def test_requests_are_served_from_redis(token: str, user_id: str) -> None:
+    browser = Browser().give(token)
+    with CaptureQueriesContext(connection) as captured:
+        response = browser.get("/api/sessions/current/")
+    assert response.json()["user"]["id"] == user_id
+    assert len(captured) == 0
+    browser.unsafe("DELETE", "/api/sessions/current/")
+    assert Browser().give(token).get("/api/sessions/current/").status_code == 401
+
+
+def test_readers_and_a_revocation(redis_server: RedisServer, user_id: str) -> None:
+    """Eight readers fill and read while the session ends; none sees it afterwards."""
+    for _ in range(5):
+        token = session_service.create(user_id).token
+        ended = threading.Event()
+        stale: list[float] = []
+        stop = threading.Event()
+
+        def read(token: str, ended: Any, stale: list[float], stop: Any) -> None:
+            while not stop.is_set():
+                after = ended.is_set()
+                if session_service.get(token, touch=False) is not None and after:
+                    stale.append(time.monotonic())
+            connections.close_all()
+
+        threads = [
+            threading.Thread(target=read, args=(token, ended, stale, stop)) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        assert session_service.invalidate(token)
+        ended.set()
+        time.sleep(0.1)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert stale == []
+
+
+class TestOutage:
+    def test_redis_down(
+        self, redis_server: RedisServer, token: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        redis_server.stop()
+        browser = Browser().give(token)
+        for _ in range(10):
+            assert browser.get("/api/sessions/current/").status_code == 200
+        cache = session_cache()
+        assert cache is not None
+        assert cache.breaker.is_open
+        assert caplog.text.count("redis does not answer") == 1
+        redis_server.start()
+        redis_server.wait_for_epoch()
+        wait_for(lambda: cached(token))
+        assert not cache.breaker.is_open
+
+    def test_a_revocation_while_redis_is_down(self, redis_server: RedisServer, token: str) -> None:
+        redis_server.stop()
+        before = time.monotonic()
+        assert session_service.invalidate(token)
+        assert time.monotonic() - before < 5
+        redis_server.start()
+        redis_server.wait_for_epoch()
+        assert session_service.get(token) is None
+
+    def test_redis_hangs(self, redis_server: RedisServer, token: str, configure: Any) -> None:
+        configure(REDIS_TIMEOUT=0.02, BREAKER_SECONDS=60)
+        assert cached(token) in (True, False)
+        redis_server.freeze()
+        try:
+            before = time.monotonic()
+            for _ in range(200):
+                assert session_service.get(token, touch=False) is not None
+            # Three times 20 ms, and PostgreSQL.
+            assert time.monotonic() - before < 3
+        finally:
+            redis_server.thaw()
+
+    def test_a_late_answer_is_not_used(
+        self, redis_server: RedisServer, token: str, user_id: str, configure: Any
+    ) -> None:
+        """After a timeout the connection goes: its answer would be taken for the next one."""
+        configure(REDIS_TIMEOUT=0.1, BREAKER_FAILURES=1000)
+        other = session_service.create(user_id, {"other": True}).token
+        wait_for(lambda: cached(token) and cached(other))
+        redis_server.freeze()
+        assert not cached(token)
+        redis_server.thaw()
+        for _ in range(50):
+            session = session_service.get(other, touch=False)
+            assert session is not None
+            assert session.data == {"other": True}
+
+    def test_an_error_reply_is_a_miss(self, redis_server: RedisServer, token: str) -> None:
+        key = f"session:{session_service.get(token).id}"  # type: ignore[union-attr]
+        redis_server.client.delete(key)
+        redis_server.client.lpush(key, "not a string")
+        for _ in range(5):
+            assert session_service.get(token) is not None
+        cache = session_cache()
+        assert cache is not None
+        assert not cache.breaker.is_open
+
+    def test_garbage_is_a_miss(self, redis_server: RedisServer, token: str) -> None:
+        session = session_service.get(token)
+        assert session is not None
+        epoch = redis_server.epoch()
+        assert epoch is not None
+        for value in (b"", b"V", b"X" * 500, b"V" + epoch, b"V" + epoch + b"x" * 400):
+            redis_server.client.set(f"session:{session.id}", value)
+            assert session_service.get(token) is not None
+
+    def test_flushed(self, redis_server: RedisServer, token: str) -> None:
+        redis_server.client.flushall()
+        assert session_service.get(token) is not None
+        redis_server.wait_for_epoch()
+        wait_for(lambda: cached(token))
+
+
+def test_off_on_the_server(user_id: str, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(REDIS_URL="unix:///nonexistent", CACHE_KEY="00" * 32)
+    monkeypatch.setattr(cache_module, "_ask", lambda: None)
+    token = session_service.create(user_id).token
+    assert session_service.get(token) is not None
+    assert cache_module.session_cache() is not None
+    assert not cache_module.session_cache().breaker.is_open  # type: ignore[union-attr]
+
+
+def test_breaker() -> None:
+    breaker = Breaker(3, 0.2)
+    for _ in range(2):
+        breaker.failed()
+    assert breaker.allows()
+    breaker.succeeded()
+    for _ in range(3):
+        assert breaker.allows()
+        breaker.failed()
+    assert breaker.is_open
+    assert not breaker.allows()
+    time.sleep(0.25)
+    assert [breaker.allows() for _ in range(5)] == [True, False, False, False, False]
+    time.sleep(0.25)
+    assert breaker.allows()
+    breaker.succeeded()
+    assert [breaker.allows() for _ in range(3)] == [True] * 3
