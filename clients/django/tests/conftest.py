@@ -184,25 +184,31 @@ def wait_for(condition: Callable[[], Any], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def redis_server(configure: Callable[..., None], transactional_db: None) -> Iterator[RedisServer]:
-    """Redis with the extension's worker at it, and the settings that use it."""
+@pytest.fixture(scope="session")
+def _redis() -> Iterator[RedisServer]:
     socket = os.environ.get("SM_TEST_REDIS_SOCKET")
     if not socket:
         pytest.skip("SM_TEST_REDIS_SOCKET is not set")
     server = RedisServer(socket)
-    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(
+    _redis: RedisServer, configure: Callable[..., None], transactional_db: None
+) -> RedisServer:
+    """Redis with the extension's worker at it, and the settings that use it."""
+    if _redis.process is None:
+        _redis.start()
     configure(
-        REDIS_URL=f"unix://{socket}",
+        REDIS_URL=f"unix://{_redis.socket}",
         CACHE_KEY=secrets.token_hex(32),
         # The machine may be slow; what 20 ms are good for is tested on its own.
         REDIS_TIMEOUT=2.0,
     )
-    try:
-        server.wait_for_epoch()
-        yield server
-    finally:
-        server.stop()
+    _redis.wait_for_epoch()
+    return _redis
 
 
 class Browser(Client):

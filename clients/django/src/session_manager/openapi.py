@@ -1,1 +1,207 @@
-"""placeholder"""
+"""The endpoints for drf-spectacular; imported where that is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiViewExtension
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+
+from . import serializers as s
+from .conf import settings
+
+RETRY_AFTER = OpenApiParameter(
+    "Retry-After", int, OpenApiParameter.HEADER, response=[429, 503], description="seconds"
+)
+ETAG = OpenApiParameter("ETag", str, OpenApiParameter.HEADER, response=[200, 201])
+COOKIE = OpenApiParameter(
+    "Set-Cookie", str, OpenApiParameter.HEADER, response=True, description="the session's cookie"
+)
+ERRORS = {
+    400: "The request is malformed.",
+    401: "There is no live session, or no valid access token.",
+    403: "CSRF, or the application refuses.",
+    404: "The user has no such session.",
+    409: "The user has as many sessions as allowed.",
+    412: "The session has changed.",
+    413: "The data is too large.",
+    429: "Too many requests.",
+    503: "The store cannot answer; the cookie stays good.",
+}
+
+
+def answers(success: dict[int, Any], *codes: int) -> dict[int, Any]:
+    """The responses of an operation, and the errors that it can have."""
+    return {
+        **success,
+        **{code: OpenApiResponse(s.ErrorSerializer, ERRORS[code]) for code in (*codes, 429, 503)},
+    }
+
+
+class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.authentication.SessionAuthentication"
+    name = "session"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "apiKey", "in": "cookie", "name": settings.cookie_name}
+
+
+class AccessTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.auth0.Auth0Authentication"
+    name = "accessToken"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+
+
+class _View(OpenApiViewExtension):  # type: ignore[no-untyped-call]
+    match_subclasses = True
+
+
+class CreateView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.views.CreateSessionView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_create",
+                summary="Exchange an access token for a session",
+                auth=[{"accessToken": []}],  # type: ignore[list-item]
+                parameters=[ETAG, COOKIE, RETRY_AFTER],
+                request=s.CreateRequestSerializer,
+                responses=answers({201: s.CurrentSerializer}, 400, 401, 403, 409, 413),
+            )
+            def post(self, request: Any) -> Any: ...
+
+        return Fixed
+
+
+class CurrentView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.views.CurrentSessionView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_current",
+                summary="The session of the request",
+                parameters=[ETAG, RETRY_AFTER],
+                responses=answers({200: s.CurrentSerializer}, 401),
+            )
+            def get(self, request: Any) -> Any: ...
+
+            @extend_schema(
+                operation_id="session_update",
+                summary="Change the session's data by JSON Merge Patch",
+                parameters=[
+                    OpenApiParameter("If-Match", str, OpenApiParameter.HEADER),
+                    ETAG,
+                    RETRY_AFTER,
+                ],
+                request={
+                    "application/json": OpenApiTypes.OBJECT,
+                    "application/merge-patch+json": OpenApiTypes.OBJECT,
+                },
+                responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 412, 413),
+            )
+            def patch(self, request: Any) -> Any: ...
+
+            @extend_schema(
+                operation_id="session_logout",
+                summary="Sign out",
+                parameters=[COOKIE, RETRY_AFTER],
+                request=None,
+                responses=answers({204: None}, 403),
+            )
+            def delete(self, request: Any) -> Any: ...
+
+        return Fixed
+
+
+class RefreshView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.views.RefreshSessionView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_refresh",
+                summary="Extend the session",
+                auth=[{"session": []}],  # type: ignore[list-item]
+                parameters=[ETAG, COOKIE, RETRY_AFTER],
+                request=s.RefreshRequestSerializer,
+                responses=answers({200: s.RefreshResponseSerializer}, 400, 401, 403),
+            )
+            def post(self, request: Any) -> Any: ...
+
+        return Fixed
+
+
+class TenantView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.views.SwitchTenantView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_switch_tenant",
+                summary="Go on in another tenant, with a new session",
+                parameters=[ETAG, COOKIE, RETRY_AFTER],
+                request=s.SwitchTenantRequestSerializer,
+                responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 409, 413),
+            )
+            def post(self, request: Any) -> Any: ...
+
+        return Fixed
+
+
+class ListView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.views.SessionListView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_list",
+                summary="The user's sessions, newest first",
+                parameters=[s.ListQuerySerializer, RETRY_AFTER],
+                responses=answers({200: s.SessionListSerializer}, 400, 401),
+            )
+            def get(self, request: Any) -> Any: ...
+
+        return Fixed
+
+
+class DetailView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.views.SessionDetailView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_end",
+                summary="End one of the user's sessions",
+                parameters=[
+                    OpenApiParameter("session_id", OpenApiTypes.UUID, OpenApiParameter.PATH),
+                    COOKIE,
+                    RETRY_AFTER,
+                ],
+                request=None,
+                responses=answers({204: None}, 401, 403, 404),
+            )
+            def delete(self, request: Any, session_id: Any) -> Any: ...
+
+        return Fixed
+
+
+class InvalidateAllView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.views.InvalidateAllView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_invalidate_all",
+                summary="Sign out everywhere, or everywhere else",
+                parameters=[COOKIE, RETRY_AFTER],
+                request=s.InvalidateAllRequestSerializer,
+                responses=answers({200: s.InvalidatedSerializer}, 400, 401, 403),
+            )
+            def post(self, request: Any) -> Any: ...
+
+        return Fixed

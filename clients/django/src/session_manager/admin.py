@@ -1,0 +1,243 @@
+"""Sessions in Django's admin: list, filter, search by user, history, revoke.
+
+Nothing can be added, changed or deleted here.  Who has the permission "Can revoke session" may end
+sessions; who did it is in the admin's own log, as the audit trail knows no administrators.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth import get_user_model
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from .models import SessionEvent, UserSession
+from .services import session_service
+
+REVOKE = "session_manager.revoke_usersession"
+#: Events shown of one session.
+HISTORY = 200
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Live sessions, or those that have ended and are not deleted yet."""
+
+    title = _("state")
+    parameter_name = "state"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("live", _("live")), ("ended", _("ended"))]
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        live = UserSession.objects.active().values("pk")
+        if self.value() == "live":
+            return queryset.filter(pk__in=live)
+        if self.value() == "ended":
+            return queryset.exclude(pk__in=live)
+        return queryset
+
+
+class _ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def user_search_fields(self) -> list[str]:
+        """What of the application's user can be searched for: name and e-mail, if it has them."""
+        model: Any = get_user_model()
+        names = {field.name for field in model._meta.get_fields()}
+        wanted = (model.USERNAME_FIELD, getattr(model, "EMAIL_FIELD", "email"))
+        return [f"user__{name}__icontains" for name in dict.fromkeys(wanted) if name in names]
+
+
+@admin.register(UserSession)
+class UserSessionAdmin(_ReadOnlyAdmin):
+    list_display = (
+        "short_id",
+        "owner",
+        "tenant_id",
+        "state",
+        "ip",
+        "device",
+        "created_at",
+        "last_seen_at",
+        "expires_at",
+    )
+    list_filter = (StateFilter, "created_at", "last_seen_at", "revoked_reason", "tenant_id")
+    list_per_page = 50
+    list_select_related = ("user",)
+    ordering = ("-session_id",)
+    show_full_result_count = False
+    actions = ("revoke", "revoke_all")
+    change_form_template = "admin/session_manager/usersession/change_form.html"
+    fieldsets = (
+        (None, {"fields": ("session_id", "owner", "user_id", "tenant_id", "state")}),
+        (
+            _("Life"),
+            {
+                "fields": (
+                    "created_at",
+                    "authenticated_at",
+                    "last_seen_at",
+                    "expires_at",
+                    "absolute_expires_at",
+                    "rotated_at",
+                    "revoked_at",
+                    "revoked_reason",
+                )
+            },
+        ),
+        (_("Client"), {"fields": ("ip", "user_agent")}),
+        (_("Data"), {"fields": ("version", "key_id")}),
+    )
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        return ["user_id__icontains", "=ip", *self.user_search_fields()]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """A whole session id is looked up by key."""
+        try:
+            session_id = UserSession._meta.pk.to_python(search_term.strip())
+        except ValidationError:
+            return super().get_search_results(request, queryset, search_term)
+        return queryset.filter(pk=session_id), False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        live = UserSession.objects.active().filter(pk=OuterRef("pk"))
+        queryset = cast("QuerySet[Any]", super().get_queryset(request))
+        return cast("QuerySet[Any]", queryset.annotate(is_live=Exists(live)))
+
+    @admin.display(description=_("session"), ordering="session_id")
+    def short_id(self, session: UserSession) -> str:
+        return f"{str(session.pk)[:13]}…{str(session.pk)[-12:-4]}"
+
+    @admin.display(description=_("user"), ordering="user_id")
+    def owner(self, session: UserSession) -> str:
+        user = session.user
+        return session.user_id if user is None else str(user)
+
+    @admin.display(description=_("device"))
+    def device(self, session: UserSession) -> str:
+        agent = session.user_agent or ""
+        return format_html(
+            '<span title="{}">{}</span>', agent, agent if len(agent) <= 32 else f"{agent[:31]}…"
+        )
+
+    @admin.display(description=_("state"))
+    def state(self, session: Any) -> str:
+        if session.is_live:
+            return format_html('<span class="sm-state sm-live">{}</span>', _("live"))
+        reason = session.revoked_reason or _("expired")
+        return format_html('<span class="sm-state sm-ended">{}</span>', reason)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(REVOKE)
+
+    @admin.action(description=_("Revoke the selected sessions"), permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[UserSession]) -> None:
+        count = 0
+        for session in queryset:
+            if session_service.invalidate_id(session.pk, session.user_id, "admin"):
+                self.log(request, session, "Revoked.")
+                count += 1
+        self.tell(request, count)
+
+    @admin.action(
+        description=_("Revoke all sessions of the selected sessions' users"), permissions=["revoke"]
+    )
+    def revoke_all(self, request: HttpRequest, queryset: QuerySet[UserSession]) -> None:
+        count = 0
+        first = {session.user_id: session for session in queryset}
+        for user_id, session in first.items():
+            ended = session_service.invalidate_all(user_id, reason="admin")
+            self.log(request, session, f"Revoked all {ended} sessions of {user_id}.")
+            count += ended
+        self.tell(request, count)
+
+    def log(self, request: HttpRequest, session: UserSession, message: str) -> None:
+        """Who did it."""
+        LogEntry.objects.create(
+            user_id=cast(int, request.user.pk),
+            content_type_id=ContentType.objects.get_for_model(UserSession).pk,
+            object_id=str(session.pk),
+            object_repr=f"{session.user_id} {session.pk}"[:200],
+            action_flag=CHANGE,
+            change_message=message,
+        )
+
+    def tell(self, request: HttpRequest, count: int) -> None:
+        text = ngettext("%d session has been ended.", "%d sessions have been ended.", count)
+        self.message_user(request, text % count, messages.SUCCESS if count else messages.WARNING)
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The session, its history, and buttons to revoke it or all of its user's."""
+        session: Any = self.get_object(request, object_id)
+        if request.method == "POST" and session is not None:
+            return self.revoke_one(request, session)
+        context = {
+            "events": session_service.history(session_id=session.pk, max_rows=HISTORY)
+            if session is not None and self.has_view_permission(request, session)
+            else [],
+            "may_revoke": session is not None
+            and session.is_live
+            and self.has_revoke_permission(request),
+            **(extra_context or {}),
+        }
+        return super().change_view(request, object_id, form_url, context)
+
+    def revoke_one(self, request: HttpRequest, session: UserSession) -> HttpResponse:
+        if not (self.has_view_permission(request, session) and self.has_revoke_permission(request)):
+            raise PermissionDenied
+        chosen = UserSession.objects.filter(pk=session.pk)
+        if "_revoke_all" in request.POST:
+            self.revoke_all(request, chosen)
+        else:
+            self.revoke(request, chosen)
+        return HttpResponseRedirect(request.path)
+
+    class Media:
+        css = {"all": ("session_manager/admin.css",)}
+
+
+@admin.register(SessionEvent)
+class SessionEventAdmin(_ReadOnlyAdmin):
+    list_display = ("at", "event", "user_id", "tenant_id", "ip", "session_link", "detail")
+    list_filter = ("event", "at")
+    list_per_page = 100
+    ordering = ("-at", "-event_id")
+    show_full_result_count = False
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        return ["user_id__icontains", "=ip", *self.user_search_fields()]
+
+    @admin.display(description=_("session"))
+    def session_link(self, event: SessionEvent) -> str:
+        if event.session_id is None:
+            return "-"
+        return format_html(
+            '<a href="{}">{}</a>',
+            reverse("admin:session_manager_usersession_change", args=[event.session_id]),
+            str(event.session_id)[:13],
+        )
