@@ -19,3 +19,7 @@ def on_switch_tenant(request: Any, session: Any, tenant_id: str) -> dict[str, An
     if tenant_id != "globex":
         return None
     return {**session.data, "plan": f"of {tenant_id}"}
+
+
+def import_data(user: Any, data: dict[str, Any]) -> dict[str, Any]:
+    return {"cart": data.get("cart", [])}

@@ -23,6 +23,8 @@ _COMMON = {
 DATABASES = {
     # The application's role: no superuser, it has what the migration grants.
     "default": {**_COMMON, "USER": "webapp", "TEST": {"NAME": f"test_{_NAME}"}},
+    # An administrator's connection to the same database.
+    "admin": {**_COMMON, "USER": "postgres", "TEST": {"NAME": f"test_{_NAME}"}},
 }
 PG_SUPERUSER = {**_COMMON, "USER": "postgres"}
 

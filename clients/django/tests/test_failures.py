@@ -219,12 +219,16 @@ def test_logins_and_sign_outs_at_once(auth0: Issuer, user_id: str) -> None:
             "/api/sessions/create/",
             headers={"Authorization": f"Bearer {auth0.token(user_id)}"},
         )
+        # Ended by a sign-out before it could be answered: no session, and no cookie of one.
+        assert response.status_code in (201, 401)
+        if response.status_code == 401:
+            assert not response.cookies[settings.cookie_name].value
         return int(response.status_code)
 
-    for _ in range(5):
+    for _ in range(10):
         codes = together(6, act)
-        assert set(codes) <= {201, 204, 0}
-        assert codes.count(201) == 3
+        assert set(codes) <= {201, 401, 204, 0}
+        assert len([code for code in codes if code in (201, 401)]) == 3
 
 
 def test_a_refresh_against_a_sign_out(created: CreatedSession, user_id: str) -> None:

@@ -6,6 +6,7 @@ sessions; who did it is in the admin's own log, as the audit trail knows no admi
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, cast
 
 from django.contrib import admin, messages
@@ -16,7 +17,9 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.formats import date_format
 from django.utils.html import format_html
+from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -24,8 +27,57 @@ from .models import SessionEvent, UserSession
 from .services import session_service
 
 REVOKE = "session_manager.revoke_usersession"
+EVENTS = (
+    "created",
+    "elevated",
+    "evicted",
+    "invalidated",
+    "token_reused",
+    "client_changed",
+    "rejected",
+    "bound_failed",
+    "corrupt",
+    "erased",
+    "key_revoked",
+)
 #: Events shown of one session.
 HISTORY = 200
+
+
+# What a user agent says of itself; the first that is in it counts.
+BROWSERS = {
+    "Edg": "Edge",
+    "OPR": "Opera",
+    "Firefox": "Firefox",
+    "FxiOS": "Firefox",
+    "CriOS": "Chrome",
+    "Chrome": "Chrome",
+    "Safari": "Safari",
+    "AppleWebKit": "WebKit",
+}
+SYSTEMS = {
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Android": "Android",
+    "Windows": "Windows",
+    "Mac OS X": "macOS",
+    "Linux": "Linux",
+}
+
+
+def describe_agent(agent: str) -> str:
+    """A user agent in two words, or its beginning."""
+    browser = next((name for sign, name in BROWSERS.items() if sign in agent), None)
+    system = next((name for sign, name in SYSTEMS.items() if sign in agent), None)
+    if browser and system:
+        return f"{browser}, {system}"
+    return agent if len(agent) <= 24 else f"{agent[:23]}…"
+
+
+def moment(value: datetime) -> str:
+    return format_html(
+        '<span class="sm-moment">{}</span>', date_format(localtime(value), "Y-m-d H:i")
+    )
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -44,6 +96,19 @@ class StateFilter(admin.SimpleListFilter):
         if self.value() == "ended":
             return queryset.exclude(pk__in=live)
         return queryset
+
+
+class EventFilter(admin.SimpleListFilter):
+    """Events of one type; the types are known, so that the table need not be read for them."""
+
+    title = _("event")
+    parameter_name = "event"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(event, event) for event in EVENTS]
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        return queryset.filter(event=self.value()) if self.value() else queryset
 
 
 class _ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -73,11 +138,11 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         "state",
         "ip",
         "device",
-        "created_at",
-        "last_seen_at",
-        "expires_at",
+        "created",
+        "last_seen",
     )
-    list_filter = (StateFilter, "created_at", "last_seen_at", "revoked_reason", "tenant_id")
+    # No filter that would read the whole table to find its choices.
+    list_filter = (StateFilter, "created_at", "last_seen_at")
     list_per_page = 50
     list_select_related = ("user",)
     ordering = ("-session_id",)
@@ -106,7 +171,7 @@ class UserSessionAdmin(_ReadOnlyAdmin):
     )
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
-        return ["user_id__icontains", "=ip", *self.user_search_fields()]
+        return ["user_id__icontains", "=tenant_id", "=ip", *self.user_search_fields()]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -120,12 +185,13 @@ class UserSessionAdmin(_ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         live = UserSession.objects.active().filter(pk=OuterRef("pk"))
-        queryset = cast("QuerySet[Any]", super().get_queryset(request))
+        queryset = super().get_queryset(request)
         return cast("QuerySet[Any]", queryset.annotate(is_live=Exists(live)))
 
     @admin.display(description=_("session"), ordering="session_id")
     def short_id(self, session: UserSession) -> str:
-        return f"{str(session.pk)[:13]}…{str(session.pk)[-12:-4]}"
+        text = str(session.pk)
+        return format_html('<span title="{}">{}…{}</span>', text, text[:8], text[-12:-4])
 
     @admin.display(description=_("user"), ordering="user_id")
     def owner(self, session: UserSession) -> str:
@@ -135,9 +201,15 @@ class UserSessionAdmin(_ReadOnlyAdmin):
     @admin.display(description=_("device"))
     def device(self, session: UserSession) -> str:
         agent = session.user_agent or ""
-        return format_html(
-            '<span title="{}">{}</span>', agent, agent if len(agent) <= 32 else f"{agent[:31]}…"
-        )
+        return format_html('<span title="{}">{}</span>', agent, describe_agent(agent))
+
+    @admin.display(description=_("created"), ordering="created_at")
+    def created(self, session: UserSession) -> str:
+        return moment(session.created_at)
+
+    @admin.display(description=_("last seen"), ordering="last_seen_at")
+    def last_seen(self, session: UserSession) -> str:
+        return moment(session.last_seen_at)
 
     @admin.display(description=_("state"))
     def state(self, session: Any) -> str:
@@ -224,13 +296,13 @@ class UserSessionAdmin(_ReadOnlyAdmin):
 @admin.register(SessionEvent)
 class SessionEventAdmin(_ReadOnlyAdmin):
     list_display = ("at", "event", "user_id", "tenant_id", "ip", "session_link", "detail")
-    list_filter = ("event", "at")
+    list_filter = (EventFilter, "at")
     list_per_page = 100
     ordering = ("-at", "-event_id")
     show_full_result_count = False
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
-        return ["user_id__icontains", "=ip", *self.user_search_fields()]
+        return ["user_id__icontains", "=tenant_id", "=ip", *self.user_search_fields()]
 
     @admin.display(description=_("session"))
     def session_link(self, event: SessionEvent) -> str:

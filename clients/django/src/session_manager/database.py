@@ -35,6 +35,7 @@ Row = dict[str, Any]
 
 # What the caller did wrong.  22: bad values; 54001: JSON nested too deeply for the server's stack.
 _INVALID = ("22", "54001")
+# What a server that stops, restarts or is not there leads to.
 _UNAVAILABLE_QUIETLY = (OperationalError, InterfaceError)
 _RETRY = ("40001", "40P01")
 
@@ -90,10 +91,10 @@ def _translate(error: Error) -> exceptions.SessionError:
         return exceptions.TooLarge(_message(error))
     if state.startswith(_INVALID):
         return exceptions.InvalidArgument(_message(error))
-    # The text of other errors is for the log: it may hold a row's values.
     level = logging.WARNING if isinstance(error, _UNAVAILABLE_QUIETLY) else logging.ERROR
     logger.log(level, "session store: %s %s", state or type(error).__name__, _message(error))
-    return exceptions.StoreUnavailable(f"the session store cannot answer ({state or 'no answer'})")
+    kind = exceptions.Deadlock if state in _RETRY else exceptions.StoreUnavailable
+    return kind(f"the session store cannot answer ({state or 'no answer'})")
 
 
 @contextmanager

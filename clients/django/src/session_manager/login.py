@@ -22,11 +22,14 @@ from .addresses import client_ip, user_agent
 from .conf import settings
 from .cookies import token_from
 from .database import answers
+from .exceptions import Deadlock
 from .requests import Lookup, remember
 from .services import session_service
 from .types import JSON, CreatedSession, Session
 from .users import user_id_of
 
+#: How often a login is tried that PostgreSQL undoes because of a deadlock.
+ATTEMPTS = 5
 #: Member of ``auth``: the end, in seconds since 1970, of the login that a session came from.
 NOT_AFTER = "not_after"
 
@@ -45,25 +48,34 @@ def log_in(
     Both or neither: a login that fails leaves the older session alone.  The older one ends first,
     so that it does not count against a limit.  Raises as SessionService.create.
     """
-    connection = connections[settings.DATABASE]
     presented = token_from(request)
-    with answers(), transaction.atomic(using=connection.alias):
-        if presented is not None:
-            session_service.invalidate(presented, "replaced")
-        created = session_service.create(
-            user_id_of(user),
-            data,
-            ttl=ttl,
-            ip=client_ip(request),
-            user_agent=user_agent(request),
-            tenant_id=tenant_id,
-            auth=auth,
-        )
+    attempts = 1 if connections[settings.DATABASE].in_atomic_block else ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            with answers(), transaction.atomic(using=settings.DATABASE):
+                if presented is not None:
+                    session_service.invalidate(presented, "replaced")
+                created = session_service.create(
+                    user_id_of(user),
+                    data,
+                    ttl=ttl,
+                    ip=client_ip(request),
+                    user_agent=user_agent(request),
+                    tenant_id=tenant_id,
+                    auth=auth,
+                )
+            break
+        except Deadlock:
+            # With a sign-out everywhere, which takes the same two locks the other way round.
+            if attempts == 0:
+                raise
     # touch=False: the first use of the token is the browser's.
     session = session_service.get(
         created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
     )
-    remember(request, Lookup(created.token, session, created))
+    # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
+    remember(request, Lookup(created.token, session, created if session else None))
     return created
 
 

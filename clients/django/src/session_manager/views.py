@@ -321,8 +321,10 @@ def _validated(serializer: type[Serializer[Any]], data: Any) -> dict[str, Any]:
 def _session(request: Request) -> Session:
     """The session of a request that has passed permission checks."""
     lookup = known(request._request)
-    if lookup is None or lookup.session is None:
+    if lookup is None:
         raise NotAuthenticated
+    if lookup.session is None:
+        raise SessionExpired
     return lookup.session
 
 

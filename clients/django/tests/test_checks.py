@@ -1,0 +1,196 @@
+"""The system checks: each finds what it is for, says what to do, and is silent otherwise."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.checks import run_checks
+from django.db import connection, connections
+
+from session_manager.checks import check_servers, check_settings
+
+from .conftest import RedisServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def static() -> set[str]:
+    return collect(check_settings(None))
+
+
+def servers() -> set[str]:
+    return collect(check_servers(None, databases=["default"]))
+
+
+def collect(messages: Any) -> set[str]:
+    for message in messages:
+        assert message.hint
+        assert message.id.startswith("session_manager.")
+    return {message.id.removeprefix("session_manager.") for message in messages}
+
+
+def test_nothing_to_say() -> None:
+    assert static() == set()
+    assert servers() == set()
+    assert [m for m in run_checks() if (m.id or "").startswith("session_manager")] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"NO_SUCH_KEY": 1}, "E001"),
+        ({"AUTH0": {"ISSUER": "https://x/"}}, "E001"),
+        ({"TTL": "soon"}, "E001"),
+        ({"ON_LOGIN": "no.such.hook"}, "E002"),
+        ({"USER_LOADER": "tests.hooks.__name__"}, "E002"),
+        ({"COOKIE_NAME": "sessionid", "COOKIE_HOST_PREFIX": False}, "E003"),
+        ({"COOKIE_SECURE": False}, "W004"),
+        ({"COOKIE_HOST_PREFIX": True, "COOKIE_DOMAIN": "example.com"}, "E005"),
+        ({"COOKIE_SAMESITE": "none", "COOKIE_SECURE": False}, "E006"),
+        ({"COOKIE_SAMESITE": "whatever"}, "E006"),
+        ({"REDIS_URL": "redis://localhost"}, "E010"),
+        ({"REDIS_URL": "redis://localhost", "CACHE_KEY": "short"}, "E010"),
+        ({"REDIS_URL": "redis://localhost", "CACHE_KEY_FILE": "/nonexistent"}, "E010"),
+    ],
+)
+def test_settings(configure: Any, values: dict[str, Any], expected: str) -> None:
+    configure(**values)
+    assert expected in static()
+
+
+def test_the_same_cookie_in_debug(settings: Any) -> None:
+    settings.SESSION_COOKIE_NAME = "session_token"
+    assert static() == set()
+    settings.DEBUG = True
+    assert static() == {"E003"}
+
+
+def test_middleware(settings: Any, configure: Any) -> None:
+    ours = "session_manager.middleware.SessionMiddleware"
+    update = "django.middleware.cache.UpdateCacheMiddleware"
+    settings.MIDDLEWARE = [update, *settings.MIDDLEWARE]
+    assert static() == set()
+    settings.MIDDLEWARE = [ours, update]
+    assert static() == {"E008"}
+    settings.MIDDLEWARE = []
+    assert static() == set()
+    configure(IMPORT_DJANGO_SESSIONS=True)
+    assert static() == {"E007"}
+
+
+def test_proxies(settings: Any, configure: Any) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert static() == {"W009"}
+    configure(TRUSTED_PROXIES=1)
+    assert static() == set()
+
+
+def test_key_file(configure: Any, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(secrets.token_hex(32) + "\n")
+    path.chmod(0o644)
+    configure(REDIS_URL="redis://localhost", CACHE_KEY_FILE=str(path))
+    assert static() == {"W020"}
+    path.chmod(0o600)
+    assert static() == set()
+
+
+@pytest.fixture
+def elsewhere(transactional_db: None) -> Any:
+    """Look at another database, user or engine through the alias default."""
+    original = dict(connection.settings_dict)
+
+    def change(**values: Any) -> None:
+        connections.close_all()
+        connection.settings_dict.update(values)
+
+    yield change
+    connections.close_all()
+    connection.settings_dict.update(original)
+
+
+def test_another_alias() -> None:
+    assert check_servers(None, databases=["other"]) == []
+
+
+def test_unreachable(elsewhere: Any) -> None:
+    elsewhere(HOST="/nonexistent")
+    assert servers() == {"W012"}
+
+
+def test_extension_missing(elsewhere: Any, superuser: Any) -> None:
+    superuser.execute("DROP DATABASE IF EXISTS sm_bare")
+    superuser.execute("CREATE DATABASE sm_bare OWNER webapp TEMPLATE template0")
+    try:
+        elsewhere(NAME="sm_bare")
+        # A warning before the first migration, which makes the extension.
+        assert servers() == {"W013"}
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE django_migrations (id int, app text, name text, applied timestamptz)"
+            )
+            cursor.execute(
+                "INSERT INTO django_migrations VALUES (1, 'session_manager', '0001_initial', now())"
+            )
+        assert servers() == {"E013"}
+    finally:
+        elsewhere()
+        superuser.execute("DROP DATABASE sm_bare WITH (FORCE)")
+
+
+def test_another_version(superuser: Any) -> None:
+    superuser.execute(
+        "UPDATE pg_extension SET extversion = '2.0' WHERE extname = 'session_manager'"
+    )
+    try:
+        assert servers() == {"E014"}
+        superuser.execute(
+            "UPDATE pg_extension SET extversion = '1.99' WHERE extname = 'session_manager'"
+        )
+        assert servers() == {"W015"}
+    finally:
+        superuser.execute(
+            "UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions"
+            " WHERE name = extname AND extname = 'session_manager'"
+        )
+
+
+def test_superuser(elsewhere: Any) -> None:
+    elsewhere(USER=django_settings.PG_SUPERUSER["USER"])
+    assert servers() == {"W016"}
+
+
+def test_a_role_without_privileges(elsewhere: Any, superuser: Any, configure: Any) -> None:
+    superuser.execute("DROP ROLE IF EXISTS sm_stranger; CREATE ROLE sm_stranger LOGIN")
+    try:
+        elsewhere(USER="sm_stranger")
+        assert servers() == {"E017"}
+    finally:
+        elsewhere()
+        superuser.execute("DROP ROLE sm_stranger")
+
+
+def test_not_on_the_search_path(configure: Any) -> None:
+    configure(SCHEMA="elsewhere")
+    assert servers() == {"E017"}
+
+
+def test_no_active_key(superuser: Any) -> None:
+    superuser.execute("UPDATE session_keys SET state = 'inactive' WHERE state = 'active'")
+    try:
+        assert servers() == {"E018"}
+    finally:
+        superuser.execute(
+            "UPDATE session_keys SET state = 'active'"
+            " WHERE key_id = (SELECT max(key_id) FROM session_keys WHERE state = 'inactive')"
+        )
+
+
+def test_redis(redis_server: RedisServer) -> None:
+    assert servers() == set()
+    redis_server.stop()
+    assert servers() == {"W019"}
