@@ -252,6 +252,14 @@ count "$work/output" '^ok ' '^not ok ' $status
 
 server_suites tree
 
+heading "Django client"
+status=0
+BINDIR=$bindir "$root/scripts/check-django.sh" >"$work/output" 2>&1 || status=$?
+grep -E '^(# |not ok )' "$work/output" || true
+before=$failed
+count "$work/output" '^ok ' '^not ok ' $status
+[ "$failed" -eq "$before" ] || keep django
+
 if [ $long = yes ]; then
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"
   tap_test tree test/t/long/soak.pl

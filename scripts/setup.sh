@@ -63,7 +63,9 @@ find_missing() {
   have shellcheck || missing+=(shellcheck)
   have spin || missing+=(spin)
   have python3 || missing+=(python3)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
+  have chromium || missing+=(chromium)
 }
 
 major=$(pg_major || true)

@@ -11,12 +11,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psycopg
 import pytest
 import redis
 from django.conf import settings as django_settings
 from django.core.cache import cache
-from django.db import connection, connections
+from django.db import ConnectionHandler, connection, connections
 from django.test import Client
 
 from session_manager.conf import settings
@@ -36,19 +35,27 @@ def issuer() -> Iterator[Issuer]:
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
     """A key of the test database's own: with the first key it becomes an installation."""
-    with django_db_blocker.unblock(), connect_superuser() as superuser:
+    with django_db_blocker.unblock(), Superuser() as superuser:
         superuser.execute("SELECT session_key_generate()")
 
 
-def connect_superuser() -> psycopg.Connection:
-    config = django_settings.PG_SUPERUSER
-    return psycopg.connect(
-        host=config["HOST"],
-        port=config["PORT"],
-        user=config["USER"],
-        dbname=connection.settings_dict["NAME"],
-        autocommit=True,
-    )
+class Superuser:
+    """A connection of the database's superuser, through whichever psycopg Django uses."""
+
+    def __init__(self) -> None:
+        config = {**django_settings.PG_SUPERUSER, "NAME": connection.settings_dict["NAME"]}
+        self.connection = ConnectionHandler({"default": config})["default"]
+
+    def __enter__(self) -> Superuser:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.connection.close()
+
+    def execute(self, sql: str, params: Any = None) -> Any:
+        cursor = self.connection.cursor()
+        cursor.execute(sql, params)
+        return cursor
 
 
 @pytest.fixture(autouse=True)
@@ -103,14 +110,14 @@ def heard(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def superuser(transactional_db: None) -> Iterator[psycopg.Connection]:
+def superuser(transactional_db: None) -> Iterator[Superuser]:
     """A connection of the database's superuser, in autocommit mode."""
-    with connect_superuser() as superuser:
+    with Superuser() as superuser:
         yield superuser
 
 
 @pytest.fixture
-def database_setting(superuser: psycopg.Connection) -> Iterator[Callable[[str, str], None]]:
+def database_setting(superuser: Superuser) -> Iterator[Callable[[str, str], None]]:
     """Set settings of the extension for the database; they hold for new connections."""
     name = connection.settings_dict["NAME"]
     # A setting is known once the library is loaded.
