@@ -22,7 +22,11 @@ _COMMON = {
 }
 DATABASES = {
     # The application's role: no superuser, it has what the migration grants.
-    "default": {**_COMMON, "USER": "webapp", "TEST": {"NAME": f"test_{_NAME}"}},
+    "default": {
+        **_COMMON,
+        "USER": os.environ.get("SM_TEST_PGUSER", "webapp"),
+        "TEST": {"NAME": f"test_{_NAME}"},
+    },
     # An administrator's connection to the same database.
     "admin": {**_COMMON, "USER": "postgres", "TEST": {"NAME": f"test_{_NAME}"}},
 }
@@ -78,6 +82,7 @@ SESSION_TTL = 86400
 REDIS_SESSION_DB = 1
 # A fresh copy, so that a test that overrides one key starts from these.
 SESSION_MANAGER = {
+    "GRANT_ROLE": os.environ.get("SM_TEST_GRANT_ROLE"),
     "AUTH0": {"ISSUER": "https://issuer.invalid/", "AUDIENCE": "https://api.example.com"},
     "THROTTLE_RATES": {"create": None, "refresh": None, "write": None, "read": None},
 }

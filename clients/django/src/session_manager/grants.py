@@ -14,6 +14,13 @@ from django.db import Error, transaction
 from .conf import settings
 from .database import function, quote
 
+TABLES = (
+    "user_sessions",
+    "session_events",
+    "session_events_default",
+    "session_keys",
+    "session_installation",
+)
 # Columns that hold no secret and nothing that one could be guessed from.
 COLUMNS = {
     "user_sessions": (
@@ -55,15 +62,25 @@ def create_statement() -> str:
 
 
 def grant_statements(role: str) -> list[str]:
-    """SQL that lets a role use this package."""
+    """SQL that lets a role use this package, and gives it nothing else of the extension.
+
+    The revocations are for databases with ALTER DEFAULT PRIVILEGES, which reach the extension's
+    tables as well.
+    """
     literal = "'" + quote(role).replace("'", "''") + "'"
     return [
+        f"REVOKE ALL ON {', '.join(map(function, TABLES))} FROM {quote(role)}",
         f"SELECT {function('session_grant')}({literal}, 'app')",
         *(
             f"GRANT SELECT ({', '.join(columns)}) ON {function(table)} TO {quote(role)}"
             for table, columns in COLUMNS.items()
         ),
     ]
+
+
+def statements(role: str) -> list[str]:
+    """SQL that sets an empty database up, for a superuser."""
+    return [create_statement(), _generate(), *grant_statements(role)]
 
 
 def revoke_statements(role: str) -> list[str]:
@@ -94,24 +111,27 @@ def granted(cursor: Any) -> bool:
     )
 
 
-def install(connection: Any) -> None:
-    """Create the extension, its first key and the grants, as far as they are missing."""
+def install(connection: Any, grant_role: str | None = None) -> None:
+    """Create the extension, its first key and the grants, as far as they are missing.
+
+    grant_role: who gets the rights; by default GRANT_ROLE, else the role of the connection unless
+    it is a superuser.  Can be run again.
+    """
     with connection.cursor() as cursor:
         superuser = _scalar(cursor, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
         current = _scalar(cursor, "SELECT current_user")
         exists = _scalar(
             cursor, "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'session_manager')"
         )
-        role = settings.GRANT_ROLE or (None if superuser else current)
+        role = grant_role or settings.GRANT_ROLE or (None if superuser else current)
         if not superuser:
             if exists and granted(cursor):
                 return
-            needed = [] if exists else [create_statement(), _generate()]
-            needed += grant_statements(role or current)
+            needed = grant_statements(role or current) if exists else statements(role or current)
             raise CommandError(
-                "The migration of session_manager needs a superuser. "
-                "As one, run this in the same database and migrate again:\n"
-                + "".join(f"    {statement};\n" for statement in needed)
+                "Setting session_manager up needs a superuser. "
+                "As one, run this in the same database, and then this again:\n"
+                + "".join(f"    {statement};\n" for statement in needed).rstrip()
             )
         if not exists:
             cursor.execute(create_statement())

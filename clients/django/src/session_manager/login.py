@@ -42,11 +42,13 @@ def log_in(
     tenant_id: str | None = None,
     auth: JSON | None = None,
     ttl: timedelta | None = None,
+    reason: str = "replaced",
 ) -> CreatedSession:
     """Make a session for a user who has been authenticated, and end the one presented.
 
     Both or neither: a login that fails leaves the older session alone.  The older one ends first,
-    so that it does not count against a limit.  Raises as SessionService.create.
+    so that it does not count against a limit; reason is for the audit trail.  Raises as
+    SessionService.create.
     """
     presented = token_from(request)
     attempts = 1 if connections[settings.DATABASE].in_atomic_block else ATTEMPTS
@@ -55,7 +57,7 @@ def log_in(
         try:
             with answers(), transaction.atomic(using=settings.DATABASE):
                 if presented is not None:
-                    session_service.invalidate(presented, "replaced")
+                    session_service.invalidate(presented, reason)
                 created = session_service.create(
                     user_id_of(user),
                     data,
@@ -89,7 +91,9 @@ def switch_tenant(
     """
     limit = login_ends_at(session)
     auth = {**(session.auth or {}), NOT_AFTER: int(limit.timestamp())}
-    created = log_in(request, session.user_id, data, tenant_id=tenant_id, auth=auth)
+    created = log_in(
+        request, session.user_id, data, tenant_id=tenant_id, auth=auth, reason="tenant_switch"
+    )
     cut(created.token, created.expires_at, limit)
     return created
 
