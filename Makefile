@@ -6,12 +6,13 @@
 # neither the system's PostgreSQL installation nor any running server:
 #
 #	make demo			a day of a web application's sessions; KEEP=1 keeps it
+#	make example		a web application that uses the clients, until Ctrl-C
 #	make check			every test, against private servers
 #	make check-long		the same under sanitizers, fuzzing for longer
 #	make check-versions	make check under other releases of PostgreSQL
 #	make bench			measurements
 #	make unit			unit tests that need no server
-#	make examples		what is in examples/, into build/
+#	make reader		examples/cache_reader.c, into build/
 #	make protocol		the cache protocol: test vectors and model
 #	make fuzz			fuzzing, FUZZ_TIME seconds for each target
 
@@ -135,7 +136,7 @@ UNIT = test_token
 FUZZ = fuzz_token
 FUZZ_TIME ?= 60
 
-TASKS = bench check check-long check-versions demo examples fuzz protocol unit
+TASKS = bench check check-long check-versions demo example fuzz protocol reader unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -156,6 +157,9 @@ export REGRESS ISOLATION UNIT FUZZ KEEP PG_CONFIG
 demo:
 	@scripts/demo.sh
 
+example:
+	@scripts/example.sh
+
 check:
 	@scripts/check.sh
 
@@ -172,7 +176,7 @@ bench:
 unit: $(UNIT:%=build/%)
 	@set -e; for test in $^; do echo "$$test:"; $$test; done
 
-examples: build/cache_reader
+reader: build/cache_reader
 
 protocol: build/check_vectors
 	@test/vectors/cache.py --check

@@ -243,8 +243,8 @@ seconds=5
 check "fuzzing, $seconds s for each target" build_tree tree fuzz FUZZ_TIME=$seconds
 
 heading "cache protocol"
-check "examples, gcc" build_tree tree examples
-check "examples, clang" build_tree clang examples CC=clang
+check "reader of the cache, gcc" build_tree tree reader
+check "reader of the cache, clang" build_tree clang reader CC=clang
 status=0
 build_tree tree protocol >"$work/output" 2>&1 || status=$?
 cat "$work/output"
@@ -259,6 +259,13 @@ grep -E '^(# |not ok )' "$work/output" || true
 before=$failed
 count "$work/output" '^ok ' '^not ok ' $status
 [ "$failed" -eq "$before" ] || keep django
+
+heading "example application"
+status=0
+BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/example.sh" \
+  python3 "$root/examples/backend/check.py" >"$work/output" 2>&1 || status=$?
+grep -vE '^ok ' "$work/output" || true
+count "$work/output" '^ok ' '^not ok ' $status
 
 if [ $long = yes ]; then
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"

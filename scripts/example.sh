@@ -1,0 +1,176 @@
+#!/bin/bash
+#
+# Run the example application: a private PostgreSQL with the extension, Redis,
+# an OpenID provider, the Django backend and, where Node.js is, the Next.js
+# frontend.  Everything listens on loopback, keeps its data in a temporary
+# directory and ends with Ctrl-C.
+#
+#   scripts/example.sh            start it and print where it is
+#   scripts/example.sh COMMAND    start it, run COMMAND and stop it; the command
+#                                 finds EXAMPLE_URL, BACKEND_URL and ISSUER_URL
+#
+#	FRONTEND_PORT	3000
+#	BACKEND_PORT	8000
+#	ISSUER_PORT	9000
+#	BINDIR		programs of a staged PostgreSQL that has the extension
+
+set -euo pipefail
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+frontend_port=${FRONTEND_PORT:-3000}
+backend_port=${BACKEND_PORT:-8000}
+issuer_port=${ISSUER_PORT:-9000}
+# localhost and not 127.0.0.1: what a browser calls a secure context.
+export EXAMPLE_URL=http://localhost:$frontend_port
+export BACKEND_URL=http://127.0.0.1:$backend_port
+export ISSUER_URL=http://127.0.0.1:$issuer_port
+audience=https://api.example.com
+client=example-web
+pids=()
+
+# End what was started, newest first; groups, as servers have children.
+# shellcheck disable=SC2317  # called by the trap
+stop_all() {
+  local i
+
+  for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
+    kill -TERM -- "-${pids[i]}" 2>/dev/null || true
+  done
+  for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
+    wait "${pids[i]}" 2>/dev/null || true
+  done
+  pids=()
+}
+
+# Start NAME with a command, in a process group of its own, its output in a log.
+start() {
+  local name=$1
+
+  shift
+  set -m
+  "$@" </dev/null >"$work/$name.log" 2>&1 &
+  pids+=($!)
+  set +m
+}
+
+# Wait until URL answers, or show the log of NAME.
+await() {
+  local name=$1 url=$2 pid=${pids[-1]} waits
+
+  for ((waits = 0; waits < 600; waits++)); do
+    curl -s -o /dev/null "$url" && return
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$work/$name.log" >&2
+  die "$name did not start"
+}
+
+# The virtual environment with the client and what the example needs besides.
+make_venv() {
+  venv=$root/build/example/venv
+  if [ ! -x "$venv/bin/gunicorn" ]; then
+    mkdir -p "$root/build/example"
+    /usr/bin/python3 -m venv "$venv"
+    HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check \
+      "$work/tree/clients/django[psycopg,openapi]" gunicorn
+  fi
+  HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check --no-deps \
+    --force-reinstall "$work/tree/clients/django"
+}
+
+start_postgresql() {
+  start_server database "fsync = off" \
+    "shared_preload_libraries = 'session_manager'" \
+    "session_manager.redis_mode = strict" \
+    "session_manager.redis_socket = '$work/redis/socket'" \
+    "session_manager.sweep_interval = 5s" \
+    "session_manager.flush_interval = 2s"
+  "$bindir/psql" -X -q -h "$work/database" -U postgres -d postgres \
+    -c 'CREATE ROLE webapp LOGIN' -c 'CREATE DATABASE app OWNER webapp'
+}
+
+start_redis() {
+  mkdir -m 755 "$work/redis"
+  start redis redis-server --port 0 --unixsocket "$work/redis/socket" \
+    --unixsocketperm 777 --save '' --appendonly no --dir "$work/redis"
+}
+
+start_issuer() {
+  start issuer "$venv/bin/python" "$root/examples/issuer/issuer.py" --port "$issuer_port" \
+    --client "$client" --redirect "$EXAMPLE_URL/auth/callback" --audience "$audience"
+  await issuer "$ISSUER_URL/.well-known/jwks.json"
+}
+
+start_backend() {
+  (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$work/cache.key")
+  backend_env=(
+    "PGHOST=$work/database"
+    "APP_URL=$EXAMPLE_URL"
+    "SECRET_KEY=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"
+    "OIDC_ISSUER=$ISSUER_URL/"
+    "OIDC_AUDIENCE=$audience"
+    "REDIS_URL=unix://$work/redis/socket"
+    "CACHE_KEY_FILE=$work/cache.key"
+    "LOGIN_RATE=${LOGIN_RATE:-20/min}"
+    "PYTHONDONTWRITEBYTECODE=1"
+  )
+  manage setup_session_manager --database admin --role webapp
+  manage migrate -v 0
+  manage check --database default --fail-level ERROR
+  backend_env+=("DJANGO_SUPERUSER_PASSWORD=admin")
+  manage createsuperuser --noinput --username admin --email admin@example.com
+  start backend env "${backend_env[@]}" "$venv/bin/gunicorn" --chdir "$root/examples/backend" \
+    --bind "127.0.0.1:$backend_port" --workers 2 --threads 4 \
+    --access-logfile - config.wsgi
+  await backend "$BACKEND_URL/api/sessions/current/"
+}
+
+manage() {
+  env "${backend_env[@]}" "$venv/bin/python" "$root/examples/backend/manage.py" "$@" \
+    >"$work/manage.log" 2>&1 || { cat "$work/manage.log" >&2; die "manage.py $1 failed"; }
+}
+
+start_frontend() {
+  local frontend=$root/examples/frontend
+
+  [ -e "$frontend/package.json" ] && command -v npm >/dev/null || return 0
+  [ -e "$root/scripts/example-frontend.sh" ] || return 0
+  # shellcheck disable=SC1091
+  . "$root/scripts/example-frontend.sh"
+}
+
+"$root/scripts/setup.sh" --tests
+home=$(getent passwd "$(id -u)" | cut -d: -f6)
+start_work
+trap 'stop_all; end_work' EXIT
+
+copy_tree tree
+if [ -n "${BINDIR-}" ]; then
+  bindir=$BINDIR
+else
+  stage_tree tree
+fi
+make_venv
+start_redis
+start_postgresql
+start_issuer
+start_backend
+start_frontend
+
+if [ $# -gt 0 ]; then
+  cd "$root"
+  "$@"
+  exit
+fi
+
+printf '\n  backend    %s/api/sessions/current/\n' "$BACKEND_URL"
+printf '  admin      %s/admin/    admin, password admin\n' "$BACKEND_URL"
+printf '  schema     %s/api/schema/\n' "$BACKEND_URL"
+printf '  issuer     %s\n' "$ISSUER_URL"
+[ ! -e "$work/frontend.log" ] || printf '  frontend   %s\n' "$EXAMPLE_URL"
+printf '\nCtrl-C ends it.\n'
+wait -n "${pids[@]}" || true
+die "one of the servers has ended; see the logs in $work"
