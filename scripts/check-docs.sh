@@ -89,7 +89,10 @@ done < <(code_defaults)
 [ "$(code_defaults | wc -l)" -ge 10 ] || complain "the defaults in src/guc.c are not found"
 
 # Names in the pages that the code does not have.
-known=$(cat "$script" src/*.c | grep -oE '\bsession_[a-z_]+' | sort -u)
+known=$(cat "$script" src/*.c clients/django/src/session_manager/*.py |
+  grep -oE '\bsession_[a-z_]+' | sort -u)
+# session_manager.services is a module of the Django package, session_manager.E001 a check's id.
+modules=$(cd clients/django/src/session_manager && printf '%s\n' *.py | sed 's/\.py$//')
 for page in "${pages[@]}"; do
   while IFS= read -r name; do
     grep -qxF -- "$name" <<<"$known" || complain "$page: there is no function $name()"
@@ -97,7 +100,7 @@ for page in "${pages[@]}"; do
   while IFS= read -r name; do
     grep -qxF -- "$name" < <(settings) || complain "$page: there is no setting $name"
   done < <(grep -oE '\bsession_manager\.[a-z_]+' "$page" | cut -d. -f2 |
-    grep -vxE 'control|keys|stat|so' | sort -u)
+    grep -vxE 'control|keys|stat|so|md|auth' | grep -vxF -- "$modules" | sort -u)
   while IFS= read -r state; do
     grep -qxF -- "$state" < <(sqlstates) || complain "$page: there is no SQLSTATE $state"
   done < <(grep -oE '\bSM[0-9]{3}\b' "$page" | sort -u)
