@@ -30,6 +30,8 @@ DATABASES = {
     # An administrator's connection to the same database.
     "admin": {**_COMMON, "USER": "postgres", "TEST": {"NAME": f"test_{_NAME}"}},
 }
+if os.environ.get("SM_TEST_POOL"):
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": 10}}
 PG_SUPERUSER = {**_COMMON, "USER": "postgres"}
 
 INSTALLED_APPS = [

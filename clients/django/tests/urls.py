@@ -11,6 +11,7 @@ urlpatterns = [
     path("info/", views.info),
     path("ainfo/", views.ainfo),
     path("plain/", views.plain),
+    path("broken/", views.broken),
     path("login/", views.login),
     path("logout/", views.logout),
 ]

@@ -42,6 +42,11 @@ def plain(request: HttpRequest) -> HttpResponse:
     return HttpResponse("nothing of sessions\n")
 
 
+def broken(request: HttpRequest) -> HttpResponse:
+    token = next(iter(request.COOKIES.values()))
+    raise ZeroDivisionError(len(token))
+
+
 def login(request: HttpRequest) -> HttpResponse:
     log_in(request, request.GET["user"], {"via": "form"}, auth={"amr": ["pwd"]})
     return HttpResponse(status=204)

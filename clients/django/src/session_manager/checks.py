@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 from .conf import DEFAULT_COOKIE_NAME, settings
 from .database import function
+from .reporting import ExceptionReporterFilter
 
 TAG = "session_manager"
 #: Versions of the extension that this package works with: this major version.
@@ -41,7 +42,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="session_manager.E001",
             )
         ]
-    return [*_hooks(), *_cookie(), *_middleware(), *_proxies(), *_cache_key()]
+    return [*_hooks(), *_cookie(), *_middleware(), *_proxies(), *_cache_key(), *_reports()]
 
 
 def _hooks() -> list[CheckMessage]:
@@ -174,6 +175,22 @@ def _cache_key() -> list[CheckMessage]:
             )
         ]
     return []
+
+
+def _reports() -> list[CheckMessage]:
+    if not django_settings.ADMINS:
+        return []
+    path = django_settings.DEFAULT_EXCEPTION_REPORTER_FILTER
+    if issubclass(import_string(path), ExceptionReporterFilter):
+        return []
+    return [
+        Warning(
+            "Reports of errors, which are mailed to ADMINS, hold the session's cookie.",
+            hint='Set DEFAULT_EXCEPTION_REPORTER_FILTER to "session_manager.reporting.'
+            'ExceptionReporterFilter", or to a subclass of it.',
+            id="session_manager.W021",
+        )
+    ]
 
 
 @register(TAG, Tags.database)

@@ -6,6 +6,8 @@ the store, which the throttle is to protect.
 
 from __future__ import annotations
 
+import ipaddress
+
 from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
@@ -33,7 +35,14 @@ class SessionThrottle(SimpleRateThrottle):
         return bool(super().allow_request(request, view))
 
     def get_cache_key(self, request: Request, view: APIView) -> str:
-        return self.cache_format % {
-            "scope": self.scope,
-            "ident": client_ip(request._request) or "unknown",
-        }
+        return self.cache_format % {"scope": self.scope, "ident": _client(request)}
+
+
+def _client(request: Request) -> str:
+    """An IPv4 address, or the /64 of an IPv6 address: one customer has as many of those."""
+    address = client_ip(request._request)
+    if address is None:
+        return "unknown"
+    if ":" in address:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return address
