@@ -35,7 +35,8 @@ stop_redis() {
     kill "$pid" 2>/dev/null || true
   done
 }
-trap 'stop_redis; end_work' EXIT
+# end_work looks at the status that the script ends with.
+trap 'status=$?; set +e; stop_redis; (exit $status); end_work' EXIT
 
 # The virtual environment NAME with a Django requirement and a database driver,
 # the client installed from the copy of the tree.  Sets venv.
