@@ -63,8 +63,8 @@ find_missing() {
   have shellcheck || missing+=(shellcheck)
   have spin || missing+=(spin)
   have python3 || missing+=(python3)
-  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
+  /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   have chromium || missing+=(chromium)
 }
 
