@@ -15,21 +15,18 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.http import HttpRequest
 
 from .addresses import client_ip, user_agent
 from .conf import settings
 from .cookies import token_from
 from .database import answers
-from .exceptions import Deadlock
 from .requests import Lookup, remember
 from .services import session_service
 from .types import JSON, CreatedSession, Session
 from .users import user_id_of
 
-#: How often a login is tried that PostgreSQL undoes because of a deadlock.
-ATTEMPTS = 5
 #: Member of ``auth``: the end, in seconds since 1970, of the login that a session came from.
 NOT_AFTER = "not_after"
 
@@ -51,27 +48,18 @@ def log_in(
     SessionService.create.
     """
     presented = token_from(request)
-    attempts = 1 if connections[settings.DATABASE].in_atomic_block else ATTEMPTS
-    while True:
-        attempts -= 1
-        try:
-            with answers(), transaction.atomic(using=settings.DATABASE):
-                if presented is not None:
-                    session_service.invalidate(presented, reason)
-                created = session_service.create(
-                    user_id_of(user),
-                    data,
-                    ttl=ttl,
-                    ip=client_ip(request),
-                    user_agent=user_agent(request),
-                    tenant_id=tenant_id,
-                    auth=auth,
-                )
-            break
-        except Deadlock:
-            # With a sign-out everywhere, which takes the same two locks the other way round.
-            if attempts == 0:
-                raise
+    with answers(), transaction.atomic(using=settings.DATABASE):
+        if presented is not None:
+            session_service.invalidate(presented, reason)
+        created = session_service.create(
+            user_id_of(user),
+            data,
+            ttl=ttl,
+            ip=client_ip(request),
+            user_agent=user_agent(request),
+            tenant_id=tenant_id,
+            auth=auth,
+        )
     # touch=False: the first use of the token is the browser's.
     session = session_service.get(
         created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
