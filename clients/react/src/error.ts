@@ -1,0 +1,24 @@
+/**
+ * - `network`: no answer at all: offline, or timed out
+ * - `server`: an answer that is not a verdict on the session; see `status` and `code`
+ * - `expired`: the session has reached the end of its life
+ * - `revoked`: the session was ended before that, by its user on another device or by an administrator
+ */
+export type SessionErrorKind = 'network' | 'server' | 'expired' | 'revoked';
+
+export class SessionError extends Error {
+  override name = 'SessionError';
+
+  constructor(
+    readonly kind: SessionErrorKind,
+    message: string,
+    /** HTTP status, 0 without an answer. */
+    readonly status = 0,
+    /** The backend's code for what went wrong, such as `version_conflict`. */
+    readonly code?: string,
+    /** Milliseconds that the server asked to wait before another attempt. */
+    readonly retryAfter = 0,
+  ) {
+    super(message);
+  }
+}

@@ -1,0 +1,116 @@
+'use client';
+
+import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
+import { useSessionContext } from './provider.js';
+import type { SessionActions, SessionState } from './store.js';
+import { createTracker } from './tracker.js';
+import type { SessionData, SignOutScope, Tenant, User } from './types.js';
+
+export interface UseSessionOptions {
+  /** The component is of no use without a session. */
+  required?: boolean;
+  /** What to do when there is none; by default the sign-in page is opened. */
+  onUnauthenticated?: () => void;
+}
+
+export interface UseSessionResult extends SessionActions, SessionState {}
+
+/** Open the sign-in page and tell it where to come back to. */
+function openLogin(loginUrl: string, returnTo = location.pathname + location.search + location.hash): void {
+  const url = new URL(loginUrl, location.href);
+  url.searchParams.set('returnTo', returnTo);
+  location.assign(url);
+}
+
+/**
+ * The session, why there is none, and what can be done with it.
+ *
+ * A component renders again only when a member that it has read changes.  The
+ * functions are the same ones at every render.
+ */
+export function useSession({ required, onUnauthenticated }: UseSessionOptions = {}): UseSessionResult {
+  const { store, loginUrl } = useSessionContext();
+  const [tracker] = useState(() => createTracker(store));
+  const snapshot = useSyncExternalStore(store.subscribe, tracker.getSnapshot, tracker.getServerSnapshot);
+  const { createSession, update, refresh, signOut, switchTenant } = store;
+  const result = Object.assign(tracker.view(snapshot), { createSession, update, refresh, signOut, switchTenant });
+
+  const callback = useRef(onUnauthenticated);
+  useEffect(() => {
+    callback.current = onUnauthenticated;
+  });
+  const missing = !!required && result.status === 'unauthenticated';
+  useEffect(() => {
+    if (!missing) return;
+    if (callback.current) callback.current();
+    else openLogin(loginUrl);
+  }, [missing, loginUrl]);
+
+  return result;
+}
+
+export interface UseAuthResult {
+  /** It is known whether somebody is signed in. */
+  isLoaded: boolean;
+  isSignedIn: boolean;
+  user: User | null;
+  userId: string | null;
+  sessionId: string | null;
+  /** Open the sign-in page; `returnTo` is this page unless it is named. */
+  login: (options?: { returnTo?: string }) => void;
+  logout: (options?: { scope?: SignOutScope }) => Promise<void>;
+}
+
+/** Who is signed in. */
+export function useAuth(): UseAuthResult {
+  const { data, status, signOut } = useSession();
+  const { loginUrl } = useSessionContext();
+  const user = data?.user ?? null;
+  return {
+    isLoaded: status !== 'loading',
+    isSignedIn: !!data,
+    user,
+    userId: user?.id ?? null,
+    sessionId: data?.session.id ?? null,
+    login: ({ returnTo } = {}) => {
+      openLogin(loginUrl, returnTo);
+    },
+    logout: signOut,
+  };
+}
+
+export interface UseTenantResult {
+  /** The tenant that the session acts for. */
+  tenantId: string | null;
+  /** Those that the user may act for: `data.tenants`, else `user.tenants`. */
+  tenants: Tenant[];
+  /** Act for another one; the session's token is replaced. */
+  switchTenant: (tenantId: string) => Promise<SessionData>;
+}
+
+const NO_TENANTS: Tenant[] = [];
+
+/** On whose behalf the user acts. */
+export function useTenant(): UseTenantResult {
+  const { data, switchTenant } = useSession();
+  return {
+    tenantId: data?.session.tenant_id ?? null,
+    tenants: data?.session.data.tenants ?? data?.user.tenants ?? NO_TENANTS,
+    switchTenant,
+  };
+}
+
+export interface UseSubscriptionResult {
+  plan: string | null;
+  status: string | null;
+  /** The subscription is `active` or `trialing`. */
+  isActive: boolean;
+}
+
+/** What the user has paid for: `data.subscription`, else `data.plan`. */
+export function useSubscription(): UseSubscriptionResult {
+  const data = useSession().data?.session.data;
+  const plan = data?.subscription?.plan ?? data?.plan ?? null;
+  const status = data?.subscription?.status ?? null;
+  return { plan, status, isActive: status === 'active' || status === 'trialing' };
+}

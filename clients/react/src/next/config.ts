@@ -1,0 +1,54 @@
+/** Options of the server's side; what is left out comes from the environment. */
+export interface SessionServerOptions {
+  /** Where Django is, such as `http://127.0.0.1:8000`; SESSION_BACKEND_URL. */
+  backendUrl?: string | undefined;
+  /** The cookie's name without a `__Host-` prefix, which is found as well; SESSION_COOKIE_NAME, else `session_token`. */
+  cookieName?: string | undefined;
+  /** Milliseconds to wait for Django; 5000. */
+  timeout?: number | undefined;
+  /**
+   * How many proxies in front of Next.js append to X-Forwarded-For;
+   * SESSION_TRUSTED_PROXIES, else 0: anybody can write that header, so it says nothing.
+   */
+  trustedProxies?: number | undefined;
+  /** Origins besides the request's own from which unsafe requests are taken; SESSION_ALLOWED_ORIGINS, separated by commas. */
+  allowedOrigins?: string[] | undefined;
+}
+
+export interface SessionServerConfig {
+  backend: URL;
+  cookieNames: string[];
+  timeout: number;
+  trustedProxies: number;
+  allowedOrigins: string[];
+}
+
+export function cookieNames(name = process.env['SESSION_COOKIE_NAME'] ?? 'session_token'): string[] {
+  const prefix = '__Host-';
+  return name.startsWith(prefix) ? [name] : [prefix + name, name];
+}
+
+/** @throws Error when a value is missing or of no use */
+export function readConfig(options: SessionServerOptions = {}): SessionServerConfig {
+  const env = process.env;
+  const url = options.backendUrl ?? env['SESSION_BACKEND_URL'];
+  if (!url || !/^https?:\/\//.test(url)) {
+    throw new Error('Set backendUrl or SESSION_BACKEND_URL to the http(s) address of the Django backend.');
+  }
+  const trustedProxies = options.trustedProxies ?? Number(env['SESSION_TRUSTED_PROXIES'] ?? 0);
+  if (!Number.isInteger(trustedProxies) || trustedProxies < 0) {
+    throw new Error('trustedProxies (SESSION_TRUSTED_PROXIES) must be a number of proxies.');
+  }
+  return {
+    backend: new URL(url.replace(/\/*$/, '/')),
+    cookieNames: cookieNames(options.cookieName),
+    timeout: options.timeout ?? 5_000,
+    trustedProxies,
+    allowedOrigins:
+      options.allowedOrigins ??
+      (env['SESSION_ALLOWED_ORIGINS'] ?? '')
+        .split(',')
+        .map((origin) => origin.trim())
+        .filter(Boolean),
+  };
+}

@@ -1,0 +1,222 @@
+/**
+ * The route handlers: what the browser may ask of Django, under the pages' own
+ * origin, so that the cookie is a first-party one and no CORS is involved.
+ *
+ * - Unsafe requests are taken from pages of this origin alone.
+ * - Nothing but JSON, every Set-Cookie and five named headers comes back.
+ * - A backend that does not answer is 503, which keeps the cookie.
+ */
+
+import { callBackend, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
+import { readConfig, type SessionServerConfig, type SessionServerOptions } from './config.js';
+
+const MAX_BODY = 131_072;
+const RELAYED = ['ETag', 'Retry-After', 'WWW-Authenticate'];
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+/** RFC 6750: the characters of a bearer token. */
+const BEARER = /^[\w.~+/-]+=*$/;
+
+interface RouteContext {
+  params: Promise<Record<string, string | string[] | undefined>>;
+}
+
+export type RouteHandler = (request: Request, context: RouteContext) => Promise<Response>;
+
+/** A request that is answered here. */
+class Refusal extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    detail: string,
+    readonly headers?: Record<string, string>,
+  ) {
+    super(detail);
+  }
+}
+
+const notFound = () => new Refusal(404, 'not_found', 'There is nothing here.');
+
+function json(body: unknown, status = 200, headers?: HeadersInit): Response {
+  const response = new Response(body === undefined ? null : JSON.stringify(body), { status, headers: headers ?? {} });
+  if (body !== undefined) response.headers.set('Content-Type', 'application/json');
+  response.headers.set('Cache-Control', 'private, no-store');
+  response.headers.set('Vary', 'Cookie');
+  response.headers.set('X-Content-Type-Options', 'nosniff');
+  response.headers.set('Cross-Origin-Resource-Policy', 'same-origin');
+  return response;
+}
+
+/**
+ * Another site can make a browser send a request with the cookie.  Browsers say
+ * in Sec-Fetch-Site where a request comes from, and older ones in Origin.
+ */
+function checkOrigin(request: Request, { allowedOrigins, trustedProxies }: SessionServerConfig): void {
+  const site = request.headers.get('sec-fetch-site');
+  const origin = request.headers.get('origin');
+  if (site === 'same-origin') return;
+  if (origin && allowedOrigins.includes(origin)) return;
+  if (!site && origin) {
+    const forwarded = trustedProxies > 0 ? request.headers.get('x-forwarded-host')?.split(',').at(-trustedProxies) : null;
+    const host = (forwarded ?? request.headers.get('host'))?.trim();
+    if (host && URL.canParse(origin) && new URL(origin).host === host) return;
+  }
+  throw new Refusal(403, 'csrf_failed', 'The request does not come from a page of this site.');
+}
+
+/** The body, a JSON object, read no further than is allowed. */
+async function readBody(request: Request): Promise<Record<string, unknown>> {
+  if (!/^application\/([\w.-]+\+)?json\b/i.test(request.headers.get('content-type') ?? '')) {
+    throw new Refusal(415, 'unsupported_media_type', 'The body must be application/json.');
+  }
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  const reader = (request.body as ReadableStream<Uint8Array> | null)?.getReader();
+  for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
+    size += part.value.length;
+    if (size > MAX_BODY) {
+      await reader?.cancel();
+      throw new Refusal(413, 'too_large', `The body is larger than ${MAX_BODY} bytes.`);
+    }
+    chunks.push(part.value);
+  }
+  try {
+    const body: unknown = JSON.parse(await new Blob(chunks as BlobPart[]).text());
+    if (body && typeof body === 'object' && !Array.isArray(body)) return body as Record<string, unknown>;
+  } catch {
+    // answered below
+  }
+  throw new Refusal(400, 'parse_error', 'The body must be a JSON object.');
+}
+
+/** Pass an answer of the backend on. */
+async function relay(response: Response): Promise<Response> {
+  const headers = new Headers();
+  for (const cookie of response.headers.getSetCookie()) headers.append('Set-Cookie', cookie);
+  for (const name of RELAYED) {
+    const value = response.headers.get(name);
+    if (value) headers.set(name, value);
+  }
+  if (response.status === 204) return json(undefined, 204, headers);
+  const isJson = response.headers.get('content-type')?.startsWith('application/json');
+  if (isJson && (response.status < 300 || response.status >= 400)) {
+    return json(await response.json(), response.status, headers);
+  }
+  // A page for people, or a redirect: of no use to the caller, and perhaps not for its eyes.
+  if (response.status >= 500 || response.status === 429) {
+    return json({ detail: 'The backend cannot answer.', code: 'backend_error' }, response.status, headers);
+  }
+  return json({ detail: 'The backend gave an answer that is not understood.', code: 'bad_gateway' }, 502);
+}
+
+const unavailable = (error: SessionUnavailableError) =>
+  json({ detail: error.message, code: 'backend_unavailable' }, 503, { 'Retry-After': String(error.retryAfter) });
+
+/** Where a request goes, by its method and the path below the handlers' own. */
+async function route(request: Request, path: string[]): Promise<{ path: string } & BackendRequest> {
+  const [first, second, ...rest] = path;
+  const { method } = request;
+  const { searchParams } = new URL(request.url);
+  const at = `${method} ${path.length > 1 && first ? `${first}/*` : (first ?? '')}`;
+  if (rest.length) throw notFound();
+
+  switch (at) {
+    case 'GET ':
+      return { path: '/api/sessions/current/' };
+    case 'POST ':
+      return createRequest(await readBody(request));
+    case 'PATCH ': {
+      const version = request.headers.get('if-match');
+      return {
+        method,
+        path: '/api/sessions/current/',
+        body: JSON.stringify(await readBody(request)),
+        headers: version ? { 'If-Match': version } : undefined,
+      };
+    }
+    case 'DELETE ': {
+      const scope = searchParams.get('scope') ?? 'local';
+      if (scope === 'local') return { method, path: '/api/sessions/current/' };
+      if (scope !== 'others' && scope !== 'global') {
+        throw new Refusal(400, 'invalid', 'scope must be local, others or global.');
+      }
+      return {
+        method: 'POST',
+        path: '/api/sessions/invalidate-all/',
+        body: JSON.stringify({ except_current: scope === 'others' }),
+      };
+    }
+    case 'POST refresh':
+      return { method, path: '/api/sessions/refresh/' };
+    case 'GET devices': {
+      const after = searchParams.get('after');
+      if (after && !UUID.test(after)) throw new Refusal(400, 'invalid', 'after must be a UUID.');
+      return { path: '/api/sessions/' + (after ? `?after=${after}` : '') };
+    }
+    case 'DELETE devices/*':
+      if (!second || !UUID.test(second)) throw notFound();
+      return { method, path: `/api/sessions/${second}/` };
+    default:
+      throw notFound();
+  }
+}
+
+function createRequest(body: Record<string, unknown>): { path: string } & BackendRequest {
+  const { accessToken, ...rest } = body;
+  if (typeof accessToken !== 'string' || !BEARER.test(accessToken)) {
+    throw new Refusal(400, 'invalid', 'accessToken must be an access token.');
+  }
+  return {
+    method: 'POST',
+    path: '/api/sessions/create/',
+    body: JSON.stringify(rest),
+    headers: { Authorization: `Bearer ${accessToken}` },
+  };
+}
+
+/**
+ * The handlers of `app/api/session/[[...path]]/route.ts`:
+ *
+ *     export const { GET, POST, PATCH, DELETE } = sessionHandlers();
+ */
+export function sessionHandlers(options?: SessionServerOptions): Record<'GET' | 'POST' | 'PATCH' | 'DELETE', RouteHandler> {
+  const handle: RouteHandler = async (request, { params }) => {
+    try {
+      const config = readConfig(options);
+      const path = [Object.values(await params)[0] ?? []].flat();
+      if (request.method !== 'GET') checkOrigin(request, config);
+      const { path: target, ...rest } = await route(request, path);
+      const isAnonymous = !sessionCookie(request.headers.get('cookie'), config.cookieNames);
+      if (isAnonymous && request.method === 'GET' && !path.length) return json({ session: null });
+      return await relay(await callBackend(request.headers, target, rest, config));
+    } catch (error) {
+      if (error instanceof Refusal) {
+        return json({ detail: error.message, code: error.code }, error.status, error.headers);
+      }
+      if (error instanceof SessionUnavailableError) return unavailable(error);
+      throw error;
+    }
+  };
+  return { GET: handle, POST: handle, PATCH: handle, DELETE: handle };
+}
+
+/**
+ * Sign in on the server: in the route that the identity provider redirects
+ * back to, with the access token that it got there.  The token thus never
+ * reaches the browser.
+ *
+ * @param request the browser's request
+ * @returns the backend's answer; its Set-Cookie headers belong into the response
+ */
+export async function createServerSession(
+  request: Request,
+  body: { accessToken: string; user?: Record<string, unknown> },
+  options?: SessionServerOptions,
+): Promise<Response> {
+  const { path, ...rest } = createRequest(body);
+  try {
+    return await relay(await callBackend(request.headers, path, rest, readConfig(options)));
+  } catch (error) {
+    if (error instanceof SessionUnavailableError) return unavailable(error);
+    throw error;
+  }
+}

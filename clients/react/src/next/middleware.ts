@@ -1,0 +1,44 @@
+import { NextResponse, type NextRequest } from 'next/server.js';
+import { sessionCookie } from './backend.js';
+import { cookieNames } from './config.js';
+
+export interface SessionMiddlewareOptions {
+  /** Paths that need a session, each with all that is below it. */
+  protect: string[];
+  /** The page that signs users in. */
+  loginUrl?: string;
+  cookieName?: string | undefined;
+}
+
+function decode(path: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
+}
+
+/**
+ * Sends those without a session's cookie to the sign-in page before anything
+ * is rendered.  It saves a rendering and protects nothing: whether the cookie
+ * is good is known when the page calls `getServerSession()`, which it must.
+ */
+export function sessionMiddleware({ protect, loginUrl = '/login', cookieName }: SessionMiddlewareOptions) {
+  return (request: NextRequest): NextResponse => {
+    const { pathname, searchParams } = request.nextUrl;
+    const path = decode(pathname);
+    const isProtected = protect.some((prefix) => path === prefix || path.startsWith(prefix.replace(/\/*$/, '/')));
+    if (!isProtected || sessionCookie(request.headers.get('cookie'), cookieNames(cookieName))) {
+      return NextResponse.next();
+    }
+    searchParams.delete('_rsc');
+    const url = request.nextUrl.clone();
+    url.pathname = loginUrl;
+    url.search = '';
+    url.searchParams.set('returnTo', pathname + (searchParams.size ? `?${searchParams}` : ''));
+    // 303: what was posted to the protected page is not for the sign-in page.
+    const response = NextResponse.redirect(url, request.method === 'GET' ? 307 : 303);
+    response.headers.set('Cache-Control', 'no-store');
+    return response;
+  };
+}

@@ -1,0 +1,54 @@
+'use client';
+
+import { createContext, createElement, useContext, useEffect, useState, type ReactElement, type ReactNode } from 'react';
+import { createSessionStore, type SessionStore, type StoreOptions } from './store.js';
+import type { SessionData } from './types.js';
+
+export interface SessionProviderProps extends Partial<StoreOptions> {
+  /**
+   * What `getServerSession()` returned: a session, or null for none.
+   * Left out, the session is fetched when the page has loaded.
+   */
+  session?: SessionData | null | undefined;
+  /** The page that signs users in. */
+  loginUrl?: string;
+  children?: ReactNode;
+}
+
+interface ContextValue {
+  store: SessionStore;
+  loginUrl: string;
+}
+
+const SessionContext = createContext<ContextValue | undefined>(undefined);
+
+export function SessionProvider({
+  session,
+  basePath = '/api/session',
+  refetchInterval = 0,
+  refetchOnWindowFocus = true,
+  refreshAt = 0.75,
+  loginUrl = '/login',
+  children,
+}: SessionProviderProps): ReactElement {
+  const options = { basePath, refetchInterval, refetchOnWindowFocus, refreshAt };
+  const [store] = useState(() => createSessionStore(options, session));
+  const [value, setValue] = useState<ContextValue>({ store, loginUrl });
+  if (value.loginUrl !== loginUrl) setValue({ store, loginUrl });
+
+  useEffect(() => store.start(), [store]);
+  useEffect(() => {
+    store.configure({ basePath, refetchInterval, refetchOnWindowFocus, refreshAt });
+  }, [store, basePath, refetchInterval, refetchOnWindowFocus, refreshAt]);
+  useEffect(() => {
+    store.hydrate(session);
+  }, [store, session]);
+
+  return createElement(SessionContext.Provider, { value }, children);
+}
+
+export function useSessionContext(): ContextValue {
+  const value = useContext(SessionContext);
+  if (!value) throw new Error('There is no <SessionProvider> above this component.');
+  return value;
+}

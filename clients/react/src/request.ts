@@ -1,0 +1,81 @@
+/** One request to the route handlers, with a time limit, and its retries. */
+
+import { SessionError } from './error.js';
+
+const TIMEOUT = 10_000;
+const RETRIES = 3;
+const FIRST_DELAY = 1_000;
+/** A server that asks for a longer pause is asked again later, not now. */
+const LONGEST_DELAY = 20_000;
+
+export const sleep = (ms: number): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+
+/** Retry-After, seconds or a date, as milliseconds from now. */
+export function retryAfter(value: string | null): number {
+  const ms = value ? Number(value) * 1000 || Date.parse(value) - Date.now() : 0;
+  return ms > 0 ? ms : 0;
+}
+
+async function attempt(url: string, init: RequestInit): Promise<unknown> {
+  const controller = new AbortController();
+  const timer = setTimeout(() => {
+    controller.abort();
+  }, TIMEOUT);
+  try {
+    const response = await fetch(url, {
+      credentials: 'same-origin',
+      cache: 'no-store',
+      redirect: 'error',
+      signal: controller.signal,
+      ...init,
+    });
+    if (response.status === 204) return undefined;
+    // A proxy's page in place of an answer is a fault of the server.
+    const body = (await response.json().catch(() => undefined)) as Record<string, string> | undefined;
+    if (response.ok && body) return body;
+    throw new SessionError(
+      'server',
+      body?.['detail'] ?? `The server answered ${response.status}.`,
+      response.status,
+      body?.['code'],
+      retryAfter(response.headers.get('Retry-After')),
+    );
+  } catch (error) {
+    throw error instanceof SessionError ? error : new SessionError('network', 'The server cannot be reached.');
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Send a request and return the body of the answer, undefined when it has none.
+ *
+ * Without an answer, and on 408, 429 and 5xx, up to three more attempts are
+ * made, after 1, 2 and 4 s give or take a quarter, or what Retry-After says.
+ * No attempt is wasted while the browser knows that it is offline.
+ *
+ * @param onRetry called with the error of an attempt that will be repeated
+ * @throws SessionError of kind `network` or `server`
+ */
+export async function request(
+  url: string,
+  init: RequestInit,
+  onRetry?: (error: SessionError) => void,
+  retries = RETRIES,
+): Promise<unknown> {
+  for (let n = 0; ; n++) {
+    try {
+      return await attempt(url, init);
+    } catch (e) {
+      const error = e as SessionError;
+      const { status } = error;
+      const again = !status || status >= 500 || status === 408 || status === 429;
+      if (!again || n >= retries || error.retryAfter > LONGEST_DELAY || !navigator.onLine) throw error;
+      onRetry?.(error);
+      await sleep(Math.max(error.retryAfter, FIRST_DELAY * 2 ** n * (0.75 + Math.random() / 2)));
+    }
+  }
+}
