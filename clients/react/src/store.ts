@@ -153,8 +153,9 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     // A slow answer, or one of a standby that lags, knows less than we do.
     if (known?.id === answer.session.id && known.version > answer.session.version) return;
     const changed = essence(answer) !== essence(state.data);
+    checkedAt = Date.now();
     asOf = Date.parse(answer.server_time);
-    offset = asOf - Date.now();
+    offset = asOf - checkedAt;
     set({ data: changed ? answer : state.data, status: 'authenticated', error: null, isStale: false });
     plan();
     if (tell && changed) tabs?.post(answer);
@@ -309,7 +310,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
 
   function hydrate(session: SessionData | null | undefined): void {
     if (session) {
-      if (session.session.id !== endedId && Date.parse(session.server_time) > asOf) accept(session, false);
+      if (session.session.id !== endedId && Date.parse(session.server_time) >= asOf) accept(session, false);
     } else if (session === null && state.data) void look();
   }
 
@@ -386,6 +387,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       listen(window, 'focus');
       listen(window, 'pageshow');
       listen(window, 'online');
+      checkedAt = Date.now();
       if (state.data && !planned) accept(state.data, false);
       if (state.status === 'loading') void look();
       schedule();

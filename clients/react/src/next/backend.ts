@@ -94,3 +94,16 @@ export async function callBackend(
     throw new SessionUnavailableError('The backend does not answer.');
   }
 }
+
+/**
+ * The JSON of an answer.
+ *
+ * @throws SessionUnavailableError when the answer stops in the middle, or is something else
+ */
+export async function readAnswer(response: Response): Promise<unknown> {
+  try {
+    return await response.json();
+  } catch {
+    throw new SessionUnavailableError('The backend gave an answer that cannot be read.');
+  }
+}

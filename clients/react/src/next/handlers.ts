@@ -7,7 +7,7 @@
  * - A backend that does not answer is 503, which keeps the cookie.
  */
 
-import { callBackend, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
+import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
 import { readConfig, type SessionServerConfig, type SessionServerOptions } from './config.js';
 
 const MAX_BODY = 131_072;
@@ -99,7 +99,7 @@ async function relay(response: Response): Promise<Response> {
   if (response.status === 204) return json(undefined, 204, headers);
   const isJson = response.headers.get('content-type')?.startsWith('application/json');
   if (isJson && (response.status < 300 || response.status >= 400)) {
-    return json(await response.json(), response.status, headers);
+    return json(await readAnswer(response), response.status, headers);
   }
   // A page for people, or a redirect: of no use to the caller, and perhaps not for its eyes.
   if (response.status >= 500 || response.status === 429) {
@@ -147,6 +147,8 @@ async function route(request: Request, path: string[]): Promise<{ path: string }
     }
     case 'POST refresh':
       return { method, path: '/api/sessions/refresh/' };
+    case 'POST tenant':
+      return { method, path: '/api/sessions/tenant/', body: JSON.stringify(await readBody(request)) };
     case 'GET devices': {
       const after = searchParams.get('after');
       if (after && !UUID.test(after)) throw new Refusal(400, 'invalid', 'after must be a UUID.');

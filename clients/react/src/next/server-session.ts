@@ -1,7 +1,7 @@
 import { headers } from 'next/headers.js';
 import { cache } from 'react';
 import type { SessionData } from '../types.js';
-import { callBackend, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
+import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
 import { readConfig, type SessionServerOptions } from './config.js';
 
 /**
@@ -38,5 +38,5 @@ export const getServerSession = cache(async (options?: SessionServerOptions): Pr
       Number(response.headers.get('Retry-After')) || undefined,
     );
   }
-  return (await response.json()) as SessionData;
+  return (await readAnswer(response)) as SessionData;
 });

@@ -1,0 +1,368 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createServerSession, sessionHandlers, type SessionServerOptions } from '../../src/next/index.js';
+import { Django } from './django.js';
+
+const django = new Django();
+const TOKEN = 'sm1_' + 'a'.repeat(64);
+const COOKIE = `session_token=${TOKEN}`;
+const SESSION = { session: { id: 's' }, user: { id: 'u' }, server_time: '2026-03-01T12:00:00Z' };
+const ID = '0192f0c4-0000-7000-8000-00000000abcd';
+
+beforeAll(() => django.listen());
+afterAll(() => django.close());
+beforeEach(() => {
+  django.seen = [];
+  django.answers(200, SESSION);
+});
+
+interface Call extends SessionServerOptions {
+  headers?: Record<string, string>;
+  body?: unknown;
+}
+
+/** Send what a page of https://app.test would send, unless told otherwise. */
+async function call(method: string, path = '', { headers, body, ...options }: Call = {}): Promise<Response> {
+  const handlers = sessionHandlers({ backendUrl: django.url, ...options });
+  const segments = path.split('?')[0]!.split('/').filter(Boolean);
+  const request = new Request(`http://internal:3000/api/session${path}`, {
+    method,
+    headers: {
+      host: 'app.test',
+      'sec-fetch-site': 'same-origin',
+      cookie: COOKIE,
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    body: body === undefined ? null : typeof body === 'string' ? body : JSON.stringify(body),
+  });
+  const params = Promise.resolve(segments.length ? { path: segments } : {});
+  return handlers[method as 'GET'](request, { params });
+}
+
+describe('routes', () => {
+  it.each([
+    ['GET', '', undefined, 'GET', '/api/sessions/current/', ''],
+    ['POST', '', { accessToken: 'a.b.c', user: { name: 'Ada' } }, 'POST', '/api/sessions/create/', '{"user":{"name":"Ada"}}'],
+    ['PATCH', '', { theme: 'dark' }, 'PATCH', '/api/sessions/current/', '{"theme":"dark"}'],
+    ['DELETE', '', undefined, 'DELETE', '/api/sessions/current/', ''],
+    ['DELETE', '?scope=local', undefined, 'DELETE', '/api/sessions/current/', ''],
+    ['DELETE', '?scope=others', undefined, 'POST', '/api/sessions/invalidate-all/', '{"except_current":true}'],
+    ['DELETE', '?scope=global', undefined, 'POST', '/api/sessions/invalidate-all/', '{"except_current":false}'],
+    ['POST', '/refresh', {}, 'POST', '/api/sessions/refresh/', ''],
+    ['POST', '/tenant', { tenant_id: 'acme' }, 'POST', '/api/sessions/tenant/', '{"tenant_id":"acme"}'],
+    ['GET', '/devices', undefined, 'GET', '/api/sessions/', ''],
+    ['GET', `/devices?after=${ID}`, undefined, 'GET', `/api/sessions/?after=${ID}`, ''],
+    ['DELETE', `/devices/${ID}`, undefined, 'DELETE', `/api/sessions/${ID}/`, ''],
+  ])('%s /api/session%s', async (method, path, body, sentMethod, sentPath, sentBody) => {
+    const response = await call(method, path, { body });
+    expect(response.status).toBe(200);
+    expect(django.seen).toMatchObject([{ method: sentMethod, path: sentPath, body: sentBody }]);
+  });
+
+  it.each([
+    ['GET', '/refresh', 404],
+    ['POST', '/unknown', 404],
+    ['GET', '/devices/x', 404],
+    ['DELETE', '/devices/..%2Fcreate', 404],
+    ['DELETE', '/devices/1', 404],
+    ['DELETE', `/devices/${ID}/x`, 404],
+    ['DELETE', '?scope=universe', 400],
+    ['GET', '/devices?after=1%26limit=2', 400],
+  ])('%s /api/session%s is refused here', async (method, path, status) => {
+    const response = await call(method, path);
+    expect(response.status).toBe(status);
+    expect(django.seen).toEqual([]);
+  });
+});
+
+describe('what the browser gets', () => {
+  it('is not cached anywhere', async () => {
+    for (const response of [await call('GET'), await call('GET', '', { headers: { cookie: '' } }), await call('GET', '/x')]) {
+      expect(response.headers.get('cache-control')).toBe('private, no-store');
+      expect(response.headers.get('vary')).toBe('Cookie');
+      expect(response.headers.get('x-content-type-options')).toBe('nosniff');
+    }
+  });
+
+  it('is every Set-Cookie, and few other headers', async () => {
+    django.answers(200, SESSION, {
+      'Set-Cookie': ['session_token=new; Path=/; HttpOnly; SameSite=Lax', 'csrftoken=x; Path=/'],
+      ETag: '"3"',
+      'X-Powered-By': 'django',
+      'Access-Control-Allow-Origin': '*',
+      'Cache-Control': 'public, max-age=600',
+      'Content-Security-Policy': 'none',
+    });
+    const response = await call('POST', '/refresh');
+    expect(response.headers.getSetCookie()).toEqual([
+      'session_token=new; Path=/; HttpOnly; SameSite=Lax',
+      'csrftoken=x; Path=/',
+    ]);
+    const names = [...new Set([...response.headers.keys()])].sort();
+    expect(names).toEqual([
+      'cache-control',
+      'content-type',
+      'cross-origin-resource-policy',
+      'etag',
+      'set-cookie',
+      'vary',
+      'x-content-type-options',
+    ]);
+    expect(response.headers.get('cache-control')).toBe('private, no-store');
+  });
+
+  it('is no page of the backend', async () => {
+    django.answers(500, '<html>Traceback: SECRET_KEY</html>', { 'Content-Type': 'text/html' });
+    const response = await call('GET');
+    expect(response.status).toBe(500);
+    expect(await response.text()).toBe('{"detail":"The backend cannot answer.","code":"backend_error"}');
+
+    django.answers(200, '<script>alert(1)</script>', { 'Content-Type': 'text/html' });
+    expect((await call('GET')).status).toBe(502);
+  });
+
+  it('is no redirect of the backend', async () => {
+    django.answers(301, {}, { Location: 'https://evil.example/' });
+    const response = await call('GET');
+    expect(response.status).toBe(502);
+    expect(response.headers.get('location')).toBe(null);
+    expect(django.seen).toHaveLength(1);
+  });
+
+  it('is the verdict, with the cookie cleared', async () => {
+    django.answers(401, { detail: 'ended', code: 'session_expired' }, {
+      'Set-Cookie': 'session_token=; Max-Age=0; Path=/',
+      'WWW-Authenticate': 'Session realm="api"',
+    });
+    const response = await call('GET');
+    expect(response.status).toBe(401);
+    expect(response.headers.getSetCookie()).toEqual(['session_token=; Max-Age=0; Path=/']);
+    expect(response.headers.get('www-authenticate')).toBe('Session realm="api"');
+    expect(await response.json()).toEqual({ detail: 'ended', code: 'session_expired' });
+  });
+
+  it('is 204 without a body', async () => {
+    django.answers(204);
+    const response = await call('DELETE');
+    expect(response.status).toBe(204);
+    expect(await response.text()).toBe('');
+  });
+
+  it('is no session, without a question to the backend, when there is no cookie', async () => {
+    for (const cookie of ['', 'theme=dark', 'session_token=', 'xsession_token=a', 'my_session_token=a']) {
+      const response = await call('GET', '', { headers: { cookie } });
+      expect(await response.json()).toEqual({ session: null });
+    }
+    expect(django.seen).toEqual([]);
+  });
+});
+
+describe('a backend that does not answer', () => {
+  it('is 503 after the time limit, and the cookie is kept', async () => {
+    django.reply = () => undefined;
+    const start = Date.now();
+    const response = await call('GET', '', { timeout: 200 });
+    expect(Date.now() - start).toBeLessThan(1_500);
+    expect(response.status).toBe(503);
+    expect(response.headers.get('retry-after')).toBe('2');
+    expect(response.headers.getSetCookie()).toEqual([]);
+    expect(await response.json()).toMatchObject({ code: 'backend_unavailable' });
+  });
+
+  it('is 503 when it hangs up, or is not there', async () => {
+    django.reply = (response) => response.destroy();
+    expect((await call('GET')).status).toBe(503);
+    expect((await call('GET', '', { backendUrl: 'http://127.0.0.1:1' })).status).toBe(503);
+  });
+
+  it('is 503 when it stops in the middle of an answer', async () => {
+    django.reply = (response) => {
+      response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': '100' });
+      response.write('{"session":');
+      setTimeout(() => response.destroy(), 20);
+    };
+    expect((await call('GET')).status).toBe(503);
+  });
+
+  it('passes its own 503 and Retry-After on', async () => {
+    django.answers(503, { detail: 'later', code: 'unavailable' }, { 'Retry-After': '7' });
+    const response = await call('GET');
+    expect(response.status).toBe(503);
+    expect(response.headers.get('retry-after')).toBe('7');
+  });
+});
+
+describe('what reaches the backend', () => {
+  it('is nothing of the browser but the cookie of the session and the user agent', async () => {
+    await call('POST', '/refresh', {
+      headers: {
+        cookie: `a=1; ${COOKIE}; csrftoken=evil; sessionid=other`,
+        'user-agent': 'Firefox',
+        'x-forwarded-for': '6.6.6.6',
+        'x-real-ip': '6.6.6.6',
+        forwarded: 'for=6.6.6.6',
+        'x-forwarded-host': 'evil.example',
+        'x-forwarded-proto': 'https',
+        authorization: 'Bearer stolen',
+        'x-middleware-subrequest': 'middleware',
+        'remote-user': 'admin',
+      },
+    });
+    const { headers } = django.seen[0]!;
+    expect(headers.cookie).toMatch(/^session_token=sm1_a{64}; csrftoken=[0-9a-f]{32}$/);
+    expect(headers['user-agent']).toBe('Firefox');
+    expect(headers['x-csrftoken']).toBe(headers.cookie!.split('csrftoken=')[1]);
+    expect(headers.host).toBe(new URL(django.url).host);
+    for (const name of ['x-forwarded-for', 'x-real-ip', 'forwarded', 'x-forwarded-host', 'x-forwarded-proto', 'authorization', 'x-middleware-subrequest', 'remote-user', 'origin']) {
+      expect(headers[name], name).toBeUndefined();
+    }
+  });
+
+  it.each([
+    [0, '203.0.113.7', undefined],
+    [1, '203.0.113.7', '203.0.113.7'],
+    [1, '6.6.6.6, 203.0.113.7', '203.0.113.7'],
+    [2, '6.6.6.6, 203.0.113.7, 10.0.0.1', '203.0.113.7'],
+    [1, '2001:db8::1', '2001:db8::1'],
+    [3, '203.0.113.7', undefined],
+    [1, 'evil"><script>', undefined],
+    [1, '', undefined],
+  ])('with %i trusted proxies and %j is the address %s', async (trustedProxies, header, address) => {
+    await call('GET', '', { trustedProxies, headers: { 'x-forwarded-for': header } });
+    expect(django.seen[0]!.headers['x-forwarded-for']).toBe(address);
+  });
+
+  it('is the __Host- cookie rather than one that a neighbour may have set', async () => {
+    await call('GET', '', { headers: { cookie: `session_token=planted; __Host-session_token=${TOKEN}` } });
+    expect(django.seen[0]!.headers.cookie).toBe(`__Host-session_token=${TOKEN}`);
+  });
+
+  it('is the cookie of the name that was chosen', async () => {
+    await call('GET', '', { cookieName: 'sid', headers: { cookie: `${COOKIE}; sid=x` } });
+    expect(django.seen[0]!.headers.cookie).toBe('sid=x');
+  });
+
+  it('is If-Match', async () => {
+    await call('PATCH', '', { body: {}, headers: { 'if-match': '"4"' } });
+    expect(django.seen[0]!.headers['if-match']).toBe('"4"');
+  });
+
+  it('is the access token as a bearer token', async () => {
+    django.answers(201, SESSION, { 'Set-Cookie': `${COOKIE}; HttpOnly` });
+    const response = await call('POST', '', { body: { accessToken: 'a.b-c_d' } });
+    expect(response.status).toBe(201);
+    expect(django.seen[0]!.headers.authorization).toBe('Bearer a.b-c_d');
+    expect(await response.text()).not.toContain(TOKEN);
+  });
+});
+
+describe('bodies', () => {
+  it.each([
+    ['a string', '"x"', 400],
+    ['a list', '[]', 400],
+    ['null', 'null', 400],
+    ['no JSON', '{', 400],
+    ['nothing', '', 400],
+    ['too much', JSON.stringify({ x: 'y'.repeat(131_072) }), 413],
+  ])('%s is refused', async (_, body, status) => {
+    expect((await call('PATCH', '', { body })).status).toBe(status);
+    expect(django.seen).toEqual([]);
+  });
+
+  it.each(['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data', 'text/plain; application/json'])(
+    'of type %s are refused',
+    async (type) => {
+      expect((await call('PATCH', '', { body: {}, headers: { 'content-type': type } })).status).toBe(415);
+      expect(django.seen).toEqual([]);
+    },
+  );
+
+  it.each([undefined, 7, '', 'a b', 'a\nb', { $ne: '' }])('with the access token %j are refused', async (accessToken) => {
+    expect((await call('POST', '', { body: { accessToken } })).status).toBe(400);
+    expect(django.seen).toEqual([]);
+  });
+});
+
+describe('requests that another site made the browser send', () => {
+  const own = 'https://app.test';
+  it.each([
+    ['same-origin', own, {}, true],
+    ['same-origin', undefined, {}, true],
+    ['same-site', 'https://sub.app.test', {}, false],
+    ['cross-site', 'https://evil.example', {}, false],
+    ['cross-site', own, {}, false],
+    ['none', undefined, {}, false],
+    [undefined, own, {}, true],
+    [undefined, 'https://evil.example', {}, false],
+    [undefined, 'https://app.test.evil.example', {}, false],
+    [undefined, 'https://app.test:444', {}, false],
+    [undefined, 'null', {}, false],
+    [undefined, undefined, {}, false],
+    ['cross-site', 'https://admin.test', { allowedOrigins: ['https://admin.test'] }, true],
+    [undefined, 'https://outer.test', { trustedProxies: 1 }, true],
+    [undefined, 'https://outer.test', {}, false],
+  ])('Sec-Fetch-Site %s, Origin %s, %j: taken %s', async (site, origin, options, taken) => {
+    const headers: Record<string, string> = { 'x-forwarded-host': 'outer.test' };
+    for (const [method, path, body] of [['POST', '/refresh'], ['DELETE', ''], ['PATCH', '', {}], ['POST', '', { accessToken: 'a' }]] as const) {
+      django.seen = [];
+      const handlers = sessionHandlers({ backendUrl: django.url, ...options });
+      const request = new Request('http://internal/api/session' + path, {
+        method,
+        headers: {
+          host: 'app.test',
+          cookie: COOKIE,
+          'content-type': 'application/json',
+          ...headers,
+          ...(site && { 'sec-fetch-site': site }),
+          ...(origin && { origin }),
+        },
+        body: body ? JSON.stringify(body) : null,
+      });
+      const params = Promise.resolve(path ? { path: [path.slice(1)] } : {});
+      const response = await handlers[method](request, { params });
+      expect(response.status).toBe(taken ? 200 : 403);
+      expect(django.seen).toHaveLength(taken ? 1 : 0);
+    }
+  });
+
+  it('may read nothing: no CORS header is sent', async () => {
+    const response = await call('GET', '', { headers: { origin: 'https://evil.example', 'sec-fetch-site': 'cross-site' } });
+    expect(response.headers.get('access-control-allow-origin')).toBe(null);
+    expect(response.headers.get('cross-origin-resource-policy')).toBe('same-origin');
+  });
+});
+
+describe('createServerSession', () => {
+  const request = new Request('http://internal/auth/callback', { headers: { cookie: COOKIE, 'user-agent': 'Firefox' } });
+
+  it('gives the cookies of the new session', async () => {
+    django.answers(201, SESSION, { 'Set-Cookie': 'session_token=new; HttpOnly' });
+    const response = await createServerSession(request, { accessToken: 'a.b.c' }, { backendUrl: django.url });
+    expect(response.status).toBe(201);
+    expect(response.headers.getSetCookie()).toEqual(['session_token=new; HttpOnly']);
+    expect(django.seen[0]).toMatchObject({
+      path: '/api/sessions/create/',
+      headers: { authorization: 'Bearer a.b.c', 'user-agent': 'Firefox' },
+    });
+  });
+
+  it('is 503 when the backend is away', async () => {
+    const response = await createServerSession(request, { accessToken: 'a' }, { backendUrl: 'http://127.0.0.1:1' });
+    expect(response.status).toBe(503);
+  });
+});
+
+describe('options', () => {
+  it.each([undefined, '', 'ftp://x', 'localhost:8000'])('backendUrl %j is refused', async (backendUrl) => {
+    await expect(call('GET', '', { backendUrl })).rejects.toThrow('SESSION_BACKEND_URL');
+  });
+
+  it('trustedProxies must be a number', async () => {
+    await expect(call('GET', '', { trustedProxies: NaN })).rejects.toThrow('trustedProxies');
+  });
+
+  it('backendUrl may have a path', async () => {
+    await call('GET', '', { backendUrl: django.url + '/django/' });
+    expect(django.seen[0]!.path).toBe('/django/api/sessions/current/');
+  });
+});

@@ -1,0 +1,72 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { fetchBackend, getServerSession, SessionUnavailableError } from '../../src/next/index.js';
+import { Django } from './django.js';
+
+const incoming = vi.hoisted(() => ({ headers: new Headers() }));
+vi.mock('next/headers.js', () => ({ headers: () => Promise.resolve(incoming.headers) }));
+
+const django = new Django();
+const SESSION = { session: { id: 's' }, user: { id: 'u' }, server_time: '2026-03-01T12:00:00Z' };
+
+beforeAll(() => django.listen());
+afterAll(() => django.close());
+beforeEach(() => {
+  django.seen = [];
+  django.answers(200, SESSION);
+  vi.stubEnv('SESSION_BACKEND_URL', django.url);
+  incoming.headers = new Headers({ cookie: 'session_token=x', 'user-agent': 'Firefox', 'x-forwarded-for': '6.6.6.6' });
+});
+
+describe('getServerSession', () => {
+  it('is the session', async () => {
+    expect(await getServerSession()).toEqual(SESSION);
+    expect(django.seen).toMatchObject([
+      { method: 'GET', path: '/api/sessions/current/', headers: { cookie: 'session_token=x', 'user-agent': 'Firefox' } },
+    ]);
+    expect(django.seen[0]!.headers['x-forwarded-for']).toBeUndefined();
+  });
+
+  it('is null without a cookie, and asks nobody', async () => {
+    incoming.headers = new Headers();
+    expect(await getServerSession()).toBe(null);
+    expect(django.seen).toEqual([]);
+  });
+
+  it('is null when the session has ended', async () => {
+    django.answers(401, { code: 'session_expired' });
+    expect(await getServerSession()).toBe(null);
+  });
+
+  it.each([500, 503, 403, 404, 301])('throws when the backend answers %i: that is no sign-out', async (status) => {
+    django.answers(status, {}, { 'Retry-After': '9' });
+    const error = await getServerSession().catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(SessionUnavailableError);
+    expect((error as SessionUnavailableError).retryAfter).toBe(9);
+  });
+
+  it('throws when the backend is away', async () => {
+    await expect(getServerSession({ backendUrl: 'http://127.0.0.1:1' })).rejects.toBeInstanceOf(SessionUnavailableError);
+  });
+});
+
+describe('fetchBackend', () => {
+  it('asks as the browser', async () => {
+    const response = await fetchBackend('/api/invoices/', { method: 'POST', body: '{}' });
+    expect(await response.json()).toEqual(SESSION);
+    expect(django.seen).toMatchObject([
+      { method: 'POST', path: '/api/invoices/', headers: { 'content-type': 'application/json' } },
+    ]);
+  });
+
+  it.each(['//evil.example/', 'https://evil.example/', 'api/', '/../../x/../..//evil.example/', '@evil.example/', '.evil.example/'])(
+    'goes nowhere else: %s',
+    async (path) => {
+      const outcome = await fetchBackend(path).then(
+        () => 'asked',
+        () => 'refused',
+      );
+      if (outcome === 'asked') expect(django.seen[0]!.headers.host).toBe(new URL(django.url).host);
+      else expect(django.seen).toEqual([]);
+    },
+  );
+});

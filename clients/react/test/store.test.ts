@@ -1,0 +1,587 @@
+import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import type { SessionData } from '../src/index.js';
+import { createSessionStore, type SessionStore, type StoreOptions } from '../src/store.js';
+import { Backend } from './support/backend.js';
+import { setLocks, setOnline, setVisible } from './support/browser.js';
+import { deepSleep, pass, settle, withoutChance } from './support/time.js';
+
+const GET = 'GET /api/session';
+const REFRESH = 'POST /api/session/refresh';
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+
+let backend: Backend;
+
+beforeEach(() => {
+  withoutChance();
+  backend = new Backend();
+  backend.install();
+});
+
+/** A tab: a store that has been started. */
+function open(initial?: SessionData | null, options: Partial<StoreOptions> = {}): SessionStore & { close(): void } {
+  const store = createSessionStore(
+    { basePath: '/api/session', refetchInterval: 0, refetchOnWindowFocus: true, refreshAt: 0.75, ...options },
+    initial,
+  );
+  const close = store.start();
+  onTestFinished(close);
+  return { ...store, close };
+}
+
+const statusOf = (store: SessionStore) => store.getState().status;
+
+describe('the first load', () => {
+  it('asks when the page brought nothing', async () => {
+    backend.signIn();
+    const store = open();
+    expect(store.getState()).toMatchObject({ status: 'loading', data: null, error: null });
+    await settle();
+    expect(store.getState()).toMatchObject({ status: 'authenticated', isRefetching: false, isStale: false });
+    expect(store.getState().data?.user.id).toBe('auth0|ada');
+    expect(backend.log).toEqual([GET]);
+  });
+
+  it('asks nothing when the page brought the session, or none', async () => {
+    const store = open(backend.signIn());
+    const none = open(null);
+    await settle();
+    expect(statusOf(store)).toBe('authenticated');
+    expect(statusOf(none)).toBe('unauthenticated');
+    expect(backend.log).toEqual([]);
+  });
+
+  it('without a session is no error', async () => {
+    const store = open();
+    await settle();
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', data: null, error: null });
+  });
+
+  it('is no sign-out while the server cannot answer', async () => {
+    backend.signIn();
+    backend.outage = { status: 503 };
+    const store = open();
+    await pass(9_000);
+    expect(store.getState()).toMatchObject({ status: 'loading', error: { kind: 'server', status: 503 } });
+    backend.outage = undefined;
+    await pass(31_000);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', error: null });
+  });
+});
+
+describe('refresh', () => {
+  it('comes at 75 % of the remaining life', async () => {
+    const store = open(backend.signIn());
+    await pass(45 * MINUTE - 1_000, MINUTE);
+    expect(backend.times(REFRESH)).toBe(0);
+    await pass(2_000);
+    expect(backend.log).toEqual([REFRESH]);
+    expect(Date.parse(store.getState().data!.session.expires_at)).toBeGreaterThan(Date.now() + 59 * MINUTE);
+  });
+
+  it.each([
+    [0, 0.675],
+    [0.9999, 0.825],
+  ])('is spread by ±10 % (chance %d)', async (chance, part) => {
+    withoutChance(chance);
+    open(backend.signIn());
+    await pass(part * HOUR - 2_000, MINUTE);
+    expect(backend.times(REFRESH)).toBe(0);
+    await pass(4_000);
+    expect(backend.times(REFRESH)).toBe(1);
+  });
+
+  it('is not put off by looks at the session', async () => {
+    open(backend.signIn(), { refetchInterval: 60 });
+    await pass(46 * MINUTE, MINUTE);
+    expect(backend.times(GET)).toBeGreaterThan(40);
+    expect(backend.times(REFRESH)).toBe(1);
+  });
+
+  it('counts by the server clock', async () => {
+    backend.skew = -3 * HOUR;
+    const store = open(backend.signIn());
+    await pass(44 * MINUTE, MINUTE);
+    expect(statusOf(store)).toBe('authenticated');
+    expect(backend.times(REFRESH)).toBe(0);
+    await pass(2 * MINUTE, MINUTE);
+    expect(backend.times(REFRESH)).toBe(1);
+  });
+
+  it('is left out when the session cannot live longer', async () => {
+    const data = backend.signIn();
+    data.session.absolute_expires_at = data.session.expires_at;
+    const store = open(data);
+    await pass(59 * MINUTE, MINUTE);
+    expect(backend.log).toEqual([]);
+    backend.signOut();
+    await pass(2 * MINUTE, 10_000);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'expired' } });
+  });
+
+  it('is off with refreshAt 0', async () => {
+    open(backend.signIn(), { refreshAt: 0 });
+    await pass(59 * MINUTE, MINUTE);
+    expect(backend.log).toEqual([]);
+  });
+
+  it('does not repeat itself when the server does not extend the session', async () => {
+    const data = backend.signIn();
+    backend.ttl = HOUR;
+    const end = data.session.expires_at;
+    open(data);
+    await pass(44 * MINUTE, MINUTE);
+    Object.defineProperty(backend.session!, 'expires_at', { get: () => end, set: () => undefined, enumerable: true });
+    await pass(10 * MINUTE, MINUTE);
+    expect(backend.times(REFRESH)).toBe(1);
+  });
+
+  it('of a life beyond 2^31 ms does not come at once', async () => {
+    backend.ttl = 60 * 24 * HOUR;
+    const data = backend.signIn();
+    data.session.absolute_expires_at = '2030-01-01T00:00:00Z';
+    setVisible(false);
+    open(data);
+    await pass(HOUR, 10 * MINUTE);
+    expect(backend.log).toEqual([]);
+  });
+
+  it('keeps trying after a fault, and keeps the session', async () => {
+    const store = open(backend.signIn());
+    backend.outage = { status: 503 };
+    await pass(46 * MINUTE, MINUTE / 2);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', isStale: true, error: { kind: 'server' } });
+    backend.outage = undefined;
+    await pass(2 * MINUTE);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', isStale: false, error: null });
+    expect(Date.parse(store.getState().data!.session.expires_at)).toBeGreaterThan(Date.now() + 50 * MINUTE);
+  });
+
+  it('puts off the next attempt as Retry-After says', async () => {
+    open(backend.signIn());
+    await pass(44 * MINUTE, MINUTE);
+    backend.outage = { status: 503, retryAfter: '300' };
+    await pass(5 * MINUTE, 10_000);
+    expect(backend.times(REFRESH)).toBe(1);
+    await pass(2 * MINUTE, 10_000);
+    expect(backend.times(REFRESH)).toBe(2);
+  });
+
+  it('that is refused ends the session', async () => {
+    const store = open(backend.signIn());
+    backend.signOut();
+    await store.refresh();
+    await settle();
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'revoked' } });
+    expect(backend.log).toEqual([REFRESH]);
+  });
+
+  it('asked for twice is sent once', async () => {
+    const store = open(backend.signIn());
+    backend.latency = 100;
+    const both = Promise.all([store.refresh(), store.refresh()]);
+    await pass(500);
+    await both;
+    expect(backend.log).toEqual([REFRESH]);
+  });
+});
+
+describe('expiry', () => {
+  it('drops the data when the life is over, and says so', async () => {
+    const store = open(backend.signIn(), { refreshAt: 0 });
+    await pass(HOUR - 1_000, MINUTE);
+    expect(statusOf(store)).toBe('authenticated');
+    backend.signOut();
+    await pass(2_000);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', data: null, error: { kind: 'expired' } });
+  });
+
+  it('is taken back when the server knows better', async () => {
+    const store = open(backend.signIn(), { refreshAt: 0 });
+    backend.session!.expires_at = new Date(Date.now() + 2 * HOUR).toISOString();
+    await pass(HOUR + 1_000, MINUTE);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', error: null });
+  });
+
+  it('comes while offline too, and stays the reason', async () => {
+    const store = open(backend.signIn(), { refetchInterval: 30 });
+    setOnline(false);
+    backend.outage = 'network';
+    await pass(MINUTE, 10_000);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', isStale: true, error: { kind: 'network' } });
+    await pass(58 * MINUTE, MINUTE);
+    expect(statusOf(store)).toBe('authenticated');
+    await pass(2 * MINUTE, 10_000);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', data: null, error: { kind: 'expired' } });
+  });
+});
+
+describe('a session ended elsewhere', () => {
+  it('ends here at the next look', async () => {
+    const store = open(backend.signIn());
+    backend.signOut();
+    await pass(6_000);
+    setVisible(false);
+    setVisible(true);
+    await settle();
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', data: null, error: { kind: 'revoked' } });
+    expect(backend.log).toEqual([GET]);
+  });
+
+  it('ends here at the next update, which fails with the reason', async () => {
+    const store = open(backend.signIn());
+    backend.signOut();
+    await expect(store.update({ theme: 'dark' })).rejects.toMatchObject({ kind: 'revoked' });
+    expect(statusOf(store)).toBe('unauthenticated');
+    expect(backend.log).toHaveLength(1);
+  });
+});
+
+describe('waking', () => {
+  it('looks at once after a deep sleep', async () => {
+    const store = open(backend.signIn());
+    backend.signOut();
+    await deepSleep(30 * MINUTE);
+    expect(backend.log).toEqual([GET]);
+    expect(store.getState().error?.kind).toBe('revoked');
+  });
+
+  it('looks at once when the clock was put back', async () => {
+    open(backend.signIn());
+    await deepSleep(-30 * MINUTE);
+    expect(backend.log).toEqual([GET]);
+  });
+
+  it('drops a session that ran out in the sleep even when the network is gone', async () => {
+    const store = open(backend.signIn());
+    backend.outage = 'network';
+    await deepSleep(2 * HOUR);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'expired' } });
+  });
+
+  it('does not ask while it is awake', async () => {
+    open(backend.signIn());
+    await pass(30 * MINUTE, 10_000);
+    expect(backend.log).toEqual([]);
+  });
+
+  it('by focus asks at most every 5 s', async () => {
+    open(backend.signIn());
+    for (let n = 0; n < 20; n++) {
+      window.dispatchEvent(new Event('focus'));
+      await pass(1_000);
+    }
+    expect(backend.times(GET)).toBeLessThanOrEqual(4);
+    expect(backend.times(GET)).toBeGreaterThanOrEqual(3);
+  });
+
+  it('by focus can be switched off', async () => {
+    open(backend.signIn(), { refetchOnWindowFocus: false });
+    await pass(10_000);
+    window.dispatchEvent(new Event('focus'));
+    await settle();
+    expect(backend.log).toEqual([]);
+  });
+
+  it('by the network asks at once', async () => {
+    const store = open(backend.signIn(), { refetchInterval: 10 });
+    setOnline(false);
+    backend.outage = 'network';
+    await pass(11_000);
+    expect(store.getState().error?.kind).toBe('network');
+    backend.outage = undefined;
+    setOnline(true);
+    await settle();
+    expect(store.getState()).toMatchObject({ status: 'authenticated', error: null, isStale: false });
+  });
+
+  it('is left alone for as long as Retry-After says', async () => {
+    backend.signIn();
+    backend.outage = { status: 503, retryAfter: '120' };
+    open();
+    await settle();
+    for (let n = 0; n < 10; n++) {
+      await pass(10_000);
+      window.dispatchEvent(new Event('focus'));
+    }
+    expect(backend.times(GET)).toBe(1);
+    await pass(30_000);
+    expect(backend.times(GET)).toBe(2);
+  });
+});
+
+describe('polling', () => {
+  it('looks every refetchInterval seconds while the page is visible', async () => {
+    open(backend.signIn(), { refetchInterval: 30 });
+    await pass(5 * MINUTE, 5_000);
+    expect(backend.times(GET)).toBe(10);
+    setVisible(false);
+    await pass(5 * MINUTE, 5_000);
+    expect(backend.times(GET)).toBe(10);
+  });
+
+  it('can be switched on later', async () => {
+    const store = open(backend.signIn());
+    store.configure({ basePath: '/api/session', refetchInterval: 30, refetchOnWindowFocus: true, refreshAt: 0.75 });
+    await pass(MINUTE + 1_000, 5_000);
+    expect(backend.times(GET)).toBe(2);
+  });
+
+  it('tells nobody when nothing has changed', async () => {
+    const store = open(backend.signIn(), { refetchInterval: 30 });
+    const seen = new Set<unknown>();
+    store.subscribe(() => seen.add(store.getState().data));
+    backend.session!.last_seen_at = '2026-03-01T12:30:00Z';
+    await pass(5 * MINUTE, 5_000);
+    expect(seen.size).toBe(1);
+  });
+});
+
+describe('several tabs', () => {
+  it('send exactly one refresh', async () => {
+    const data = backend.signIn();
+    backend.latency = 300;
+    const tabs = [open(data), open(data), open(data)];
+    await pass(46 * MINUTE, MINUTE);
+    expect(backend.times(REFRESH)).toBe(1);
+    expect(backend.times(GET)).toBe(0);
+    expect(new Set(tabs.map((tab) => tab.getState().data?.session.expires_at)).size).toBe(1);
+    expect(Date.parse(tabs[2]!.getState().data!.session.expires_at)).toBeGreaterThan(Date.now() + 50 * MINUTE);
+  });
+
+  it('send exactly one refresh without navigator.locks', async () => {
+    setLocks(undefined);
+    vi.mocked(Math.random).mockRestore();
+    const data = backend.signIn();
+    backend.latency = 300;
+    const tabs = [open(data), open(data), open(data)];
+    const done = Promise.all(tabs.map((tab) => tab.refresh()));
+    await pass(5_000, 50);
+    await done;
+    expect(backend.times(REFRESH)).toBe(1);
+    expect(new Set(tabs.map((tab) => tab.getState().data?.session.expires_at)).size).toBe(1);
+  });
+
+  it('send one refresh without navigator.locks when one tab is late', async () => {
+    setLocks(undefined);
+    vi.mocked(Math.random).mockReturnValueOnce(0.9).mockReturnValueOnce(0.9).mockReturnValueOnce(0.9);
+    const data = backend.signIn();
+    backend.latency = 1_000;
+    const [first, second] = [open(data), open(data)];
+    const one = first.refresh();
+    await pass(200, 20);
+    const other = second.refresh();
+    await pass(5_000, 50);
+    await Promise.all([one, other]);
+    expect(backend.times(REFRESH)).toBe(1);
+  });
+
+  it('look before they refresh when the news of another tab was lost', async () => {
+    vi.stubGlobal('BroadcastChannel', undefined);
+    const data = backend.signIn();
+    backend.latency = 300;
+    const tabs = [open(data), open(data), open(data)];
+    const done = Promise.all(tabs.map((tab) => tab.refresh()));
+    await pass(5_000, 50);
+    await done;
+    expect(backend.log).toEqual([REFRESH, GET, GET]);
+  });
+
+  it('take over when the tab that refreshes fails', async () => {
+    const data = backend.signIn();
+    const tabs = [open(data), open(data)];
+    backend.faults = [{ status: 400 }];
+    const done = Promise.all(tabs.map((tab) => tab.refresh()));
+    await pass(1_000, 50);
+    await done;
+    expect(backend.log).toEqual([REFRESH, GET, REFRESH]);
+    expect(tabs[1]!.getState().error).toBe(null);
+  });
+
+  it('are all signed out by one', async () => {
+    const data = backend.signIn();
+    const [one, other] = [open(data), open(data)];
+    await one.signOut();
+    await settle();
+    for (const tab of [one, other]) {
+      expect(tab.getState()).toMatchObject({ status: 'unauthenticated', data: null, error: null });
+    }
+    expect(backend.log).toEqual(['DELETE /api/session']);
+  });
+
+  it('all learn that a session was revoked from the one that finds out', async () => {
+    const data = backend.signIn();
+    const [one, other] = [open(data), open(data)];
+    backend.signOut();
+    await one.refresh();
+    await settle();
+    expect(other.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'revoked' } });
+    expect(backend.log).toHaveLength(1);
+  });
+
+  it('all see a change, and a sign-in', async () => {
+    const [one, other] = [open(null), open(null)];
+    await one.createSession({ accessToken: 'token' });
+    await settle();
+    expect(statusOf(other)).toBe('authenticated');
+    await other.update({ theme: 'dark' });
+    await settle();
+    expect(one.getState().data?.session.data).toMatchObject({ theme: 'dark' });
+    expect(backend.times(GET)).toBe(0);
+  });
+});
+
+describe('a session that has ended does not come back', () => {
+  it('by an answer that was under way', async () => {
+    const store = open(backend.signIn());
+    backend.latency = 500;
+    await pass(6_000);
+    window.dispatchEvent(new Event('focus'));
+    await pass(100, 20);
+    backend.latency = 0;
+    await store.signOut();
+    await pass(1_000);
+    expect(backend.log).toEqual([GET, 'DELETE /api/session']);
+    expect(statusOf(store)).toBe('unauthenticated');
+  });
+
+  it('by a page that was rendered before', async () => {
+    const data = backend.signIn();
+    const store = open(data);
+    await store.signOut();
+    store.hydrate({ ...data, server_time: new Date(Date.now() + 1_000).toISOString() });
+    await settle();
+    expect(statusOf(store)).toBe('unauthenticated');
+  });
+
+  it('by another tab that has not heard of it', async () => {
+    const data = backend.signIn();
+    const store = open(data);
+    await store.signOut();
+    const late = new BroadcastChannel('session_manager /api/session');
+    late.postMessage({ ...data, server_time: new Date(Date.now() + 1_000).toISOString() });
+    await settle();
+    late.close();
+    expect(statusOf(store)).toBe('unauthenticated');
+  });
+});
+
+describe('what the server rendered later', () => {
+  it('is taken over when it is newer', async () => {
+    const store = open(backend.signIn());
+    await pass(1_000);
+    backend.session!.data.plan = 'team';
+    backend.session!.version++;
+    store.hydrate(backend.answer());
+    expect(store.getState().data?.session.data.plan).toBe('team');
+  });
+
+  it('is dropped when it is older', async () => {
+    const old = backend.signIn();
+    const store = open(old);
+    await pass(1_000);
+    await store.update({ plan: 'team' });
+    store.hydrate(old);
+    expect(store.getState().data?.session.data.plan).toBe('team');
+  });
+
+  it('without a session is a reason to look', async () => {
+    const store = open(backend.signIn());
+    store.hydrate(null);
+    await settle();
+    expect(backend.log).toEqual([GET]);
+    expect(statusOf(store)).toBe('authenticated');
+  });
+});
+
+describe('createSession', () => {
+  it('sends the access token and the profile', async () => {
+    const store = open(null);
+    const data = await store.createSession({ accessToken: 'a.b.c', user: { name: 'Ada' } });
+    expect(data.session.id).toBe('session-1');
+    expect(JSON.parse(backend.bodies[0] as string)).toEqual({ accessToken: 'a.b.c', user: { name: 'Ada' } });
+    expect(statusOf(store)).toBe('authenticated');
+  });
+
+  it('is not repeated, and leaves things as they are when it fails', async () => {
+    const store = open(null);
+    for (const fault of ['network', { status: 503 }, { status: 401 }, { status: 409 }] as const) {
+      backend.faults = [fault];
+      await expect(store.createSession({ accessToken: 'x' })).rejects.toBeInstanceOf(Error);
+    }
+    expect(backend.log).toHaveLength(4);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: null });
+  });
+
+  it('puts another session in the place of the first', async () => {
+    const first = backend.signIn();
+    const store = open(first);
+    await store.createSession({ accessToken: 'x' });
+    expect(store.getState().data?.session.id).toBe('session-2');
+    store.hydrate({ ...first, server_time: new Date(Date.now() + 1_000).toISOString() });
+    expect(store.getState().data?.session.id).toBe('session-2');
+  });
+});
+
+describe('update', () => {
+  it('names the version that it expects', async () => {
+    const store = open(backend.signIn());
+    await store.update({ theme: 'dark' }, { ifVersion: 1 });
+    expect(backend.headers[0]?.get('if-match')).toBe('"1"');
+    await expect(store.update({ theme: 'light' }, { ifVersion: 1 })).rejects.toMatchObject({
+      kind: 'server',
+      status: 412,
+      code: 'version_conflict',
+    });
+    expect(store.getState()).toMatchObject({ status: 'authenticated', error: null });
+    expect(store.getState().data?.session.data).toMatchObject({ theme: 'dark' });
+  });
+
+  it('is not undone by an answer that is older', async () => {
+    const store = open(backend.signIn());
+    await pass(6_000);
+    backend.latency = 500;
+    window.dispatchEvent(new Event('focus'));
+    await pass(100, 20);
+    backend.latency = 0;
+    await store.update({ plan: 'team' });
+    await pass(1_000);
+    expect(store.getState().data?.session).toMatchObject({ version: 2, data: { plan: 'team' } });
+  });
+});
+
+describe('signOut', () => {
+  it.each([
+    ['local', 'DELETE /api/session', 'unauthenticated'],
+    ['others', 'DELETE /api/session?scope=others', 'authenticated'],
+    ['global', 'DELETE /api/session?scope=global', 'unauthenticated'],
+  ] as const)('of scope %s', async (scope, request, status) => {
+    const store = open(backend.signIn());
+    await store.signOut({ scope });
+    expect(backend.log).toEqual([request]);
+    expect(statusOf(store)).toBe(status);
+  });
+
+  it('that does not reach the server fails, and the session is still there', async () => {
+    const store = open(backend.signIn());
+    setOnline(false);
+    backend.outage = 'network';
+    await expect(store.signOut()).rejects.toMatchObject({ kind: 'network' });
+    expect(statusOf(store)).toBe('authenticated');
+  });
+});
+
+it('switchTenant changes the tenant of the session', async () => {
+  const store = open(backend.signIn());
+  await store.switchTenant('umbrella');
+  expect(store.getState().data?.session.tenant_id).toBe('umbrella');
+});
+
+it('a store that was stopped does nothing more', async () => {
+  const store = open(backend.signIn(), { refetchInterval: 10 });
+  store.close();
+  await pass(2 * HOUR, MINUTE);
+  window.dispatchEvent(new Event('focus'));
+  await settle();
+  expect(backend.log).toEqual([]);
+});
