@@ -17,6 +17,7 @@ export default defineConfig({
           name: 'server',
           environment: 'node',
           include: ['test/next/*.test.ts'],
+          setupFiles: ['test/next/setup.ts'],
         },
       },
     ],

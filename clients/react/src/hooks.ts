@@ -32,8 +32,9 @@ export function useSession({ required, onUnauthenticated }: UseSessionOptions = 
   const { store, loginUrl } = useSessionContext();
   const [tracker] = useState(() => createTracker(store));
   const snapshot = useSyncExternalStore(store.subscribe, tracker.getSnapshot, tracker.getServerSnapshot);
-  const { createSession, update, refresh, signOut, switchTenant } = store;
-  const result = Object.assign(tracker.view(snapshot), { createSession, update, refresh, signOut, switchTenant });
+  const { createSession, update, refresh, signOut, switchTenant, timeLeft } = store;
+  const actions = { createSession, update, refresh, signOut, switchTenant, timeLeft };
+  const result = Object.assign(tracker.view(snapshot), actions);
 
   const callback = useRef(onUnauthenticated);
   useEffect(() => {

@@ -60,6 +60,8 @@ export interface SessionActions {
   signOut: (options?: { scope?: SignOutScope }) => Promise<void>;
   /** Act for another tenant; the session's token is replaced. */
   switchTenant: (tenantId: string) => Promise<SessionData>;
+  /** Milliseconds until the session ends unless it is refreshed, by the server's clock; 0 without one. */
+  timeLeft: () => number;
 }
 
 export interface SessionStore extends SessionActions {
@@ -401,6 +403,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       };
     },
     refresh,
+    timeLeft: () => (state.data ? Math.max(expires() - now(), 0) : 0),
     createSession: (input) => actAndAccept('POST', '', input),
     update: (patch, { ifVersion } = {}) =>
       actAndAccept('PATCH', '', patch, ifVersion === undefined ? undefined : { 'If-Match': `"${ifVersion}"` }),

@@ -577,6 +577,15 @@ it('switchTenant changes the tenant of the session', async () => {
   expect(store.getState().data?.session.tenant_id).toBe('umbrella');
 });
 
+it('timeLeft counts by the server clock', async () => {
+  backend.skew = -3 * HOUR;
+  const store = open(backend.signIn());
+  await pass(10 * MINUTE, MINUTE);
+  expect(store.timeLeft()).toBe(50 * MINUTE);
+  await store.signOut();
+  expect(store.timeLeft()).toBe(0);
+});
+
 it('a store that was stopped does nothing more', async () => {
   const store = open(backend.signIn(), { refetchInterval: 10 });
   store.close();
