@@ -89,6 +89,6 @@ export async function finishFlow(
   const claims = oauth.getValidatedIdTokenClaims(result);
   return {
     accessToken: result.access_token,
-    user: { name: claims?..name, email: claims?..email, picture: claims?..picture },
+    user: { name: claims?.name, email: claims?.email, picture: claims?.picture },
   };
 }
