@@ -1,21 +1,13 @@
 'use client';
 
 import { useSession } from '@session-manager/react';
-import { usePathname, useRouter } from 'next/navigation';
 import type { ReactElement } from 'react';
 import { Icon } from './icons';
 import { LocalTime } from './local-time';
 
-/** Leaves the signed-in pages when the session ends, and says why what is shown may be out of date. */
+/** Says why what is shown could not be confirmed. */
 export function Notices(): ReactElement {
-  const router = useRouter();
-  const path = usePathname();
-  const { data, error } = useSession({
-    required: true,
-    onUnauthenticated: () => {
-      router.replace(`/login?returnTo=${encodeURIComponent(path)}`);
-    },
-  });
+  const { data, error } = useSession();
   return (
     <div className="notices" role="status">
       {error && data && (

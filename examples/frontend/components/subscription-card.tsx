@@ -3,6 +3,8 @@
 import { useSubscription, useTenant } from '@session-manager/react';
 import type { ReactElement } from 'react';
 
+const capitalise = (word: string) => word.charAt(0).toUpperCase() + word.slice(1).replaceAll('_', ' ');
+
 export function SubscriptionCard(): ReactElement {
   const { plan, status, isActive } = useSubscription();
   const { tenantId, tenants } = useTenant();
@@ -12,13 +14,13 @@ export function SubscriptionCard(): ReactElement {
       <header>
         <h2 id="subscription">Subscription</h2>
         <span className={isActive ? 'badge good' : 'badge warning'} data-testid="subscription">
-          {(status ?? 'none').replace('_', ' ')}
+          {capitalise(status ?? 'none')}
         </span>
       </header>
       <div className="body">
         <dl className="facts">
           <dt>Plan</dt>
-          <dd style={{ textTransform: 'capitalize' }}>{plan ?? 'None'}</dd>
+          <dd>{capitalise(plan ?? 'none')}</dd>
           <dt>Organisation</dt>
           <dd>{tenant ?? 'None'}</dd>
         </dl>

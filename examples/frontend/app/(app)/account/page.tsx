@@ -44,7 +44,7 @@ export default async function AccountPage(): Promise<ReactElement> {
             </dl>
           </div>
         </section>
-        <section className="card" aria-labelledby="session">
+        <section className="card tall" aria-labelledby="session">
           <header>
             <h2 id="session">This session</h2>
           </header>

@@ -6,5 +6,9 @@ export const metadata: Metadata = { title: 'Invoices' };
 
 export default async function InvoicesPage(): Promise<ReactElement> {
   await requireSession('/invoices');
-  return <p />;
+  return (
+    <div className="page">
+      <h1>Invoices</h1>
+    </div>
+  );
 }

@@ -1,0 +1,87 @@
+/**
+ * What the tests share: browsers on devices of their own, signing in by the
+ * issuer's page, and a record of what goes over the wire.
+ */
+
+import { test as base, expect, type Browser, type BrowserContext, type Page } from '@playwright/test';
+
+export const COOKIE = 'session_token';
+
+/** One of the issuer's users. */
+export const USER = 'Ada Lovelace';
+
+export const USER_AGENTS = {
+  laptop: 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0',
+  phone:
+    'Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1',
+  tablet: 'Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36',
+};
+
+export type Device = keyof typeof USER_AGENTS;
+
+/** An address for documentation, for each device another; the tests stand for the proxy in front. */
+let host = process.pid % 200;
+const nextAddress = () => `203.0.113.${(host++ % 250) + 1}`;
+
+type Options = NonNullable<Parameters<Browser['newContext']>[0]>;
+
+interface Fixtures {
+  /** A browser with a cookie jar of its own. */
+  newDevice: (device?: Device, options?: Options) => Promise<BrowserContext>;
+  /** A signed-in page on a device of its own, at /account. */
+  signedIn: Page;
+}
+
+export const test = base.extend<Fixtures>({
+  newDevice: async ({ browser, baseURL }, use) => {
+    const contexts: BrowserContext[] = [];
+    await use(async (device = 'laptop', options = {}) => {
+      const context = await browser.newContext({
+        baseURL: baseURL ?? '',
+        userAgent: USER_AGENTS[device],
+        locale: 'en-GB',
+        timezoneId: 'UTC',
+        extraHTTPHeaders: { 'x-forwarded-for': nextAddress() },
+        ...options,
+      });
+      contexts.push(context);
+      return context;
+    });
+    await Promise.all(contexts.map((context) => context.close()));
+  },
+  signedIn: async ({ newDevice }, use) => {
+    const page = await (await newDevice()).newPage();
+    await signIn(page, USER);
+    await use(page);
+  },
+});
+
+/** Go through the issuer's page; ends at `path`. */
+export async function signIn(page: Page, user: string, path = '/account'): Promise<void> {
+  await page.goto(path);
+  await page.getByRole('link', { name: 'Continue' }).click();
+  await page.getByRole('link', { name: user }).click();
+  await page.waitForURL((url) => url.pathname === path);
+  await expect(page.getByRole('button', { name: 'Sign out', exact: true })).toBeVisible();
+}
+
+/** "METHOD /path" of the requests for the session from now on, of one page or of all in a browser. */
+export function record(target: Page | BrowserContext): string[] {
+  const log: string[] = [];
+  target.on('request', (request) => {
+    const { pathname, search } = new URL(request.url());
+    if (pathname.startsWith('/api/session')) log.push(`${request.method()} ${pathname}${search}`);
+  });
+  return log;
+}
+
+export async function cookieOf(context: BrowserContext) {
+  return (await context.cookies()).find(({ name }) => name === COOKIE);
+}
+
+/** Let the page believe that it has come back into view. */
+export async function focus(page: Page): Promise<void> {
+  await page.evaluate(() => window.dispatchEvent(new Event('focus')));
+}
+
+export { expect };

@@ -1,0 +1,202 @@
+import { expect, cookieOf, focus, record, signIn, test, USER } from './fixtures';
+
+const ENDED_ELSEWHERE = 'You were signed out on another device.';
+const EXPIRED = 'Your session has expired.';
+const GET = 'GET /api/session';
+const REFRESH = 'POST /api/session/refresh';
+
+test('sign-in ends where it began, and shows who it is', async ({ newDevice }) => {
+  const page = await (await newDevice()).newPage();
+  await signIn(page, USER, '/devices');
+  await page.getByRole('link', { name: 'Account' }).click();
+  await expect(page.getByRole('heading', { name: 'Account' })).toBeVisible();
+  await expect(page.locator('main').getByText(USER)).toBeVisible();
+  await expect(page.getByTestId('subscription')).toHaveText(/Active|Trialing|Past due|Free|None/i);
+  await expect(page.getByTestId('time-left')).toHaveText(/^(\d+:)?\d{1,2}:\d{2}$/);
+});
+
+test('a page that was rendered with the session asks for it no more', async ({ signedIn: page }) => {
+  const log = record(page);
+  await page.reload();
+  await page.waitForTimeout(1_000);
+  expect(log).toEqual([]);
+});
+
+test('the countdown counts', async ({ signedIn: page }) => {
+  const left = page.getByTestId('time-left');
+  const first = await left.textContent();
+  await expect(left).not.toHaveText(first ?? '');
+});
+
+test('signing out in one tab clears the other at once, without a request of its own', async ({ signedIn: page }) => {
+  const other = await page.context().newPage();
+  await other.goto('/devices');
+  await expect(other.getByText('This device')).toBeVisible();
+  const log = record(other);
+
+  await page.getByRole('button', { name: 'Sign out', exact: true }).click();
+  await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  await expect(other.getByRole('heading', { name: 'Sign in' })).toBeVisible({ timeout: 1_000 });
+  await expect(other.getByText('This device')).toHaveCount(0);
+  expect(log).toEqual([]);
+  expect(await cookieOf(page.context())).toBeUndefined();
+
+  await page.goto('/account');
+  await expect(page).toHaveURL(/\/login/);
+});
+
+test('the session is refreshed at three quarters of its life', async ({ newDevice }) => {
+  const page = await (await newDevice()).newPage();
+  await page.clock.install();
+  await signIn(page, USER);
+  const log = record(page);
+  const life = await lifetime(page);
+  const before = await cookieOf(page.context());
+
+  await page.clock.runFor(life * 0.67);
+  expect(log.filter((line) => line === REFRESH)).toHaveLength(0);
+  await page.clock.runFor(life * 0.16);
+  await expect.poll(() => log.filter((line) => line === REFRESH)).toHaveLength(1);
+  await expect.poll(async () => (await cookieOf(page.context()))?.value).not.toBe(before?.value);
+  await page.clock.runFor(1_000);
+  await expect(page.getByText('until you are signed out')).toBeVisible();
+});
+
+test('three tabs send exactly one refresh', async ({ newDevice }) => {
+  const context = await newDevice();
+  const first = await context.newPage();
+  await first.clock.install();
+  await signIn(first, USER);
+  const tabs = [first, await context.newPage(), await context.newPage()];
+  for (const tab of tabs.slice(1)) await tab.goto('/account');
+  const life = await lifetime(first);
+  const log = record(context);
+
+  await Promise.all(tabs.map((tab) => tab.clock.runFor(life * 0.84)));
+  await expect.poll(() => log.filter((line) => line === REFRESH)).toHaveLength(1);
+  await first.waitForTimeout(1_000);
+  expect(log.filter((line) => line === REFRESH)).toHaveLength(1);
+  for (const tab of tabs) await expect(tab.getByText('until you are signed out')).toBeVisible();
+});
+
+test('three tabs that are told to refresh at the same moment send exactly one request', async ({ signedIn: page }) => {
+  const context = page.context();
+  const tabs = [page, await context.newPage(), await context.newPage()];
+  for (const tab of tabs.slice(1)) await tab.goto('/account');
+  const log = record(context);
+  await Promise.all(tabs.map((tab) => tab.getByRole('button', { name: 'Extend' }).click()));
+  await page.waitForTimeout(1_000);
+  expect(log.filter((line) => line === REFRESH)).toHaveLength(1);
+});
+
+test('a revocation from another device holds at the next request', async ({ signedIn: page, newDevice }) => {
+  const other = await (await newDevice('phone')).newPage();
+  await signIn(other, USER, '/devices');
+  const { id } = await currentSession(page);
+  await other.locator(`[data-session="${id}"]`).getByRole('button', { name: /^Revoke/ }).click();
+  await expect(other.locator(`[data-session="${id}"]`)).toHaveCount(0);
+
+  await page.getByRole('link', { name: 'Devices' }).click();
+  await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  await expect(page.getByText(ENDED_ELSEWHERE)).toBeVisible();
+  expect(await cookieOf(page.context())).toBeUndefined();
+});
+
+test('without the network the data stays until it expires, and the page says why', async ({ newDevice }) => {
+  const page = await (await newDevice()).newPage();
+  await page.clock.install();
+  await signIn(page, USER);
+  const life = await lifetime(page);
+  await page.context().setOffline(true);
+  await page.clock.runFor(10_000);
+  await focus(page);
+  await expect(page.getByText('You are offline.')).toBeVisible();
+  await expect(page.locator('main').getByText(USER)).toBeVisible();
+
+  await page.clock.runFor(life * 0.9);
+  await expect(page.locator('main').getByText(USER)).toBeVisible();
+  await page.clock.runFor(life * 0.2);
+  await expect(page.getByText(EXPIRED)).toBeVisible();
+  await expect(page.getByText(USER)).toHaveCount(0);
+
+  // The session is still alive at the server, whose clock counts.
+  await page.context().setOffline(false);
+  await expect(page.locator('main').getByText(USER)).toBeVisible();
+});
+
+test('503 keeps the session, and the page says why', async ({ newDevice }) => {
+  const page = await (await newDevice()).newPage();
+  await page.clock.install();
+  await signIn(page, USER);
+  await page.route('**/api/session', (route) =>
+    route.fulfill({ status: 503, headers: { 'Retry-After': '1' }, json: { detail: 'later', code: 'unavailable' } }),
+  );
+  await page.clock.runFor(10_000);
+  await focus(page);
+  await expect(page.getByText('The server cannot answer right now.')).toBeVisible();
+  await expect(page.locator('main').getByText(USER)).toBeVisible();
+  expect(await cookieOf(page.context())).toBeDefined();
+
+  await page.unroute('**/api/session');
+  await page.clock.runFor(60_000);
+  await expect(page.getByText('The server cannot answer right now.')).toHaveCount(0);
+});
+
+test('after a deep sleep the session is looked at at once', async ({ newDevice }) => {
+  const page = await (await newDevice()).newPage();
+  await page.clock.install();
+  await signIn(page, USER);
+  const other = await (await newDevice('phone')).newPage();
+  await signIn(other, USER, '/devices');
+  await other.getByRole('button', { name: 'Sign out all others' }).click();
+  await expect(other.getByText('This device')).toBeVisible();
+
+  const log = record(page);
+  await page.clock.fastForward(20 * 60_000);
+  await expect(page.getByText(ENDED_ELSEWHERE)).toBeVisible();
+  expect(log).toEqual([GET]);
+});
+
+test('signing out everywhere ends the other device too', async ({ signedIn: page, newDevice }) => {
+  const other = await (await newDevice('tablet')).newPage();
+  await signIn(other, USER, '/devices');
+  await other.getByRole('button', { name: 'Sign out everywhere' }).click();
+  await expect(other.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  await page.reload();
+  await expect(page).toHaveURL(/\/login\?returnTo=%2Faccount/);
+});
+
+test('another organisation is another session, for all tabs', async ({ signedIn: page }) => {
+  const other = await page.context().newPage();
+  await other.goto('/account');
+  const before = await cookieOf(page.context());
+  const select = page.getByRole('combobox', { name: 'Organisation' });
+  const next = await select.locator('option:not(:checked)').first().textContent();
+  await select.selectOption({ label: next ?? '' });
+  await expect(page.locator('section', { hasText: 'Subscription' }).getByText(next ?? '')).toBeVisible();
+  await expect(other.locator('section', { hasText: 'Subscription' }).getByText(next ?? '')).toBeVisible();
+  expect((await cookieOf(page.context()))?.value).not.toBe(before?.value);
+});
+
+test('the history tells of the sign-in', async ({ signedIn: page }) => {
+  await page.goto('/history');
+  const first = page.getByRole('listitem').filter({ hasText: 'This session' }).first();
+  await expect(first).toContainText('Signed in');
+  await expect(first).toContainText('Firefox on Linux');
+  await expect(first).toContainText(/203\.0\.113\.\d+/);
+});
+
+/** Milliseconds that a session lives unless it is refreshed. */
+async function lifetime(page: Parameters<typeof focus>[0]): Promise<number> {
+  const { expires_at, server_time } = await currentSession(page);
+  return Date.parse(expires_at) - Date.parse(server_time);
+}
+
+async function currentSession(page: Parameters<typeof focus>[0]) {
+  const response = await page.request.get('/api/session');
+  const { session, server_time } = (await response.json()) as {
+    session: { id: string; expires_at: string };
+    server_time: string;
+  };
+  return { ...session, server_time };
+}

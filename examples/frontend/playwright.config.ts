@@ -1,0 +1,25 @@
+import { defineConfig, devices } from '@playwright/test';
+
+/** The stack is running already, started by scripts/example.sh; EXAMPLE_URL says where. */
+export default defineConfig({
+  testDir: 'e2e',
+  outputDir: 'test-results',
+  timeout: 30_000,
+  expect: { timeout: 7_000 },
+  workers: 2,
+  fullyParallel: true,
+  forbidOnly: true,
+  reporter: './e2e/reporter.ts',
+  use: {
+    ...devices['Desktop Chrome'],
+    baseURL: process.env.EXAMPLE_URL ?? 'http://127.0.0.1:3000',
+    locale: 'en-GB',
+    timezoneId: 'UTC',
+    trace: 'off',
+    launchOptions: {
+      // Debian's, found by its usual name; nothing is downloaded.
+      executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+      args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
+    },
+  },
+});
