@@ -33,9 +33,9 @@ interface Fixtures {
 }
 
 export const test = base.extend<Fixtures>({
-  newDevice: async ({ browser, baseURL }, use) => {
+  newDevice: async ({ browser, baseURL }, provide) => {
     const contexts: BrowserContext[] = [];
-    await use(async (device = 'laptop', options = {}) => {
+    await provide(async (device = 'laptop', options = {}) => {
       const context = await browser.newContext({
         baseURL: baseURL ?? '',
         userAgent: USER_AGENTS[device],
@@ -49,10 +49,10 @@ export const test = base.extend<Fixtures>({
     });
     await Promise.all(contexts.map((context) => context.close()));
   },
-  signedIn: async ({ newDevice }, use) => {
+  signedIn: async ({ newDevice }, provide) => {
     const page = await (await newDevice()).newPage();
     await signIn(page, USER);
-    await use(page);
+    await provide(page);
   },
 });
 

@@ -1,3 +1,4 @@
+import { type Page } from '@playwright/test';
 import { expect, cookieOf, focus, record, signIn, test, USER } from './fixtures';
 
 const ENDED_ELSEWHERE = 'You were signed out on another device.';
@@ -53,12 +54,12 @@ test('the session is refreshed at three quarters of its life', async ({ newDevic
   const life = await lifetime(page);
   const before = await cookieOf(page.context());
 
-  await page.clock.runFor(life * 0.67);
-  expect(log.filter((line) => line === REFRESH)).toHaveLength(0);
-  await page.clock.runFor(life * 0.16);
-  await expect.poll(() => log.filter((line) => line === REFRESH)).toHaveLength(1);
+  await advance(page, life * 0.66);
+  expect(log).toEqual([]);
+  await advance(page, life * 0.17, () => log.length > 0);
   await expect.poll(async () => (await cookieOf(page.context()))?.value).not.toBe(before?.value);
-  await page.clock.runFor(1_000);
+  await advance(page, life * 0.5);
+  expect(log).toEqual([REFRESH]);
   await expect(page.getByText('until you are signed out')).toBeVisible();
 });
 
@@ -72,10 +73,10 @@ test('three tabs send exactly one refresh', async ({ newDevice }) => {
   const life = await lifetime(first);
   const log = record(context);
 
-  await Promise.all(tabs.map((tab) => tab.clock.runFor(life * 0.84)));
-  await expect.poll(() => log.filter((line) => line === REFRESH)).toHaveLength(1);
+  await advance(first, life * 0.84, () => log.length > 0);
   await first.waitForTimeout(1_000);
-  expect(log.filter((line) => line === REFRESH)).toHaveLength(1);
+  await advance(first, life * 0.3);
+  expect(log).toEqual([REFRESH]);
   for (const tab of tabs) await expect(tab.getByText('until you are signed out')).toBeVisible();
 });
 
@@ -84,9 +85,16 @@ test('three tabs that are told to refresh at the same moment send exactly one re
   const tabs = [page, await context.newPage(), await context.newPage()];
   for (const tab of tabs.slice(1)) await tab.goto('/account');
   const log = record(context);
-  await Promise.all(tabs.map((tab) => tab.getByRole('button', { name: 'Extend' }).click()));
-  await page.waitForTimeout(1_000);
-  expect(log.filter((line) => line === REFRESH)).toHaveLength(1);
+  const moment = Date.now() + 1_000;
+  for (const tab of tabs) {
+    await tab.getByRole('button', { name: 'Extend' }).evaluate((button: HTMLElement, at) => {
+      setTimeout(() => {
+        button.click();
+      }, at - Date.now());
+    }, moment);
+  }
+  await page.waitForTimeout(3_000);
+  expect(log).toEqual([REFRESH]);
 });
 
 test('a revocation from another device holds at the next request', async ({ signedIn: page, newDevice }) => {
@@ -113,9 +121,9 @@ test('without the network the data stays until it expires, and the page says why
   await expect(page.getByText('You are offline.')).toBeVisible();
   await expect(page.locator('main').getByText(USER)).toBeVisible();
 
-  await page.clock.runFor(life * 0.9);
+  await advance(page, life * 0.9);
   await expect(page.locator('main').getByText(USER)).toBeVisible();
-  await page.clock.runFor(life * 0.2);
+  await advance(page, life * 0.2);
   await expect(page.getByText(EXPIRED)).toBeVisible();
   await expect(page.getByText(USER)).toHaveCount(0);
 
@@ -146,13 +154,14 @@ test('after a deep sleep the session is looked at at once', async ({ newDevice }
   const page = await (await newDevice()).newPage();
   await page.clock.install();
   await signIn(page, USER);
+  const life = await lifetime(page);
   const other = await (await newDevice('phone')).newPage();
   await signIn(other, USER, '/devices');
   await other.getByRole('button', { name: 'Sign out all others' }).click();
   await expect(other.getByText('This device')).toBeVisible();
 
   const log = record(page);
-  await page.clock.fastForward(20 * 60_000);
+  await page.clock.fastForward(life / 2);
   await expect(page.getByText(ENDED_ELSEWHERE)).toBeVisible();
   expect(log).toEqual([GET]);
 });
@@ -163,7 +172,8 @@ test('signing out everywhere ends the other device too', async ({ signedIn: page
   await other.getByRole('button', { name: 'Sign out everywhere' }).click();
   await expect(other.getByRole('heading', { name: 'Sign in' })).toBeVisible();
   await page.reload();
-  await expect(page).toHaveURL(/\/login\?returnTo=%2Faccount/);
+  await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  await expect(page.getByText(USER)).toHaveCount(0);
 });
 
 test('another organisation is another session, for all tabs', async ({ signedIn: page }) => {
@@ -186,13 +196,21 @@ test('the history tells of the sign-in', async ({ signedIn: page }) => {
   await expect(first).toContainText(/203\.0\.113\.\d+/);
 });
 
+/**
+ * Let the clock of a browser's pages run, in steps that are shorter than the time limit of
+ * a request: what is under way goes on in real time.
+ */
+async function advance(page: Page, ms: number, until = () => false): Promise<void> {
+  for (let left = ms; left > 0 && !until(); left -= 8_000) await page.clock.runFor(Math.min(left, 8_000));
+}
+
 /** Milliseconds that a session lives unless it is refreshed. */
-async function lifetime(page: Parameters<typeof focus>[0]): Promise<number> {
+async function lifetime(page: Page): Promise<number> {
   const { expires_at, server_time } = await currentSession(page);
   return Date.parse(expires_at) - Date.parse(server_time);
 }
 
-async function currentSession(page: Parameters<typeof focus>[0]) {
+async function currentSession(page: Page) {
   const response = await page.request.get('/api/session');
   const { session, server_time } = (await response.json()) as {
     session: { id: string; expires_at: string };

@@ -4,7 +4,7 @@ export interface SessionServerOptions {
   backendUrl?: string | undefined;
   /** The cookie's name without a `__Host-` prefix, which is found as well; SESSION_COOKIE_NAME, else `session_token`. */
   cookieName?: string | undefined;
-  /** Milliseconds to wait for Django; 5000. */
+  /** Milliseconds to wait for Django; SESSION_BACKEND_TIMEOUT, else 5000. */
   timeout?: number | undefined;
   /**
    * How many proxies in front of Next.js append to X-Forwarded-For;
@@ -39,10 +39,12 @@ export function readConfig(options: SessionServerOptions = {}): SessionServerCon
   if (!Number.isInteger(trustedProxies) || trustedProxies < 0) {
     throw new Error('trustedProxies (SESSION_TRUSTED_PROXIES) must be a number of proxies.');
   }
+  const timeout = options.timeout ?? Number(env['SESSION_BACKEND_TIMEOUT'] ?? 5_000);
+  if (!(timeout > 0)) throw new Error('timeout (SESSION_BACKEND_TIMEOUT) must be a number of milliseconds.');
   return {
     backend: new URL(url.replace(/\/*$/, '/')),
     cookieNames: cookieNames(options.cookieName),
-    timeout: options.timeout ?? 5_000,
+    timeout,
     trustedProxies,
     allowedOrigins:
       options.allowedOrigins ??

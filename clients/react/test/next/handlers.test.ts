@@ -361,6 +361,10 @@ describe('options', () => {
     await expect(call('GET', '', { trustedProxies: NaN })).rejects.toThrow('trustedProxies');
   });
 
+  it.each([0, -1, NaN])('timeout %d is refused', async (timeout) => {
+    await expect(call('GET', '', { timeout })).rejects.toThrow('timeout');
+  });
+
   it('backendUrl may have a path', async () => {
     await call('GET', '', { backendUrl: django.url + '/django/' });
     expect(django.seen[0]!.path).toBe('/django/api/sessions/current/');
