@@ -74,7 +74,7 @@ as_owner() {
 copy_tree() {
   mkdir "$work/$1"
   (cd "$root" &&
-    tar -cf - --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
+    tar -cf - --exclude=node_modules --exclude=.next --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
       --exclude=./build --exclude=./.git --exclude='./results' .) |
     tar -xf - -C "$work/$1" --no-same-owner
   [ "$(id -u)" -ne 0 ] || chown -R postgres: "$work/$1"

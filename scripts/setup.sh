@@ -61,11 +61,10 @@ find_missing() {
   have pgbouncer || missing+=(pgbouncer)
   have redis-server || missing+=(redis-server)
   have shellcheck || missing+=(shellcheck)
-  have spin || missing+=(spin)
-  have python3 || missing+=(python3)
-  [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
-  /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  have node || missing+=(nodejs)
+  have npm || missing+=(npm)
   have chromium || missing+=(chromium)
+  [ -e /usr/share/fonts/opentype/inter ] || missing+=(fonts-inter)
 }
 
 major=$(pg_major || true)

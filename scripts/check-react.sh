@@ -1,0 +1,59 @@
+#!/bin/bash
+#
+# Check the React package and the example's frontend: types, style, unit tests,
+# the size of the bundle, and the example as a whole in a browser.  Prints a
+# line "ok" or "not ok" for each test.
+#
+#	CHROMIUM	the browser (/usr/bin/chromium)
+
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+export NEXT_TELEMETRY_DISABLED=1 CI=1
+status=0
+
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# A test that is one command; its output is shown when it fails.
+check() {
+  local name=$1
+
+  shift
+  if "$@" >"$output" 2>&1; then
+    printf 'ok - %s\n' "$name"
+  else
+    printf 'not ok - %s\n' "$name"
+    sed 's/^/# /' "$output"
+    status=1
+    return 1
+  fi
+}
+
+# What npm ci installs has to be the same everywhere.
+# shellcheck disable=SC2317 # called by check
+no_hosts() {
+  ! grep -H '"resolved": "' "$root"/{clients/react,examples/frontend}/package-lock.json |
+    grep -vE '"(https://registry\.npmjs\.org/|file:\.\./\.\./clients/react")'
+}
+
+check "the lock files name no registry but npm's" no_hosts || true
+
+cd "$root/clients/react"
+check "react: npm ci" npm ci --no-audit --no-fund || exit 1
+check "react: tsc" npm run --silent typecheck || true
+check "react: eslint" npm run --silent lint || true
+npx vitest run --reporter=tap-flat || status=1
+check "react: build, at most 5 kB" npm run --silent build || exit 1
+grep '^size:' "$output"
+
+cd "$root/examples/frontend"
+check "frontend: npm ci" npm ci --no-audit --no-fund || exit 1
+check "frontend: tsc" npm run --silent typecheck || true
+check "frontend: eslint" npm run --silent lint || true
+check "frontend: next build" npm run --silent build || exit 1
+"$root/scripts/example.sh" --run npx playwright test || status=1
+
+exit $status
