@@ -54,6 +54,7 @@ check "frontend: npm ci" npm ci --no-audit --no-fund || exit 1
 check "frontend: tsc" npm run --silent typecheck || true
 check "frontend: eslint" npm run --silent lint || true
 check "frontend: next build" npm run --silent build || exit 1
-"$root/scripts/example.sh" --run npx playwright test || status=1
+SESSION_TRUSTED_PROXIES=1 SESSION_BACKEND_TIMEOUT=20000 LOGIN_RATE=1000/min \
+  "$root/scripts/example.sh" npm --prefix "$root/examples/frontend" test || status=1
 
 exit $status

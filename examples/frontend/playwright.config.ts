@@ -6,8 +6,8 @@ export default defineConfig({
   outputDir: 'test-results',
   timeout: 30_000,
   expect: { timeout: 7_000 },
-  workers: 2,
-  fullyParallel: true,
+  // One at a time: all tests are the same user, and some sign out everywhere.
+  workers: 1,
   forbidOnly: true,
   reporter: './e2e/reporter.ts',
   use: {

@@ -7,7 +7,7 @@ import { test as base, expect, type Browser, type BrowserContext, type Page } fr
 
 export const COOKIE = 'session_token';
 
-/** One of the issuer's users. */
+/** One of the issuer's users, who belongs to two organisations. */
 export const USER = 'Ada Lovelace';
 
 export const USER_AGENTS = {

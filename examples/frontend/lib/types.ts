@@ -24,3 +24,11 @@ export interface HistoryEvent {
 export interface Page<T> {
   results: T[];
 }
+
+export interface Invoice {
+  number: string;
+  customer: string;
+  amount: string;
+  currency: string;
+  issued_on: string;
+}
