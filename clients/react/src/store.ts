@@ -350,10 +350,11 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   function wake(event: Event): void {
     if (!isVisible()) return;
     const local = Date.now();
-    const online = event.type === 'online';
+    // A page that comes back from the back/forward cache has missed what other tabs have said.
+    const urgent = event.type === 'online' || (event as PageTransitionEvent).persisted;
     if (
-      (online || options.refetchOnWindowFocus || now() >= expires()) &&
-      (online || local - checkedAt > FRESH || local < checkedAt) &&
+      (urgent || options.refetchOnWindowFocus || now() >= expires()) &&
+      (urgent || local - checkedAt > FRESH || local < checkedAt) &&
       local >= notBefore
     ) {
       if (now() >= expires()) end('expired', false);

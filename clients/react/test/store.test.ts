@@ -283,6 +283,14 @@ describe('waking', () => {
     expect(backend.log).toEqual([]);
   });
 
+  it('from the back/forward cache asks at once', async () => {
+    const store = open(backend.signIn(), { refetchOnWindowFocus: false });
+    backend.signOut();
+    window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }));
+    await settle();
+    expect(statusOf(store)).toBe('unauthenticated');
+  });
+
   it('by the network asks at once', async () => {
     const store = open(backend.signIn(), { refetchInterval: 10 });
     setOnline(false);

@@ -188,6 +188,22 @@ test('another organisation is another session, for all tabs', async ({ signedIn:
   expect((await cookieOf(page.context()))?.value).not.toBe(before?.value);
 });
 
+test('an invoice is of one organisation', async ({ signedIn: page }) => {
+  const customer = `Customer ${Date.now()}`;
+  await page.goto('/invoices');
+  await page.getByLabel('Customer').fill(customer);
+  await page.getByLabel('Amount in euro').fill('12.50');
+  await page.getByRole('button', { name: 'Create' }).click();
+  await expect(page.getByRole('row', { name: customer })).toContainText('€12.50');
+
+  const select = page.getByRole('combobox', { name: 'Organisation' });
+  const own = await select.locator('option:checked').textContent();
+  await select.selectOption({ label: (await select.locator('option:not(:checked)').first().textContent()) ?? '' });
+  await expect(page.getByRole('row', { name: customer })).toHaveCount(0);
+  await select.selectOption({ label: own ?? '' });
+  await expect(page.getByRole('row', { name: customer })).toBeVisible();
+});
+
 test('the history tells of the sign-in', async ({ signedIn: page }) => {
   await page.goto('/history');
   const first = page.getByRole('listitem').filter({ hasText: 'This session' }).first();
