@@ -162,6 +162,8 @@ start_backend
 start_frontend
 
 if [ $# -gt 0 ]; then
+  # for tests that take the database away
+  export EXAMPLE_PSQL="$bindir/psql -X -q -h $work/database -U postgres -d app"
   cd "$root"
   "$@"
   exit

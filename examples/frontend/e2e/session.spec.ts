@@ -1,4 +1,5 @@
 import { type Page } from '@playwright/test';
+import { execFileSync } from 'node:child_process';
 import { expect, cookieOf, focus, record, signIn, test, USER } from './fixtures';
 
 const ENDED_ELSEWHERE = 'You were signed out on another device.';
@@ -148,6 +149,31 @@ test('503 keeps the session, and the page says why', async ({ newDevice }) => {
   await page.unroute('**/api/session');
   await page.clock.runFor(60_000);
   await expect(page.getByText('The server cannot answer right now.')).toHaveCount(0);
+});
+
+test('without its database the server says 503, and the session outlives that', async ({ signedIn: page }) => {
+  const psql = process.env.EXAMPLE_PSQL?.split(' ') ?? [];
+  test.skip(psql.length === 0, 'EXAMPLE_PSQL is not set');
+  const sql = (...statements: string[]) =>
+    execFileSync(psql[0] ?? '', [...psql.slice(1), ...statements.flatMap((statement) => ['-c', statement])]);
+  const before = await cookieOf(page.context());
+  const answers: number[] = [];
+  page.on('response', (response) => {
+    if (response.url().endsWith('/refresh')) answers.push(response.status());
+  });
+  try {
+    sql('ALTER ROLE webapp NOLOGIN', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'webapp'");
+    await page.getByRole('button', { name: 'Extend' }).click();
+    await expect(page.getByText('The server cannot answer right now.')).toBeVisible();
+    await expect(page.locator('main').getByText(USER)).toBeVisible();
+    expect((await cookieOf(page.context()))?.value).toBe(before?.value);
+  } finally {
+    sql('ALTER ROLE webapp LOGIN');
+  }
+  await expect(page.getByText('The server cannot answer right now.')).toHaveCount(0, { timeout: 15_000 });
+  expect(answers[0]).toBe(503);
+  expect(answers.at(-1)).toBe(200);
+  expect((await cookieOf(page.context()))?.value).not.toBe(before?.value);
 });
 
 test('after a deep sleep the session is looked at at once', async ({ newDevice }) => {
