@@ -145,8 +145,7 @@ start_frontend() {
 "$root/scripts/setup.sh" --tests
 home=$(getent passwd "$(id -u)" | cut -d: -f6)
 start_work
-# end_work looks at the status that the script ends with.
-trap 'status=$?; set +e; stop_all; (exit $status); end_work' EXIT
+trap 'status=$?; stop_all; end_work $status' EXIT
 
 copy_tree tree
 if [ -n "${BINDIR-}" ]; then

@@ -37,8 +37,9 @@ start_work() {
   cd "$work" || die "cannot enter $work"
 }
 
+# With the status to end with, else the last command's.
 end_work() {
-  local status=$?
+  local status=${1:-$?}
   local pidfile pid waits
 
   trap - EXIT

@@ -153,8 +153,8 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   function accept(answer: SessionData, tell = true): void {
     const known = state.data?.session;
     // A slow answer, or one of a standby that lags, knows less than we do.
-    if (known?.id === answer.session.id && known.version > answer.session.version) return;
-    const changed = essence(answer) !== essence(state.data);
+    const isOlder = known?.id === answer.session.id && known.version > answer.session.version;
+    const changed = !isOlder && essence(answer) !== essence(state.data);
     checkedAt = Date.now();
     asOf = Date.parse(answer.server_time);
     offset = asOf - checkedAt;

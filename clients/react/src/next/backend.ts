@@ -63,7 +63,9 @@ export async function callBackend(
     throw new TypeError(`not a path of the backend: ${path}`);
   }
 
-  const outgoing = new Headers({ Accept: 'application/json', ...headers });
+  // A connection that is kept may have been closed by the backend (gunicorn does so after 2 s) when the next
+  // request goes out on it, and a sign-in cannot be sent again without knowing what became of the first.
+  const outgoing = new Headers({ Accept: 'application/json', Connection: 'close', ...headers });
   const cookies = [sessionCookie(incoming.get('cookie'), config.cookieNames)];
   const userAgent = incoming.get('user-agent');
   if (userAgent) outgoing.set('User-Agent', userAgent);

@@ -13,11 +13,14 @@ export interface Seen {
 export class Django {
   seen: Seen[] = [];
   reply: (response: ServerResponse) => void = () => undefined;
+  /** Connections that have been opened. */
+  connections = 0;
   url = '';
   private server: Server;
 
   constructor() {
-    this.server = createServer((request, response) => {
+    // Shorter than the client keeps a connection, as gunicorn's is.
+    this.server = createServer({ keepAliveTimeout: 1 },(request, response) => {
       let body = '';
       request.on('data', (part: Buffer) => (body += part.toString()));
       request.on('end', () => {
@@ -26,6 +29,7 @@ export class Django {
         this.reply(response);
       });
     });
+    this.server.on('connection', () => this.connections++);
   }
 
   async listen(): Promise<void> {

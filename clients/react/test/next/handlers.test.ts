@@ -242,6 +242,13 @@ describe('what reaches the backend', () => {
     expect(django.seen[0]!.headers.cookie).toBe('sid=x');
   });
 
+  it('comes on a connection of its own, which cannot have been closed meanwhile', async () => {
+    const before = django.connections;
+    for (let n = 0; n < 5; n++) expect((await call('POST', '/refresh')).status).toBe(200);
+    expect(django.connections - before).toBe(5);
+    expect(django.seen[0]!.headers.connection).toBe('close');
+  });
+
   it('is If-Match', async () => {
     await call('PATCH', '', { body: {}, headers: { 'if-match': '"4"' } });
     expect(django.seen[0]!.headers['if-match']).toBe('"4"');
