@@ -145,7 +145,7 @@ start_frontend() {
 "$root/scripts/setup.sh" --tests
 home=$(getent passwd "$(id -u)" | cut -d: -f6)
 start_work
-trap 'status=$?; stop_all; end_work $status' EXIT
+trap 'stop_all; end_work' EXIT
 
 copy_tree tree
 if [ -n "${BINDIR-}" ]; then

@@ -37,9 +37,8 @@ start_work() {
   cd "$work" || die "cannot enter $work"
 }
 
-# With the status to end with, else the last command's.
 end_work() {
-  local status=${1:-$?}
+  local status=$?
   local pidfile pid waits
 
   trap - EXIT
