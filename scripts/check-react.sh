@@ -32,14 +32,14 @@ check() {
   fi
 }
 
-# What npm ci installs has to be the same everywhere.
+# npm ci must work whatever registry npm is told to use.
 # shellcheck disable=SC2317 # called by check
 no_hosts() {
   ! grep -H '"resolved": "' "$root"/{clients/react,examples/frontend}/package-lock.json |
-    grep -vE '"(https://registry\.npmjs\.org/|file:\.\./\.\./clients/react")'
+    grep -vF '"file:../../clients/react"'
 }
 
-check "the lock files name no registry but npm's" no_hosts || true
+check "the lock files name no registry" no_hosts || true
 
 cd "$root/clients/react"
 check "react: npm ci" npm ci --no-audit --no-fund || exit 1
