@@ -252,12 +252,28 @@ count "$work/output" '^ok ' '^not ok ' $status
 
 server_suites tree
 
+heading "Django client"
+status=0
+BINDIR=$bindir "$root/scripts/check-django.sh" >"$work/output" 2>&1 || status=$?
+grep -E '^(# |not ok )' "$work/output" || true
+before=$failed
+count "$work/output" '^ok ' '^not ok ' $status
+[ "$failed" -eq "$before" ] || keep django
+
 heading "React package, and the example in a browser"
 status=0
-"$root/scripts/check-react.sh" >"$work/output" 2>&1 || status=$?
-grep -E '^(not ok|#|size:)' "$work/output" || true
+BINDIR=$bindir "$root/scripts/check-react.sh" >"$work/output" 2>&1 || status=$?
+grep -E '^(# |not ok |size: )' "$work/output" || true
+before=$failed
 count "$work/output" '^ok ' '^not ok ' $status
-printf '%s tests\n' "$(grep -cE '^(ok|not ok) ' "$work/output")"
+[ "$failed" -eq "$before" ] || keep react
+
+heading "example application"
+status=0
+BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/example.sh" \
+  python3 "$root/examples/backend/check.py" >"$work/output" 2>&1 || status=$?
+grep -vE '^ok ' "$work/output" || true
+count "$work/output" '^ok ' '^not ok ' $status
 
 if [ $long = yes ]; then
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"

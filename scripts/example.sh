@@ -145,7 +145,8 @@ start_frontend() {
 "$root/scripts/setup.sh" --tests
 home=$(getent passwd "$(id -u)" | cut -d: -f6)
 start_work
-trap 'stop_all; end_work' EXIT
+# end_work looks at the status that the script ends with.
+trap 'status=$?; set +e; stop_all; (exit $status); end_work' EXIT
 
 copy_tree tree
 if [ -n "${BINDIR-}" ]; then
