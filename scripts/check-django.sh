@@ -137,6 +137,9 @@ printf '# newest: Django %s, %s\n' "$newest" "$("$venv/bin/python" -V)"
 cd "$client"
 one "ruff check" "$venv/bin/ruff" check --no-cache .
 one "ruff format" "$venv/bin/ruff" format --no-cache --check .
+one "ruff check of the example" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
+  --config 'lint.isort.known-first-party=["billing", "config"]' ../../examples
+one "ruff format of the example" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check ../../examples
 one "mypy" env PYTHONPATH=. "$venv/bin/mypy" --cache-dir "$work/mypy"
 
 others=(4.2)

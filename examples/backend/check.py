@@ -55,8 +55,11 @@ class Browser:
         given = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin"}
         if method != "GET":
             given["X-CSRFToken"] = self.csrf
-        request = urllib.request.Request(
-            url, data, {**given, **{k.replace("_", "-"): v for k, v in headers.items()}}, method=method
+        request = urllib.request.Request(  # noqa: S310
+            url,
+            data,
+            {**given, **{k.replace("_", "-"): v for k, v in headers.items()}},
+            method=method,
         )
         try:
             response = self.opener.open(request, timeout=10)

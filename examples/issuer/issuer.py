@@ -37,7 +37,8 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Sign in</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 22rem; margin: 15vh auto; padding: 0 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 22rem; margin: 15vh auto;
+        padding: 0 1rem }}
 h1 {{ font-size: 1.25rem }} p {{ color: #555 }}
 a {{ display: block; margin: .5rem 0; padding: .75rem 1rem; border: 1px solid #ccd;
      border-radius: 8px; color: inherit; text-decoration: none }}

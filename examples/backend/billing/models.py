@@ -27,9 +27,7 @@ class Membership(models.Model):
     user_id = models.CharField(max_length=512)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["user_id", "tenant"], name="one_membership")
-        ]
+        constraints = [models.UniqueConstraint(fields=["user_id", "tenant"], name="one_membership")]
 
     def __str__(self) -> str:
         return f"{self.user_id} of {self.tenant_id}"

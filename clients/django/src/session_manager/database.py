@@ -93,8 +93,7 @@ def _translate(error: Error) -> exceptions.SessionError:
         return exceptions.InvalidArgument(_message(error))
     level = logging.WARNING if isinstance(error, _UNAVAILABLE_QUIETLY) else logging.ERROR
     logger.log(level, "session store: %s %s", state or type(error).__name__, _message(error))
-    kind = exceptions.Deadlock if state in _RETRY else exceptions.StoreUnavailable
-    return kind(f"the session store cannot answer ({state or 'no answer'})")
+    return exceptions.StoreUnavailable(f"the session store cannot answer ({state or 'no answer'})")
 
 
 @contextmanager

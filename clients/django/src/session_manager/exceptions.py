@@ -15,10 +15,6 @@ class StoreUnavailable(SessionError):
     """PostgreSQL, or a key that it needs, is not there.  Nothing is known about the session."""
 
 
-class Deadlock(StoreUnavailable):
-    """PostgreSQL has undone the transaction so that others can go on; it may be run again."""
-
-
 class DataCorrupt(SessionError):
     """Sealed data is not what was sealed (SQLSTATE SM004)."""
 
