@@ -40,7 +40,7 @@ verdict() {
 keep() {
   local log=$root/build/check/$1.log
 
-  mkdir -p "$root/build/check" && cp "$work/output" "$log" &&
+  mkdir -p "$root/build/check" && cp "$work/$1.out" "$log" &&
     printf 'The whole output is in %s.\n' "${log#"$root/"}"
 }
 
@@ -104,32 +104,80 @@ regress() {
   fi
 }
 
-tap_test() {
-  local tree=$work/$1 file=$2 status=0 start=$SECONDS before=$failed
+# Run a command; leave its output in $work/NAME.out, and its status and how many
+# seconds it took in $work/NAME.status.
+run_aside() {
+  local name=$1 status=0 start=$SECONDS
+
+  shift
+  "$@" >"$work/$name.out" 2>&1 || status=$?
+  printf '%s %s\n' $status $((SECONDS - start)) >"$work/$name.status.new"
+  mv "$work/$name.status.new" "$work/$name.status"
+}
+
+tap_name() {
+  basename "$1" .pl
+}
+
+prove_in() {
+  local tree=$work/$1 file=$2
 
   as_owner mkdir -p "$tree/tmp_check"
   # PostgreSQL 15 and before look at TESTDIR, later ones at the other two.
-  (cd "$tree" && as_owner env PATH="$bindir:$PATH" TESTDIR="$tree" \
+  cd "$tree" && as_owner env PATH="$bindir:$PATH" TESTDIR="$tree" \
     TESTDATADIR="$tree/tmp_check" TESTLOGDIR="$tree/tmp_check/log" \
     PG_REGRESS="$suites/regress/pg_regress" PGPORT=65432 TMPDIR="$work" \
     PG_CONFIG="$pg_config" \
-    prove --verbose --merge -I "$suites/perl" -I test/t "$file") \
-    >"$work/output" 2>&1 || status=$?
-  count "$work/output" '^ok ' '^not ok [^#]*$' "$status"
+    prove --verbose --merge -I "$suites/perl" -I test/t "$file"
+}
+
+report_tap() {
+  local file=$1 name status seconds before=$failed
+
+  name=$(tap_name "$file")
+  read -r status seconds <"$work/$name.status"
+  rm "$work/$name.status"
+  count "$work/$name.out" '^ok ' '^not ok [^#]*$' "$status"
   if [ "$failed" -gt "$before" ]; then
     printf 'FAILED %s\n' "$file"
-    awk '/^not ok/ { n = 10 } n-- > 0' "$work/output"
-    tail -n 6 "$work/output"
-    keep "$(basename "$file" .pl)"
+    awk '/^not ok/ { n = 10 } n-- > 0' "$work/$name.out"
+    tail -n 6 "$work/$name.out"
+    keep "$name"
   else
     printf 'ok     %s: %s tests, %s s\n' "$file" \
-      "$(grep -c '^ok ' "$work/output")" $((SECONDS - start))
+      "$(grep -c '^ok ' "$work/$name.out")" "$seconds"
   fi
+}
+
+tap_test() {
+  (run_aside "$(tap_name "$2")" prove_in "$1" "$2")
+  report_tap "$2"
+}
+
+# Two at a time, as mostly they wait for something; reported in order.
+tap_tests() {
+  local tree=$1 started=0 reported=0 file
+
+  shift
+  local files=("$@")
+  while [ $reported -lt ${#files[@]} ]; do
+    file=${files[reported]}
+    if [ $started -lt ${#files[@]} ] && [ "$(jobs -rp | wc -l)" -lt 2 ]; then
+      run_aside "$(tap_name "${files[started]}")" prove_in "$tree" "${files[started]}" &
+      started=$((started + 1))
+    elif [ -e "$work/$(tap_name "$file").status" ]; then
+      report_tap "$file"
+      reported=$((reported + 1))
+    else
+      sleep 0.2
+    fi
+  done
+  wait
 }
 
 # Every suite that needs a server, on the build TREE.
 server_suites() {
-  local tree=$1 file preload
+  local tree=$1 preload files
 
   heading "regression tests, library not preloaded"
   start_server "$tree-plain" "fsync = off"
@@ -160,9 +208,8 @@ server_suites() {
   done
 
   heading "TAP tests"
-  for file in "$work/$tree"/test/t/*.pl; do
-    tap_test "$tree" "test/t/$(basename "$file")"
-  done
+  mapfile -t files < <(cd "$work/$tree" && printf '%s\n' test/t/*.pl)
+  tap_tests "$tree" "${files[@]}"
 }
 
 # Build TREE with sanitizers.  The server is not built with them, so that
@@ -252,21 +299,19 @@ count "$work/output" '^ok ' '^not ok ' $status
 
 server_suites tree
 
-heading "Django client"
-status=0
-BINDIR=$bindir "$root/scripts/check-django.sh" >"$work/output" 2>&1 || status=$?
-grep -E '^(# |not ok )' "$work/output" || true
-before=$failed
-count "$work/output" '^ok ' '^not ok ' $status
-[ "$failed" -eq "$before" ] || keep django
-
-heading "React package, and the example in a browser"
-status=0
-BINDIR=$bindir "$root/scripts/check-react.sh" >"$work/output" 2>&1 || status=$?
-grep -E '^(# |not ok |size: )' "$work/output" || true
-before=$failed
-count "$work/output" '^ok ' '^not ok ' $status
-[ "$failed" -eq "$before" ] || keep react
+heading "packages for Django and React, side by side"
+for package in django react; do
+  run_aside $package env BINDIR="$bindir" "$root/scripts/check-$package.sh" &
+done
+wait
+for package in django react; do
+  read -r status seconds <"$work/$package.status"
+  heading "check-$package.sh, $seconds s"
+  grep -E '^(# |not ok |size: )' "$work/$package.out" || true
+  before=$failed
+  count "$work/$package.out" '^ok ' '^not ok ' "$status"
+  [ "$failed" -eq "$before" ] || keep $package
+done
 
 heading "example application"
 status=0
@@ -278,7 +323,7 @@ count "$work/output" '^ok ' '^not ok ' $status
 if [ $long = yes ]; then
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"
   tap_test tree test/t/long/soak.pl
-  grep '^# ' "$work/output" || true
+  grep '^# ' "$work/soak.out" || true
 
   heading "an outage of Redis for a minute"
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
@@ -286,7 +331,7 @@ if [ $long = yes ]; then
   heading "cache, each fault for ${SM_HISTORY_SECONDS:-60} s"
   for file in strict async; do
     tap_test tree "test/t/long/cache_$file.pl"
-    grep '^# .* reads' "$work/output" || true
+    grep '^# .* reads' "$work/cache_$file.out" || true
   done
 
   heading "build with sanitizers"

@@ -43,6 +43,7 @@ end_work() {
 
   trap - EXIT
   trap '' INT TERM HUP
+  jobs -p | xargs -r kill 2>/dev/null || true
   [ -n "$work" ] && [ $keep_work = no ] || exit $status
   cd /
   # Test programs start servers too; all of them live below $work.
