@@ -5,6 +5,8 @@
 #
 # --long adds half an hour of mixed load and of faults of the cache, runs everything against a build with
 # AddressSanitizer and UndefinedBehaviorSanitizer as well, and fuzzes for longer.
+#
+#	PACKAGES	no: leave out the packages for Django and React, and the example (yes)
 
 set -euo pipefail
 
@@ -299,26 +301,28 @@ count "$work/output" '^ok ' '^not ok ' $status
 
 server_suites tree
 
-heading "packages for Django and React, side by side"
-for package in django react; do
-  run_aside $package env BINDIR="$bindir" "$root/scripts/check-$package.sh" &
-done
-wait
-for package in django react; do
-  read -r status seconds <"$work/$package.status"
-  heading "check-$package.sh, $seconds s"
-  grep -E '^(# |not ok |size: )' "$work/$package.out" || true
-  before=$failed
-  count "$work/$package.out" '^ok ' '^not ok ' "$status"
-  [ "$failed" -eq "$before" ] || keep $package
-done
+if [ "${PACKAGES-yes}" = yes ]; then
+  heading "packages for Django and React, side by side"
+  for package in django react; do
+    run_aside $package env BINDIR="$bindir" "$root/scripts/check-$package.sh" &
+  done
+  wait
+  for package in django react; do
+    read -r status seconds <"$work/$package.status"
+    heading "check-$package.sh, $seconds s"
+    grep -E '^(# |not ok |size: )' "$work/$package.out" || true
+    before=$failed
+    count "$work/$package.out" '^ok ' '^not ok ' "$status"
+    [ "$failed" -eq "$before" ] || keep $package
+  done
 
-heading "example application"
-status=0
-BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/example.sh" \
-  python3 "$root/examples/backend/check.py" >"$work/output" 2>&1 || status=$?
-grep -vE '^ok ' "$work/output" || true
-count "$work/output" '^ok ' '^not ok ' $status
+  heading "example application"
+  status=0
+  BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/example.sh" \
+    python3 "$root/examples/backend/check.py" >"$work/output" 2>&1 || status=$?
+  grep -vE '^ok ' "$work/output" || true
+  count "$work/output" '^ok ' '^not ok ' $status
+fi
 
 if [ $long = yes ]; then
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"

@@ -3,6 +3,8 @@
 # Install by apt what building and running the extension needs, and with
 # --tests what its tests need.  Does nothing where nothing is missing; no
 # service is started and no existing cluster is touched.
+#
+#	PACKAGES		no: without what the packages' tests need (yes)
 
 set -euo pipefail
 
@@ -63,8 +65,9 @@ find_missing() {
   have shellcheck || missing+=(shellcheck)
   have spin || missing+=(spin)
   have python3 || missing+=(python3)
-  /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
+  [ "${PACKAGES-yes}" = yes ] || return 0
+  /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
   have chromium || missing+=(chromium)
