@@ -33,7 +33,7 @@ check() {
 }
 
 # npm ci must work whatever registry npm is told to use.
-# shellcheck disable=SC2317 # called by check
+# shellcheck disable=SC2317,SC2329 # called by check
 no_hosts() {
   ! grep -H '"resolved": "' "$root"/{clients/react,examples/frontend}/package-lock.json |
     grep -vF '"file:../../clients/react"'

@@ -31,7 +31,7 @@ client=example-web
 pids=()
 
 # End what was started, newest first; groups, as servers have children.
-# shellcheck disable=SC2317  # called by the trap
+# shellcheck disable=SC2317,SC2329 # called by the trap
 stop_all() {
   local i
 
