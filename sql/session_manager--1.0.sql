@@ -762,9 +762,6 @@ REVOKE ALL ON FUNCTION
 	session_cache_note()
 FROM PUBLIC;
 
--- A table with a column of this type would stand in the way of DROP EXTENSION.
-REVOKE ALL ON TYPE live_session FROM PUBLIC;
-
 -- ALTER DEFAULT PRIVILEGES may have granted on what was just made, to the
 -- application's role for one.  Nobody is to have anything but by session_grant.
 DO $$

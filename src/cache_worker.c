@@ -515,7 +515,8 @@ greet(const char *password)
 {
 	char		db[16];
 
-	if (password[0] != '\0' && sm_redis_user[0] != '\0')
+	/* a user may have none */
+	if (sm_redis_user[0] != '\0')
 		send_command(ABOUT_LOGIN, 3, (const char *[]) {"AUTH", sm_redis_user, password});
 	else if (password[0] != '\0')
 		send_command(ABOUT_LOGIN, 2, (const char *[]) {"AUTH", password});
@@ -679,10 +680,16 @@ wait_and_proceed(void)
 		return;
 
 	if (sm_redis_proceed(redis, ready_for))
-		while (redis != NULL && n_awaited > 0 && sm_redis_next(redis, &answer))
+		while (redis != NULL && sm_redis_next(redis, &answer))
 		{
-			Awaited		what = *awaited_at(0);
+			Awaited		what;
 
+			if (n_awaited == 0)
+			{
+				drop_connection("it answers what was not asked");
+				break;
+			}
+			what = *awaited_at(0);
 			first_awaited = (first_awaited + 1) % room_awaited;
 			n_awaited--;
 			answer_came(&what, &answer);
@@ -1307,12 +1314,9 @@ tombstone(const pg_uuid_t *id, About about)
 {
 	char		key[64];
 	const char *argv[] = {"SET", key, "T", "PX", TOMBSTONE_MS};
-	uint8	   *b = (uint8 *) id->data;
 
-	snprintf(key, sizeof(key),
-			 "session:%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-			 b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
-			 b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+	snprintf(key, sizeof(key), "session:%s",
+			 DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id))));
 	send_command(about, lengthof(argv), argv);
 	sm_count(SM_CACHE_TOMBSTONES);
 }

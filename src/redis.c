@@ -42,6 +42,9 @@ struct SmRedis
 #endif
 };
 
+/* What may come ahead of what has been taken: INFO is a few kilobytes. */
+#define MAX_UNREAD	(1024 * 1024)
+
 static bool connection_is_made(SmRedis *redis);
 static bool fail(SmRedis *redis, const char *problem);
 
@@ -161,6 +164,8 @@ sm_redis_proceed(SmRedis *redis, uint32 events)
 	if ((events & WL_SOCKET_READABLE) != 0 &&
 		redisBufferRead(redis->context) != REDIS_OK)
 		return fail(redis, redis->context->errstr);
+	if (redis->context->reader->len > MAX_UNREAD)
+		return fail(redis, "it sends too much");
 	return true;
 }
 

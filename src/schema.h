@@ -91,8 +91,7 @@ enum
 enum
 {
 	Anum_outbox_session_id = 1,
-	Anum_outbox_at,
-	Natts_session_outbox = Anum_outbox_at
+	Anum_outbox_at
 };
 
 extern void sm_schema_init(void);

@@ -455,8 +455,12 @@ sm_session_invalidate(PG_FUNCTION_ARGS)
 	if (sm_find(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
 							NULL, NULL) != SM_MATCH_NONE)
 	{
-		/* a login may follow in this transaction, in place of the session */
-		lock_for_login(scan.session.user_id);
+		/*
+		 * A login may follow in this transaction, in place of the session.
+		 * Whoever has the row already is too late for the order of locks.
+		 */
+		if (!sm_scan_row_is_ours(&scan))
+			lock_for_login(scan.session.user_id);
 		if (sm_lock_live(&scan, &token))
 		{
 			sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);

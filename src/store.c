@@ -297,6 +297,25 @@ sm_scan_row_is_settled(SmScan *scan)
 }
 
 /*
+ * Has this transaction written or locked the row that the scan stands on?  A
+ * lock that is shared with others does not count.
+ */
+bool
+sm_scan_row_is_ours(SmScan *scan)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) scan->slot;
+	HeapTupleHeader header = slot->base.tuple->t_data;
+	bool		ours;
+
+	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
+	ours = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(header)) ||
+		(!(header->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) &&
+		 TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmax(header)));
+	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
+	return ours;
+}
+
+/*
  * Insert a row.
  */
 void

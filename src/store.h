@@ -103,6 +103,7 @@ extern void sm_scan_update(SmScan *scan, SmChanges *changes);
 extern bool sm_scan_delete(SmScan *scan, bool locked);
 extern void sm_scan_end(SmScan *scan);
 extern bool sm_scan_row_is_settled(SmScan *scan);
+extern bool sm_scan_row_is_ours(SmScan *scan);
 
 extern void sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls);
 

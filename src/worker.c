@@ -26,9 +26,6 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
-#include "catalog/pg_extension.h"
-#include "commands/dbcommands.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -39,7 +36,6 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
-#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -233,9 +229,6 @@ sm_worker_main(Datum arg)
 	Pass		pass = {0};
 
 	sm_batch_connect(DatumGetObjectId(arg));
-	sm_database = sm_shared_slot(MyDatabaseId, true);
-	if (sm_database == NULL)
-		proc_exit(0);
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	sm_database->worker_pid = MyProcPid;
 	pass.started_at = GetCurrentTimestamp();

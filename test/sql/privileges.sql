@@ -9,7 +9,6 @@ LANGUAGE sql AS $$ SELECT count(*) FROM test.function WHERE has_function_privile
 
 -- Before any grant: nothing for anybody, in any form
 SELECT count(*) FROM test.function WHERE has_function_privilege('public', oid, 'EXECUTE');
-SELECT has_type_privilege('public', 'live_session', 'USAGE');
 SELECT role, test.may(role) FROM unnest(ARRAY['regress_session_app', 'regress_session_admin', 'regress_session_monitor', 'regress_session_nobody']) AS role;
 SELECT session_grant('regress_session_app', 'app');
 SELECT session_grant('regress_session_admin', 'admin');

@@ -7,8 +7,12 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use CacheTest;
+use IO::Select;
+use IO::Socket::INET;
+use IO::Socket::UNIX;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use POSIX ();
 use RedisServer;
 use SessionManagerTest;
 use Test::More;
@@ -22,7 +26,8 @@ my $revocations = $full ? 50_000 : 5_000;
 my $password = 'correct horse battery staple';
 my $redis = RedisServer->new(
 	'requirepass tester',
-	"user session_manager on >@{[ $password =~ tr/ /_/r ]} ~session:* resetchannels +select +eval +time +get +set +del +info +client|setname"
+	"user session_manager on >@{[ $password =~ tr/ /_/r ]} ~session:* resetchannels +select +eval +time +get +set +del +info +client|setname",
+	'user passwordless on nopass ~session:* resetchannels +select +eval +time +get +set +del +info +client|setname'
 );
 $password =~ tr/ /_/;
 my $password_file = $redis->dir . '/password';
@@ -69,6 +74,38 @@ sub reason
 	ok(wait_until(sub { info($node, 'cache_server') =~ $expected }), "session_info: $name")
 	  or diag(info($node, 'cache_server'));
 	return;
+}
+
+# Stand between the worker and a Redis server, and say something of one's own: a
+# text once a second, or many.  Returns the port, and what ends it.
+sub impostor
+{
+	my ($server, $says, $times) = @_;
+	my $listener = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die "listen: $!";
+	my $pid = fork() // die "fork: $!";
+	if ($pid == 0)
+	{
+		local $SIG{PIPE} = 'IGNORE';
+		while (my $client = $listener->accept)
+		{
+			my $redis = IO::Socket::UNIX->new(Peer => $server) or POSIX::_exit(1);
+			my $ends = IO::Select->new($client, $redis);
+			my $due = time() + 1;
+			for (my $open = 1; $open;)
+			{
+				foreach my $from ($ends->can_read(0.1))
+				{
+					$open &&= sysread $from, my $piece, 65536;
+					$open and syswrite $from == $client ? $redis : $client, $piece;
+				}
+				next if time() < $due;
+				$open &&= syswrite $client, $says for 1 .. $times;
+				$due = time() + 1;
+			}
+		}
+		POSIX::_exit(0);
+	}
+	return ($listener->sockport, sub { kill 'KILL', $pid; waitpid $pid, 0; });
 }
 
 # Redis fails in some way and recovers; meanwhile a session is revoked.
@@ -251,6 +288,19 @@ unlike($lines, qr/\Q$password\E/, 'no password in the log');
 is(scalar(() = $lines =~ /WRONGPASS/g), 1, 'one line for each reason');
 is(scalar(() = $lines =~ /cannot read session_manager.redis_password_file/g), 1, 'however often it is tried');
 unlike($lines, qr/(ERROR|FATAL|PANIC):/, 'and no error');
+
+# What comes without having been asked for is the answer to nothing.
+foreach my $case ([ "+OK\r\n", 1, qr/it answers what was not asked/ ],
+	[ '$500000000' . "\r\n" . 'x' x 65536, 40, qr/it sends too much/ ])
+{
+	my ($says, $times, $problem) = @$case;
+	my ($place, $end) = impostor($tcp->socket, $says, $times);
+	set(redis_host => '127.0.0.1', redis_port => $place);
+	reason(qr/^not connected since .*: $problem/, "an impostor: $problem");
+	$end->();
+}
+set(redis_socket => $redis->socket, redis_user => 'passwordless');
+reason(qr/^connected/, 'a user that has no password');
 
 # Another server: what the first one still has is not served either.
 set(redis_socket => $redis->socket, redis_user => 'session_manager', redis_password_file => $password_file);

@@ -155,7 +155,7 @@ sub run
 	$run->finish;
 	my %result = $out =~ /^(\w+) ([\d.]+)$/mg;
 	$result{complaints} = join '', grep { /stale/ } split /^/, $err;
-	die "the checker failed: $out$err" unless exists $result{failed_processes};
+	die "the checker failed: $out$err" if $result{failed_processes} // 1;
 	my $found = $result{cache} + $result{database};
 	$result{share} = $found > 0 ? $result{cache} / $found : 0;
 	return \%result;
