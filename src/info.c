@@ -114,8 +114,11 @@ sm_session_info(PG_FUNCTION_ARGS)
 static const char *
 workers_state(void)
 {
-	if (sm_database == NULL)
+	if (sm_shared == NULL)
 		return "off: the library is not preloaded; schedule session_cleanup()";
+	if (sm_database == NULL)
+		return psprintf("off: the server has more than %d databases; name those with the extension in session_manager.databases, and restart",
+						SM_MAX_DATABASES);
 	if (RecoveryInProgress())
 		return "off: the server is a standby";
 	if (sm_shared->launcher == NULL)

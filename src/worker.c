@@ -159,6 +159,7 @@ void
 sm_launcher_main(Datum arg)
 {
 	MemoryContext loop;
+	bool		complained = false;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -195,6 +196,13 @@ sm_launcher_main(Datum arg)
 		find_databases(&all, &chosen);
 		review_slots(all, chosen);
 		collect_workers();
+		if (list_length(chosen) > SM_MAX_DATABASES && !complained)
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("session_manager looks after %d of %d databases",
+							SM_MAX_DATABASES, list_length(chosen)),
+					 errhint("Name those with the extension in \"session_manager.databases\", and restart the server.")));
+		complained = list_length(chosen) > SM_MAX_DATABASES;
 
 		now = GetCurrentTimestamp();
 		next = now + LOOK_MS * INT64CONST(1000);
