@@ -6,7 +6,8 @@
 #
 #	bench/django.sh [--quick] [--write]
 #
-# Prints tables; --write puts them into docs/benchmarks-django.md.
+# Prints tables; --write puts them into docs/benchmarks.md, and a picture into
+# docs/bench-django.svg.
 #
 # From the environment:
 #   USERS        users, each signed in on every side             2000
@@ -41,12 +42,12 @@ finish() {
 start_redis() {
   local waits
 
-  as_owner mkdir -m 755 "$work/redis"
-  as_owner redis-server --port 0 --unixsocket "$work/redis/s" --unixsocketperm 777 --save '' \
+  as_owner mkdir -m 700 "$work/redis"
+  as_owner redis-server --port 0 --unixsocket "$work/redis/s" --save '' \
     --dir "$work/redis" --daemonize yes --pidfile "$work/redis/pid" --logfile "$work/redis/log" >/dev/null
   for ((waits = 0; waits < 50; waits++)); do
     sleep 0.1
-    if [ -s "$work/redis/pid" ] && redis-cli -s "$work/redis/s" ping >/dev/null 2>&1; then
+    if [ -s "$work/redis/pid" ] && as_owner redis-cli -s "$work/redis/s" ping >/dev/null 2>&1; then
       redis_pid=$(cat "$work/redis/pid")
       return
     fi
@@ -111,7 +112,7 @@ export BENCH_CACHE_KEY
 
 printf 'signing in ...\n' >&2
 sql -d postgres -c "CREATE ROLE web LOGIN" -c "CREATE DATABASE app OWNER web"
-manage setup_session_manager --print --role web | sql -d app >/dev/null 2>"$work/setup.log" ||
+{ manage setup_session_manager --print --role web | sql -d app; } >/dev/null 2>"$work/setup.log" ||
   { cat "$work/setup.log" >&2; die "cannot prepare the database"; }
 manage migrate -v 0
 side uncached users "$USERS"
@@ -123,5 +124,7 @@ sql -d app -c "VACUUM ANALYZE" -c CHECKPOINT
 
 printf 'measuring ...\n' >&2
 "$venv/bin/python" "$root/bench/django/compare.py" "$work/sessions" "$GENERATIONS" "$ROUNDS" "$BLOCK" \
-  >"$work/table"
-cat "$work/table"
+  >"$work/results"
+folder=()
+[ $write = no ] || folder=("$root/docs")
+"$venv/bin/python" "$root/bench/django/tables.py" "$work/results" "${folder[@]}"

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROUND_TRIP, CPU = 0, 1
+# Begins the section that bench/django.sh writes.
+DJANGO = "## A request to Django\n"
 
 
 class Row(NamedTuple):
@@ -286,6 +288,12 @@ comes in between.
     return "\n".join(lines + [""])
 
 
+def other_section(path):
+    """What bench/django.sh has written at the end of benchmarks.md."""
+    head, mark, section = path.read_text().partition(DJANGO) if path.exists() else ("", "", "")
+    return "\n" + mark + section if mark else ""
+
+
 def main():
     results = Results(Path(sys.argv[1]))
     table = rows(results)
@@ -301,8 +309,10 @@ def main():
                         for i, (cell, w) in enumerate(zip(line, widths))).rstrip())
     if len(sys.argv) > 2:
         folder = Path(sys.argv[2])
-        (folder / "benchmarks.md").write_text(document(table, results.facts))
+        page = folder / "benchmarks.md"
+        page.write_text(document(table, results.facts) + other_section(page))
         (folder / "bench.svg").write_text(svg(table))
 
 
-main()
+if __name__ == "__main__":
+    main()

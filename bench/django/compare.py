@@ -1,4 +1,4 @@
-"""Let the sides of bench/django.sh take turns, and print the tables in Markdown.
+"""Let the sides of bench/django.sh take turns, and print what they took as JSON.
 
     compare.py FOLDER GENERATIONS ROUNDS BLOCK
 
@@ -11,46 +11,30 @@ process keeps the luck of its memory layout as long as it lives.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
+import platform
 import random
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from sides import SIDES
+import psycopg
+import redis
+from sides import COMPARISONS, SIDES
 
-
-class Comparison(NamedTuple):
-    ours: str
-    peer: str
-    #: Whether ours is to be at least as fast.
-    promised: bool = False
-
-
-COMPARISONS = (
-    Comparison("cached", "cached_db", promised=True),
-    Comparison("cached", "cache"),
-    Comparison("cached", "db"),
-    Comparison("cached", "knox"),
-    Comparison("uncached", "db", promised=True),
-    Comparison("uncached", "knox"),
-    Comparison("uncached", "cached_db"),
-    Comparison("uncached", "cache"),
-    Comparison("cached_bare", "cached"),
-    Comparison("uncached_bare", "uncached"),
-)
+PACKAGES = ("Django", "djangorestframework", "django-rest-knox", "psycopg", "redis", "hiredis")
 
 
 class Process:
     """A side's process; see side.py."""
 
-    def __init__(self, side: str, folder: Path) -> None:
+    def __init__(self, side: str, file: Path) -> None:
         self.sent = 0
-        self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("side.py"), "serve", folder / f"{side}.json"],
+        self.process = subprocess.Popen(  # noqa: S603
+            [sys.executable, Path(__file__).with_name("side.py"), "serve", file],
             env={**os.environ, "BENCH_SIDE": side},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -74,68 +58,71 @@ class Process:
         self.process.wait()
 
 
+class Commands:
+    """Commands that Redis was sent since the last look, this look's own left out."""
+
+    def __init__(self, server: redis.Redis) -> None:
+        self.server = server
+        self.before = self._processed()
+
+    def _processed(self) -> int:
+        return int(self.server.info("stats")["total_commands_processed"])
+
+    def since(self) -> int:
+        now = self._processed()
+        sent, self.before = now - self.before - 1, now
+        return sent
+
+
 def measure(
-    folder: Path, generations: int, rounds: int, block: int
-) -> tuple[dict[str, list[float]], dict[Comparison, list[float]], dict[str, float]]:
-    """Requests per second of each block, ratios of neighbours, queries per request."""
+    folder: Path, generations: int, rounds: int, block: int, server: redis.Redis
+) -> dict[str, Any]:
+    """Requests per second of each block, ratios of neighbours, what a request asks."""
     rates: dict[str, list[float]] = defaultdict(list)
-    ratios: dict[Comparison, list[float]] = defaultdict(list)
+    ratios: list[list[float]] = [[] for _ in COMPARISONS]
     queries: dict[str, float] = {}
+    commands: dict[str, float] = {}
     chance = random.Random(1)  # noqa: S311
     for generation in range(generations):
-        processes = {side: Process(side, folder) for side in SIDES}
-        users = (folder / "db.json").read_text().count("HTTP_")
-        for side, process in processes.items():
-            # Twice: the first time fills caches, and prepares statements.
+        processes = {}
+        for side in SIDES:
+            file = folder / f"{side}.json"
+            users = len(json.loads(file.read_text()))
+            process = processes[side] = Process(side, file)
+            # The first time fills caches, and prepares statements.
             process.ask("count", users)
             if generation == 0:
+                sent = Commands(server)
                 queries[side] = process.ask("count", users) / users
+                commands[side] = sent.since() / users
             process.ask("time", block)
         for _ in range(rounds):
-            for comparison in chance.sample(COMPARISONS, len(COMPARISONS)):
-                pair = [comparison.ours, comparison.peer]
+            for number in chance.sample(range(len(COMPARISONS)), len(COMPARISONS)):
+                ours, peer, _ = COMPARISONS[number]
+                pair = [ours, peer]
                 chance.shuffle(pair)
                 for side in pair:
                     rates[side].append(block / processes[side].ask("time", block) * 1e9)
-                ratios[comparison].append(
-                    rates[comparison.ours][-1] / rates[comparison.peer][-1]
-                )
+                ratios[number].append(rates[ours][-1] / rates[peer][-1])
         for process in processes.values():
             process.end()
-    return rates, ratios, queries
-
-
-def tenths(values: list[float]) -> tuple[float, float]:
-    cut = statistics.quantiles(values, n=10, method="inclusive")
-    return cut[0], cut[-1]
+    return {"rates": rates, "ratios": ratios, "queries": queries, "commands": commands}
 
 
 def main() -> None:
     folder, *numbers = sys.argv[1:]
-    rates, ratios, queries = measure(Path(folder), *map(int, numbers))
-    packages = ("Django", "djangorestframework", "django-rest-knox", "psycopg", "redis", "hiredis")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    print(f"Python {sys.version.split()[0]}, {versions}; {len(next(iter(ratios.values())))} pairs")
-    print("of blocks for each comparison.\n")
-    print("| side | requests/s | 10 – 90 % | database queries per request |")
-    print("|---|---|---|---|")
-    for side, description in SIDES.items():
-        low, high = tenths(rates[side])
-        print(
-            f"| {description.title} | {statistics.median(rates[side]):,.0f} "
-            f"| {low:,.0f} – {high:,.0f} | {queries[side]:.2f} |"
-        )
-    print("\n| requests/s of | against | ratio | 10 – 90 % | target | |")
-    print("|---|---|---|---|---|---|")
-    for comparison in COMPARISONS:
-        low, high = tenths(ratios[comparison])
-        ratio = statistics.median(ratios[comparison])
-        verdict = "pass" if ratio >= 1 else "**MISS**"
-        target = f"≥ 1 | {verdict}" if comparison.promised else "| "
-        print(
-            f"| {SIDES[comparison.ours].title} | {SIDES[comparison.peer].title} "
-            f"| {ratio:.2f} | {low:.2f} – {high:.2f} | {target} |"
-        )
+    generations, rounds, block = map(int, numbers)
+    server = redis.Redis(unix_socket_path=os.environ["BENCH_REDIS"])
+    results = measure(Path(folder), generations, rounds, block, server)
+    with psycopg.connect(host=os.environ["BENCH_PGHOST"], dbname="app", user="web") as connection:
+        versions = {
+            "PostgreSQL": connection.execute("SHOW server_version").fetchone()[0],
+            "Redis": server.info("server")["redis_version"],
+            "Python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        }
+    results.update(generations=generations, rounds=rounds, block=block, versions=versions)
+    json.dump(results, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The sides of bench/django.sh: what keeps the session, and how DRF finds the user."""
+"""The sides of bench/django.sh and who meets whom: what keeps the session, how DRF finds the user."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ class Side(NamedTuple):
     cache: bool = False
     #: session_manager: load the user's row, as the peers do.
     user_row: bool = True
-    #: Statements are prepared on the server and parameters sent apart.
-    prepared: bool = True
 
 
 OURS = {
@@ -36,11 +34,34 @@ SIDES = {
     "cached": Side("session_manager, cache on", **OURS, cache=True),
     "uncached": Side("session_manager, cache off", **OURS),
     "cached_bare": Side(
-        "session_manager, cache on, no user row", **OURS, cache=True, user_row=False
+        "session_manager, cache on, without the user's row", **OURS, cache=True, user_row=False
     ),
-    "uncached_bare": Side("session_manager, cache off, no user row", **OURS, user_row=False),
+    "uncached_bare": Side(
+        "session_manager, cache off, without the user's row", **OURS, user_row=False
+    ),
     "db": Side("django.contrib.sessions, db", **DJANGO, engine=ENGINE + "db"),
     "cached_db": Side("django.contrib.sessions, cached_db", **DJANGO, engine=ENGINE + "cached_db"),
     "cache": Side("django.contrib.sessions, cache", **DJANGO, engine=ENGINE + "cache"),
     "knox": Side("django-rest-knox", (), "knox.auth.TokenAuthentication"),
 }
+
+
+class Comparison(NamedTuple):
+    ours: str
+    peer: str
+    #: Whether ours is to be at least as fast.
+    promised: bool = False
+
+
+COMPARISONS = (
+    Comparison("cached", "cached_db", promised=True),
+    Comparison("cached", "cache"),
+    Comparison("cached", "db"),
+    Comparison("cached", "knox"),
+    Comparison("uncached", "db", promised=True),
+    Comparison("uncached", "knox"),
+    Comparison("uncached", "cached_db"),
+    Comparison("uncached", "cache"),
+    Comparison("cached_bare", "cached"),
+    Comparison("uncached_bare", "uncached"),
+)
