@@ -23,6 +23,7 @@ from typing import Any
 
 import psycopg
 import redis
+
 from sides import COMPARISONS, SIDES
 
 PACKAGES = ("Django", "djangorestframework", "django-rest-knox", "psycopg", "redis", "hiredis")

@@ -1,4 +1,4 @@
-"""The sides of bench/django.sh and who meets whom: what keeps the session, how DRF finds the user."""
+"""The sides of bench/django.sh: what keeps the session, how DRF finds the user; who meets whom."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ session's data.
   defaults. A token of knox carries no data.
 - **Sides take turns** in blocks of {results["block"]} requests by different users. A ratio is taken
   between two blocks that ran next to each other, in an order left to chance: {pairs} pairs for each
-  line, over {results["generations"]} starts of all processes. The tables have the median, the 10th and 90th
-  percentile, and the extremes.
+  line, over {results["generations"]} starts of all processes. The tables have the median, the 10th
+  and 90th percentile, and the extremes.
 - **Queries and commands**, for each request, were counted in a pass of their own, in which every
   answer was checked: queries by Django's `execute_wrapper`, commands by Redis.
 """
