@@ -12,8 +12,8 @@
 # From the environment:
 #   USERS        users, each signed in on every side             2000
 #   GENERATIONS  times that the sides' processes are started     3
-#   ROUNDS       rounds of each generation                       60
-#   BLOCK        requests in a block                             40
+#   ROUNDS       rounds of each generation                       100
+#   BLOCK        requests in a block                             20
 
 set -euo pipefail
 
@@ -28,7 +28,7 @@ for argument in "$@"; do
     *) die "unknown argument $argument; see the head of $0" ;;
   esac
 done
-: "${USERS:=2000}" "${GENERATIONS:=3}" "${ROUNDS:=60}" "${BLOCK:=40}"
+: "${USERS:=2000}" "${GENERATIONS:=3}" "${ROUNDS:=100}" "${BLOCK:=20}"
 
 redis_pid=
 finish() {

@@ -42,7 +42,7 @@ class Process:
             text=True,
         )
 
-    def ask(self, command: str, count: int) -> int:
+    def ask(self, command: str, count: int) -> list[int]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{command} {self.sent} {count}\n")
@@ -51,7 +51,7 @@ class Process:
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit("a side ended early")
-        return int(answer)
+        return [int(number) for number in answer.split()]
 
     def end(self) -> None:
         assert self.process.stdin is not None
@@ -59,25 +59,7 @@ class Process:
         self.process.wait()
 
 
-class Commands:
-    """Commands that Redis was sent since the last look, this look's own left out."""
-
-    def __init__(self, server: redis.Redis) -> None:
-        self.server = server
-        self.before = self._processed()
-
-    def _processed(self) -> int:
-        return int(self.server.info("stats")["total_commands_processed"])
-
-    def since(self) -> int:
-        now = self._processed()
-        sent, self.before = now - self.before - 1, now
-        return sent
-
-
-def measure(
-    folder: Path, generations: int, rounds: int, block: int, server: redis.Redis
-) -> dict[str, Any]:
+def measure(folder: Path, generations: int, rounds: int, block: int) -> dict[str, Any]:
     """Requests per second of each block, ratios of neighbours, what a request asks."""
     rates: dict[str, list[float]] = defaultdict(list)
     ratios: list[list[float]] = [[] for _ in COMPARISONS]
@@ -93,9 +75,8 @@ def measure(
             # The first time fills caches, and prepares statements.
             process.ask("count", users)
             if generation == 0:
-                sent = Commands(server)
-                queries[side] = process.ask("count", users) / users
-                commands[side] = sent.since() / users
+                asked = process.ask("count", users)
+                queries[side], commands[side] = (number / users for number in asked)
             process.ask("time", block)
         for _ in range(rounds):
             for number in chance.sample(range(len(COMPARISONS)), len(COMPARISONS)):
@@ -103,7 +84,8 @@ def measure(
                 pair = [ours, peer]
                 chance.shuffle(pair)
                 for side in pair:
-                    rates[side].append(block / processes[side].ask("time", block) * 1e9)
+                    [nanoseconds] = processes[side].ask("time", block)
+                    rates[side].append(block / nanoseconds * 1e9)
                 ratios[number].append(rates[ours][-1] / rates[peer][-1])
         for process in processes.values():
             process.end()
@@ -113,8 +95,8 @@ def measure(
 def main() -> None:
     folder, *numbers = sys.argv[1:]
     generations, rounds, block = map(int, numbers)
+    results = measure(Path(folder), generations, rounds, block)
     server = redis.Redis(unix_socket_path=os.environ["BENCH_REDIS"])
-    results = measure(Path(folder), generations, rounds, block, server)
     with psycopg.connect(host=os.environ["BENCH_PGHOST"], dbname="app", user="web") as connection:
         versions = {
             "PostgreSQL": connection.execute("SHOW server_version").fetchone()[0],

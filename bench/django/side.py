@@ -5,8 +5,8 @@
     side.py serve FILE       measure: commands on standard input, answers on standard output
 
 Requests are calls of Django's WSGI handler, as a web server makes them, signals at the begin and
-the end included.  Commands: "count FIRST COUNT" checks the answers and prints database queries;
-"time FIRST COUNT" prints nanoseconds.
+the end included.  Commands: "count FIRST COUNT" checks the answers and prints the numbers of
+database queries and of Redis commands; "time FIRST COUNT" prints nanoseconds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import django
 import psycopg
+from redis.connection import AbstractConnection
 
 django.setup()
 
@@ -122,22 +124,31 @@ class Sessions:
         response.close()
         return body
 
-    def count(self, first: int, count: int) -> int:
-        """Database queries of some requests, whose answers are checked."""
-        queries = 0
+    def count(self, first: int, count: int) -> str:
+        """Database queries and Redis commands of some requests, whose answers are checked."""
+        queries = commands = 0
+        send_command = AbstractConnection.send_command
 
         def counting(execute: Callable[..., Any], *args: Any) -> Any:
             nonlocal queries
             queries += 1
             return execute(*args)
 
-        with connection.execute_wrapper(counting):
+        def counting_too(*args: Any, **kwargs: Any) -> None:
+            nonlocal commands
+            commands += 1
+            send_command(*args, **kwargs)
+
+        with (
+            connection.execute_wrapper(counting),
+            mock.patch.object(AbstractConnection, "send_command", counting_too),
+        ):
             for number in range(first, first + count):
                 answer = json.loads(self.request(number))
                 user = self.known[number % len(self.known)][0]
                 if not self.status.startswith("200") or str(answer["user"]) != str(user):
                     raise SystemExit(f"{settings.SIDE.title}: {self.status} {answer}")
-        return queries
+        return f"{queries} {commands}"
 
     def time(self, first: int, count: int) -> int:
         request = self.request

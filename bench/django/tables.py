@@ -117,7 +117,7 @@ session's data.
   line, over {results["generations"]} starts of all processes. The tables have the median, the 10th
   and 90th percentile, and the extremes.
 - **Queries and commands**, for each request, were counted in a pass of their own, in which every
-  answer was checked: queries by Django's `execute_wrapper`, commands by Redis.
+  answer was checked: queries by Django's `execute_wrapper`, commands where redis-py sends them.
 """
 
 
