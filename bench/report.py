@@ -174,7 +174,7 @@ def rows(r):
     return out
 
 
-def svg(table):
+def svg(table, title="ratio to the peer"):
     bars = [row for row in table if row.peer]
     left, right, step, top = 480, 60, 24, 50
     scale = 130             # pixels for each unit of the ratio
@@ -182,8 +182,8 @@ def svg(table):
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
            'font-family="sans-serif" font-size="11">',
            f'<rect width="{width}" height="{height}" fill="#fff"/>',
-           f'<text x="{left}" y="18" font-size="13">ratio to the peer: bar median, line 10th to '
-           '90th percentile, red mark target</text>']
+           f'<text x="{width - 10}" y="18" font-size="13" text-anchor="end">{title}: bar median, '
+           'line 10th to 90th percentile, red mark target</text>']
     x = lambda ratio: left + min(ratio, 2.5) * scale
     for tick in (0, 0.5, 1, 1.5, 2, 2.5):
         out.append(f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top - 12}" y2="{height - 24}" '

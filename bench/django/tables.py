@@ -105,6 +105,9 @@ session's data.
   *without the user's row*: they leave `USER_ID_FIELD` unset, so that the session is all that is
   known of the user. The peers have no such form. Most of what a request costs is that row, by way
   of the ORM, on every side.
+- **Who does what else.** `django.contrib.sessions` compares a hash of the user's password, by which
+  a change of it ends sessions; here sessions are revoked instead. With the cache off the use of a
+  session is noted, which no peer does.
 - **Requests** are calls of Django's WSGI handler within the process, one at a time, its signals
   included and the network left out: a web server would add the same to every side. Each side has a
   process of its own, and only the middleware that it needs.
@@ -113,9 +116,9 @@ session's data.
   hiredis, PostgreSQL and Redis are reached through Unix sockets, caches are warm. All else has its
   defaults. A token of knox carries no data.
 - **Sides take turns** in blocks of {results["block"]} requests by different users. A ratio is taken
-  between two blocks that ran next to each other, in an order left to chance: {pairs} pairs for each
-  line, over {results["generations"]} starts of all processes. The tables have the median, the 10th
-  and 90th percentile, and the extremes.
+  between two blocks that ran next to each other, in an order left to chance: {pairs} pairs for
+  each line, over {results["generations"]} starts of all processes. The tables have the median,
+  the 10th and 90th percentile, and the extremes.
 - **Queries and commands**, for each request, were counted in a pass of their own, in which every
   answer was checked: queries by Django's `execute_wrapper`, commands where redis-py sends them.
 """
@@ -129,7 +132,8 @@ def main() -> None:
         page = folder / "benchmarks.md"
         before = page.read_text().partition(DJANGO)[0].rstrip("\n")
         page.write_text(f"{before}\n\n{section(results)}")
-        (folder / "bench-django.svg").write_text(svg(rows(results)))
+        picture = svg(rows(results), "requests/s over the peer's, more is better")
+        (folder / "bench-django.svg").write_text(picture)
 
 
 if __name__ == "__main__":
