@@ -172,6 +172,7 @@ check-versions:
 bench:
 	@bench/run.sh
 	@bench/cache.sh
+	@bench/django.sh
 
 unit: $(UNIT:%=build/%)
 	@set -e; for test in $^; do echo "$$test:"; $$test; done

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROUND_TRIP, CPU = 0, 1
+# Begins the section that bench/django.sh writes.
+DJANGO = "## A request to Django\n"
 
 
 class Row(NamedTuple):
@@ -172,7 +174,7 @@ def rows(r):
     return out
 
 
-def svg(table):
+def svg(table, title="ratio to the peer"):
     bars = [row for row in table if row.peer]
     left, right, step, top = 480, 60, 24, 50
     scale = 130             # pixels for each unit of the ratio
@@ -180,8 +182,8 @@ def svg(table):
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
            'font-family="sans-serif" font-size="11">',
            f'<rect width="{width}" height="{height}" fill="#fff"/>',
-           f'<text x="{left}" y="18" font-size="13">ratio to the peer: bar median, line 10th to '
-           '90th percentile, red mark target</text>']
+           f'<text x="{width - 10}" y="18" font-size="13" text-anchor="end">{title}: bar median, '
+           'line 10th to 90th percentile, red mark target</text>']
     x = lambda ratio: left + min(ratio, 2.5) * scale
     for tick in (0, 0.5, 1, 1.5, 2, 2.5):
         out.append(f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top - 12}" y2="{height - 24}" '
@@ -286,6 +288,12 @@ comes in between.
     return "\n".join(lines + [""])
 
 
+def other_section(path):
+    """What bench/django.sh has written at the end of benchmarks.md."""
+    head, mark, section = path.read_text().partition(DJANGO) if path.exists() else ("", "", "")
+    return "\n" + mark + section if mark else ""
+
+
 def main():
     results = Results(Path(sys.argv[1]))
     table = rows(results)
@@ -301,8 +309,10 @@ def main():
                         for i, (cell, w) in enumerate(zip(line, widths))).rstrip())
     if len(sys.argv) > 2:
         folder = Path(sys.argv[2])
-        (folder / "benchmarks.md").write_text(document(table, results.facts))
+        page = folder / "benchmarks.md"
+        page.write_text(document(table, results.facts) + other_section(page))
         (folder / "bench.svg").write_text(svg(table))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -140,6 +140,11 @@ one "ruff format" "$venv/bin/ruff" format --no-cache --check .
 one "ruff check of the example" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
   --config 'lint.isort.known-first-party=["billing", "config"]' ../../examples
 one "ruff format of the example" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check ../../examples
+# RUF001: its tables have dashes.
+one "ruff check of the measurements" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
+  --config 'lint.isort.known-first-party=["report", "sides"]' --extend-ignore RUF001 ../../bench/django
+one "ruff format of the measurements" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check \
+  ../../bench/django
 one "mypy" env PYTHONPATH=. "$venv/bin/mypy" --cache-dir "$work/mypy"
 
 others=(4.2)

@@ -7,6 +7,7 @@ came from the client and may be anything.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 from django.http import HttpRequest
@@ -27,6 +28,7 @@ def client_ip(request: HttpRequest) -> str | None:
     return _address(hops[-count]) or direct
 
 
+@functools.lru_cache(maxsize=1024)
 def _address(text: str) -> str | None:
     """An address without brackets, port or zone, in its canonical form."""
     text = text.strip()

@@ -29,7 +29,7 @@ from .breaker import Breaker
 from .conf import settings
 from .database import call, function
 from .exceptions import SessionError
-from .tokens import session_id_of, token_bytes
+from .tokens import token_bytes
 from .types import JSON, Session
 
 logger = logging.getLogger("session_manager")
@@ -148,21 +148,21 @@ class SessionCache:
         return found
 
     def _read(self, token: str, installation: _Installation) -> tuple[Session | None, Lease | None]:
-        keys = [f"session:{session_id_of(token)}", installation.epoch_key]
+        raw = token_bytes(token)
+        keys = [f"session:{uuid.UUID(bytes=raw[:16])}", installation.epoch_key]
         value, epoch = cast("list[bytes | None]", self._redis.mget(keys))
         if epoch is None:
             return None, None
         if value is not None and (value[:1] != b"V" or value[1 : 1 + sealing.EPOCH_SIZE] == epoch):
             # A value to use, or a tombstone, a lease or another token's value: no lease over those.
-            return self._open(token, epoch, value, installation.max_age), None
+            return self._open(raw, epoch, value, installation.max_age), None
         nonce = secrets.token_hex(16)
         answer = self._acquire(keys=keys, args=[nonce])
         if not isinstance(answer, list) or len(answer) != 2:
             return None, None
         return None, Lease(nonce, answer[0], int(answer[1]))
 
-    def _open(self, token: str, epoch: bytes, value: bytes, max_age: int) -> Session | None:
-        raw = token_bytes(token)
+    def _open(self, raw: bytes, epoch: bytes, value: bytes, max_age: int) -> Session | None:
         opened = sealing.unseal(self._key, raw, epoch, value)
         if opened is None or not sealing.usable(opened, time.time_ns() // 1000, max_age):
             return None

@@ -237,10 +237,13 @@ class _LazySettings:
     def __getattr__(self, name: str) -> Any:
         if self._loaded is None:
             self._loaded = load_settings()
-        return getattr(self._loaded, name)
+        value = getattr(self._loaded, name)
+        # From now on found without coming here.
+        self.__dict__[name] = value
+        return value
 
     def reload(self) -> None:
-        self._loaded = None
+        self.__dict__ = {"_loaded": None}
 
 
 settings: Settings = _LazySettings()  # type: ignore[assignment]

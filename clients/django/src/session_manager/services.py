@@ -36,7 +36,7 @@ from .database import (
     text_argument,
     utc,
 )
-from .tokens import digest_form, session_id_of
+from .tokens import digest_form, is_token, session_id_of
 from .types import (
     JSON,
     CreatedSession,
@@ -159,8 +159,7 @@ class SessionService:
         the answer may come from the cache, which never has a session that was revoked, but not
         after a change in the same transaction.
         """
-        digest = digest_form(token)
-        if token is None or digest is None:
+        if token is None or not is_token(token):
             return None
         cache = session_cache()
         lease = None
@@ -172,7 +171,7 @@ class SessionService:
             "SELECT session_id, user_id, tenant_id, data, version, auth, cacheable, "
             + utc(*_SESSION_TIMES, "clock_timestamp()")
             + f" FROM {function('session_get')}(%s, %s::inet, %s, %s)",
-            [digest, ip, _clean(user_agent), touch],
+            [digest_form(token), ip, _clean(user_agent), touch],
             idempotent=True,
         )
         if not rows:
@@ -196,9 +195,10 @@ class SessionService:
 
         Others, and the cache, still have what was before.
         """
-        connection = connections[database_alias()]
-        if database_alias() != settings.DATABASE:
+        alias = database_alias()
+        if alias != settings.DATABASE:
             return True
+        connection = connections[alias]
         if not connection.in_atomic_block:
             return False
         block, ids = getattr(connection, _CHANGED, (None, frozenset()))

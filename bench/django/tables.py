@@ -1,0 +1,140 @@
+"""Turn what compare.py printed into tables on standard output.
+
+    tables.py FILE [FOLDER]
+
+Given a folder, write them to the end of benchmarks.md there, and a picture into bench-django.svg.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from sides import COMPARISONS, SIDES
+
+# bench/report.py: the other measurements' rows and picture.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from report import DJANGO, Row, cores, processor, shown, svg
+
+Table = list[tuple[str, ...]]
+
+
+def tenths(values: list[float]) -> tuple[float, float]:
+    cut = statistics.quantiles(values, n=10, method="inclusive")
+    return cut[0], cut[-1]
+
+
+def sides(results: dict[str, Any]) -> Table:
+    table: Table = [("side", "requests/s", "10 – 90 %", "database queries", "Redis commands")]
+    for side, description in SIDES.items():
+        rates = results["rates"][side]
+        table.append(
+            (
+                description.title,
+                f"{statistics.median(rates):,.0f}",
+                " – ".join(f"{rate:,.0f}" for rate in tenths(rates)),
+                f"{results['queries'][side]:.2f}",
+                f"{results['commands'][side]:.2f}",
+            )
+        )
+    return table
+
+
+def rows(results: dict[str, Any]) -> list[Row]:
+    return [
+        Row(
+            SIDES[comparison.ours].title,
+            SIDES[comparison.peer].title,
+            ratios,
+            ("≥", 1) if comparison.promised else (),
+        )
+        for comparison, ratios in zip(COMPARISONS, results["ratios"], strict=True)
+    ]
+
+
+def ratios(results: dict[str, Any]) -> Table:
+    table: Table = [
+        ("requests/s of", "against", "ratio", "10 – 90 %", "lowest – highest", "target", "")
+    ]
+    for row in rows(results):
+        extremes = f"{shown(min(row.ratios))} – {shown(max(row.ratios))}"
+        table.append(
+            (row.what, row.peer, row.median(), row.spread(), extremes, row.target(), row.verdict())
+        )
+    return table
+
+
+def text(table: Table) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    )
+
+
+def markdown(table: Table) -> str:
+    head, *lines = ("| " + " | ".join(line) + " |" for line in table)
+    lines = [line.replace("MISS", "**MISS**") for line in lines]
+    return "\n".join([head, "|" + "---|" * len(table[0]), *lines])
+
+
+def circumstances(results: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    return f"{versions}.\n{processor()}, {cores()} cores."
+
+
+def section(results: dict[str, Any]) -> str:
+    pairs = results["generations"] * results["rounds"]
+    return f"""{DJANGO}
+Written by `bench/django.sh --write`; `make bench` prints the same tables. A GET of a view of Django
+REST framework that requires `IsAuthenticated`, whose answer names `request.user` and a value of the
+session's data.
+{circumstances(results)}
+
+{markdown(sides(results))}
+
+![requests per second against the peers](bench-django.svg)
+
+{markdown(ratios(results))}
+
+- **Who loads what.** Every side ends with `request.user` from the table of users, except those
+  *without the user's row*: they leave `USER_ID_FIELD` unset, so that the session is all that is
+  known of the user. The peers have no such form. Most of what a request costs is that row, by way
+  of the ORM, on every side.
+- **Who does what else.** `django.contrib.sessions` compares a hash of the user's password, by which
+  a change of it ends sessions; here sessions are revoked instead. With the cache off the use of a
+  session is noted, which no peer does.
+- **Requests** are calls of Django's WSGI handler within the process, one at a time, its signals
+  included and the network left out: a web server would add the same to every side. Each side has a
+  process of its own, and only the middleware that it needs.
+- **Each side at its best.** Connections to PostgreSQL are kept (`CONN_MAX_AGE` is None), statements
+  prepared (`server_side_binding`, `prepare_threshold`), psycopg runs in C and redis-py parses with
+  hiredis, PostgreSQL and Redis are reached through Unix sockets, caches are warm. All else has its
+  defaults. A token of knox carries no data.
+- **Sides take turns** in blocks of {results["block"]} requests by different users. A ratio is taken
+  between two blocks that ran next to each other, in an order left to chance: {pairs} pairs for
+  each line, over {results["generations"]} starts of all processes. The tables have the median,
+  the 10th and 90th percentile, and the extremes.
+- **Queries and commands**, for each request, were counted in a pass of their own, in which every
+  answer was checked: queries by Django's `execute_wrapper`, commands where redis-py sends them.
+"""
+
+
+def main() -> None:
+    results = json.loads(Path(sys.argv[1]).read_text())
+    print(circumstances(results), text(sides(results)), text(ratios(results)), sep="\n\n")
+    if len(sys.argv) > 2:
+        folder = Path(sys.argv[2])
+        page = folder / "benchmarks.md"
+        before = page.read_text().partition(DJANGO)[0].rstrip("\n")
+        page.write_text(f"{before}\n\n{section(results)}")
+        picture = svg(rows(results), "requests/s over the peer's, more is better")
+        (folder / "bench-django.svg").write_text(picture)
+
+
+if __name__ == "__main__":
+    main()
