@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import datetime, timezone
@@ -38,6 +38,8 @@ _INVALID = ("22", "54001")
 # What a server that stops, restarts or is not there leads to.
 _UNAVAILABLE_QUIETLY = (OperationalError, InterfaceError)
 _RETRY = ("40001", "40P01")
+# The connection broke, or the server stops, starts or lets no more in.
+_LOST = ("08", "57P", "53300")
 
 
 _alias: ContextVar[str | None] = ContextVar("session_manager_database", default=None)
@@ -56,6 +58,23 @@ def using(alias: str | None) -> Iterator[None]:
 def database_alias() -> str:
     """The alias that calls go to."""
     return _alias.get() or settings.DATABASE
+
+
+def is_managed(connection: Any) -> bool:
+    """Whether Django will commit what is done now, or roll it back, at the end of a block.
+
+    Not so with autocommit off: there blocks are savepoints, and nobody tells of the commit.
+    """
+    return bool(connection.in_atomic_block and connection.commit_on_exit)
+
+
+def when_committed(act: Callable[[], None]) -> None:
+    """Call act once what has been done is committed; at once if no block of Django's is open."""
+    connection = connections[database_alias()]
+    if is_managed(connection):
+        transaction.on_commit(act, using=connection.alias, robust=True)
+    else:
+        act()
 
 
 def function(name: str) -> str:
@@ -79,7 +98,23 @@ def _message(error: BaseException) -> str:
     return getattr(diag, "message_primary", None) or "the database refused the value"
 
 
-def _translate(error: Error) -> exceptions.SessionError:
+def is_lost(error: BaseException) -> bool:
+    """Whether an error of Django's says that there is no connection with PostgreSQL (any more)."""
+    if not isinstance(error, _UNAVAILABLE_QUIETLY):
+        return False
+    state = sqlstate(error)
+    if state is not None:
+        return state.startswith(_LOST)
+    # Without a SQLSTATE it is not the server's: libpq's, or the driver's own.
+    driver: Any = connections[settings.DATABASE].Database  # type: ignore[attr-defined]
+    cause = error.__cause__
+    return isinstance(cause, driver.OperationalError) or (
+        isinstance(cause, driver.InterfaceError) and "connection already closed" in str(cause)
+    )
+
+
+def translate(error: Error) -> exceptions.SessionError:
+    """This package's exception for an error of Django's; what is no verdict is logged."""
     state = sqlstate(error) or ""
     if state == "SM001":
         return exceptions.VersionConflict(_message(error))
@@ -102,7 +137,7 @@ def answers() -> Iterator[None]:
     try:
         yield
     except _UNAVAILABLE_QUIETLY as error:
-        raise _translate(error) from error
+        raise translate(error) from error
 
 
 def json_argument(value: Any) -> str | None:
@@ -171,7 +206,7 @@ def call(
                 retry = retry or (lost and idempotent)
             if retry and attempts > 0:
                 continue
-            raise _translate(error) from error
+            raise translate(error) from error
     for row in rows:
         for name, value in row.items():
             if isinstance(value, datetime):

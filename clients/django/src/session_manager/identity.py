@@ -18,9 +18,8 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
 from .conf import settings
-from .cookies import token_from
 from .database import answers, call, function
-from .requests import known
+from .requests import current_token
 from .services import session_service
 
 _BOUND = "_session_manager_bound"
@@ -37,10 +36,7 @@ def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
     if isinstance(request, str):
         token: str | None = request
     else:
-        http_request = request._request if isinstance(request, Request) else request
-        lookup = known(http_request)
-        created = lookup.created if lookup else None
-        token = created.token if created else token_from(http_request)
+        token = current_token(request._request if isinstance(request, Request) else request)
     connection = connections[settings.DATABASE]
     nested = connection.in_atomic_block
     bound: list[str] = connection.__dict__.setdefault(_BOUND, [])

@@ -7,7 +7,8 @@ For views of the application's own, password forms for example:
         log_in(request, user, {"plan": "free"}, auth={"amr": ["pwd"]})
         return redirect("/")
 
-SessionMiddleware puts the cookie into the response; without it call ``cookies.set_cookie``.
+SessionMiddleware puts the cookie into the response, if the transaction commits; without it call
+``cookies.set_cookie``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from django.http import HttpRequest
 
 from .addresses import client_ip, user_agent
 from .conf import settings
-from .cookies import token_from
 from .database import answers
-from .requests import Lookup, remember
+from .outcomes import decide
+from .requests import Lookup, current_token, remember
 from .services import session_service
 from .types import JSON, CreatedSession, Session
 from .users import user_id_of
@@ -47,7 +48,7 @@ def log_in(
     so that it does not count against a limit; reason is for the audit trail.  Raises as
     SessionService.create.
     """
-    presented = token_from(request)
+    presented = current_token(request)
     with answers(), transaction.atomic(using=settings.DATABASE):
         if presented is not None:
             session_service.invalidate(presented, reason)
@@ -65,7 +66,8 @@ def log_in(
         created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
     )
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
-    remember(request, Lookup(created.token, session, created if session else None))
+    given = created if session else None
+    remember(request, Lookup(created.token, session, given, decide(request, given)))
     return created
 
 
@@ -105,7 +107,8 @@ def cut(token: str, expires_at: datetime, limit: datetime) -> bool:
 
 def log_out(request: HttpRequest, reason: str = "logout") -> bool:
     """End the request's session; SessionMiddleware clears the cookie.  Whether it was live."""
-    token = token_from(request)
+    token = current_token(request)
     ended = session_service.invalidate(token, reason)
-    remember(request, Lookup(token, None))
+    outcome = None if token is None else decide(request, None)
+    remember(request, Lookup(token, None, outcome=outcome))
     return ended

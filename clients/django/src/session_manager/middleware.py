@@ -13,15 +13,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.db import InterfaceError, OperationalError, connections
+from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 
 from .conf import settings
-from .cookies import clear_cookie, set_cookie
+from .database import is_lost, translate
 from .exceptions import StoreUnavailable
-from .requests import alook_up, known, look_up
+from .outcomes import write_cookie
+from .requests import alook_up, look_up, was_asked
 from .types import NoSession, Session
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -37,17 +38,16 @@ def unavailable() -> HttpResponse:
     )
 
 
-def _lost(exception: Exception) -> bool:
-    """Whether ATOMIC_REQUESTS could not begin or end a transaction with the sessions' database.
+def _translated(exception: Exception) -> Exception:
+    """StoreUnavailable if ATOMIC_REQUESTS could not begin or end a transaction.
 
-    Django raises that around the view, in the place of the view's own answer.
+    Django raises that around the view, in the place of the view's own answer.  The error has to
+    tell: by now Django has connected anew.
     """
-    connection = connections[settings.DATABASE]
-    return (
-        isinstance(exception, (OperationalError, InterfaceError))
-        and connection.settings_dict["ATOMIC_REQUESTS"]
-        and (connection.connection is None or not connection.is_usable())
-    )
+    atomic = connections[settings.DATABASE].settings_dict["ATOMIC_REQUESTS"]
+    if atomic and isinstance(exception, Error) and is_lost(exception):
+        return translate(exception)
+    return exception
 
 
 class SessionMiddleware:
@@ -83,21 +83,14 @@ class SessionMiddleware:
         request.asession_info = afind  # type: ignore[attr-defined]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if isinstance(exception, StoreUnavailable) or _lost(exception):
+        if isinstance(_translated(exception), StoreUnavailable):
             return unavailable()
         return None
 
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
-        lookup = known(request)
-        if lookup is None:
-            return response
-        patch_vary_headers(response, ("Cookie",))
-        if lookup.settled or settings.cookie_name in response.cookies:
-            return response
-        if lookup.created is not None:
-            set_cookie(response, lookup.created.token, lookup.created.absolute_expires_at)
-        elif lookup.refused:
-            clear_cookie(response)
+        if was_asked(request):
+            patch_vary_headers(response, ("Cookie",))
+        write_cookie(request, response)
         return response

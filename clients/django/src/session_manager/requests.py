@@ -13,9 +13,11 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest
 
 from .addresses import client_ip, user_agent
+from .changes import changed_here
 from .conf import settings
 from .cookies import token_from
 from .database import answers
+from .outcomes import Outcome, decide
 from .services import session_service
 from .types import CreatedSession, Session
 
@@ -30,8 +32,8 @@ class Lookup:
     session: Session | None
     #: A session made during the request, whose token the browser is to be given.
     created: CreatedSession | None = None
-    #: Something else has set or cleared the cookie in this response.
-    settled: bool = False
+    #: What it decided about the cookie.
+    outcome: Outcome | None = None
 
     @property
     def refused(self) -> bool:
@@ -40,8 +42,23 @@ class Lookup:
 
 
 def known(request: HttpRequest) -> Lookup | None:
-    """The outcome of a look-up that has been made, or None."""
-    return cast("Lookup | None", getattr(request, _ATTRIBUTE, None))
+    """The outcome of a look-up that has been made, or None; also if it was rolled back."""
+    lookup = cast("Lookup | None", getattr(request, _ATTRIBUTE, None))
+    if lookup is not None and lookup.outcome is not None and lookup.outcome.undone:
+        return None
+    return lookup
+
+
+def was_asked(request: HttpRequest) -> bool:
+    """Whether the response may depend on the session."""
+    return hasattr(request, _ATTRIBUTE)
+
+
+def current_token(request: HttpRequest) -> str | None:
+    """The token of the session that the request has now: one made during it, or the cookie's."""
+    lookup = known(request)
+    created = lookup.created if lookup else None
+    return created.token if created else token_from(request)
 
 
 def remember(request: HttpRequest, lookup: Lookup) -> None:
@@ -56,7 +73,10 @@ def look_up(request: HttpRequest) -> Lookup:
     token = token_from(request)
     session = None
     created = None
+    outcome = None
+    definite = True
     if token is not None:
+        definite = not changed_here(token)
         session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
     if session is None and settings.IMPORT_DJANGO_SESSIONS:
         from .importing import adopt
@@ -65,7 +85,11 @@ def look_up(request: HttpRequest) -> Lookup:
             adopted = adopt(request)
         if adopted is not None:
             session, created = adopted
-    lookup = Lookup(token, session, created)
+    if created is not None:
+        outcome = decide(request, created)
+    elif token is not None and session is None:
+        outcome = decide(request, None, definite=definite)
+    lookup = Lookup(token, session, created, outcome)
     remember(request, lookup)
     return lookup
 

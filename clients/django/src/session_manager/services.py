@@ -22,14 +22,13 @@ from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import connections
 
 from . import signals
 from .cache import session_cache
+from .changes import changed_here, note_change
 from .conf import settings
 from .database import (
     call,
-    database_alias,
     decode,
     function,
     json_argument,
@@ -64,8 +63,6 @@ _ENDED = RefreshedSession("ended", None, None, None, None)
 # Events that tell from where a session was used last; the extension's networks are /24 and /48.
 _LOCATING = ("created", "refreshed", "rotated")
 _PREFIX = {4: 24, 6: 48}
-# On a connection: the outermost transaction, and the sessions that it has changed.
-_CHANGED = "_session_manager_changed"
 
 
 def _twin(
@@ -163,7 +160,7 @@ class SessionService:
             return None
         cache = session_cache()
         lease = None
-        if cache is not None and not self._changed_here(token):
+        if cache is not None and not changed_here(token):
             session, lease = cache.read(token)
             if session is not None:
                 return session
@@ -190,30 +187,6 @@ class SessionService:
             cache.fill(token, lease, session, row, row["clock_timestamp"])
         return session
 
-    def _changed_here(self, token: str) -> bool:
-        """Whether the transaction that is open may have changed the session.
-
-        Others, and the cache, still have what was before.
-        """
-        alias = database_alias()
-        if alias != settings.DATABASE:
-            return True
-        connection = connections[alias]
-        if not connection.in_atomic_block:
-            return False
-        block, ids = getattr(connection, _CHANGED, (None, frozenset()))
-        return block is connection.atomic_blocks[0] and (None in ids or session_id_of(token) in ids)
-
-    def _note_change(self, session_id: uuid.UUID | None) -> None:
-        """Remember that the open transaction changes a session; None for an unknown number."""
-        connection = connections[database_alias()]
-        if not connection.in_atomic_block:
-            return
-        outermost = connection.atomic_blocks[0]
-        block, ids = getattr(connection, _CHANGED, (None, frozenset()))
-        kept: frozenset[uuid.UUID | None] = ids if block is outermost else frozenset()
-        setattr(connection, _CHANGED, (outermost, kept | {session_id}))
-
     def update(
         self,
         token: str | None,
@@ -230,7 +203,7 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return None
-        self._note_change(session_id_of(token))
+        note_change(session_id_of(token))
         rows = call(
             f"SELECT version, data FROM {function('session_update')}"
             "(%s, %s::jsonb, %s::integer, %s)",
@@ -242,7 +215,7 @@ class SessionService:
 
     def update_user(self, user_id: str, patch: JSON, *, tenant_id: str | None = None) -> int:
         """Patch the data of all live sessions of a user; how many there are."""
-        self._note_change(None)
+        note_change(None)
         return self._number(
             "session_update_user",
             "%s, %s::jsonb, %s",
@@ -267,7 +240,7 @@ class SessionService:
         if token is None or digest is None:
             return _ENDED
         session_id = session_id_of(token)
-        self._note_change(session_id)
+        note_change(session_id)
         watched = ip is not None and signals.client_changed.has_listeners(type(self))
         known = self._last_known(session_id) if watched else None
         rows = call(
@@ -306,7 +279,7 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return _ENDED
-        self._note_change(session_id_of(token))
+        note_change(session_id_of(token))
         rows = call(
             "SELECT status, session_id, session_token, "
             + utc("expires_at", "absolute_expires_at")
@@ -321,7 +294,7 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return False
-        self._note_change(session_id_of(token))
+        note_change(session_id_of(token))
         rows = call(
             f"SELECT {function('session_invalidate')}(%s, %s) AS ended",
             [digest, text_argument(reason)],
@@ -336,7 +309,7 @@ class SessionService:
         self, session_id: uuid.UUID | str, user_id: str | None = None, reason: str = "admin"
     ) -> bool:
         """End a session by its id; give user_id whenever a user asks for it."""
-        self._note_change(uuid.UUID(str(session_id)))
+        note_change(uuid.UUID(str(session_id)))
         rows = call(
             f"SELECT {function('session_invalidate_id')}(%s::uuid, %s, %s) AS ended",
             [str(session_id), text_argument(user_id), text_argument(reason)],
@@ -359,7 +332,7 @@ class SessionService:
 
         except_token spares the session of that token if it is a live one of this user.
         """
-        self._note_change(None)
+        note_change(None)
         count = self._number(
             "session_invalidate_all",
             "%s, %s, %s, %s",

@@ -14,10 +14,9 @@ import logging
 from functools import partial
 from typing import Any
 
-from django.db import transaction
 from django.dispatch import Signal
 
-from .conf import settings
+from .database import when_committed
 
 logger = logging.getLogger("session_manager")
 
@@ -35,6 +34,4 @@ def _send(signal: Signal, sender: type, values: dict[str, Any]) -> None:
 
 def send(signal: Signal, sender: type, **values: Any) -> None:
     """Send a signal once the current transaction, if any, has committed."""
-    transaction.on_commit(
-        partial(_send, signal, sender, values), using=settings.DATABASE, robust=True
-    )
+    when_committed(partial(_send, signal, sender, values))

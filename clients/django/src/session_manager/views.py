@@ -34,10 +34,12 @@ from .api_exceptions import SessionExpired, TokenReused
 from .auth0 import bearer_token, verifier
 from .authentication import SessionAuthentication
 from .conf import settings
-from .cookies import clear_cookie, set_cookie, token_from
+from .cookies import token_from
 from .csrf import enforce_csrf, offer_token
 from .login import cut, log_in, log_out, login_ends_at, switch_tenant
 from .logins import decide, decide_tenant, proof_of, refuse_protected
+from .outcomes import decide as decide_cookie
+from .outcomes import write_cookie
 from .parsers import LimitedJSONParser, MergePatchParser
 from .profiles import describe_user
 from .requests import Lookup, known, remember
@@ -97,13 +99,7 @@ class SessionView(APIView):
         response = super().finalize_response(request, response, *args, **kwargs)
         response["Cache-Control"] = "no-store"
         patch_vary_headers(response, ("Cookie",))
-        lookup = known(request._request if isinstance(request, Request) else request)
-        if lookup is not None and not lookup.settled and response.status_code != 503:
-            if lookup.created is not None:
-                set_cookie(response, lookup.created.token, lookup.created.absolute_expires_at)
-            elif lookup.refused:
-                clear_cookie(response)
-            lookup.settled = True
+        write_cookie(request._request if isinstance(request, Request) else request, response)
         if isinstance(request, Request) and request.method == "GET":
             offer_token(request._request, response)
         return response
@@ -193,10 +189,9 @@ class CurrentSessionView(SessionView):
 
     def delete(self, request: Request) -> Response:
         log_out(request._request)
-        response = Response(status=status.HTTP_204_NO_CONTENT)
-        clear_cookie(response)
-        _settle(request)
-        return response
+        # Whatever is in it, and whether or not it was a session's.
+        decide_cookie(request._request, None)
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class RefreshSessionView(SessionView):
@@ -238,11 +233,10 @@ class RefreshSessionView(SessionView):
             # Ended between the two calls, or the user is gone.
             _refuse(request)
         request.user = user
-        remember(request._request, Lookup(token, session, settled=True))
-        response = self.answer(request, session, status=refreshed.status)
-        if refreshed.token is not None and refreshed.absolute_expires_at is not None:
-            set_cookie(response, refreshed.token, refreshed.absolute_expires_at)
-        return response
+        remember(request._request, Lookup(token, session))
+        if refreshed.token is not None:
+            decide_cookie(request._request, refreshed)
+        return self.answer(request, session, status=refreshed.status)
 
 
 class SwitchTenantView(SessionView):
@@ -284,11 +278,9 @@ class SessionDetailView(SessionView):
         session = _session(request)
         if not session_service.invalidate_id(session_id, session.user_id, "revoked_by_user"):
             raise NotFound
-        response = Response(status=status.HTTP_204_NO_CONTENT)
         if session_id == session.id:
-            clear_cookie(response)
-            _settle(request)
-        return response
+            decide_cookie(request._request, None)
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class InvalidateAllView(SessionView):
@@ -301,11 +293,9 @@ class InvalidateAllView(SessionView):
             _session(request).user_id,
             except_token=token_from(request._request) if spare else None,
         )
-        response = Response({"invalidated": count})
         if not spare:
-            clear_cookie(response)
-            _settle(request)
-        return response
+            decide_cookie(request._request, None)
+        return Response({"invalidated": count})
 
 
 def _validated(serializer: type[Serializer[Any]], data: Any) -> dict[str, Any]:
@@ -328,16 +318,10 @@ def _session(request: Request) -> Session:
     return lookup.session
 
 
-def _settle(request: Request) -> None:
-    """The view has dealt with the cookie."""
-    lookup = known(request._request)
-    if lookup is not None:
-        lookup.settled = True
-
-
 def _refuse(request: Request, error: type[NotAuthenticated] = SessionExpired) -> NoReturn:
     """401, and the cookie goes: the database has said that the session has ended."""
-    remember(request._request, Lookup(token_from(request._request), None))
+    outcome = decide_cookie(request._request, None)
+    remember(request._request, Lookup(token_from(request._request), None, outcome=outcome))
     raise error
 
 
