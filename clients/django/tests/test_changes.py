@@ -1,0 +1,110 @@
+"""In a transaction a session is read as that transaction has left it, whoever began it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from session_manager.changes import changed_here
+from session_manager.services import session_service
+from session_manager.signals import session_created
+
+from .conftest import Heard, RedisServer, wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def token(redis_server: RedisServer, user_id: str) -> str:
+    """A session that Redis holds."""
+    token = session_service.create(user_id, {"v": 1}).token
+    wait_for(lambda: read(token)[1])
+    return token
+
+
+def read(token: str) -> tuple[Any, bool]:
+    session = session_service.get(token, touch=False)
+    assert session is not None
+    return session.data["v"], session.cached
+
+
+def test_autocommit_off(token: str) -> None:
+    transaction.set_autocommit(False)
+    try:
+        assert read(token) == (1, True)
+        session_service.update(token, {"v": 2})
+        assert read(token) == (2, False)
+        with transaction.atomic():
+            assert read(token) == (2, False)
+            session_service.update(token, {"v": 3})
+        assert read(token) == (3, False)
+        transaction.rollback()
+        wait_for(lambda: read(token) == (1, True) or transaction.rollback())
+        session_service.invalidate(token)
+        assert session_service.get(token) is None
+        transaction.rollback()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert read(token)[0] == 1
+
+
+@pytest.mark.parametrize("heard", [session_created], indirect=True)
+def test_signals_with_autocommit_off(user_id: str, heard: Heard, transactional_db: None) -> None:
+    transaction.set_autocommit(False)
+    try:
+        assert session_service.get(session_service.create(user_id).token) is not None
+        assert len(heard) == 1
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+
+
+def test_a_transaction_begun_by_sql(token: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        try:
+            session_service.update(token, {"v": 2})
+            assert read(token) == (2, False)
+        finally:
+            cursor.execute("ROLLBACK")
+    wait_for(lambda: read(token) == (1, True))
+
+
+def test_savepoints(token: str) -> None:
+    with transaction.atomic():
+        with transaction.atomic():
+            session_service.update(token, {"v": 2})
+        assert read(token) == (2, False)
+        with transaction.atomic():
+            session_service.update(token, {"v": 3})
+            transaction.set_rollback(True)
+        assert read(token) == (2, False)
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        with transaction.atomic():
+            session_service.update(token, {"v": 4})
+            transaction.set_rollback(True)
+        assert read(token)[0] == 1
+        session_service.update(token, {"v": 5})
+        assert read(token) == (5, False)
+        transaction.set_rollback(True)
+    wait_for(lambda: read(token) == (1, True))
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_block_that_is_used_again_remembers_nothing(user_id: str, commits: bool) -> None:
+    tokens = [session_service.create(user_id).token for _ in range(20)]
+
+    @transaction.atomic
+    def change(token: str) -> None:
+        assert not any(changed_here(other) for other in tokens)
+        session_service.update(token, {"a": 1})
+        assert [other for other in tokens if changed_here(other)] == [token]
+        transaction.set_rollback(not commits)
+
+    for token in tokens:
+        change(token)
+    assert connection.run_on_commit == []
