@@ -79,6 +79,7 @@ typedef struct CacheReader
 
 	int			failures;		/* of Redis, in a row */
 	int64_t		redis_again_at; /* monotonic; the breaker is open until then */
+	bool		complained;		/* of an error reply; once is enough */
 } CacheReader;
 
 /* A token taken apart, and what follows from it. */
@@ -342,6 +343,9 @@ redis_command(CacheReader *reader, int argc, const char **argv, const size_t *le
 	}
 	if (reply->type == REDIS_REPLY_ERROR)
 	{
+		if (!reader->complained)
+			fprintf(stderr, "redis: %s\n", reply->str);
+		reader->complained = true;
 		if (strncmp(reply->str, "READONLY", 8) == 0 || strncmp(reply->str, "LOADING", 7) == 0)
 			redis_failed(reader);
 		freeReplyObject(reply);

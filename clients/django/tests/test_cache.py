@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
@@ -18,6 +22,13 @@ from session_manager.services import session_service
 from .conftest import Browser, RedisServer, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def documented_rights(version: int = 7) -> str:
+    """The rights of a reader's Redis user in docs/cache-protocol.md."""
+    text = (Path(__file__).parents[3] / "docs/cache-protocol.md").read_text(encoding="utf-8")
+    seven, six = re.findall(r"^    ACL SETUSER webapp (.*)$", text, re.MULTILINE)
+    return str(seven if version == 7 else six)
 
 
 @pytest.fixture
@@ -258,6 +269,106 @@ class TestOutage:
         assert session_service.get(token) is not None
         redis_server.wait_for_epoch()
         wait_for(lambda: cached(token))
+
+
+@pytest.fixture
+def acl(redis_server: RedisServer, configure: Any) -> Iterator[Callable[..., None]]:
+    """Be a Redis user with the rights that the documentation gives readers, and changes of them."""
+
+    def change(*rules: str, rights: str = documented_rights()) -> None:
+        client = redis_server.client
+        client.execute_command("ACL", "SETUSER", "webapp", "reset", *rights.split(), *rules)
+        client.execute_command("ACL", "LOG", "RESET")
+        client.script_flush()
+
+    configure(REDIS_URL=f"unix://webapp:password@{redis_server.socket}")
+    yield change
+    redis_server.client.execute_command("ACL", "DELUSER", "webapp")
+
+
+class TestRights:
+    @pytest.mark.parametrize("rights", [documented_rights(), documented_rights(6)])
+    def test_those_that_are_documented_suffice(
+        self,
+        redis_server: RedisServer,
+        acl: Any,
+        user_id: str,
+        rights: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        acl(rights=rights)
+        token = session_service.create(user_id).token
+        assert [cached(token) for _ in range(3)] == [False, True, True]
+        # Redis has the scripts now, and they are sent by their digests.
+        redis_server.client.config_resetstat()
+        other = session_service.create(user_id).token
+        assert [cached(other) for _ in range(3)] == [False, True, True]
+        stats = redis_server.client.info("commandstats")
+        assert stats["cmdstat_evalsha"]["calls"] == 2
+        assert stats["cmdstat_evalsha"]["failed_calls"] == 0
+        # What client libraries say of themselves when they connect needs no right to be answered.
+        refused = [entry["object"] for entry in redis_server.client.acl_log()]
+        assert [name for name in refused if not name.startswith("client")] == []
+        assert caplog.text == ""
+
+    def test_and_they_are_the_least(self, redis_server: RedisServer, acl: Any) -> None:
+        acl()
+        epoch = redis_server.client.keys("session:epoch:*")[0].decode()
+        own = redis.Redis(
+            unix_socket_path=redis_server.socket, db=1, username="webapp", password="password"
+        )
+        write = "return redis.call('SET', KEYS[1], 'x')"
+        for command in (
+            ("SET", epoch, "x"),
+            ("EVAL", write, 1, epoch),
+            ("SET", "other", "x"),
+            ("GET", "other"),
+            ("EVAL", write, 1, "other"),
+            ("EVAL", "return redis.call('DEL', KEYS[1])", 1, epoch),
+            ("DEL", epoch),
+            ("KEYS", "*"),
+            ("FLUSHDB",),
+            ("PUBLISH", "channel", "x"),
+        ):
+            with pytest.raises(redis.ResponseError, match=r"permission|executing the script"):
+                own.execute_command(*command)
+
+    @pytest.mark.parametrize("rule", ["-mget", "-set", "-getrange", "clearselectors"])
+    def test_missing_ones_are_told(
+        self, acl: Any, user_id: str, rule: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        acl(rule)
+        token = session_service.create(user_id).token
+        for _ in range(10):
+            assert not cached(token)
+        cache = session_cache()
+        assert cache is not None
+        assert not cache.breaker.is_open
+        (record,) = [r for r in caplog.records if "redis refuses" in r.getMessage()]
+        assert record.levelname == "WARNING"
+        assert "permission" in record.getMessage() or "executing the script" in record.getMessage()
+        assert "password" not in record.getMessage()
+
+    def test_the_check_finds_them(self, acl: Any, configure: Any) -> None:
+        from .test_checks import servers
+
+        acl()
+        assert servers() == set()
+        for rule in ("-mget", "-get", "-set", "-getrange", "-time", "clearselectors"):
+            acl(rule)
+            assert servers() == {"W019"}, rule
+        for seconds, *rules in ((1.9, "-select"), (1.8, ">another", "<password")):
+            acl(*rules)
+            configure(REDIS_TIMEOUT=seconds)  # other settings, another connection
+            assert servers() == {"W019"}, rules
+
+
+def test_the_check_finds_another_redis_database(redis_server: RedisServer, configure: Any) -> None:
+    from .test_checks import servers
+
+    assert servers() == set()
+    configure(REDIS_DB=2)
+    assert servers() == {"W019"}
 
 
 def test_off_on_the_server(user_id: str, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,19 +9,21 @@ first, then reads the row, and stores it only if the lease still holds.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import secrets
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from . import sealing
@@ -35,6 +37,8 @@ from .types import JSON, Session
 logger = logging.getLogger("session_manager")
 
 SETTINGS_SECONDS = 60.0
+# How often the log tells that Redis refuses a command.
+WARNING_SECONDS = 60.0
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND = timedelta(microseconds=1)
 TIMES = ("created_at", "authenticated_at", "last_seen_at", "expires_at", "absolute_expires_at")
@@ -83,6 +87,24 @@ def moment(stamp: int) -> datetime:
     return EPOCH + stamp * MICROSECOND
 
 
+class _Script:
+    """A script, sent by its digest, or in full where Redis does not have it yet.
+
+    redis-py's own would load it by SCRIPT LOAD, for which readers need no right.
+    """
+
+    def __init__(self, client: redis.Redis, text: str) -> None:
+        self._client = client
+        self._text = text
+        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return self._client.evalsha(self._digest, len(keys), *keys, *args)
+        except NoScriptError:
+            return self._client.eval(self._text, len(keys), *keys, *args)
+
+
 class SessionCache:
     """One per process and Redis; used by many threads."""
 
@@ -101,19 +123,38 @@ class SessionCache:
                 health_check_interval=0,
             )
         )
-        self._acquire = self._redis.register_script(ACQUIRE)
-        self._fill = self._redis.register_script(FILL)
+        self._acquire = _Script(self._redis, ACQUIRE)
+        self._fill = _Script(self._redis, FILL)
         self._lock = threading.Lock()
         self._installation: _Installation | None = None
         self._asked_at: float | None = None
+        self._warned_at: float | None = None
 
     @property
     def breaker(self) -> Breaker:
         return self._breaker
 
-    def ping(self) -> None:
-        """Raise RedisError unless Redis answers."""
-        self._redis.ping()
+    def problem(self) -> str | None:
+        """Why sessions cannot be read and filled now, or None.
+
+        Does what a miss does, with a key of its own.  Raises RedisError if Redis does not answer or
+        refuses a command.
+        """
+        self._asked_at = None
+        installation = self.installation()
+        if installation is None:
+            return "session_manager.redis_mode is off on the server, or it did not answer"
+        # Ids begin with the time, so that this is no session's.
+        key = f"session:{uuid.UUID(bytes=bytes(6) + secrets.token_bytes(10))}"
+        keys = [key, installation.epoch_key]
+        _, epoch = cast("list[bytes | None]", self._redis.mget(keys))
+        nonce = secrets.token_hex(16)
+        answer = self._acquire(keys=keys, args=[nonce])
+        lapses_at = int(answer[1]) + 1 if isinstance(answer, list) else 1
+        self._fill(keys=[key], args=[nonce, b"", lapses_at])
+        if epoch is None:
+            return f"the extension keeps no epoch in database {settings.REDIS_DB} of this Redis"
+        return None
 
     def installation(self) -> _Installation | None:
         """How the extension wants to be read, asked once a minute; None if it has no cache."""
@@ -130,9 +171,6 @@ class SessionCache:
                     logger.warning("the cache is not used: %s", error)
                     self._installation = None
         return self._installation
-
-    def forget_installation(self) -> None:
-        self._asked_at = None
 
     def read(self, token: str) -> tuple[Session | None, Lease | None]:
         """The cached session of a token; or a lease, or neither: then PostgreSQL answers."""
@@ -208,7 +246,11 @@ class SessionCache:
     def _failed(self, error: RedisError) -> None:
         """A miss; and one step towards an open breaker, unless Redis answered in order."""
         if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
-            logger.debug("redis refused: %s", error)
+            # A right that is missing does not come by itself, but every read would tell.
+            now = time.monotonic()
+            if self._warned_at is None or now - self._warned_at >= WARNING_SECONDS:
+                self._warned_at = now
+                logger.warning("redis refuses; sessions are read from PostgreSQL: %s", error)
             return
         was_open = self._breaker.is_open
         self._breaker.failed()
@@ -293,10 +335,6 @@ def reachable() -> str | None:
     if cache is None:
         return None
     try:
-        cache.ping()
+        return cache.problem()
     except RedisError as error:
         return str(error)
-    cache.forget_installation()
-    if cache.installation() is None:
-        return "session_manager.redis_mode is off on the server"
-    return None

@@ -325,8 +325,8 @@ def _redis() -> list[CheckMessage]:
     return [
         Warning(
             f"Redis is not used: {problem}",
-            hint="Sessions are read from PostgreSQL meanwhile. Look at REDIS_URL and at "
-            "session_manager.redis_mode on the server.",
+            hint="Sessions are read from PostgreSQL meanwhile. Look at REDIS_URL, REDIS_DB and the "
+            "rights of its user, and at session_manager.redis_mode on the server.",
             id="session_manager.W019",
         )
     ]
