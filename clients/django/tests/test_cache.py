@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from session_manager import cache as cache_module
 from session_manager.breaker import Breaker
 from session_manager.cache import session_cache
+from session_manager.exceptions import StoreUnavailable
 from session_manager.services import session_service
 
 from .conftest import Browser, RedisServer, wait_for
@@ -369,6 +371,92 @@ def test_the_check_finds_another_redis_database(redis_server: RedisServer, confi
     assert servers() == set()
     configure(REDIS_DB=2)
     assert servers() == {"W019"}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When PostgreSQL was asked for the settings of the cache."""
+    times: list[float] = []
+    ask = cache_module._ask
+
+    def counted() -> Any:
+        times.append(time.monotonic())
+        return ask()
+
+    monkeypatch.setattr(cache_module, "_ask", counted)
+    return times
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [later - sooner for sooner, later in itertools.pairwise(times)]
+
+
+class TestSettingsAreAskedAgain:
+    """Every 5 s while there is a doubt, and every 60 s otherwise."""
+
+    def test_switched_off_and_on(
+        self, redis_server: RedisServer, superuser: Any, user_id: str, asked: list[float]
+    ) -> None:
+        def switch(value: str) -> None:
+            superuser.execute(value)
+            superuser.execute("SELECT pg_reload_conf()")
+
+        token = session_service.create(user_id).token
+        fill(token)
+        try:
+            switch("ALTER SYSTEM SET session_manager.redis_mode = off")
+            wait_for(lambda: redis_server.epoch() is None)
+            before = time.monotonic()
+            wait_for(lambda: cached(token) or time.monotonic() > before + 6, 10)
+            assert not cached(token)
+            assert asked[-1] > before
+            switch("ALTER SYSTEM RESET session_manager.redis_mode")
+            redis_server.wait_for_epoch()
+            before = time.monotonic()
+            wait_for(lambda: cached(token), 10)
+            assert time.monotonic() - before < 5.5
+        finally:
+            switch("ALTER SYSTEM RESET session_manager.redis_mode")
+            redis_server.wait_for_epoch()
+        assert min(gaps(asked)) >= 5
+        assert len(asked) <= 4
+
+    def test_a_failed_question(
+        self, redis_server: RedisServer, user_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is known stays good: an epoch that has ended never comes back."""
+        token = session_service.create(user_id).token
+        fill(token)
+        cache = session_cache()
+        assert cache is not None
+        monkeypatch.setattr(cache_module, "_ask", fail)
+        cache._asked_at = None
+        assert cached(token)
+        monkeypatch.undo()
+
+    def test_a_failed_first_question(
+        self, redis_server: RedisServer, user_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cache_module, "_ask", fail)
+        token = session_service.create(user_id).token
+        assert not cached(token)
+        monkeypatch.undo()
+        before = time.monotonic()
+        wait_for(lambda: cached(token), 10)
+        assert 4 < time.monotonic() - before < 6
+
+    def test_not_while_all_is_well(
+        self, redis_server: RedisServer, token: str, asked: list[float]
+    ) -> None:
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            assert cached(token)
+            time.sleep(0.05)
+        assert asked == []
+
+
+def fail() -> Any:
+    raise StoreUnavailable("no answer")
 
 
 def test_off_on_the_server(user_id: str, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from session_manager.identity import session_identity
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
 
-from .conftest import Browser, wait_for
+from .conftest import Browser, RedisServer, wait_for
 from .issuer import Issuer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -106,6 +106,27 @@ def test_a_restart_between_two_requests(server: Server, created: CreatedSession)
         assert session_service.get(created.token) is not None
     finally:
         connection.settings_dict["CONN_MAX_AGE"] = 0
+
+
+def test_the_cache_after_a_restart(
+    server: Server, redis_server: RedisServer, created: CreatedSession
+) -> None:
+    """A new start is a new installation, whose epochs have another name."""
+
+    def cached() -> bool:
+        session = session_service.get(created.token, touch=False)
+        return session is not None and session.cached
+
+    def epochs() -> set[bytes]:
+        return set(redis_server.client.keys("session:epoch:*"))
+
+    wait_for(cached)
+    before = epochs()
+    connections.close_all()
+    server.stop()
+    server.start()
+    wait_for(lambda: epochs() - before, 30)
+    wait_for(cached, 10)
 
 
 def test_stopped_inside_a_transaction(server: Server, created: CreatedSession) -> None:

@@ -37,6 +37,8 @@ from .types import JSON, Session
 logger = logging.getLogger("session_manager")
 
 SETTINGS_SECONDS = 60.0
+# While there is no cache, or no epoch: a server that was started anew has another installation.
+DOUBT_SECONDS = 5.0
 # How often the log tells that Redis refuses a command.
 WARNING_SECONDS = 60.0
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -128,6 +130,8 @@ class SessionCache:
         self._lock = threading.Lock()
         self._installation: _Installation | None = None
         self._asked_at: float | None = None
+        #: Whether what is known of the installation may have been overtaken.
+        self._doubtful = False
         self._warned_at: float | None = None
 
     @property
@@ -157,20 +161,25 @@ class SessionCache:
         return None
 
     def installation(self) -> _Installation | None:
-        """How the extension wants to be read, asked once a minute; None if it has no cache."""
+        """How the extension wants to be read; None if it has no cache, or has not said so yet."""
         now = time.monotonic()
-        if self._asked_at is not None and now - self._asked_at < SETTINGS_SECONDS:
+        if not self._outdated(now):
             return self._installation
         with self._lock:
-            if self._asked_at is None or now - self._asked_at >= SETTINGS_SECONDS:
+            if self._outdated(now):
                 self._asked_at = now
                 try:
                     self._installation = _ask()
+                    self._doubtful = self._installation is None
                 except SessionError as error:
-                    # PostgreSQL is about to be asked for the session and will say so better.
-                    logger.warning("the cache is not used: %s", error)
-                    self._installation = None
+                    # What is known stays good: an epoch that has ended never comes back.
+                    logger.warning("the settings of the cache are not known: %s", error)
+                    self._doubtful = True
         return self._installation
+
+    def _outdated(self, now: float) -> bool:
+        seconds = DOUBT_SECONDS if self._doubtful else SETTINGS_SECONDS
+        return self._asked_at is None or now - self._asked_at >= seconds
 
     def read(self, token: str) -> tuple[Session | None, Lease | None]:
         """The cached session of a token; or a lease, or neither: then PostgreSQL answers."""
@@ -189,6 +198,7 @@ class SessionCache:
         raw = token_bytes(token)
         keys = [f"session:{uuid.UUID(bytes=raw[:16])}", installation.epoch_key]
         value, epoch = cast("list[bytes | None]", self._redis.mget(keys))
+        self._doubtful = epoch is None
         if epoch is None:
             return None, None
         if value is not None and (value[:1] != b"V" or value[1 : 1 + sealing.EPOCH_SIZE] == epoch):
