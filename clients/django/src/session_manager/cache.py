@@ -32,7 +32,7 @@ from .conf import settings
 from .database import call, function
 from .exceptions import SessionError
 from .tokens import token_bytes
-from .types import JSON, Session
+from .types import JSON, SESSION_TIMES, Session
 
 logger = logging.getLogger("session_manager")
 
@@ -43,7 +43,6 @@ DOUBT_SECONDS = 5.0
 WARNING_SECONDS = 60.0
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND = timedelta(microseconds=1)
-TIMES = ("created_at", "authenticated_at", "last_seen_at", "expires_at", "absolute_expires_at")
 
 ACQUIRE = """
 local epoch = redis.call('GET', KEYS[2])
@@ -288,7 +287,7 @@ def row_text(session: Session, row: JSON) -> bytes:
         "user_id": session.user_id,
         "tenant_id": session.tenant_id,
         "version": session.version,
-        **{name: microseconds(getattr(session, name)) for name in TIMES},
+        **{name: microseconds(getattr(session, name)) for name in SESSION_TIMES},
     }
     text = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
     data, auth = row["data"], row["auth"]
@@ -307,7 +306,7 @@ def session_of(row: JSON) -> Session:
         version=row["version"],
         auth=row["auth"],
         cached=True,
-        **{name: moment(row[name]) for name in TIMES},
+        **{name: moment(row[name]) for name in SESSION_TIMES},
     )
 
 

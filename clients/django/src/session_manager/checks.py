@@ -6,7 +6,7 @@ database checks, which Django runs with ``manage.py check --database default`` a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [*_hooks(), *_cookie(), *_middleware(), *_proxies(), *_cache_key(), *_reports()]
 
 
-def _hooks() -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+def _hooks() -> Iterator[CheckMessage]:
     for name in ("USER_LOADER", "ON_LOGIN", "ON_SWITCH_TENANT", "IMPORT_DATA"):
         path = getattr(settings, name)
         if path is None:
@@ -56,61 +55,48 @@ def _hooks() -> list[CheckMessage]:
         except ImportError:
             good = False
         if not good:
-            found.append(
-                Error(
-                    f'SESSION_MANAGER["{name}"] names {path!r}, which cannot be called.',
-                    hint="Give the dotted path of a function.",
-                    id="session_manager.E002",
-                )
+            yield Error(
+                f'SESSION_MANAGER["{name}"] names {path!r}, which cannot be called.',
+                hint="Give the dotted path of a function.",
+                id="session_manager.E002",
             )
-    return found
 
 
-def _cookie() -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+def _cookie() -> Iterator[CheckMessage]:
     if (
         DJANGO_SESSIONS in django_settings.MIDDLEWARE
         and settings.cookie_name == django_settings.SESSION_COOKIE_NAME
     ):
-        found.append(
-            Error(
-                f"session_manager and django.contrib.sessions both use the cookie "
-                f"{settings.cookie_name!r}.",
-                hint=(
-                    'Name ours with SESSION_MANAGER = {"COOKIE_NAME": '
-                    f'"{DEFAULT_COOKIE_NAME}"}} and leave SESSION_COOKIE_NAME to Django.'
-                ),
-                id="session_manager.E003",
-            )
+        yield Error(
+            f"session_manager and django.contrib.sessions both use the cookie "
+            f"{settings.cookie_name!r}.",
+            hint=(
+                'Name ours with SESSION_MANAGER = {"COOKIE_NAME": '
+                f'"{DEFAULT_COOKIE_NAME}"}} and leave SESSION_COOKIE_NAME to Django.'
+            ),
+            id="session_manager.E003",
         )
     if not settings.cookie_secure and not settings.DEBUG:
-        found.append(
-            Warning(
-                "The session cookie is sent without encryption: COOKIE_SECURE is off.",
-                hint='Serve over HTTPS and remove "COOKIE_SECURE" from SESSION_MANAGER.',
-                id="session_manager.W004",
-            )
+        yield Warning(
+            "The session cookie is sent without encryption: COOKIE_SECURE is off.",
+            hint='Serve over HTTPS and remove "COOKIE_SECURE" from SESSION_MANAGER.',
+            id="session_manager.W004",
         )
     if settings.cookie_host_prefix and (not settings.cookie_secure or settings.COOKIE_DOMAIN):
-        found.append(
-            Error(
-                "Browsers refuse the cookie: __Host- wants Secure and no Domain.",
-                hint='Set "COOKIE_HOST_PREFIX" to False, or remove COOKIE_DOMAIN.',
-                id="session_manager.E005",
-            )
+        yield Error(
+            "Browsers refuse the cookie: __Host- wants Secure and no Domain.",
+            hint='Set "COOKIE_HOST_PREFIX" to False, or remove COOKIE_DOMAIN.',
+            id="session_manager.E005",
         )
     samesite = str(settings.COOKIE_SAMESITE).lower()
     if samesite not in ("lax", "strict", "none") or (
         samesite == "none" and not settings.cookie_secure
     ):
-        found.append(
-            Error(
-                f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}.",
-                hint='Use "Lax"; "None" needs a secure cookie.',
-                id="session_manager.E006",
-            )
+        yield Error(
+            f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}.",
+            hint='Use "Lax"; "None" needs a secure cookie.',
+            id="session_manager.E006",
         )
-    return found
 
 
 def _middleware() -> list[CheckMessage]:
@@ -212,7 +198,7 @@ def check_servers(
             )
         ]
     try:
-        found = _extension(alias)
+        found = list(_extension(alias))
     except DBError as error:
         found = [
             Warning(
@@ -224,7 +210,7 @@ def check_servers(
     return found + _redis()
 
 
-def _extension(alias: str) -> list[CheckMessage]:
+def _extension(alias: str) -> Iterator[CheckMessage]:
     with connections[alias].cursor() as cursor:
         cursor.execute(
             "SELECT extversion, default_version, (SELECT rolsuper FROM pg_roles"
@@ -234,36 +220,31 @@ def _extension(alias: str) -> list[CheckMessage]:
         )
         row = cursor.fetchone()
         if row is None or row[0] is None:
-            return [_missing(alias, available=row is not None)]
+            yield _missing(alias, available=row is not None)
+            return
         version, default, superuser = row
         if version.split(".")[0] != MAJOR:
-            return [
-                Error(
-                    f"The extension session_manager is of version {version}; "
-                    f"this package works with {MAJOR}.x.",
-                    hint="Install the package that belongs to the extension, or update the "
-                    "extension: ALTER EXTENSION session_manager UPDATE.",
-                    id="session_manager.E014",
-                )
-            ]
-        found: list[CheckMessage] = []
+            yield Error(
+                f"The extension session_manager is of version {version}; "
+                f"this package works with {MAJOR}.x.",
+                hint="Install the package that belongs to the extension, or update the "
+                "extension: ALTER EXTENSION session_manager UPDATE.",
+                id="session_manager.E014",
+            )
+            return
         if version != default:
-            found.append(
-                Warning(
-                    f"The extension session_manager is of version {version}, but {default} is "
-                    "installed on the server.",
-                    hint="As a superuser: ALTER EXTENSION session_manager UPDATE.",
-                    id="session_manager.W015",
-                )
+            yield Warning(
+                f"The extension session_manager is of version {version}, but {default} is "
+                "installed on the server.",
+                hint="As a superuser: ALTER EXTENSION session_manager UPDATE.",
+                id="session_manager.W015",
             )
         if superuser:
-            found.append(
-                Warning(
-                    "The application connects as a superuser, for whom no privilege and no "
-                    "row-level security holds.",
-                    hint="Connect as a role of its own and name it in GRANT_ROLE when migrating.",
-                    id="session_manager.W016",
-                )
+            yield Warning(
+                "The application connects as a superuser, for whom no privilege and no "
+                "row-level security holds.",
+                hint="Connect as a role of its own and name it in GRANT_ROLE when migrating.",
+                id="session_manager.W016",
             )
         from .grants import granted
 
@@ -272,28 +253,23 @@ def _extension(alias: str) -> list[CheckMessage]:
         except DatabaseError:  # not on search_path
             may = False
         if not may:
-            found.append(
-                Error(
-                    "The application's role may not use the extension, or does not find it.",
-                    hint="Run migrate as a superuser with GRANT_ROLE, and set SCHEMA if the "
-                    "extension is in a schema outside of search_path.",
-                    id="session_manager.E017",
-                )
+            yield Error(
+                "The application's role may not use the extension, or does not find it.",
+                hint="Run migrate as a superuser with GRANT_ROLE, and set SCHEMA if the "
+                "extension is in a schema outside of search_path.",
+                id="session_manager.E017",
             )
-            return found
+            return
         cursor.execute(
             f"SELECT EXISTS (SELECT FROM {function('session_keys')} WHERE state = 'active')"
         )
         if not cursor.fetchone()[0]:
-            found.append(
-                Error(
-                    "The extension has no active key: no session can be made.",
-                    hint="Set session_manager.key_file on the server; then, as a superuser: "
-                    "SELECT session_key_generate(), or manage.py session_keys generate.",
-                    id="session_manager.E018",
-                )
+            yield Error(
+                "The extension has no active key: no session can be made.",
+                hint="Set session_manager.key_file on the server; then, as a superuser: "
+                "SELECT session_key_generate(), or manage.py session_keys generate.",
+                id="session_manager.E018",
             )
-    return found
 
 
 def _missing(alias: str, *, available: bool) -> CheckMessage:

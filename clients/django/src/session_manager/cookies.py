@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.cache import patch_cache_control
@@ -24,31 +25,25 @@ def token_from(request: HttpRequest) -> str | None:
 def set_cookie(response: HttpResponseBase, token: str, absolute_expires_at: datetime) -> None:
     """Give the browser a token, for as long as the session can live at most."""
     remaining = absolute_expires_at - datetime.now(timezone.utc)
-    response.set_cookie(
-        settings.cookie_name,
-        token,
-        max_age=max(int(remaining.total_seconds()), 0),
-        path="/",
-        domain=settings.COOKIE_DOMAIN,
-        secure=settings.cookie_secure,
-        httponly=True,
-        samesite=settings.COOKIE_SAMESITE,  # type: ignore[arg-type]
-    )
-    patch_cache_control(response, no_store=True)
+    _write(response, token, max_age=max(int(remaining.total_seconds()), 0))
 
 
 def clear_cookie(response: HttpResponseBase) -> None:
     """Take the cookie back: after a definite verdict only."""
+    _write(response, "", max_age=0, expires="Thu, 01 Jan 1970 00:00:00 GMT")
+
+
+def _write(response: HttpResponseBase, value: str, **lifetime: Any) -> None:
+    # The same attributes for both: a browser refuses a __Host- cookie that is not Secure, also one
+    # that clears it.
     response.set_cookie(
         settings.cookie_name,
-        "",
-        max_age=0,
-        expires="Thu, 01 Jan 1970 00:00:00 GMT",
+        value,
         path="/",
         domain=settings.COOKIE_DOMAIN,
-        # A browser refuses a __Host- cookie that is not Secure, also one that clears it.
         secure=settings.cookie_secure,
         httponly=True,
         samesite=settings.COOKIE_SAMESITE,  # type: ignore[arg-type]
+        **lifetime,
     )
     patch_cache_control(response, no_store=True)

@@ -13,6 +13,7 @@ from django.db import Error, transaction
 
 from .conf import settings
 from .database import function, quote
+from .types import SESSION_TIMES
 
 TABLES = (
     "user_sessions",
@@ -25,11 +26,7 @@ TABLES = (
 COLUMNS = {
     "user_sessions": (
         "session_id",
-        "created_at",
-        "authenticated_at",
-        "last_seen_at",
-        "expires_at",
-        "absolute_expires_at",
+        *SESSION_TIMES,
         "version",
         "key_id",
         "verifier_key_id",

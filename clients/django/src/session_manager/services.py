@@ -38,6 +38,7 @@ from .database import (
 from .tokens import digest_form, is_token, session_id_of
 from .types import (
     JSON,
+    SESSION_TIMES,
     CreatedSession,
     Event,
     ListedSession,
@@ -52,13 +53,6 @@ Listing = list
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SESSION_TIMES = (
-    "created_at",
-    "authenticated_at",
-    "last_seen_at",
-    "expires_at",
-    "absolute_expires_at",
-)
 _ENDED = RefreshedSession("ended", None, None, None, None)
 # Events that tell from where a session was used last; the extension's networks are /24 and /48.
 _LOCATING = ("created", "refreshed", "rotated")
@@ -166,7 +160,7 @@ class SessionService:
                 return session
         rows = call(
             "SELECT session_id, user_id, tenant_id, data, version, auth, cacheable, "
-            + utc(*_SESSION_TIMES, "clock_timestamp()")
+            + utc(*SESSION_TIMES, "clock_timestamp()")
             + f" FROM {function('session_get')}(%s, %s::inet, %s, %s)",
             [digest_form(token), ip, _clean(user_agent), touch],
             idempotent=True,
@@ -181,7 +175,7 @@ class SessionService:
             data=decode(row["data"]),
             version=row["version"],
             auth=decode(row["auth"]),
-            **{name: row[name] for name in _SESSION_TIMES},
+            **{name: row[name] for name in SESSION_TIMES},
         )
         if cache is not None and lease is not None and row["cacheable"]:
             cache.fill(token, lease, session, row, row["clock_timestamp"])

@@ -9,6 +9,15 @@ from typing import Any
 
 JSON = dict[str, Any]
 
+#: The times of a session, which are columns of the table and members of Session.
+SESSION_TIMES = (
+    "created_at",
+    "authenticated_at",
+    "last_seen_at",
+    "expires_at",
+    "absolute_expires_at",
+)
+
 
 @dataclass(frozen=True)
 class Session:
