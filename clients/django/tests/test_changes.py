@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from session_manager import administration
 from session_manager.changes import changed_here
 from session_manager.services import session_service
 from session_manager.signals import session_created
@@ -60,6 +61,27 @@ def test_signals_with_autocommit_off(user_id: str, heard: Heard, transactional_d
     finally:
         transaction.rollback()
         transaction.set_autocommit(True)
+
+
+@pytest.mark.django_db(transaction=True, databases="__all__")
+@pytest.mark.parametrize("what", ["tenant", "everything", "erase"])
+def test_an_administrators_changes(
+    redis_server: RedisServer, configure: Any, user_id: str, what: str
+) -> None:
+    """Where the application's own role is an administrator's."""
+    configure(DATABASE="admin")
+    token = session_service.create(user_id, {"v": 1}, tenant_id=user_id).token
+    wait_for(lambda: read(token)[1])
+    with transaction.atomic(using="admin"):
+        if what == "tenant":
+            assert administration.invalidate_tenant(user_id) == 1
+        elif what == "everything":
+            assert administration.invalidate_everything() >= 1
+        else:
+            assert administration.erase(user_id) == 1
+        assert session_service.get(token) is None
+        transaction.set_rollback(True, using="admin")
+    assert read(token)[0] == 1
 
 
 def test_a_transaction_begun_by_sql(token: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .changes import note_change
 from .database import call, function, text_argument, utc
 from .types import Cleanup, Key
 
@@ -18,6 +19,7 @@ def cleanup(batch: int | None = None, max_batches: int | None = None) -> Cleanup
 
 def invalidate_tenant(tenant_id: str, reason: str = "admin") -> int:
     """End all live sessions of a tenant; how many ended."""
+    note_change(None)
     rows = call(
         f"SELECT {function('session_invalidate_tenant')}(%s, %s) AS n",
         [text_argument(tenant_id), text_argument(reason)],
@@ -27,6 +29,7 @@ def invalidate_tenant(tenant_id: str, reason: str = "admin") -> int:
 
 def invalidate_everything(reason: str = "admin") -> int:
     """End all live sessions of the database; how many ended."""
+    note_change(None)
     rows = call(
         f"SELECT {function('session_invalidate_everything')}(%s) AS n", [text_argument(reason)]
     )
@@ -44,6 +47,7 @@ def export(user_id: str, pgp_public_key: str | None = None) -> str:
 
 def erase(user_id: str) -> int:
     """Delete a user's sessions and take the user out of the audit trail; sessions deleted."""
+    note_change(None)
     rows = call(f"SELECT {function('session_erase')}(%s) AS n", [text_argument(user_id)])
     return int(rows[0]["n"])
 
@@ -68,6 +72,7 @@ def change_key(action: str, key_id: int) -> None:
     """Carry out ``add``, ``activate``, ``retire`` or ``revoke`` on a key."""
     if action not in ("add", "activate", "retire", "revoke"):
         raise ValueError(f"unknown action {action!r}")
+    note_change(None)
     call(f"SELECT {function(f'session_key_{action}')}(%s)", [key_id])
 
 

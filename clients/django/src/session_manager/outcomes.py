@@ -60,9 +60,11 @@ class Outcome:
     @property
     def holds(self) -> bool:
         """Whether it has committed; in a TestCase, which never does, whether it would have."""
+        blocks = self._connection.atomic_blocks
         return self._committed or (
             self._pending
-            and all(getattr(b, "_from_testcase", False) for b in self._connection.atomic_blocks)
+            and bool(blocks)
+            and all(getattr(block, "_from_testcase", False) for block in blocks)
         )
 
     def write(self, response: HttpResponseBase) -> None:
