@@ -145,6 +145,14 @@ class Refused(APIView):
         return Response({})
 
 
+class InDRF(APIView):
+    permission_classes: list[Any] = []
+
+    def get(self, request: Any) -> Response:
+        act(request)
+        return Response({})
+
+
 def own_cookie(request: HttpRequest) -> HttpResponse:
     log_in(request, "auth0|new")
     response = HttpResponse()
@@ -166,6 +174,7 @@ urlpatterns = [
     path("another-database/", another_database),
     path("refused/", Refused.as_view()),
     path("own-cookie/", own_cookie),
+    path("drf/", InDRF.as_view()),
     path("api/sessions/", include("session_manager.urls")),
 ]
 
@@ -307,6 +316,14 @@ def test_autocommit(client: Browser, created: CreatedSession, do: str) -> None:
         assert is_live(cookie(response))
     else:
         assert cookie(response) == ""
+
+
+def test_the_request_of_a_drf_view(client: Browser, created: CreatedSession) -> None:
+    token = cookie(client.get("/drf/?do=in"))
+    assert is_live(token)
+    assert not is_live(created.token)
+    assert cookie(client.get("/drf/?do=out")) == ""
+    assert not is_live(token)
 
 
 @pytest.mark.parametrize("where", ["unavailable", "says-503"])

@@ -19,7 +19,7 @@ from rest_framework.request import Request
 
 from .conf import settings
 from .database import answers, call, function
-from .requests import current_token
+from .requests import current_token, plain
 from .services import session_service
 
 _BOUND = "_session_manager_bound"
@@ -36,7 +36,7 @@ def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
     if isinstance(request, str):
         token: str | None = request
     else:
-        token = current_token(request._request if isinstance(request, Request) else request)
+        token = current_token(plain(request))
     connection = connections[settings.DATABASE]
     nested = connection.in_atomic_block
     bound: list[str] = connection.__dict__.setdefault(_BOUND, [])

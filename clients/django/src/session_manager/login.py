@@ -18,12 +18,13 @@ from typing import Any
 
 from django.db import transaction
 from django.http import HttpRequest
+from rest_framework.request import Request
 
 from .addresses import client_ip, user_agent
 from .conf import settings
 from .database import answers
 from .outcomes import decide
-from .requests import Lookup, current_token, remember
+from .requests import Lookup, current_token, plain, remember
 from .services import session_service
 from .types import JSON, CreatedSession, Session
 from .users import user_id_of
@@ -33,7 +34,7 @@ NOT_AFTER = "not_after"
 
 
 def log_in(
-    request: HttpRequest,
+    request: HttpRequest | Request,
     user: Any,
     data: JSON | None = None,
     *,
@@ -48,6 +49,7 @@ def log_in(
     so that it does not count against a limit; reason is for the audit trail.  Raises as
     SessionService.create.
     """
+    request = plain(request)
     presented = current_token(request)
     with answers(), transaction.atomic(using=settings.DATABASE):
         if presented is not None:
@@ -105,8 +107,9 @@ def cut(token: str, expires_at: datetime, limit: datetime) -> bool:
     return True
 
 
-def log_out(request: HttpRequest, reason: str = "logout") -> bool:
+def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
     """End the request's session; SessionMiddleware clears the cookie.  Whether it was live."""
+    request = plain(request)
     token = current_token(request)
     ended = session_service.invalidate(token, reason)
     outcome = None if token is None else decide(request, None)

@@ -11,6 +11,7 @@ from typing import cast
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
+from rest_framework.request import Request
 
 from .addresses import client_ip, user_agent
 from .changes import changed_here
@@ -39,6 +40,11 @@ class Lookup:
     def refused(self) -> bool:
         """A cookie was presented and PostgreSQL knows of no live session: a definite verdict."""
         return self.token is not None and self.session is None and self.created is None
+
+
+def plain(request: HttpRequest | Request) -> HttpRequest:
+    """Django's request, which the middleware sees, inside of DRF's."""
+    return request._request if isinstance(request, Request) else request
 
 
 def known(request: HttpRequest) -> Lookup | None:

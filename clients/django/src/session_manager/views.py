@@ -42,7 +42,7 @@ from .outcomes import decide as decide_cookie
 from .outcomes import write_cookie
 from .parsers import LimitedJSONParser, MergePatchParser
 from .profiles import describe_user
-from .requests import Lookup, known, remember
+from .requests import Lookup, known, plain, remember
 from .serializers import (
     CreateRequestSerializer,
     CurrentSerializer,
@@ -99,7 +99,7 @@ class SessionView(APIView):
         response = super().finalize_response(request, response, *args, **kwargs)
         response["Cache-Control"] = "no-store"
         patch_vary_headers(response, ("Cookie",))
-        write_cookie(request._request if isinstance(request, Request) else request, response)
+        write_cookie(plain(request), response)
         if isinstance(request, Request) and request.method == "GET":
             offer_token(request._request, response)
         return response
