@@ -1,11 +1,15 @@
 import { defineConfig } from 'vitest/config';
 
+/** What ends a test that hangs.  All take less than a second on a machine that has nothing else to do. */
+const limits = { testTimeout: 60_000, hookTimeout: 60_000 };
+
 export default defineConfig({
   test: {
     projects: [
       {
         test: {
           name: 'browser',
+          ...limits,
           environment: 'jsdom',
           environmentOptions: { jsdom: { url: 'https://app.test/invoices?page=2' } },
           include: ['test/*.test.{ts,tsx}'],
@@ -15,6 +19,7 @@ export default defineConfig({
       {
         test: {
           name: 'server',
+          ...limits,
           environment: 'node',
           include: ['test/next/*.test.ts'],
           setupFiles: ['test/next/setup.ts'],

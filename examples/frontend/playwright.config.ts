@@ -4,8 +4,9 @@ import { defineConfig, devices } from '@playwright/test';
 export default defineConfig({
   testDir: 'e2e',
   outputDir: 'test-results',
-  timeout: 30_000,
-  expect: { timeout: 7_000 },
+  // What ends a test that hangs.  A few seconds are usual, on a machine that has nothing else to do.
+  timeout: 90_000,
+  expect: { timeout: 15_000 },
   // One at a time: all tests are the same user, and some sign out everywhere.
   workers: 1,
   forbidOnly: true,

@@ -58,13 +58,14 @@ async function attempt(url: string, init: RequestInit): Promise<unknown> {
  * No attempt is wasted while the browser knows that it is offline.
  *
  * @param onRetry called with the error of an attempt that will be repeated
+ * @param mayRetry asked before the pause and after it
  * @throws SessionError of kind `network` or `server`
  */
 export async function request(
   url: string,
   init: RequestInit,
   onRetry?: (error: SessionError) => void,
-  retries = RETRIES,
+  mayRetry: () => boolean = () => true,
 ): Promise<unknown> {
   for (let n = 0; ; n++) {
     try {
@@ -73,9 +74,10 @@ export async function request(
       const error = e as SessionError;
       const { status } = error;
       const again = !status || status >= 500 || status === 408 || status === 429;
-      if (!again || n >= retries || error.retryAfter > LONGEST_DELAY || !navigator.onLine) throw error;
+      if (!again || n >= RETRIES || !mayRetry() || error.retryAfter > LONGEST_DELAY || !navigator.onLine) throw error;
       onRetry?.(error);
       await sleep(Math.max(error.retryAfter, FIRST_DELAY * 2 ** n * (0.75 + Math.random() / 2)));
+      if (!mayRetry()) throw error;
     }
   }
 }

@@ -6,9 +6,11 @@
  * - `status` is `loading` until the first verdict and never again.
  * - Only a verdict of the server, or the end of the session's life, makes it
  *   `unauthenticated`; a request that failed does not.
- * - A session that was seen to end does not come back: answers to requests
- *   that were sent before are dropped, and so is what other tabs or a cached
- *   page still say about it.
+ * - A session that was seen to end, or to be replaced by another, does not come
+ *   back: answers to requests that were sent before are dropped, and so is what
+ *   other tabs or a cached page still say about it.
+ * - What gives the browser another cookie, or takes it away, is done by one tab
+ *   at a time: nobody is signed out while a sign-in is under way.
  * - Times are compared by the server's clock.
  */
 
@@ -79,7 +81,7 @@ export interface SessionStore extends SessionActions {
 type EndKind = 'expired' | 'revoked' | undefined;
 
 /** What tabs tell each other. */
-type News = SessionData | { session: null; kind: EndKind };
+type News = SessionData | { session: null; id: string; kind: EndKind };
 
 const MAX_TIMEOUT = 2 ** 31 - 1;
 /** Timers that are this late have slept. */
@@ -152,12 +154,23 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   /** Take over an answer, of the server or of another tab. */
   function accept(answer: SessionData, tell = true): void {
     const known = state.data?.session;
-    // A slow answer, or one of a standby that lags, knows less than we do.
-    const isOlder = known?.id === answer.session.id && known.version > answer.session.version;
+    const { id, version, expires_at } = answer.session;
+    const time = Date.parse(answer.server_time);
+    // A slow answer, or one of a standby that lags, knows less than we do.  That it is older is not enough: what
+    // has been extended may come from a server whose clock is behind.
+    const isOlder =
+      known?.id === id &&
+      (known.version > version || (known.version === version && time < asOf && Date.parse(expires_at) <= expires()));
     const changed = !isOlder && essence(answer) !== essence(state.data);
     checkedAt = Date.now();
-    asOf = Date.parse(answer.server_time);
-    offset = asOf - checkedAt;
+    if (!isOlder || time > asOf) {
+      asOf = time;
+      offset = asOf - checkedAt;
+    }
+    if (known?.id !== id) {
+      generation++;
+      endedId = known?.id ?? endedId;
+    }
     set({ data: changed ? answer : state.data, status: 'authenticated', error: null, isStale: false });
     plan();
     if (tell && changed) tabs?.post(answer);
@@ -181,7 +194,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     generation++;
     endedId = state.data?.session.id ?? endedId;
     retryDue = Infinity;
-    if (tell && state.data) tabs?.post({ session: null, kind });
+    if (tell && state.data) tabs?.post({ session: null, id: state.data.session.id, kind });
     set({
       data: null,
       status: 'unauthenticated',
@@ -255,7 +268,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     refreshDue = Infinity;
     const answer = await ask('POST', '/refresh');
     if (answer?.session) accept(answer);
-    else if (state.data) {
+    else if (!isDone()) {
       refreshDue = retryDue + offset;
       retryDue = Infinity;
     }
@@ -279,34 +292,41 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     body?: unknown,
     headers?: Record<string, string>,
   ): Promise<unknown> {
+    const asked = generation;
+    const isCurrent = () => asked === generation;
     try {
       return await request(
         options.basePath + path,
         { method, headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(body ?? {}) },
         undefined,
-        // A login whose answer was lost would leave a second session behind.
-        method === 'POST' ? 0 : undefined,
+        // A login whose answer was lost would leave a second session behind; a change is not for the next user.
+        () => method !== 'POST' && isCurrent(),
       );
     } catch (e) {
       const error = e as SessionError;
-      throw (error.status === 401 && state.data ? verdict() : null) ?? error;
+      // What is refused at a sign-in is the access token.
+      const isVerdict = error.status === 401 && isCurrent() && !!state.data && (method !== 'POST' || !!path);
+      throw (isVerdict ? verdict() : null) ?? error;
     }
   }
 
   async function actAndAccept(...args: Parameters<typeof act>): Promise<SessionData> {
+    const asked = generation;
     const answer = (await act(...args)) as SessionData;
-    if (answer.session.id !== state.data?.session.id) {
-      endedId = state.data?.session.id;
-      generation++;
-    }
-    accept(answer);
+    // A change may be answered when its session has ended; what POST begins is new.
+    if (args[0] === 'POST' || asked === generation || answer.session.id === state.data?.session.id) accept(answer);
     schedule();
     return answer;
   }
 
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => (tabs ? tabs.inTurn(work) : work());
+
   function onNews(news: News): void {
-    if (!news.session) end(news.kind, false);
-    else hydrate(news);
+    if (news.session) hydrate(news);
+    else if (!state.data || state.data.session.id === news.id) {
+      end(news.kind, false);
+      endedId = news.id;
+    }
     schedule();
   }
 
@@ -405,13 +425,14 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     },
     refresh,
     timeLeft: () => (state.data ? Math.max(expires() - now(), 0) : 0),
-    createSession: (input) => actAndAccept('POST', '', input),
+    createSession: (input) => inTurn(() => actAndAccept('POST', '', input)),
     update: (patch, { ifVersion } = {}) =>
       actAndAccept('PATCH', '', patch, ifVersion === undefined ? undefined : { 'If-Match': `"${ifVersion}"` }),
-    switchTenant: (tenantId) => actAndAccept('POST', '/tenant', { tenant_id: tenantId }),
-    async signOut({ scope = 'local' } = {}) {
-      await act('DELETE', scope === 'local' ? '' : '?scope=' + scope);
-      if (scope !== 'others') end();
-    },
+    switchTenant: (tenantId) => inTurn(() => actAndAccept('POST', '/tenant', { tenant_id: tenantId })),
+    signOut: ({ scope = 'local' } = {}) =>
+      inTurn(async () => {
+        await act('DELETE', scope === 'local' ? '' : '?scope=' + scope);
+        if (scope !== 'others') end();
+      }),
   };
 }

@@ -4,14 +4,15 @@
  *
  * A tab is chosen by navigator.locks.  Where that is missing (it needs a secure
  * context) the tabs draw numbers over the channel: the lowest wins, and whoever
- * is at work answers every number with one that beats it.
+ * is at work answers every number with one that beats it.  Those who lose draw
+ * again when there is news, or later: a tab that is gone answers no more.
  */
 
 import { sleep } from './request.js';
 
-/** How long a tab waits for lower numbers, and for a winner to finish. */
+/** How long a tab waits for lower numbers, and how long until it draws again. */
 const DRAW = 100;
-const PATIENCE = 10_000;
+const REDRAW = 1_000;
 /** How long the turn is kept after the work, so that its result has reached the other tabs. */
 const LINGER = 50;
 
@@ -23,7 +24,7 @@ export interface Tabs<Message> {
    * @param work gets true when another tab had the turn before it, and should
    *   first look whether there is anything left to do
    */
-  inTurn(work: (waited: boolean) => Promise<void>): Promise<void>;
+  inTurn<T>(work: (waited: boolean) => Promise<T>): Promise<T>;
   close(): void;
 }
 
@@ -37,6 +38,8 @@ export function openTabs<Message extends object>(name: string, onMessage: (messa
   let mine: number | undefined;
   let lost = false;
   let onNews: (() => void) | undefined;
+  /** Settled when this tab has done what it had to do before. */
+  let before: Promise<unknown> = Promise.resolve();
 
   if (channel) {
     channel.onmessage = ({ data }: MessageEvent<Message | Draw>) => {
@@ -53,30 +56,32 @@ export function openTabs<Message extends object>(name: string, onMessage: (messa
   // (read through a function, as it changes while drawn() sleeps)
   const hasLost = () => lost;
 
-  async function drawn(work: (waited: boolean) => Promise<void>): Promise<void> {
-    mine = Math.random();
-    lost = false;
+  async function drawn<T>(work: (waited: boolean) => Promise<T>): Promise<T> {
+    let waited = false;
     try {
-      channel?.postMessage({ draw: mine });
-      await sleep(DRAW);
-      const waited = hasLost();
-      if (waited) {
+      for (;;) {
+        mine = Math.random();
+        lost = false;
+        channel?.postMessage({ draw: mine });
+        await sleep(DRAW);
+        if (!hasLost()) break;
+        waited = true;
         mine = undefined;
         await Promise.race([
           new Promise<void>((resolve) => {
             onNews = resolve;
           }),
-          sleep(PATIENCE),
+          sleep(REDRAW),
         ]);
       }
       mine = -1;
-      await work(waited);
+      return await work(waited);
     } finally {
       mine = onNews = undefined;
     }
   }
 
-  function locked(locks: LockManager, work: (waited: boolean) => Promise<void>): Promise<void> {
+  function locked<T>(locks: LockManager, work: (waited: boolean) => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       // The caller goes on when the work is done; the lock is kept a little longer.
       const run = async (waited: boolean) => {
@@ -103,7 +108,10 @@ export function openTabs<Message extends object>(name: string, onMessage: (messa
     post: (message) => channel?.postMessage(message),
     inTurn: (work) => {
       const locks = navigator.locks as LockManager | undefined;
-      return locks ? locked(locks, work) : drawn(work);
+      if (locks) return locked(locks, work);
+      const result = before.then(() => drawn(work));
+      before = result.catch(() => undefined);
+      return result;
     },
     close: () => channel?.close(),
   };

@@ -1,7 +1,8 @@
+import { delay, http, HttpResponse } from 'msw';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { SessionData } from '../src/index.js';
 import { createSessionStore, type SessionStore, type StoreOptions } from '../src/store.js';
-import { Backend } from './support/backend.js';
+import { Backend, server } from './support/backend.js';
 import { setLocks, setOnline, setVisible } from './support/browser.js';
 import { deepSleep, pass, settle, withoutChance } from './support/time.js';
 
@@ -472,6 +473,153 @@ describe('a session that has ended does not come back', () => {
     late.close();
     expect(statusOf(store)).toBe('unauthenticated');
   });
+
+  it.each(['this', 'another'])('by an update that is answered after a sign-out in %s tab', async (where) => {
+    const data = backend.signIn();
+    const [store, other] = [open(data), open(data)];
+    const late = { ...backend.answer(), session: { ...data.session, version: 2 } };
+    server.use(
+      http.patch('/api/session', async () => {
+        await delay(500);
+        return HttpResponse.json(late);
+      }),
+    );
+    const updated = store.update({ plan: 'team' });
+    await pass(100, 20);
+    await (where === 'this' ? store : other).signOut();
+    await pass(1_000);
+    expect((await updated).session.version).toBe(2);
+    for (const tab of [store, other]) expect(tab.getState()).toMatchObject({ status: 'unauthenticated', data: null });
+  });
+
+  it('by an update that is answered after another session took its place', async () => {
+    const data = backend.signIn();
+    const [store, other] = [open(data), open(data)];
+    const late = { ...backend.answer(), session: { ...data.session, version: 2 } };
+    server.use(
+      http.patch('/api/session', async () => {
+        await delay(500);
+        return HttpResponse.json(late);
+      }),
+    );
+    const updated = store.update({ plan: 'team' });
+    await pass(100, 20);
+    await other.switchTenant('umbrella');
+    await pass(1_000);
+    await updated;
+    for (const tab of [store, other]) expect(tab.getState().data?.session.id).toBe('session-2');
+  });
+
+  it('by a page that was rendered before, when there is another session', async () => {
+    const first = backend.signIn();
+    const store = open(first);
+    await store.signOut();
+    const created = store.createSession({ accessToken: 'x' });
+    await pass(1_000);
+    await created;
+    store.hydrate({ ...first, server_time: new Date(Date.now() + 1_000).toISOString() });
+    expect(store.getState().data?.session.id).toBe('session-2');
+  });
+});
+
+describe('a session that has ended does not harm the next', () => {
+  it.each([
+    ['update', 'patch', '/api/session'],
+    ['switchTenant', 'post', '/api/session/tenant'],
+  ] as const)('by a late refusal of %s', async (action, method, path) => {
+    const first = backend.signIn();
+    const store = open(first);
+    server.use(
+      http[method](path, async () => {
+        await delay(500);
+        return HttpResponse.json({ detail: 'no session', code: 'session_expired' }, { status: 401 });
+      }),
+    );
+    const refused = expect(action === 'update' ? store.update({}) : store.switchTenant('umbrella')).rejects.toMatchObject({
+      kind: 'server',
+      status: 401,
+    });
+    await pass(100, 20);
+    store.hydrate(backend.signIn());
+    await pass(1_000);
+    await refused;
+    expect(store.getState()).toMatchObject({ status: 'authenticated', error: null, data: { session: { id: 'session-2' } } });
+  });
+
+  it('by an update that is repeated', async () => {
+    const store = open(backend.signIn());
+    backend.faults = [{ status: 503 }];
+    const failed = expect(store.update({ plan: 'team' })).rejects.toMatchObject({ status: 503 });
+    await pass(100, 20);
+    store.hydrate(backend.signIn());
+    await pass(10_000);
+    await failed;
+    expect(backend.log).toEqual(['PATCH /api/session']);
+    expect(backend.session?.data).toMatchObject({ plan: 'free' });
+  });
+
+  it('by the news of another tab', async () => {
+    const first = backend.signIn();
+    const other = open(first);
+    const store = open(backend.signIn());
+    server.use(http.get('/api/session', () => HttpResponse.json({ session: null })));
+    other.hydrate(null);
+    await pass(1_000);
+    expect(statusOf(other)).toBe('unauthenticated');
+    expect(store.getState().data?.session.id).toBe('session-2');
+  });
+
+  it('by a look that was under way at the sign-in', async () => {
+    backend.latency = 500;
+    const store = open();
+    await pass(100, 20);
+    backend.latency = 0;
+    await store.createSession({ accessToken: 'x' });
+    await pass(1_000);
+    expect(backend.log).toEqual([GET, 'POST /api/session']);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', error: null });
+  });
+});
+
+describe('an answer that is older', () => {
+  /** The next look gets the answer of now, later. */
+  function slowLook(): void {
+    const old = backend.answer();
+    server.use(
+      http.get(
+        '/api/session',
+        async () => {
+          await delay(3_000);
+          return HttpResponse.json(old);
+        },
+        { once: true },
+      ),
+    );
+    window.dispatchEvent(new Event('online'));
+  }
+
+  it('does not take a refresh back, however slow the look was', async () => {
+    const store = open(backend.signIn());
+    await pass(30 * MINUTE, MINUTE);
+    slowLook();
+    await pass(100, 20);
+    await store.refresh();
+    const { expires_at } = store.getState().data!.session;
+    expect(Date.parse(expires_at)).toBeGreaterThan(Date.now() + 59 * MINUTE);
+    await pass(5_000);
+    expect(store.getState().data?.session.expires_at).toBe(expires_at);
+    expect(Math.abs(store.timeLeft() - (Date.parse(expires_at) - Date.now()))).toBeLessThan(100);
+  });
+
+  it('does not hold off a refresh by a server whose clock is behind', async () => {
+    const store = open(backend.signIn());
+    await pass(30 * MINUTE, MINUTE);
+    window.dispatchEvent(new Event('online'));
+    await settle();
+    backend.skew = -2_000;
+    await store.refresh();
+    expect(Date.parse(store.getState().data!.session.expires_at)).toBeGreaterThan(Date.now() + 59 * MINUTE);
+  });
 });
 
 describe('what the server rendered later', () => {
@@ -531,6 +679,15 @@ describe('createSession', () => {
   });
 });
 
+it('a sign-in that is refused leaves the session that there is, in all tabs', async () => {
+  const data = backend.signIn();
+  const tabs = [open(data), open(data)];
+  backend.faults = [{ status: 401 }];
+  await expect(tabs[0]!.createSession({ accessToken: 'old' })).rejects.toMatchObject({ kind: 'server', status: 401 });
+  await settle();
+  for (const tab of tabs) expect(tab.getState()).toMatchObject({ status: 'authenticated', error: null, data });
+});
+
 describe('update', () => {
   it('names the version that it expects', async () => {
     const store = open(backend.signIn());
@@ -579,10 +736,51 @@ describe('signOut', () => {
   });
 });
 
-it('switchTenant changes the tenant of the session', async () => {
+it('switchTenant goes on in another tenant, with a new session', async () => {
   const store = open(backend.signIn());
   await store.switchTenant('umbrella');
-  expect(store.getState().data?.session.tenant_id).toBe('umbrella');
+  expect(store.getState().data?.session).toMatchObject({ id: 'session-2', tenant_id: 'umbrella' });
+});
+
+describe.each([
+  ['with', true],
+  ['without', false],
+])('%s navigator.locks, a sign-out', (_, hasLocks) => {
+  beforeEach(() => {
+    if (hasLocks) return;
+    setLocks(undefined);
+    vi.mocked(Math.random).mockRestore();
+  });
+
+  it.each([
+    ['createSession', 'this', 'POST /api/session'],
+    ['createSession', 'another', 'POST /api/session'],
+    ['switchTenant', 'this', 'POST /api/session/tenant'],
+    ['switchTenant', 'another', 'POST /api/session/tenant'],
+    ['refresh', 'this', REFRESH],
+    ['refresh', 'another', REFRESH],
+  ])('waits for %s in %s tab, and ends what it began', async (action, where, line) => {
+    const data = backend.signIn();
+    const [store, other] = [open(data), open(data)];
+    backend.latency = 5_000;
+    const begun =
+      action === 'createSession'
+        ? store.createSession({ accessToken: 'x' })
+        : action === 'switchTenant'
+          ? store.switchTenant('umbrella')
+          : store.refresh();
+    await pass(1_000, 50);
+    expect(backend.log).toEqual([line]);
+    backend.latency = 0;
+    const ended = (where === 'this' ? store : other).signOut();
+    await pass(2_000, 50);
+    expect(backend.log).toEqual([line]);
+    await pass(8_000, 50);
+    await Promise.all([begun, ended]);
+    expect(backend.log).toEqual([line, 'DELETE /api/session']);
+    expect(backend.session).toBe(null);
+    for (const tab of [store, other]) expect(tab.getState()).toMatchObject({ status: 'unauthenticated', data: null });
+  });
 });
 
 it('timeLeft counts by the server clock', async () => {

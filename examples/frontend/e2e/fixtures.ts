@@ -4,6 +4,7 @@
  */
 
 import { test as base, expect, type Browser, type BrowserContext, type Page } from '@playwright/test';
+import { openWire, type Wire } from './wire';
 
 export const COOKIE = 'session_token';
 
@@ -30,6 +31,8 @@ interface Fixtures {
   newDevice: (device?: Device, options?: Options) => Promise<BrowserContext>;
   /** A signed-in page on a device of its own, at /account. */
   signedIn: Page;
+  /** What goes over the wire, for devices that are given its `proxy`. */
+  wire: Wire;
 }
 
 export const test = base.extend<Fixtures>({
@@ -53,6 +56,12 @@ export const test = base.extend<Fixtures>({
     const page = await (await newDevice()).newPage();
     await signIn(page, USER);
     await provide(page);
+  },
+  // eslint-disable-next-line no-empty-pattern -- Playwright wants a pattern to read the names of fixtures from
+  wire: async ({}, provide) => {
+    const wire = await openWire();
+    await provide(wire);
+    wire.close();
   },
 });
 

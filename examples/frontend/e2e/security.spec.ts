@@ -17,15 +17,8 @@ async function heap(session: CDPSession): Promise<string> {
   return chunks.join('');
 }
 
-test('no token is ever in a script, in storage or in a page', async ({ newDevice, baseURL }) => {
-  const context = await newDevice();
-  const bodies: Promise<string>[] = [];
-  const urls: string[] = [];
-  context.on('response', (response) => {
-    urls.push(response.url());
-    if (!response.url().startsWith(baseURL ?? '')) return;
-    bodies.push(response.text().catch(() => ''));
-  });
+test('no token is ever in a script, in storage or in a page', async ({ newDevice, baseURL, wire }) => {
+  const context = await newDevice('laptop', { proxy: wire.proxy });
   const page = await context.newPage();
   await signIn(page, USER);
   await page.getByRole('button', { name: 'Extend' }).click();
@@ -49,10 +42,15 @@ test('no token is ever in a script, in storage or in a page', async ({ newDevice
   expect(storage.cookie).not.toContain(COOKIE);
 
   const cdp = await context.newCDPSession(page);
-  const texts = { ...storage, heap: await heap(cdp), bodies: (await Promise.all(bodies)).join('\n'), urls: urls.join('\n') };
-  expect(texts.heap).toContain(USER);
-  expect(texts.bodies).toContain(USER);
-  for (const [where, text] of Object.entries(texts)) {
+  const held = await heap(cdp);
+  expect(held).toContain(USER);
+  await expect.poll(wire.open).toBe(0);
+  for (const path of ['/account', '/api/session/refresh']) {
+    const found = wire.answers.filter(({ url, body }) => url === `${baseURL}${path}` && body.includes(USER));
+    expect(found, path).not.toHaveLength(0);
+  }
+  const sent = wire.answers.map(({ url, headers, body }) => [url, `${url}\n${headers}\n${body}`]);
+  for (const [where, text] of [...Object.entries({ ...storage, heap: held }), ...sent]) {
     // The session's token, of any session, and the issuer's: a JSON Web Token.
     expect(/s[md]1_[\w-]{64}/.exec(String(text))?.[0], where).toBeUndefined();
     expect(/\beyJ[\w-]{10,}\.[\w-]+\.[\w-]{10,}/.exec(String(text))?.[0], where).toBeUndefined();

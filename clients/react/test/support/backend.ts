@@ -126,7 +126,8 @@ export class Backend {
         const fault = await this.fault(request);
         if (fault) return fault;
         if (!this.session) return unauthorised();
-        this.session.tenant_id = ((await request.json()) as { tenant_id: string }).tenant_id;
+        const { tenant_id } = (await request.json()) as { tenant_id: string };
+        this.session = { ...this.session, tenant_id, id: `session-${++this.count}` };
         return current();
       }),
     );
