@@ -1,0 +1,358 @@
+"""ASGI: the application under uvicorn, 50 clients at once, PostgreSQL and Redis for real.
+
+Every client is somebody else and checks each answer for being its own.  Their requests share a pool
+of TLS connections and the server's connections to the database: whatever leaked from one request
+into another would show as somebody else's identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import django
+import httpx
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection, connections
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+from session_manager.conf import settings
+from session_manager.services import session_service
+
+from .conftest import RedisServer, Superuser, wait_for
+from .issuer import AUDIENCE, Issuer
+from .serving import Served
+from .test_failures import Server, server
+
+__all__ = ["server"]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CLIENTS = 50
+ROUNDS = 2
+POOL_SIZE = 4  # of tests.settings
+CURRENT = "/api/sessions/current/"
+CREATE = "/api/sessions/create/"
+REFRESH = "/api/sessions/refresh/"
+LIST = "/api/sessions/"
+
+# Each request with a connection of its own, or with Django's pool.
+both_ways = pytest.mark.parametrize(
+    "pool",
+    [
+        pytest.param(False, id="connections"),
+        pytest.param(
+            True,
+            id="pool",
+            marks=pytest.mark.skipif(
+                not (is_psycopg3 and django.VERSION >= (5, 1)), reason="Django's pool is of 5.1"
+            ),
+        ),
+    ],
+)
+
+
+@pytest.fixture
+def serve(issuer: Issuer, redis_server: RedisServer, tmp_path: Path) -> Callable[..., Served]:
+    """Uvicorn with the test database, Redis and the issuer."""
+
+    def make(pool_timeout: float | None = None) -> Served:
+        issuer.reset()
+        values = {
+            "AUTH0": {"ISSUER": issuer.url, "AUDIENCE": AUDIENCE, "JWKS_URL": issuer.jwks_url},
+            "REDIS_URL": settings.REDIS_URL,
+            "CACHE_KEY": settings.CACHE_KEY,
+            "REDIS_TIMEOUT": 2.0,
+        }
+        return Served(tmp_path, connection.settings_dict["NAME"], values, pool_timeout)
+
+    return make
+
+
+class Visitor:
+    """A client as a browser: cookies of its own, CSRF token and Origin on unsafe requests."""
+
+    def __init__(self, served: Served, transport: httpx.AsyncHTTPTransport, user_id: str) -> None:
+        self.user_id = user_id
+        self.origin = served.url
+        self.codes: list[int] = []
+        self.http = httpx.AsyncClient(
+            transport=transport,
+            base_url=served.url,
+            timeout=60,
+            headers={"User-Agent": f"visitor of {user_id}"},
+        )
+
+    @property
+    def token(self) -> str | None:
+        return self.http.cookies.get(settings.cookie_name)
+
+    def give(self, token: str) -> None:
+        self.http.cookies.set(settings.cookie_name, token, domain=httpx.URL(self.origin).host)
+
+    async def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if method != "GET":
+            headers |= {
+                "Origin": self.origin,
+                "Sec-Fetch-Site": "same-origin",
+                "X-CSRFToken": self.http.cookies["csrftoken"],
+            }
+        response = await self.http.request(method, path, json=body, headers=headers)
+        self.codes.append(response.status_code)
+        assert response.status_code < 500, response.text
+        return response
+
+    async def expect(self, code: int, method: str, path: str, body: Any = None, **h: str) -> Any:
+        response = await self.send(method, path, body, **h)
+        assert response.status_code == code, (method, path, response.text)
+        return response
+
+
+def in_thread(method: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+    """Call the service in this process; the thread's connection is closed."""
+
+    def run() -> Any:
+        try:
+            return method(*args)
+        finally:
+            connections.close_all()
+
+    return sync_to_async(run, thread_sensitive=False)()
+
+
+async def visit(visitor: Visitor, issuer: Issuer, n: int) -> None:
+    """One client's life: in, reads, changes, refreshes, out."""
+    user = visitor.user_id
+    anonymous = await visitor.expect(401, "GET", CURRENT)
+    assert anonymous.json()["code"] == "not_authenticated"
+    if n % 2:
+        created = await in_thread(session_service.create, user, {"mine": user})
+        session_id, token = str(created.id), created.token
+        visitor.give(token)
+    else:
+        response = await visitor.expect(
+            201,
+            "POST",
+            CREATE,
+            {"data": {"mine": user}, "user": {"name": user}},
+            Authorization=f"Bearer {issuer.token(user)}",
+        )
+        body = response.json()
+        assert body["user"] == {"id": user, "name": user}
+        session_id = body["session"]["id"]
+    tokens = {visitor.token}
+    for turn in range(1, ROUNDS + 1):
+        response = await visitor.expect(200, "GET", CURRENT)
+        body = response.json()
+        assert (body["user"]["id"], body["session"]["id"]) == (user, session_id)
+        assert body["session"]["data"]["mine"] == user
+
+        body = (await visitor.expect(200, "GET", "/ainfo/")).json()
+        assert (body["exists"], body["user"], body["data"]["mine"]) == (True, user, user)
+
+        body = (await visitor.expect(200, "GET", "/avisit/")).json()
+        assert (body["user"], body["data"]["visits"]) == (user, turn)
+        assert (body["data"]["mine"], body["sessions"]) == (user, [session_id])
+
+        # The ETag from before the visit is one version behind.
+        stale = response.headers["ETag"]
+        await visitor.expect(412, "PATCH", CURRENT, {"turn": turn}, If_Match=stale)
+        tag = (await visitor.expect(200, "GET", CURRENT)).headers["ETag"]
+        response = await visitor.expect(200, "PATCH", CURRENT, {"turn": turn}, If_Match=tag)
+        data = response.json()["session"]["data"]
+        assert (data["mine"], data["turn"], data["visits"]) == (user, turn, turn)
+
+        response = await visitor.expect(200, "POST", REFRESH)
+        body = response.json()
+        assert (body["status"], body["user"]["id"]) == ("rotated", user)
+        assert body["session"]["id"] == session_id
+        assert visitor.token not in tokens
+        tokens.add(visitor.token)
+
+        body = (await visitor.expect(200, "GET", "/protected/")).json()
+        assert body == {"user": user}
+    listed = (await visitor.expect(200, "GET", LIST)).json()["results"]
+    assert [(entry["id"], entry["is_current"]) for entry in listed] == [(session_id, True)]
+
+    last = visitor.token
+    assert last is not None
+    if n % 3 == 0:
+        # Revoked from elsewhere, by another process: refused at once.
+        assert await in_thread(session_service.invalidate_all, user) == 1
+        assert (await visitor.expect(200, "GET", "/ainfo/")).json()["exists"] is False
+        visitor.give(last)
+        response = await visitor.expect(401, "GET", CURRENT)
+        assert response.json()["code"] == "session_expired"
+        assert visitor.token is None
+        visitor.give(last)
+        await visitor.expect(401, "GET", "/avisit/")
+    else:
+        await visitor.expect(204, "DELETE", CURRENT)
+        assert visitor.token is None
+        visitor.give(last)
+    response = await visitor.expect(401, "POST", REFRESH)
+    assert response.json()["code"] == "session_expired"
+    assert visitor.token is None
+    await visitor.expect(401, "GET", CURRENT)
+
+
+class Connections:
+    """How many connections a server has to PostgreSQL, and had at most."""
+
+    def __init__(self, superuser: Superuser, name: str) -> None:
+        self.superuser = superuser
+        self.name = name
+        self.most = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def now(self) -> int:
+        return int(
+            self.superuser.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [self.name]
+            ).fetchone()[0]
+        )
+
+    def unfinished(self) -> int:
+        return int(
+            self.superuser.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE application_name = %s AND xact_start IS NOT NULL",
+                [self.name],
+            ).fetchone()[0]
+        )
+
+    def _watch(self) -> None:
+        with Superuser() as superuser:
+            watcher = Connections(superuser, self.name)
+            while not self._stop.wait(0.02):
+                self.most = max(self.most, watcher.now())
+
+    def __enter__(self) -> Connections:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@both_ways
+def test_fifty_clients(
+    serve: Callable[..., Served], issuer: Issuer, superuser: Superuser, pool: bool
+) -> None:
+    async def everybody(served: Served) -> list[Visitor]:
+        transport = httpx.AsyncHTTPTransport(
+            verify=served.context(), limits=httpx.Limits(max_connections=CLIENTS)
+        )
+        mark = secrets.token_hex(4)
+        visitors = [Visitor(served, transport, f"auth0|{mark}|{n}") for n in range(CLIENTS)]
+        try:
+            await asyncio.gather(*(visit(who, issuer, n) for n, who in enumerate(visitors)))
+        finally:
+            await transport.aclose()
+        return visitors
+
+    with serve(30 if pool else None) as served:
+        with Connections(superuser, served.name) as open_connections:
+            visitors = asyncio.run(everybody(served))
+        # Whatever was opened is closed, but for the pool's, and no transaction is left open.
+        bound = POOL_SIZE if pool else 0
+        wait_for(lambda: open_connections.now() <= bound)
+        wait_for(lambda: open_connections.unfinished() == 0)
+    codes = [code for visitor in visitors for code in visitor.codes]
+    assert len(codes) >= CLIENTS * (1 + ROUNDS * 8 + 4)
+    assert set(codes) == {200, 201, 204, 401, 412}
+    # They did come at once.
+    assert 2 < open_connections.most <= (bound or CLIENTS)
+    log = served.log.read_text()
+    assert not re.search("Traceback|ERROR|Internal Server Error", log), log
+    assert "sm1_" not in log
+
+
+def test_the_cookie_over_the_wire(
+    serve: Callable[..., Served], issuer: Issuer, user_id: str
+) -> None:
+    """As the browser gets it, attribute by attribute."""
+
+    async def sign_in_and_out(served: Served) -> tuple[str, str]:
+        transport = httpx.AsyncHTTPTransport(verify=served.context())
+        visitor = Visitor(served, transport, user_id)
+        await visitor.expect(401, "GET", CURRENT)
+        made = await visitor.expect(
+            201, "POST", CREATE, Authorization=f"Bearer {issuer.token(user_id)}"
+        )
+        gone = await visitor.expect(204, "DELETE", CURRENT)
+        await transport.aclose()
+        return made.headers["Set-Cookie"], gone.headers["Set-Cookie"]
+
+    with serve() as served:
+        made, gone = asyncio.run(sign_in_and_out(served))
+    name_and_value, *attributes = made.split("; ")
+    assert re.fullmatch(r"__Host-session_token=sm1_[A-Za-z0-9_-]{64}", name_and_value)
+    given = {name.lower(): value for name, _, value in (part.partition("=") for part in attributes)}
+    assert given.pop("expires").endswith("GMT")
+    assert abs(int(given.pop("max-age")) - 7 * 86400) < 30
+    assert given == {"httponly": "", "secure": "", "path": "/", "samesite": "Lax"}
+    name_and_value, *attributes = gone.split("; ")
+    assert name_and_value == '__Host-session_token=""'
+    assert {part.lower() for part in attributes} == {
+        "expires=thu, 01 jan 1970 00:00:00 gmt",
+        "httponly",
+        "max-age=0",
+        "path=/",
+        "samesite=lax",
+        "secure",
+    }
+
+
+@both_ways
+def test_outages_without_a_restart(
+    serve: Callable[..., Served],
+    server: Server,
+    redis_server: RedisServer,
+    user_id: str,
+    pool: bool,
+) -> None:
+    """Redis stops, then PostgreSQL, then both are back: the same process serves on."""
+    created = session_service.create(user_id, {"mine": user_id})
+    connections.close_all()
+    with (
+        serve(1 if pool else None) as served,
+        httpx.Client(
+            base_url=served.url,
+            verify=served.context(),
+            timeout=60,
+            cookies={settings.cookie_name: created.token},
+        ) as client,
+    ):
+
+        def codes() -> set[int]:
+            answers = [client.get(path) for path in (CURRENT, "/ainfo/", "/avisit/")]
+            # Never a verdict on the session.
+            assert not any(settings.cookie_name in a.headers.get("Set-Cookie", "") for a in answers)
+            return {answer.status_code for answer in answers}
+
+        assert codes() == {200}
+        redis_server.stop()
+        assert codes() == {200}
+        server.stop()
+        assert codes() == {503}
+        assert client.get(CURRENT).headers["Retry-After"] == "2"
+        assert client.get("/plain/").status_code == 200
+        server.start()
+        # A pool tries again after 1, 2, 4 seconds.
+        wait_for(lambda: codes() == {200}, 30)
+        redis_server.start()
+        redis_server.wait_for_epoch()
+        assert codes() == {200}
+        session_service.invalidate(created.token)
+        assert client.get(CURRENT).status_code == 401
+        assert served.process.poll() is None

@@ -1,0 +1,162 @@
+"""The served OpenAPI schema against the served endpoints, by Schemathesis.
+
+Every operation, over HTTPS, with good, bad and absent arguments: as a browser with a session, as one
+without, and as a program that sends nothing of a browser's.  No answer may be one that the schema
+does not have.  The examples are the same each time.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from django.db import connection
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
+from schemathesis import checks
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from session_manager.conf import settings
+from session_manager.services import session_service
+
+from .issuer import AUDIENCE, Issuer
+from .serving import Served
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+EXAMPLES = 12
+CHECKS = [
+    checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_headers_conformance,
+    openapi_checks.response_schema_conformance,
+    openapi_checks.unsupported_method,
+]
+SECRET = "a" * 32
+CREATE = "/api/sessions/create/"
+
+
+class Program:
+    """Sends what Schemathesis makes up, and nothing else."""
+
+    def __init__(self, served: Served, issuer: Issuer) -> None:
+        self.served = served
+        self.issuer = issuer
+        self.http = requests.Session()
+
+    def cookies(self) -> dict[str, str]:
+        return {}
+
+    def headers(self, path: str) -> dict[str, str]:
+        return {}
+
+    def call(self, case: schemathesis.Case) -> Any:
+        self.http.cookies.clear()
+        return case.call(
+            base_url=self.served.url,
+            session=self.http,
+            headers=self.headers(case.operation.path),
+            cookies=self.cookies(),
+            verify=str(self.served.certificate),
+        )
+
+
+class Stranger(Program):
+    """A browser at the application's own page, not signed in."""
+
+    def cookies(self) -> dict[str, str]:
+        return {"csrftoken": SECRET}
+
+    def headers(self, path: str) -> dict[str, str]:
+        return {
+            "Origin": self.served.url,
+            "Sec-Fetch-Site": "same-origin",
+            "X-CSRFToken": SECRET,
+        }
+
+
+class SignedIn(Stranger):
+    """A browser with a session of a user of its own, or with an access token to get one."""
+
+    def cookies(self) -> dict[str, str]:
+        token = session_service.create(f"auth0|{uuid.uuid4().hex}", {"theme": "dark"}).token
+        return {**super().cookies(), settings.cookie_name: token}
+
+    def headers(self, path: str) -> dict[str, str]:
+        headers = super().headers(path)
+        if path == CREATE:
+            headers["Authorization"] = f"Bearer {self.issuer.token(f'auth0|{uuid.uuid4().hex}')}"
+        return headers
+
+
+@pytest.fixture(scope="module")
+def served(
+    django_db_setup: None, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    issuer.reset()
+    values = {
+        "AUTH0": {"ISSUER": issuer.url, "AUDIENCE": AUDIENCE, "JWKS_URL": issuer.jwks_url},
+        "ON_SWITCH_TENANT": "tests.hooks.on_switch_tenant",
+    }
+    directory = tmp_path_factory.mktemp("served")
+    with Served(directory, connection.settings_dict["NAME"], values) as running:
+        yield running
+
+
+DOCUMENT = json.loads(
+    OpenApiJsonRenderer().render(SchemaGenerator().get_schema(request=None, public=True))
+)
+schema = schemathesis.openapi.from_dict(
+    DOCUMENT,
+    config=schemathesis.Config.from_dict(
+        {
+            "generation": {
+                "deterministic": True,
+                "max-examples": EXAMPLES,
+                "with-security-parameters": False,
+            }
+        }
+    ),
+).include(path_regex="^/api/sessions/")
+
+
+def test_this_schema_is_served(served: Served) -> None:
+    answer = requests.get(
+        f"{served.url}/api/schema/?format=json", verify=str(served.certificate), timeout=30
+    )
+    assert answer.json() == DOCUMENT
+
+
+examples = hypothesis_settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@schema.parametrize()
+@examples
+def test_signed_in(case: schemathesis.Case, served: Served, issuer: Issuer) -> None:
+    case.validate_response(SignedIn(served, issuer).call(case), checks=CHECKS)
+
+
+@schema.parametrize()
+@examples
+def test_not_signed_in(case: schemathesis.Case, served: Served, issuer: Issuer) -> None:
+    case.validate_response(Stranger(served, issuer).call(case), checks=CHECKS)
+
+
+@schema.parametrize()
+@examples
+def test_no_browser(case: schemathesis.Case, served: Served, issuer: Issuer) -> None:
+    case.validate_response(Program(served, issuer).call(case), checks=CHECKS)
