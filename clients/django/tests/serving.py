@@ -116,6 +116,9 @@ def main() -> None:
     import uvicorn
 
     listener = socket.create_server((ADDRESS, 0), backlog=256)
+    # Accepted sockets inherit it.  asyncio does not set it on sockets that it did not make, and
+    # each answer's body would wait for the acknowledgement of its head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     certificate, key = sys.argv[1:]
     server = uvicorn.Server(
         uvicorn.Config(
