@@ -21,6 +21,7 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from rest_framework import status
 from rest_framework.exceptions import NotAuthenticated, NotFound, ParseError, PermissionDenied
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -57,6 +58,15 @@ from .types import Session
 from .users import load_user
 
 
+class JSONAlone(DefaultContentNegotiation):
+    """JSON, whatever Accept or ``?format=`` ask for: there is nothing else to choose."""
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
 class SessionView(APIView):
     """What the endpoints have in common."""
 
@@ -64,6 +74,7 @@ class SessionView(APIView):
     permission_classes = [IsAuthenticated]
     parser_classes = [LimitedJSONParser]
     renderer_classes = [JSONRenderer]
+    content_negotiation_class = JSONAlone
     throttle_classes = [SessionThrottle]
 
     @classmethod
@@ -280,12 +291,16 @@ class SessionListView(SessionView):
 class SessionDetailView(SessionView):
     """DELETE: end one of the user's sessions."""
 
-    def delete(self, request: Request, session_id: uuid.UUID) -> Response:
+    def delete(self, request: Request, session_id: str) -> Response:
         session = _session(request)
-        if not session_service.invalidate_id(session_id, session.user_id, "revoked_by_user"):
+        try:
+            ending = uuid.UUID(session_id)
+        except ValueError:
+            raise NotFound from None
+        if not session_service.invalidate_id(ending, session.user_id, "revoked_by_user"):
             raise NotFound
         response = Response(status=status.HTTP_204_NO_CONTENT)
-        if session_id == session.id:
+        if ending == session.id:
             clear_cookie(response)
             _settle(request)
         return response
