@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,11 @@ CHECKS = [
     openapi_checks.response_headers_conformance,
     openapi_checks.response_schema_conformance,
     openapi_checks.unsupported_method,
+]
+# Those that are to take what the schema allows, and nothing else.
+BODY_CHECKS = [
+    openapi_checks.negative_data_rejection,
+    openapi_checks.positive_data_acceptance,
 ]
 SECRET = "a" * 32
 
@@ -145,10 +151,47 @@ examples = hypothesis_settings(
 )
 
 
+reached: dict[type[Program], set[tuple[str, str, int]]] = defaultdict(set)
+
+
 @pytest.mark.parametrize("caller", [SignedIn, Holder, Stranger, Program])
 @schema.parametrize()
 @examples
 def test_conforms(
     case: schemathesis.Case, caller: type[Program], served: Served, issuer: Issuer
 ) -> None:
-    case.validate_response(caller(served, issuer).call(case), checks=CHECKS)
+    response = caller(served, issuer).call(case)
+    strict = BODY_CHECKS if case.operation.method.upper() == "POST" else []
+    case.validate_response(response, checks=CHECKS + strict)
+    reached[caller].add((case.method, case.operation.path, response.status_code))
+
+
+def test_they_got_through() -> None:
+    """The examples reach what they are about, and are not all turned away at the door."""
+    api = "/api/sessions/"
+    assert reached[SignedIn] >= {
+        ("GET", f"{api}current/", 200),
+        ("PATCH", f"{api}current/", 200),
+        ("PATCH", f"{api}current/", 400),
+        ("DELETE", f"{api}current/", 204),
+        ("POST", f"{api}refresh/", 200),
+        ("POST", f"{api}refresh/", 400),
+        ("GET", api, 200),
+        ("GET", api, 400),
+        ("DELETE", f"{api}{{session_id}}/", 404),
+        ("POST", f"{api}invalidate-all/", 200),
+        ("POST", f"{api}invalidate-all/", 400),
+        ("POST", f"{api}tenant/", 403),
+        ("POST", f"{api}tenant/", 400),
+    }
+    assert reached[Holder] >= {
+        ("POST", f"{api}create/", 201),
+        ("POST", f"{api}create/", 400),
+        ("GET", f"{api}current/", 401),
+    }
+    assert reached[Stranger] >= {
+        ("POST", f"{api}create/", 400),
+        ("POST", f"{api}create/", 401),
+        ("PATCH", f"{api}current/", 401),
+    }
+    assert reached[Program] >= {("POST", f"{api}create/", 403), ("GET", api, 401)}

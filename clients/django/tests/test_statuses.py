@@ -71,6 +71,8 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
         400: [
             Cell("parse_error", "holder", b"{"),
             Cell("invalid", "holder", {"data": 1}),
+            Cell("invalid", "nobody", {"access_token": 1}),
+            Cell("invalid", "nobody", {"access_token": ""}),
             Cell("protected_data", "holder", {"data": {"roles": ["admin"]}}),
             Cell("user_mismatch", "holder", {"user": {"sub": "auth0|somebody else"}}),
         ],
@@ -109,7 +111,7 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
     },
     ("post", "refresh/"): {
         200: [Cell(cookie="set"), Cell(body={"rotate": False})],
-        400: [NOT_JSON, Cell("invalid", body={"rotate": "perhaps"})],
+        400: [NOT_JSON, *(Cell("invalid", body={"rotate": v}) for v in (0, "false", None))],
         401: [*REFUSED, Cell("token_reused", "replaced", cookie="cleared")],
         403: [FOREIGN],
         413: [TOO_LARGE],
@@ -139,7 +141,7 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
     },
     ("post", "invalidate-all/"): {
         200: [Cell(cookie="cleared"), Cell(body={"except_current": True})],
-        400: [NOT_JSON, Cell("invalid", body={"except_current": "perhaps"})],
+        400: [NOT_JSON, *(Cell("invalid", body={"except_current": v}) for v in (1, "true", []))],
         401: REFUSED,
         403: [FOREIGN],
         413: [TOO_LARGE],
@@ -148,7 +150,13 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
     },
     ("post", "tenant/"): {
         200: [Cell(body={"tenant_id": "globex"}, cookie="set")],
-        400: [NOT_JSON, Cell("invalid", body={})],
+        400: [
+            NOT_JSON,
+            *(
+                Cell("invalid", body=body)
+                for body in ({}, {"tenant_id": 7}, {"tenant_id": ""}, {"tenant_id": "x" * 513})
+            ),
+        ],
         401: REFUSED,
         403: [FOREIGN, Cell("tenant_refused", body={"tenant_id": "evil"})],
         409: [Cell("session_limit_reached", body={"tenant_id": "globex"}, before="limit")],
