@@ -8,11 +8,12 @@ into another would show as somebody else's identity.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import threading
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import django
@@ -35,31 +36,21 @@ __all__ = ["server"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CLIENTS = 50
-ROUNDS = 2
 POOL_SIZE = 4  # of tests.settings
 CURRENT = "/api/sessions/current/"
 CREATE = "/api/sessions/create/"
 REFRESH = "/api/sessions/refresh/"
 LIST = "/api/sessions/"
 
-# Each request with a connection of its own, or with Django's pool.
-both_ways = pytest.mark.parametrize(
-    "pool",
-    [
-        pytest.param(False, id="connections"),
-        pytest.param(
-            True,
-            id="pool",
-            marks=pytest.mark.skipif(
-                not (is_psycopg3 and django.VERSION >= (5, 1)), reason="Django's pool is of 5.1"
-            ),
-        ),
-    ],
-)
+# Each request with a connection of its own, or with Django's pool, which is of 5.1.
+WAYS = ["connections", *(["pool"] if is_psycopg3 and django.VERSION >= (5, 1) else [])]
+both_ways = pytest.mark.parametrize("pool", [way == "pool" for way in WAYS], ids=WAYS)
 
 
 @pytest.fixture
-def serve(issuer: Issuer, redis_server: RedisServer, tmp_path: Path) -> Callable[..., Served]:
+def serve(
+    issuer: Issuer, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Served]:
     """Uvicorn with the test database, Redis and the issuer."""
 
     def make(pool_timeout: float | None = None) -> Served:
@@ -70,7 +61,8 @@ def serve(issuer: Issuer, redis_server: RedisServer, tmp_path: Path) -> Callable
             "CACHE_KEY": settings.CACHE_KEY,
             "REDIS_TIMEOUT": 2.0,
         }
-        return Served(tmp_path, connection.settings_dict["NAME"], values, pool_timeout)
+        directory = tmp_path_factory.mktemp("served")
+        return Served(directory, connection.settings_dict["NAME"], values, pool_timeout)
 
     return make
 
@@ -147,37 +139,35 @@ async def visit(visitor: Visitor, issuer: Issuer, n: int) -> None:
         body = response.json()
         assert body["user"] == {"id": user, "name": user}
         session_id = body["session"]["id"]
-    tokens = {visitor.token}
-    for turn in range(1, ROUNDS + 1):
-        response = await visitor.expect(200, "GET", CURRENT)
-        body = response.json()
-        assert (body["user"]["id"], body["session"]["id"]) == (user, session_id)
-        assert body["session"]["data"]["mine"] == user
+    response = await visitor.expect(200, "GET", CURRENT)
+    body = response.json()
+    assert (body["user"]["id"], body["session"]["id"]) == (user, session_id)
+    assert body["session"]["data"]["mine"] == user
 
-        body = (await visitor.expect(200, "GET", "/ainfo/")).json()
-        assert (body["exists"], body["user"], body["data"]["mine"]) == (True, user, user)
+    body = (await visitor.expect(200, "GET", "/ainfo/")).json()
+    assert (body["exists"], body["user"], body["data"]["mine"]) == (True, user, user)
 
-        body = (await visitor.expect(200, "GET", "/avisit/")).json()
-        assert (body["user"], body["data"]["visits"]) == (user, turn)
-        assert (body["data"]["mine"], body["sessions"]) == (user, [session_id])
+    body = (await visitor.expect(200, "GET", "/avisit/")).json()
+    assert (body["user"], body["data"]["visits"]) == (user, 1)
+    assert (body["data"]["mine"], body["sessions"]) == (user, [session_id])
 
-        # The ETag from before the visit is one version behind.
-        stale = response.headers["ETag"]
-        await visitor.expect(412, "PATCH", CURRENT, {"turn": turn}, If_Match=stale)
-        tag = (await visitor.expect(200, "GET", CURRENT)).headers["ETag"]
-        response = await visitor.expect(200, "PATCH", CURRENT, {"turn": turn}, If_Match=tag)
-        data = response.json()["session"]["data"]
-        assert (data["mine"], data["turn"], data["visits"]) == (user, turn, turn)
+    # The ETag from before the visit is one version behind.
+    stale = response.headers["ETag"]
+    await visitor.expect(412, "PATCH", CURRENT, {"mood": user}, If_Match=stale)
+    tag = (await visitor.expect(200, "GET", CURRENT)).headers["ETag"]
+    response = await visitor.expect(200, "PATCH", CURRENT, {"mood": user}, If_Match=tag)
+    data = response.json()["session"]["data"]
+    assert (data["mine"], data["mood"], data["visits"]) == (user, user, 1)
 
-        response = await visitor.expect(200, "POST", REFRESH)
-        body = response.json()
-        assert (body["status"], body["user"]["id"]) == ("rotated", user)
-        assert body["session"]["id"] == session_id
-        assert visitor.token not in tokens
-        tokens.add(visitor.token)
+    before = visitor.token
+    response = await visitor.expect(200, "POST", REFRESH)
+    body = response.json()
+    assert (body["status"], body["user"]["id"]) == ("rotated", user)
+    assert body["session"]["id"] == session_id
+    assert visitor.token not in (None, before)
 
-        body = (await visitor.expect(200, "GET", "/protected/")).json()
-        assert body == {"user": user}
+    body = (await visitor.expect(200, "GET", "/protected/")).json()
+    assert body == {"user": user}
     listed = (await visitor.expect(200, "GET", LIST)).json()["results"]
     assert [(entry["id"], entry["is_current"]) for entry in listed] == [(session_id, True)]
 
@@ -244,20 +234,35 @@ class Connections:
         self._thread.join()
 
 
+@contextlib.asynccontextmanager
+async def transport_to(served: Served) -> AsyncIterator[httpx.AsyncHTTPTransport]:
+    """Connections to a server that clients share."""
+    transport = httpx.AsyncHTTPTransport(
+        verify=served.context(), limits=httpx.Limits(max_connections=CLIENTS)
+    )
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+def check_log(served: Served) -> None:
+    log = served.log.read_text()
+    assert not re.search("Traceback|ERROR|Internal Server Error", log), log
+    assert "sm1_" not in log
+
+
 @both_ways
 def test_fifty_clients(
     serve: Callable[..., Served], issuer: Issuer, superuser: Superuser, pool: bool
 ) -> None:
+    """Fifty users, each of whom sees nothing but their own."""
+
     async def everybody(served: Served) -> list[Visitor]:
-        transport = httpx.AsyncHTTPTransport(
-            verify=served.context(), limits=httpx.Limits(max_connections=CLIENTS)
-        )
-        mark = secrets.token_hex(4)
-        visitors = [Visitor(served, transport, f"auth0|{mark}|{n}") for n in range(CLIENTS)]
-        try:
+        async with transport_to(served) as transport:
+            mark = secrets.token_hex(4)
+            visitors = [Visitor(served, transport, f"auth0|{mark}|{n}") for n in range(CLIENTS)]
             await asyncio.gather(*(visit(who, issuer, n) for n, who in enumerate(visitors)))
-        finally:
-            await transport.aclose()
         return visitors
 
     with serve(30 if pool else None) as served:
@@ -267,14 +272,113 @@ def test_fifty_clients(
         bound = POOL_SIZE if pool else 0
         wait_for(lambda: open_connections.now() <= bound)
         wait_for(lambda: open_connections.unfinished() == 0)
+        check_log(served)
     codes = [code for visitor in visitors for code in visitor.codes]
-    assert len(codes) >= CLIENTS * (1 + ROUNDS * 8 + 4)
+    assert len(codes) >= CLIENTS * 13
     assert set(codes) == {200, 201, 204, 401, 412}
     # They did come at once.
     assert 2 < open_connections.most <= (bound or CLIENTS)
-    log = served.log.read_text()
-    assert not re.search("Traceback|ERROR|Internal Server Error", log), log
-    assert "sm1_" not in log
+
+
+async def one_session(visitors: list[Visitor], token: str, session_id: str) -> None:
+    """One user's session in fifty tabs, all of which do the same thing at once."""
+
+    async def all_of_them(method: str, path: str, body: Any = None, **headers: str) -> list[Any]:
+        return await asyncio.gather(
+            *(
+                visitor.send(method, path, body(n) if body else None, **headers)
+                for n, visitor in enumerate(visitors)
+            )
+        )
+
+    def ids(answers: list[Any]) -> set[str]:
+        assert {answer.status_code for answer in answers} == {200}
+        return {answer.json()["session"]["id"] for answer in answers}
+
+    for visitor in visitors:
+        visitor.give(token)
+    assert ids(await all_of_them("GET", CURRENT)) == {session_id}
+    assert {a.json()["exists"] for a in await all_of_them("GET", "/ainfo/")} == {True}
+
+    # No change is lost.
+    assert ids(await all_of_them("PATCH", CURRENT, lambda n: {f"k{n}": n})) == {session_id}
+    answers = await all_of_them("GET", CURRENT)
+    expected = {f"k{n}": n for n in range(CLIENTS)}
+    assert all(answer.json()["session"]["data"] == expected for answer in answers)
+    (tag,) = {answer.headers["ETag"] for answer in answers}
+    assert tag == f'"{1 + CLIENTS}"'
+
+    # Of those who change the same version, one does.
+    answers = await all_of_them("PATCH", CURRENT, lambda n: {"winner": n}, If_Match=tag)
+    assert Counter(answer.status_code for answer in answers) == {200: 1, 412: CLIENTS - 1}
+    (winner,) = (n for n, answer in enumerate(answers) if answer.status_code == 200)
+    answers = await all_of_them("GET", CURRENT)
+    assert {answer.json()["session"]["data"]["winner"] for answer in answers} == {winner}
+
+    # One refresh gives a new token; the old one is good for the tabs that have not got it yet.
+    answers = await all_of_them("POST", REFRESH)
+    assert ids(answers) == {session_id}
+    statuses = Counter(answer.json()["status"] for answer in answers)
+    assert statuses == {"rotated": 1, "already_rotated": CLIENTS - 1}
+    (new,) = {visitor.token for visitor in visitors} - {token}
+    assert new is not None
+    assert ids(await all_of_them("GET", CURRENT)) == {session_id}
+    for visitor in visitors:
+        visitor.give(new)
+    assert ids(await all_of_them("GET", CURRENT)) == {session_id}
+
+    # All read as fast as they can while one signs out.
+    loop = asyncio.get_running_loop()
+    signed_out = float("inf")
+    reads = 0
+
+    async def read_until_refused(visitor: Visitor) -> None:
+        nonlocal reads
+        while True:
+            began = loop.time()
+            response = await visitor.send("GET", CURRENT)
+            if response.status_code == 401:
+                assert response.json()["code"] == "session_expired"
+                assert visitor.token is None
+                return
+            assert began < signed_out, "a session that has ended was served"
+            reads += 1
+
+    async def sign_out(visitor: Visitor) -> None:
+        nonlocal signed_out
+        while reads < 2 * CLIENTS:
+            await asyncio.sleep(0.01)
+        await visitor.expect(204, "DELETE", CURRENT)
+        signed_out = loop.time()
+
+    await asyncio.wait_for(
+        asyncio.gather(*map(read_until_refused, visitors[1:]), sign_out(visitors[0])), 60
+    )
+    for method, path in (("GET", CURRENT), ("POST", REFRESH), ("GET", "/avisit/")):
+        for visitor in visitors:
+            visitor.give(new)
+        answers = await all_of_them(method, path)
+        assert {answer.status_code for answer in answers} == {401}
+
+
+def test_one_session_of_fifty_clients(
+    serve: Callable[..., Served], superuser: Superuser, user_id: str
+) -> None:
+    """The same cookie fifty times, at two processes: what one does, the other knows."""
+    created = session_service.create(user_id)
+
+    async def everybody(servers: list[Served]) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            transports = [await stack.enter_async_context(transport_to(s)) for s in servers]
+            visitors = [Visitor(servers[n % 2], transports[n % 2], user_id) for n in range(CLIENTS)]
+            await one_session(visitors, created.token, str(created.id))
+
+    with serve() as first, serve() as second:
+        asyncio.run(everybody([first, second]))
+        for served in (first, second):
+            its_connections = Connections(superuser, served.name)
+            wait_for(lambda c=its_connections: c.now() == 0)
+            check_log(served)
 
 
 def test_the_cookie_over_the_wire(
@@ -283,14 +387,13 @@ def test_the_cookie_over_the_wire(
     """As the browser gets it, attribute by attribute."""
 
     async def sign_in_and_out(served: Served) -> tuple[str, str]:
-        transport = httpx.AsyncHTTPTransport(verify=served.context())
-        visitor = Visitor(served, transport, user_id)
-        await visitor.expect(401, "GET", CURRENT)
-        made = await visitor.expect(
-            201, "POST", CREATE, Authorization=f"Bearer {issuer.token(user_id)}"
-        )
-        gone = await visitor.expect(204, "DELETE", CURRENT)
-        await transport.aclose()
+        async with transport_to(served) as transport:
+            visitor = Visitor(served, transport, user_id)
+            await visitor.expect(401, "GET", CURRENT)
+            made = await visitor.expect(
+                201, "POST", CREATE, Authorization=f"Bearer {issuer.token(user_id)}"
+            )
+            gone = await visitor.expect(204, "DELETE", CURRENT)
         return made.headers["Set-Cookie"], gone.headers["Set-Cookie"]
 
     with serve() as served:

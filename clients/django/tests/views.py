@@ -69,8 +69,6 @@ def broken(request: HttpRequest) -> HttpResponse:
 
 def login(request: HttpRequest) -> HttpResponse:
     log_in(request, request.GET["user"], {"via": "form"}, auth={"amr": ["pwd"]})
-    if "fail" in request.GET:
-        raise ZeroDivisionError
     return HttpResponse(status=204)
 
 
