@@ -17,4 +17,5 @@ urlpatterns = [
     path("broken/", views.broken),
     path("login/", views.login),
     path("logout/", views.logout),
+    path("refresh-and-fail/", views.refresh_and_fail),
 ]

@@ -75,3 +75,8 @@ def login(request: HttpRequest) -> HttpResponse:
 def logout(request: HttpRequest) -> HttpResponse:
     log_out(request)
     return HttpResponse(status=204)
+
+
+def refresh_and_fail(request: HttpRequest) -> HttpResponse:
+    refreshed = session_service.refresh(token_from(request), rotate=True)
+    raise ZeroDivisionError(refreshed.status)
