@@ -291,16 +291,13 @@ class SessionListView(SessionView):
 class SessionDetailView(SessionView):
     """DELETE: end one of the user's sessions."""
 
-    def delete(self, request: Request, session_id: str) -> Response:
+    def delete(self, request: Request, session_id: str | uuid.UUID) -> Response:
         session = _session(request)
-        try:
-            ending = uuid.UUID(session_id)
-        except ValueError:
-            raise NotFound from None
-        if not session_service.invalidate_id(ending, session.user_id, "revoked_by_user"):
+        session_id = _uuid(session_id)
+        if not session_service.invalidate_id(session_id, session.user_id, "revoked_by_user"):
             raise NotFound
         response = Response(status=status.HTTP_204_NO_CONTENT)
-        if ending == session.id:
+        if session_id == session.id:
             clear_cookie(response)
             _settle(request)
         return response
@@ -331,6 +328,14 @@ def _validated(serializer: type[Serializer[Any]], data: Any) -> dict[str, Any]:
         message = errors[0] if isinstance(errors, list) else errors
         raise ParseError(f"{name}: {message}", "invalid")
     return dict(checked.validated_data)
+
+
+def _uuid(text: str | uuid.UUID) -> uuid.UUID:
+    """A session's id from the path; 404 for what is none."""
+    try:
+        return uuid.UUID(str(text))
+    except ValueError:
+        raise NotFound from None
 
 
 def _session(request: Request) -> Session:
