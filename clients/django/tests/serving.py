@@ -128,6 +128,8 @@ def main() -> None:
             log_level="warning",
             # No connection is closed at the moment when a client uses it again.
             timeout_keep_alive=300,
+            # What a test that has failed left open.
+            timeout_graceful_shutdown=5,
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )

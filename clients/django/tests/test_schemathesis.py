@@ -161,8 +161,13 @@ def test_conforms(
     case: schemathesis.Case, caller: type[Program], served: Served, issuer: Issuer
 ) -> None:
     response = caller(served, issuer).call(case)
-    strict = BODY_CHECKS if case.operation.method.upper() == "POST" else []
-    case.validate_response(response, checks=CHECKS + strict)
+    given = CHECKS
+    # A string with U+0000 is JSON, but no jsonb: 400.
+    if case.operation.method.upper() == "POST" and "\\u0000" not in json.dumps(
+        case.body, default=str
+    ):
+        given = CHECKS + BODY_CHECKS
+    case.validate_response(response, checks=given)
     reached[caller].add((case.method, case.operation.path, response.status_code))
 
 

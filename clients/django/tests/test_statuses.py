@@ -60,6 +60,7 @@ CORRUPT = [Cell("session_data_corrupt", "corrupt")]
 CROSS_SITE = {"Sec-Fetch-Site": "cross-site"}
 FOREIGN = Cell("csrf_failed", headers=CROSS_SITE)
 NOT_JSON = Cell("parse_error", body=b"{")
+BLANK = Cell("parse_error", body=b"\f")
 TOO_LARGE = Cell("too_large", body=HUGE)
 TEXT = [Cell("unsupported_media_type", body=b"x", content_type="text/plain")]
 OTHER = "{other}/"
@@ -141,7 +142,11 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
     },
     ("post", "invalidate-all/"): {
         200: [Cell(cookie="cleared"), Cell(body={"except_current": True})],
-        400: [NOT_JSON, *(Cell("invalid", body={"except_current": v}) for v in (1, "true", []))],
+        400: [
+            NOT_JSON,
+            BLANK,
+            *(Cell("invalid", body={"except_current": v}) for v in (1, "true", [])),
+        ],
         401: REFUSED,
         403: [FOREIGN],
         413: [TOO_LARGE],
