@@ -21,5 +21,9 @@ def on_switch_tenant(request: Any, session: Any, tenant_id: str) -> dict[str, An
     return {**session.data, "plan": f"of {tenant_id}"}
 
 
+def on_switch_tenant_too_large(request: Any, session: Any, tenant_id: str) -> dict[str, Any]:
+    return {"x": "y" * 66000}
+
+
 def import_data(user: Any, data: dict[str, Any]) -> dict[str, Any]:
     return {"cart": data.get("cart", [])}

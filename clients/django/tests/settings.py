@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 SECRET_KEY = "only for tests"
@@ -9,6 +10,7 @@ ALLOWED_HOSTS = ["*"]
 USE_TZ = True
 TIME_ZONE = "Europe/Berlin"
 ROOT_URLCONF = "tests.urls"
+ASGI_APPLICATION = "tests.asgi.application"
 STATIC_URL = "/static/"
 
 _HOST = os.environ.get("SM_TEST_PGHOST", "")
@@ -31,7 +33,9 @@ DATABASES = {
     "admin": {**_COMMON, "USER": "postgres", "TEST": {"NAME": f"test_{_NAME}"}},
 }
 if os.environ.get("SM_TEST_POOL"):
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": 10}}
+    # Seconds that a request waits for a connection.
+    _WAIT = float(os.environ["SM_TEST_POOL"])
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": _WAIT}}
 PG_SUPERUSER = {**_COMMON, "USER": "postgres"}
 
 INSTALLED_APPS = [
@@ -87,4 +91,6 @@ SESSION_MANAGER = {
     "GRANT_ROLE": os.environ.get("SM_TEST_GRANT_ROLE"),
     "AUTH0": {"ISSUER": "https://issuer.invalid/", "AUDIENCE": "https://api.example.com"},
     "THROTTLE_RATES": {"create": None, "refresh": None, "write": None, "read": None},
+    # What a test says of a server that it starts.
+    **json.loads(os.environ.get("SM_TEST_SESSION_MANAGER", "{}")),
 }

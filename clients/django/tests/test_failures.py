@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -153,6 +153,30 @@ def test_stopped_with_atomic_requests(server: Server, created: CreatedSession) -
             assert settings.cookie_name not in response.cookies
     finally:
         connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+def test_a_replay_in_a_transaction_that_rolls_back(
+    created: CreatedSession,
+    database_setting: Callable[[str, str], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A view of the application's finds a replay and fails: the session ends all the same."""
+    database_setting("rotation_grace", "0")
+    rotated = session_service.refresh(created.token, rotate=True)
+    assert session_service.get(rotated.token) is not None
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        thief = Browser(raise_request_exception=False).give(created.token)
+        assert thief.get("/refresh-and-fail/").status_code == 500
+        assert "ZeroDivisionError: reused" in caplog.text
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+    wait_for(lambda: session_service.get(rotated.token, touch=False) is None)
+    owner = Browser().give(str(rotated.token))
+    assert owner.get(CURRENT).json()["code"] == "session_expired"
+    assert "token_reused" in {
+        event.event for event in session_service.history(session_id=created.id)
+    }
 
 
 def test_no_key(superuser: Any, created: CreatedSession) -> None:

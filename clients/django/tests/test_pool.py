@@ -42,7 +42,11 @@ print("done")
 def test_pool() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "SM_TEST_DBNAME": connection.settings_dict["NAME"], "SM_TEST_POOL": "1"},
+        env={
+            **os.environ,
+            "SM_TEST_DBNAME": connection.settings_dict["NAME"],
+            "SM_TEST_POOL": "10",
+        },
         capture_output=True,
         text=True,
         check=False,

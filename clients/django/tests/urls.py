@@ -1,17 +1,21 @@
 from django.contrib import admin
 from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView
 
 from . import views
 
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/sessions/", include("session_manager.urls")),
+    path("api/schema/", SpectacularAPIView.as_view()),
     path("whoami/", views.WhoAmI.as_view()),
     path("protected/", views.Protected.as_view()),
     path("info/", views.info),
     path("ainfo/", views.ainfo),
+    path("avisit/", views.avisit),
     path("plain/", views.plain),
     path("broken/", views.broken),
     path("login/", views.login),
     path("logout/", views.logout),
+    path("refresh-and-fail/", views.refresh_and_fail),
 ]

@@ -10,7 +10,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from session_manager.cookies import token_from
 from session_manager.login import log_in, log_out
+from session_manager.services import session_service
 
 
 class WhoAmI(APIView):
@@ -38,6 +40,24 @@ async def ainfo(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"exists": bool(session), "user": session.user_id, "data": session.data})
 
 
+async def avisit(request: HttpRequest) -> HttpResponse:
+    """Counts visits in the session by the service alone."""
+    token = token_from(request)
+    session = await session_service.aget(token)
+    if session is None:
+        return JsonResponse({"exists": False}, status=401)
+    updated = await session_service.aupdate(token, {"visits": session.data.get("visits", 0) + 1})
+    listed = await session_service.alist(session.user_id, current_token=token)
+    return JsonResponse(
+        {
+            "exists": True,
+            "user": session.user_id,
+            "data": updated.data if updated else None,
+            "sessions": [str(entry.id) for entry in listed],
+        }
+    )
+
+
 def plain(request: HttpRequest) -> HttpResponse:
     return HttpResponse("nothing of sessions\n")
 
@@ -55,3 +75,8 @@ def login(request: HttpRequest) -> HttpResponse:
 def logout(request: HttpRequest) -> HttpResponse:
     log_out(request)
     return HttpResponse(status=204)
+
+
+def refresh_and_fail(request: HttpRequest) -> HttpResponse:
+    refreshed = session_service.refresh(token_from(request), rotate=True)
+    raise ZeroDivisionError(refreshed.status)

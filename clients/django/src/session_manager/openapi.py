@@ -25,8 +25,10 @@ ERRORS = {
     404: "The user has no such session.",
     409: "The user has as many sessions as allowed.",
     412: "The session has changed.",
-    413: "The data is too large.",
+    413: "The data, or the request, is too large.",
+    415: "The body is not JSON.",
     429: "Too many requests.",
+    500: "The session's data has been tampered with.",
     503: "The store cannot answer; the cookie stays good.",
 }
 
@@ -70,7 +72,7 @@ class CreateView(_View):  # type: ignore[no-untyped-call]
                 auth=[{"accessToken": []}],  # type: ignore[list-item]
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.CreateRequestSerializer,
-                responses=answers({201: s.CurrentSerializer}, 400, 401, 403, 409, 413),
+                responses=answers({201: s.CurrentSerializer}, 400, 401, 403, 409, 413, 415),
             )
             def post(self, request: Any) -> Any: ...
 
@@ -86,7 +88,7 @@ class CurrentView(_View):  # type: ignore[no-untyped-call]
                 operation_id="session_current",
                 summary="The session of the request",
                 parameters=[ETAG, RETRY_AFTER],
-                responses=answers({200: s.CurrentSerializer}, 401),
+                responses=answers({200: s.CurrentSerializer}, 401, 500),
             )
             def get(self, request: Any) -> Any: ...
 
@@ -102,7 +104,7 @@ class CurrentView(_View):  # type: ignore[no-untyped-call]
                     "application/json": OpenApiTypes.OBJECT,
                     "application/merge-patch+json": OpenApiTypes.OBJECT,
                 },
-                responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 412, 413),
+                responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 412, 413, 415, 500),
             )
             def patch(self, request: Any) -> Any: ...
 
@@ -129,7 +131,7 @@ class RefreshView(_View):  # type: ignore[no-untyped-call]
                 auth=[{"session": []}],  # type: ignore[list-item]
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.RefreshRequestSerializer,
-                responses=answers({200: s.RefreshResponseSerializer}, 400, 401, 403),
+                responses=answers({200: s.RefreshResponseSerializer}, 400, 401, 403, 413, 415, 500),
             )
             def post(self, request: Any) -> Any: ...
 
@@ -146,7 +148,7 @@ class TenantView(_View):  # type: ignore[no-untyped-call]
                 summary="Go on in another tenant, with a new session",
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.SwitchTenantRequestSerializer,
-                responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 409, 413),
+                responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 409, 413, 415, 500),
             )
             def post(self, request: Any) -> Any: ...
 
@@ -162,7 +164,7 @@ class ListView(_View):  # type: ignore[no-untyped-call]
                 operation_id="session_list",
                 summary="The user's sessions, newest first",
                 parameters=[s.ListQuerySerializer, RETRY_AFTER],
-                responses=answers({200: s.SessionListSerializer}, 400, 401),
+                responses=answers({200: s.SessionListSerializer}, 400, 401, 500),
             )
             def get(self, request: Any) -> Any: ...
 
@@ -183,7 +185,7 @@ class DetailView(_View):  # type: ignore[no-untyped-call]
                     RETRY_AFTER,
                 ],
                 request=None,
-                responses=answers({204: None}, 401, 403, 404),
+                responses=answers({204: None}, 401, 403, 404, 500),
             )
             def delete(self, request: Any, session_id: Any) -> Any: ...
 
@@ -200,7 +202,7 @@ class InvalidateAllView(_View):  # type: ignore[no-untyped-call]
                 summary="Sign out everywhere, or everywhere else",
                 parameters=[COOKIE, RETRY_AFTER],
                 request=s.InvalidateAllRequestSerializer,
-                responses=answers({200: s.InvalidatedSerializer}, 400, 401, 403),
+                responses=answers({200: s.InvalidatedSerializer}, 400, 401, 403, 413, 415, 500),
             )
             def post(self, request: Any) -> Any: ...
 

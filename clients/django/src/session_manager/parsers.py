@@ -34,7 +34,7 @@ class LimitedJSONParser(BaseParser):
         body = stream.read(settings.MAX_BODY_SIZE + 1)
         if len(body) > settings.MAX_BODY_SIZE:
             raise PayloadTooLarge
-        if not body.strip():
+        if not body:
             return {}
         try:
             value = json.loads(body, parse_constant=_no_constant)

@@ -15,6 +15,27 @@ class TimestampField(serializers.DateTimeField):
         return value.isoformat()
 
 
+class TextField(serializers.CharField):
+    """A string as it was sent: DRF's field takes numbers, and trims."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_length=1, trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class FlagField(serializers.BooleanField):
+    """true or false: DRF's field takes 0, "on" and the like, too."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
 class _ReadOnly(serializers.Serializer[Any]):
     def create(self, validated_data: Any) -> Any:
         raise NotImplementedError
@@ -94,9 +115,7 @@ class ErrorSerializer(_ReadOnly):
 class CreateRequestSerializer(_ReadOnly):
     """The body of create.  The user id is the token's subject, whatever stands here."""
 
-    access_token = serializers.CharField(
-        required=False, help_text="In the place of the Authorization header."
-    )
+    access_token = TextField(required=False, help_text="In the place of the Authorization header.")
     user = serializers.DictField(
         required=False, help_text="The user's profile as the browser knows it; for display only."
     )
@@ -104,17 +123,17 @@ class CreateRequestSerializer(_ReadOnly):
 
 
 class RefreshRequestSerializer(_ReadOnly):
-    rotate = serializers.BooleanField(
+    rotate = FlagField(
         required=False, help_text="Whether to replace the token; by default ROTATE_ON_REFRESH."
     )
 
 
 class SwitchTenantRequestSerializer(_ReadOnly):
-    tenant_id = serializers.CharField(max_length=512)
+    tenant_id = TextField(max_length=512)
 
 
 class InvalidateAllRequestSerializer(_ReadOnly):
-    except_current = serializers.BooleanField(default=False)
+    except_current = FlagField(default=False)
 
 
 class ListQuerySerializer(_ReadOnly):

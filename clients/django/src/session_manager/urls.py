@@ -13,5 +13,6 @@ urlpatterns = [
     path("refresh/", views.RefreshSessionView.as_view(), name="refresh"),
     path("tenant/", views.SwitchTenantView.as_view(), name="tenant"),
     path("invalidate-all/", views.InvalidateAllView.as_view(), name="invalidate-all"),
-    path("<uuid:session_id>/", views.SessionDetailView.as_view(), name="detail"),
+    # Not uuid: what is no id gets the endpoint's 404, and not an HTML page.
+    path("<str:session_id>/", views.SessionDetailView.as_view(), name="detail"),
 ]

@@ -21,6 +21,7 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from rest_framework import status
 from rest_framework.exceptions import NotAuthenticated, NotFound, ParseError, PermissionDenied
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -59,6 +60,15 @@ from .types import Session
 from .users import load_user
 
 
+class JSONAlone(DefaultContentNegotiation):
+    """JSON, whatever Accept or ``?format=`` ask for: there is nothing else to choose."""
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
 class SessionView(APIView):
     """What the endpoints have in common."""
 
@@ -66,6 +76,7 @@ class SessionView(APIView):
     permission_classes = [IsAuthenticated]
     parser_classes = [LimitedJSONParser]
     renderer_classes = [JSONRenderer]
+    content_negotiation_class = JSONAlone
     throttle_classes = [SessionThrottle]
 
     @classmethod
@@ -274,8 +285,9 @@ class SessionListView(SessionView):
 class SessionDetailView(SessionView):
     """DELETE: end one of the user's sessions."""
 
-    def delete(self, request: Request, session_id: uuid.UUID) -> Response:
+    def delete(self, request: Request, session_id: str | uuid.UUID) -> Response:
         session = _session(request)
+        session_id = _uuid(session_id)
         if not session_service.invalidate_id(session_id, session.user_id, "revoked_by_user"):
             raise NotFound
         if session_id == session.id:
@@ -306,6 +318,14 @@ def _validated(serializer: type[Serializer[Any]], data: Any) -> dict[str, Any]:
         message = errors[0] if isinstance(errors, list) else errors
         raise ParseError(f"{name}: {message}", "invalid")
     return dict(checked.validated_data)
+
+
+def _uuid(text: str | uuid.UUID) -> uuid.UUID:
+    """A session's id from the path; 404 for what is none."""
+    try:
+        return uuid.UUID(str(text))
+    except ValueError:
+        raise NotFound from None
 
 
 def _session(request: Request) -> Session:
