@@ -46,6 +46,22 @@ while (my ($name, $fault) = splice @faults, 0, 2)
 }
 cmp_ok($history->{killed}, '>', 0, 'the worker was killed');
 
+# What such a reader gets wrong is left to chance, so it is given several.
+sub found_out
+{
+	my ($name, @run) = @_;
+	my $stale = 0;
+	for (1 .. 6)
+	{
+		my $r = $history->run(@run);
+		note(CacheHistory::summary($name, $r));
+		$stale = $r->{stale_cache};
+		last if $stale > 0;
+	}
+	cmp_ok($stale, '>', 0, "$name is found out");
+	return;
+}
+
 # A reader that takes the epoch from the value instead of the epoch's key.
 my $no_epoch = CacheHistory::sabotaged(
 	"is_string(reply->element[1]) && reply->element[1]->len == EPOCH_LEN)",
@@ -54,16 +70,14 @@ my $no_epoch = CacheHistory::sabotaged(
 	"epoch = reply->element[0]->str + 1",
 	"*fillable = false;", "*fillable = true;",
 	"*fillable = !is_string(value) ||", "*fillable = true ||");
-$r = $history->run(
-	5,
+found_out(
+	'a reader that ignores the epoch', 5,
 	sub {
 		$history->tell('worker', 'hole');
 		CacheHistory::pause(4.5, 4.5);
 		$history->tell('worker', 'pass');
 	},
 	$no_epoch);
-note(CacheHistory::summary('a reader that ignores the epoch', $r));
-cmp_ok($r->{stale_cache}, '>', 0, 'a reader that ignores the epoch is found out');
 
 # A reader that is slow to fill, and one that does so without its lease too.
 my @slow = (
@@ -74,15 +88,15 @@ $r = $history->run($seconds, $evict, CacheHistory::sabotaged(@slow));
 note(CacheHistory::summary('a slow reader', $r));
 is($r->{stale_cache}, 0, 'a reader that is slow to fill does no harm');
 
-$r = $history->run(
+found_out(
+	'a reader that fills without its lease',
 	2 * $seconds, $evict,
 	CacheHistory::sabotaged(
 		@slow, q("if redis.call('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end\n"), '""'));
-note(CacheHistory::summary('a reader that fills without its lease', $r));
-cmp_ok($r->{stale_cache}, '>', 0, 'a reader that fills without its lease is found out');
 
 # A reader that fills although the row is being changed.
-$r = $history->run(
+found_out(
+	'a reader that ignores cacheable',
 	2 * $seconds,
 	sub {
 		$history->tell('worker', 'delay 100');
@@ -90,8 +104,6 @@ $r = $history->run(
 		CacheHistory::pause(0.02, 0.02);
 	},
 	CacheHistory::sabotaged("*PQgetvalue(result, 0, 1) == 't'", 'true'));
-note(CacheHistory::summary('a reader that ignores cacheable', $r));
-cmp_ok($r->{stale_cache}, '>', 0, 'a reader that ignores cacheable is found out');
 
 $history->stop;
 done_testing();
