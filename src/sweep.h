@@ -18,6 +18,7 @@ typedef struct SmSweep
 {
 	int64		deleted;
 	int64		requeued;
+	bool		yields;			/* give way to traffic now and then */
 } SmSweep;
 
 extern int64 sm_sweep(const SmSchema *schema, int64 max_rows,

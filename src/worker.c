@@ -800,7 +800,7 @@ static void
 sweep_database(Pass *pass)
 {
 	TimestampTz from = DT_NOBEGIN;
-	SmSweep		sweep = {0};
+	SmSweep		sweep = {.yields = true};
 	int64		done;
 
 	do
