@@ -164,8 +164,8 @@ class SessionCache:
         now = time.monotonic()
         if not self._outdated(now):
             return self._installation
-        # One asks, and nobody waits: who asks may be waiting for a connection that one of the others
-        # has, or for a server that does not answer.
+        # One asks, and nobody waits: the one may have to wait for a connection that one of the
+        # others has, or for a server that does not answer.
         if self._lock.acquire(blocking=False):
             try:
                 if self._outdated(now):
