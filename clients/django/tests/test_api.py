@@ -421,6 +421,15 @@ class TestRefresh:
         assert response.json()["status"] == "extended"
         assert kept(response)
 
+    @pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "text/plain"])
+    def test_rotates_whatever_an_empty_body_is_called(
+        self, signed_in: Browser, media_type: str
+    ) -> None:
+        """Django's client leaves the header out of a request without a body; jQuery does not."""
+        headers = {"CONTENT_TYPE": media_type, "CONTENT_LENGTH": "0"}
+        response = signed_in.unsafe("POST", REFRESH, **headers)
+        assert (response.status_code, response.json()["status"]) == (200, "rotated")
+
     def test_two_at_once(self, created: CreatedSession) -> None:
         first, second = Browser().give(created.token), Browser().give(created.token)
         assert first.unsafe("POST", REFRESH).json()["status"] == "rotated"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -81,6 +82,19 @@ def test_an_administrators_changes(
             assert administration.erase(user_id) == 1
         assert session_service.get(token) is None
         transaction.set_rollback(True, using="admin")
+    assert read(token)[0] == 1
+
+
+def test_a_login_beyond_the_limit(
+    token: str, user_id: str, database_setting: Callable[[str, str], None]
+) -> None:
+    """It ends the oldest session."""
+    database_setting("max_sessions_per_user", "1")
+    wait_for(lambda: read(token)[1])
+    with transaction.atomic():
+        session_service.create(user_id)
+        assert session_service.get(token) is None
+        transaction.set_rollback(True)
     assert read(token)[0] == 1
 
 

@@ -102,6 +102,37 @@ def out_undone_in_done(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def looks_at_the_commit(request: HttpRequest) -> HttpResponse:
+    """What the application does after the commit, and registered first, sees the commit."""
+    seen: list[Any] = []
+    with transaction.atomic():
+        transaction.on_commit(lambda: seen.append(request.session_info.user_id))
+        act(request)
+    return HttpResponse(seen[0] or "")
+
+
+def fails_at_the_commit(request: HttpRequest) -> HttpResponse:
+    """Django drops the hooks that come after one that raises; the commit holds."""
+
+    def hook() -> None:
+        raise Undo
+
+    transaction.on_commit(hook)
+    act(request)
+    return HttpResponse("done")
+
+
+def in_and_undone(request: HttpRequest) -> HttpResponse:
+    """A login, something that is undone, and a look at the session."""
+    with transaction.atomic():
+        log_in(request, "auth0|new")
+        with transaction.atomic():
+            act(request)
+            transaction.set_rollback(True)
+        seen = request.session_info.user_id
+    return HttpResponse(seen)
+
+
 def killed(request: HttpRequest) -> HttpResponse:
     act(request)
     kill()
@@ -168,6 +199,9 @@ urlpatterns = [
     path("undone/", undone),
     path("nested/", nested),
     path("out-undone-in-done/", out_undone_in_done),
+    path("looks-at-the-commit/", looks_at_the_commit),
+    path("fails-at-the-commit/", fails_at_the_commit),
+    path("in-and-undone/", in_and_undone),
     path("killed/", killed),
     path("killed-and-seen/", killed_and_seen),
     path("times-out/", times_out),
@@ -268,6 +302,18 @@ class TestAtomicRequests:
         session_service.invalidate(created.token)
         assert cookie(client.get(path)) == ""
 
+    @pytest.mark.parametrize("do", ALL)
+    def test_a_hook_that_fails_after_the_commit(
+        self, client: Browser, created: CreatedSession, do: str
+    ) -> None:
+        response = client.get(f"/fails-at-the-commit/?do={do}")
+        assert response.status_code == 500
+        assert not is_live(created.token)
+        if do in ("in", "out,in"):
+            assert is_live(cookie(response))
+        else:
+            assert cookie(response) == ""
+
     def test_the_endpoints(self, client: Browser) -> None:
         response = client.unsafe("POST", REFRESH)
         assert response.json()["status"] == "rotated"
@@ -292,6 +338,30 @@ def test_savepoints(atomic_requests: None, client: Browser, created: CreatedSess
         assert cookie(client.get(f"/undone/?do={do}")) is None
         assert is_live(created.token)
     response = client.get("/out-undone-in-done/")
+    assert not is_live(created.token)
+    assert is_live(cookie(response))
+
+
+@pytest.mark.parametrize("do", ["in", "in,out,in", "out"])
+def test_a_look_at_the_session_after_the_commit(
+    client: Browser, created: CreatedSession, do: str
+) -> None:
+    response = client.get(f"/looks-at-the-commit/?do={do}")
+    assert response.status_code == 200
+    assert not is_live(created.token)
+    if do == "out":
+        assert (response.content, cookie(response)) == (b"", "")
+    else:
+        assert response.content == b"auth0|new"
+        assert is_live(cookie(response))
+
+
+@pytest.mark.parametrize("do", ["in", "out", "in,out", "out,in"])
+def test_what_is_undone_leaves_what_was_before(
+    client: Browser, created: CreatedSession, do: str
+) -> None:
+    response = client.get(f"/in-and-undone/?do={do}")
+    assert response.content == b"auth0|new"
     assert not is_live(created.token)
     assert is_live(cookie(response))
 

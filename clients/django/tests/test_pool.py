@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import django
 import pytest
 from django.db import connection
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+from .conftest import RedisServer
 
 PROGRAM = """
 import django
@@ -35,17 +38,63 @@ print("done")
 """
 
 
+# All connections are held by transactions while somebody else asks for the cache's settings.
+EXHAUSTED = """
+import django
+django.setup()
+import threading, time
+from concurrent.futures import ThreadPoolExecutor
+from django.db import connection, connections, transaction
+from session_manager import cache
+from session_manager.services import session_service
+
+cache.DOUBT_SECONDS = 0.2
+token = session_service.create("pool").token
+connections.close_all()
+ready = threading.Barrier(5)
+
+def inside(n):
+    with transaction.atomic():
+        assert session_service.get(token, touch=False)
+        ready.wait()
+        time.sleep(1)
+        before = time.monotonic()
+        assert session_service.get(token, touch=False)
+        waited = time.monotonic() - before
+    connections.close_all()
+    return waited
+
+def outside():
+    ready.wait()
+    time.sleep(0.3)
+    assert session_service.get(token, touch=False)
+    connections.close_all()
+    return 0
+
+with ThreadPoolExecutor(5) as pool:
+    waits = [pool.submit(inside, n) for n in range(4)] + [pool.submit(outside)]
+    waited = max(wait.result() for wait in waits)
+assert waited < 1, waited
+connection.close_pool()
+print("done")
+"""
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(
     not (is_psycopg3 and django.VERSION >= (5, 1)), reason="Django's pool is of 5.1"
 )
-def test_pool() -> None:
+@pytest.mark.parametrize("program", [PROGRAM, EXHAUSTED], ids=["lives", "exhausted"])
+def test_pool(redis_server: RedisServer, program: str) -> None:
+    # No epoch is kept in that database of Redis: its settings are asked for again and again.
+    cache = {"REDIS_URL": f"unix://{redis_server.socket}", "REDIS_DB": 2, "CACHE_KEY": "00" * 32}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={
             **os.environ,
             "SM_TEST_DBNAME": connection.settings_dict["NAME"],
             "SM_TEST_POOL": "10",
+            "SM_TEST_SESSION_MANAGER": json.dumps(cache),
         },
         capture_output=True,
         text=True,

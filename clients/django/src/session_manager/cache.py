@@ -164,17 +164,25 @@ class SessionCache:
         now = time.monotonic()
         if not self._outdated(now):
             return self._installation
-        with self._lock:
-            if self._outdated(now):
-                self._asked_at = now
-                try:
-                    self._installation = _ask()
-                    self._doubtful = self._installation is None
-                except SessionError as error:
-                    # What is known stays good: an epoch that has ended never comes back.
-                    logger.warning("the settings of the cache are not known: %s", error)
-                    self._doubtful = True
+        # One asks, and nobody waits: the one may have to wait for a connection that one of the
+        # others has, or for a server that does not answer.
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._outdated(now):
+                    self._asked_at = now
+                    self._ask_again()
+            finally:
+                self._lock.release()
         return self._installation
+
+    def _ask_again(self) -> None:
+        try:
+            self._installation = _ask()
+            self._doubtful = self._installation is None
+        except SessionError as error:
+            # What is known stays good: an epoch that has ended never comes back.
+            logger.warning("the settings of the cache are not known: %s", error)
+            self._doubtful = True
 
     def _outdated(self, now: float) -> bool:
         seconds = DOUBT_SECONDS if self._doubtful else SETTINGS_SECONDS

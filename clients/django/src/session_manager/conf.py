@@ -235,11 +235,13 @@ class _LazySettings:
         self._loaded: Settings | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if self._loaded is None:
-            self._loaded = load_settings()
-        value = getattr(self._loaded, name)
+        # Another thread's reload puts a new one in its place, which must get nothing of this.
+        own = self.__dict__
+        if own["_loaded"] is None:
+            own["_loaded"] = load_settings()
+        value = getattr(own["_loaded"], name)
         # From now on found without coming here.
-        self.__dict__[name] = value
+        own[name] = value
         return value
 
     def reload(self) -> None:

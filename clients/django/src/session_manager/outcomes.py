@@ -41,12 +41,26 @@ class Outcome:
         self._response: HttpResponseBase | None = None
         if not definite:
             when_committed(self)
+            self._go_first()
 
     def __call__(self) -> None:
         """Django's hook: the transaction has committed."""
         self._committed = True
         if self._response is not None:
             self.write(self._response)
+
+    def _go_first(self) -> None:
+        """Let the hook run before those of others: they may look at the session, or raise.
+
+        A hook that raises makes Django drop those that come after it, though the transaction has
+        committed.  In a TestCase nothing commits, and captureOnCommitCallbacks counts the hooks.
+        """
+        hooks = self._connection.run_on_commit
+        blocks = self._connection.atomic_blocks
+        if self._committed or any(getattr(block, "_from_testcase", False) for block in blocks):
+            return
+        ours = sum(isinstance(hook[1], Outcome) for hook in hooks[:-1])
+        hooks.insert(ours, hooks.pop())
 
     @property
     def _pending(self) -> bool:

@@ -7,7 +7,6 @@ one look-up.  Without a cookie nothing is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
@@ -22,7 +21,7 @@ from .outcomes import Outcome, decide
 from .services import session_service
 from .types import CreatedSession, Session
 
-_ATTRIBUTE = "_session_manager_lookup"
+_ATTRIBUTE = "_session_manager_lookups"
 
 
 @dataclass
@@ -48,11 +47,11 @@ def plain(request: HttpRequest | Request) -> HttpRequest:
 
 
 def known(request: HttpRequest) -> Lookup | None:
-    """The outcome of a look-up that has been made, or None; also if it was rolled back."""
-    lookup = cast("Lookup | None", getattr(request, _ATTRIBUTE, None))
-    if lookup is not None and lookup.outcome is not None and lookup.outcome.undone:
-        return None
-    return lookup
+    """What is known by now, or None; what was rolled back leaves what was known before it."""
+    lookups: list[Lookup] = getattr(request, _ATTRIBUTE, [])
+    while lookups and lookups[-1].outcome is not None and lookups[-1].outcome.undone:
+        lookups.pop()
+    return lookups[-1] if lookups else None
 
 
 def was_asked(request: HttpRequest) -> bool:
@@ -68,7 +67,7 @@ def current_token(request: HttpRequest) -> str | None:
 
 
 def remember(request: HttpRequest, lookup: Lookup) -> None:
-    setattr(request, _ATTRIBUTE, lookup)
+    request.__dict__.setdefault(_ATTRIBUTE, []).append(lookup)
 
 
 def look_up(request: HttpRequest) -> Lookup:

@@ -30,6 +30,10 @@ class TextField(serializers.CharField):
 class FlagField(serializers.BooleanField):
     """true or false: DRF's field takes 0, "on" and the like, too."""
 
+    # Not false, as in a form with a box that is not ticked: DRF takes an empty body for such a form
+    # if its media type is a form's.
+    default_empty_html = serializers.empty
+
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
             self.fail("invalid", input=data)

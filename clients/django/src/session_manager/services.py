@@ -101,6 +101,8 @@ class SessionService:
         else the extension's.  auth: how the user proved who they are; shown in the list of devices.
         Raises LimitReached, TooLarge, InvalidArgument, StoreUnavailable.
         """
+        # Beyond max_sessions_per_user the oldest ones end.
+        note_change(None)
         rows = call(
             "SELECT session_id, session_token, "
             + utc("created_at", "expires_at", "absolute_expires_at")
