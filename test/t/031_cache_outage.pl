@@ -52,9 +52,11 @@ sub set
 	return;
 }
 
-# What has been logged since it was last asked for.
+# What has been logged since it was last asked for.  The line that tells of a
+# connection may come a little after its epoch.
 sub logged
 {
+	wait_until(sub { slurp_file($node->logfile, $log) !~ /has no connection to Redis(?!.*is connected to Redis)/s });
 	my $lines = slurp_file($node->logfile, $log);
 	$log += length $lines;
 	return $lines;
