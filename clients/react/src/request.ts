@@ -13,6 +13,14 @@ export const sleep = (ms: number): Promise<void> =>
     setTimeout(resolve, ms);
   });
 
+/** Until somebody aborts. */
+export const aborted = (signal?: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    signal?.addEventListener('abort', () => {
+      resolve();
+    });
+  });
+
 /** Retry-After, seconds or a date, as milliseconds from now. */
 export function retryAfter(value: string | null): number {
   const ms = value ? Number(value) * 1000 || Date.parse(value) - Date.now() : 0;
@@ -59,6 +67,8 @@ async function attempt(url: string, init: RequestInit): Promise<unknown> {
  *
  * @param onRetry called with the error of an attempt that will be repeated
  * @param mayRetry asked before the pause and after it
+ * @param signal ends the pause when it is aborted, and the request unless an
+ *   attempt is under way
  * @throws SessionError of kind `network` or `server`
  */
 export async function request(
@@ -66,7 +76,9 @@ export async function request(
   init: RequestInit,
   onRetry?: (error: SessionError) => void,
   mayRetry: () => boolean = () => true,
+  signal?: AbortSignal,
 ): Promise<unknown> {
+  const goesOn = () => mayRetry() && !signal?.aborted;
   for (let n = 0; ; n++) {
     try {
       return await attempt(url, init);
@@ -74,10 +86,11 @@ export async function request(
       const error = e as SessionError;
       const { status } = error;
       const again = !status || status >= 500 || status === 408 || status === 429;
-      if (!again || n >= RETRIES || !mayRetry() || error.retryAfter > LONGEST_DELAY || !navigator.onLine) throw error;
+      if (!again || n >= RETRIES || !goesOn() || error.retryAfter > LONGEST_DELAY || !navigator.onLine) throw error;
       onRetry?.(error);
-      await sleep(Math.max(error.retryAfter, FIRST_DELAY * 2 ** n * (0.75 + Math.random() / 2)));
-      if (!mayRetry()) throw error;
+      const pause = Math.max(error.retryAfter, FIRST_DELAY * 2 ** n * (0.75 + Math.random() / 2));
+      await Promise.race([sleep(pause), aborted(signal)]);
+      if (!goesOn()) throw error;
     }
   }
 }

@@ -15,8 +15,8 @@
  */
 
 import { SessionError } from './error.js';
-import { request } from './request.js';
-import { openTabs, type Tabs } from './tabs.js';
+import { aborted, request } from './request.js';
+import { openTabs, type Tabs, type Work } from './tabs.js';
 import type { SessionAnswer, SessionData, SessionStatus, SignOutScope, User } from './types.js';
 
 export interface SessionState {
@@ -220,16 +220,17 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   }
 
   /** Ask the route handlers, and answer whether it is still of interest. */
-  async function ask(method: string, path = ''): Promise<SessionAnswer | undefined> {
+  async function ask(method: string, path = '', signal?: AbortSignal): Promise<SessionAnswer | undefined> {
     const asked = generation;
     const isCurrent = () => asked === generation;
     set({ isRefetching: ++pending > 0 });
     checkedAt = Date.now();
     retryDue = Infinity;
     try {
-      const answer = (await request(options.basePath + path, { method }, (error) => {
+      const onRetry = (error: SessionError) => {
         if (isCurrent()) failed(error);
-      })) as SessionAnswer;
+      };
+      const answer = (await request(options.basePath + path, { method }, onRetry, undefined, signal)) as SessionAnswer;
       return isCurrent() ? answer : undefined;
     } catch (e) {
       const error = e as SessionError;
@@ -261,12 +262,14 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       }));
   }
 
-  async function refreshInTurn(waited: boolean, before: string | undefined): Promise<void> {
-    const isDone = () => !state.data || state.data.session.expires_at !== before;
-    if (waited && !isDone()) await look();
-    if (isDone()) return;
+  async function refreshInTurn(waited: boolean, signal: AbortSignal, before: string): Promise<void> {
+    const isDone = () => state.data?.session.expires_at !== before;
+    const isOver = () => isDone() || signal.aborted;
+    if (waited && !isOver()) await Promise.race([look(), aborted(signal)]);
+    // What gave way is still due, and waits for another turn.
+    if (isOver()) return;
     refreshDue = Infinity;
-    const answer = await ask('POST', '/refresh');
+    const answer = await ask('POST', '/refresh', signal);
     if (answer?.session) accept(answer);
     else if (!isDone()) {
       refreshDue = retryDue + offset;
@@ -278,7 +281,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     const before = state.data?.session.expires_at;
     if (!tabs || !before) return look();
     return (refreshing ??= tabs
-      .inTurn((waited) => refreshInTurn(waited, before))
+      .inTurn((waited, signal) => refreshInTurn(waited, signal, before))
       .finally(() => {
         refreshing = undefined;
         schedule();
@@ -291,6 +294,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     path: string,
     body?: unknown,
     headers?: Record<string, string>,
+    signal?: AbortSignal,
   ): Promise<unknown> {
     const asked = generation;
     const isCurrent = () => asked === generation;
@@ -301,6 +305,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
         undefined,
         // A login whose answer was lost would leave a second session behind; a change is not for the next user.
         () => method !== 'POST' && isCurrent(),
+        signal,
       );
     } catch (e) {
       const error = e as SessionError;
@@ -319,7 +324,9 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     return answer;
   }
 
-  const inTurn = <T>(work: () => Promise<T>): Promise<T> => (tabs ? tabs.inTurn(work) : work());
+  /** What the user wants does not wait for retries. */
+  const inTurn = <T>(work: Work<T>): Promise<T> =>
+    tabs ? tabs.inTurn(work, true) : work(false, new AbortController().signal);
 
   function onNews(news: News): void {
     if (news.session) hydrate(news);
@@ -430,8 +437,8 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       actAndAccept('PATCH', '', patch, ifVersion === undefined ? undefined : { 'If-Match': `"${ifVersion}"` }),
     switchTenant: (tenantId) => inTurn(() => actAndAccept('POST', '/tenant', { tenant_id: tenantId })),
     signOut: ({ scope = 'local' } = {}) =>
-      inTurn(async () => {
-        await act('DELETE', scope === 'local' ? '' : '?scope=' + scope);
+      inTurn(async (_, signal) => {
+        await act('DELETE', scope === 'local' ? '' : '?scope=' + scope, undefined, undefined, signal);
         if (scope !== 'others') end();
       }),
   };

@@ -783,6 +783,132 @@ describe.each([
   });
 });
 
+describe.each([
+  ['with', true],
+  ['without', false],
+])('%s navigator.locks, in an outage', (_, hasLocks) => {
+  beforeEach(() => {
+    if (hasLocks) return;
+    setLocks(undefined);
+    vi.mocked(Math.random).mockRestore();
+  });
+
+  const wishes = [
+    ['signOut', 'DELETE /api/session', (store: SessionStore) => store.signOut()],
+    ['createSession', 'POST /api/session', (store: SessionStore) => store.createSession({ accessToken: 'x' })],
+    ['switchTenant', 'POST /api/session/tenant', (store: SessionStore) => store.switchTenant('umbrella')],
+  ] as const;
+  const places = ['this', 'another'] as const;
+
+  it.each(wishes.flatMap((wish) => places.map((where) => [...wish, where] as const)))(
+    '%s (%s) does not wait for the retries of a refresh',
+    async (_name, line, act, where) => {
+      const data = backend.signIn();
+      const [store, other] = [open(data), open(data)];
+      backend.outage = { status: 503, retryAfter: '20' };
+      const refreshed = store.refresh();
+      await pass(500, 50);
+      expect(backend.log).toEqual([REFRESH]);
+      backend.outage = undefined;
+      const done = act(where === 'this' ? store : other);
+      await pass(2_000, 50);
+      expect(backend.log).toEqual([REFRESH, line]);
+      await Promise.all([refreshed, done]);
+    },
+  );
+
+  it('a sign-out does not wait for the tabs that want to refresh too, and none of them asks', async () => {
+    const data = backend.signIn();
+    const tabs = [open(data), open(data), open(data), open(data)];
+    backend.outage = { status: 503 };
+    const refreshed = tabs.map((tab) => tab.refresh());
+    await pass(500, 50);
+    backend.outage = undefined;
+    const ended = tabs[3]!.signOut();
+    await pass(8_000, 50);
+    await Promise.all([...refreshed, ended]);
+    expect(backend.log).toEqual([REFRESH, 'DELETE /api/session']);
+    for (const tab of tabs) expect(tab.getState()).toMatchObject({ status: 'unauthenticated', error: null });
+  });
+
+  it('the refresh that gave way is made up for, once, when the sign-out fails', async () => {
+    const data = backend.signIn();
+    const tabs = [open(data), open(data), open(data)];
+    backend.outage = { status: 503 };
+    const refreshed = tabs.map((tab) => tab.refresh());
+    await pass(500, 50);
+    const failed = expect(tabs[2]!.signOut()).rejects.toMatchObject({ status: 503 });
+    await pass(10_000, 50);
+    await failed;
+    expect(backend.times('DELETE /api/session')).toBe(4);
+    backend.outage = undefined;
+    backend.log = [];
+    await pass(35_000, 250);
+    await Promise.all(refreshed);
+    expect(backend.times(REFRESH)).toBe(1);
+    for (const tab of tabs) expect(tab.getState()).toMatchObject({ status: 'authenticated', isStale: false });
+  });
+
+  it('a sign-out gives way to a sign-in as soon as its attempt has failed', async () => {
+    const data = backend.signIn();
+    const [store, other] = [open(data), open(data)];
+    backend.outage = { status: 503 };
+    const failed = expect(store.signOut()).rejects.toMatchObject({ status: 503 });
+    await pass(500, 50);
+    backend.outage = undefined;
+    const created = other.createSession({ accessToken: 'x' });
+    await pass(2_000, 50);
+    await Promise.all([failed, created]);
+    await pass(60_000);
+    expect(backend.log).toEqual(['DELETE /api/session', 'POST /api/session']);
+    for (const tab of [store, other]) expect(tab.getState().data?.session.id).toBe('session-2');
+  });
+});
+
+describe('a tab that was suspended with the lock in its hands', () => {
+  beforeEach(() => {
+    void navigator.locks.request('session_manager /api/session', () => new Promise(() => undefined)).catch(() => undefined);
+  });
+
+  it('does not hold a sign-out up for long', async () => {
+    const data = backend.signIn();
+    const [store, other] = [open(data), open(data)];
+    const ended = store.signOut();
+    await pass(10_000, 500);
+    expect(backend.log).toEqual([]);
+    await pass(15_000, 500);
+    expect(backend.log).toEqual(['DELETE /api/session']);
+    await ended;
+    expect(statusOf(other)).toBe('unauthenticated');
+    await other.createSession({ accessToken: 'x' });
+    expect(statusOf(store)).toBe('authenticated');
+  });
+
+  it('does not cost the others their session', async () => {
+    const data = backend.signIn();
+    vi.mocked(Math.random).mockRestore();
+    const tabs = [open(data), open(data), open(data)];
+    await pass(59 * MINUTE, 5_000);
+    expect(backend.times(REFRESH)).toBe(1);
+    for (const tab of tabs) expect(tab.timeLeft()).toBeGreaterThan(30 * MINUTE);
+  });
+});
+
+it('a sign-out is not lost with the store that waits for its turn, without navigator.locks', async () => {
+  setLocks(undefined);
+  const data = backend.signIn();
+  const [store, other] = [open(data), open(data)];
+  backend.latency = 3_000;
+  const refreshed = other.refresh();
+  await pass(500, 50);
+  const ended = store.signOut();
+  await pass(200, 50);
+  store.close();
+  await pass(10_000, 50);
+  await Promise.all([refreshed, ended]);
+  expect(backend.log).toEqual([REFRESH, 'DELETE /api/session']);
+});
+
 it('timeLeft counts by the server clock', async () => {
   backend.skew = -3 * HOUR;
   const store = open(backend.signIn());

@@ -122,6 +122,42 @@ test('three tabs that are told to refresh at the same moment send exactly one re
   expect(log).toEqual([REFRESH]);
 });
 
+test('a sign-out does not wait for the retries of a refresh in another tab', async ({ signedIn: page }) => {
+  const other = await page.context().newPage();
+  await other.goto('/account');
+  const log = record(page.context());
+  await other.route('**/api/session/refresh', (route) =>
+    route.fulfill({ status: 503, headers: { 'Retry-After': '20' }, json: { detail: 'later', code: 'unavailable' } }),
+  );
+  await other.getByRole('button', { name: 'Extend' }).click();
+  await expect(other.getByText('The server cannot answer right now.')).toBeVisible();
+
+  await page.getByRole('button', { name: 'Sign out', exact: true }).click();
+  // (in less than the 20 s)
+  for (const tab of [page, other]) await expect(tab.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  expect(log).toEqual([REFRESH, 'DELETE /api/session']);
+});
+
+test('a sign-out gets past a tab that was suspended with the lock in its hands', async ({ newDevice }) => {
+  const context = await newDevice();
+  const page = await context.newPage();
+  await page.clock.install();
+  await signIn(page, USER);
+  const suspended = await context.newPage();
+  await suspended.goto('/login');
+  await suspended.evaluate(() => {
+    void navigator.locks.request('session_manager /api/session', () => new Promise(() => undefined));
+  });
+  const log = record(page);
+
+  await page.getByRole('button', { name: 'Sign out', exact: true }).click();
+  await advance(page, 8_000);
+  expect(log).toEqual([]);
+  await advance(page, 20_000, () => log.length > 0);
+  await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  expect(log).toEqual(['DELETE /api/session']);
+});
+
 test('a revocation from another device holds at the next request', async ({ signedIn: page, newDevice }) => {
   const other = await (await newDevice('phone')).newPage();
   await signIn(other, USER, '/devices');

@@ -18,6 +18,7 @@ export class FakeChannel {
   }
 
   postMessage(message: unknown): void {
+    if (!channels.has(this)) throw new DOMException('closed', 'InvalidStateError');
     const data: unknown = structuredClone(message);
     for (const other of channels) {
       if (other !== this && other.name === this.name) {
@@ -33,24 +34,56 @@ export class FakeChannel {
   }
 }
 
-type Work = (lock: { name: string } | null) => Promise<unknown>;
+type Work = (lock: { name: string } | null) => unknown;
 
-/** Exclusive locks, granted in the order of the requests. */
+interface Options {
+  ifAvailable?: boolean;
+  signal?: AbortSignal;
+  steal?: boolean;
+}
+
+/** Exclusive locks, granted in the order of the requests; one can be stolen. */
 export class FakeLocks {
-  private queues = new Map<string, Promise<unknown>>();
+  private held = new Map<string, () => void>();
+  private queues = new Map<string, (() => void)[]>();
 
-  async request(name: string, ...rest: [Work] | [{ ifAvailable?: boolean }, Work]): Promise<unknown> {
+  request(name: string, ...rest: [Work] | [Options, Work]): Promise<unknown> {
     const work = rest.at(-1) as Work;
-    const { ifAvailable } = rest.length === 2 ? rest[0] : { ifAvailable: false };
-    const held = this.queues.get(name);
-    if (held && ifAvailable) return work(null);
-    const turn = (held ?? Promise.resolve()).catch(() => undefined).then(() => work({ name }));
-    this.queues.set(name, turn);
-    try {
-      return await turn;
-    } finally {
-      if (this.queues.get(name) === turn) this.queues.delete(name);
-    }
+    const { ifAvailable, signal, steal } = rest.length === 2 ? rest[0] : {};
+    const queue = this.queues.get(name) ?? [];
+    this.queues.set(name, queue);
+    return new Promise((resolve, reject) => {
+      const abort = () => {
+        reject(new DOMException('aborted', 'AbortError'));
+      };
+      const grant = () => {
+        const hold = abort;
+        this.held.set(name, hold);
+        const release = () => {
+          if (this.held.get(name) !== hold) return;
+          this.held.delete(name);
+          queue.shift()?.();
+        };
+        signal?.removeEventListener('abort', giveUp);
+        Promise.resolve()
+          .then(() => work({ name }))
+          .then(resolve, reject)
+          .finally(release);
+      };
+      const giveUp = () => {
+        queue.splice(queue.indexOf(grant), 1);
+        abort();
+      };
+      if (steal) {
+        this.held.get(name)?.();
+        grant();
+      } else if (!this.held.has(name)) grant();
+      else if (ifAvailable) resolve(work(null));
+      else {
+        queue.push(grant);
+        signal?.addEventListener('abort', giveUp);
+      }
+    });
   }
 }
 
