@@ -461,7 +461,7 @@ step_sweep() {
     sql -c "ALTER SYSTEM SET session_manager.sweep_interval = '1s'"
     # by one connection: to open another again and again would take more from
     # the readers than the sweep does
-    sql -c "SELECT pg_reload_conf()" -c "DO \$\$
+    sql -c "SET statement_timeout = '$((10 + SWEPT / 10000)) s'" -c "SELECT pg_reload_conf()" -c "DO \$\$
       BEGIN
         WHILE (SELECT sessions_swept FROM session_stats WHERE database_name = current_database()) < $goal LOOP
           PERFORM pg_sleep(0.1);
