@@ -72,7 +72,7 @@ static SmKey *ring = NULL;		/* secure memory */
 static int	n_ring = 0;
 static Oid	ring_relid = InvalidOid;	/* session_keys that the ring is of */
 static bool ring_valid = false;
-static uint64 ring_changes = 0; /* so that one during a load is not lost */
+static bool ring_unchanged;		/* since the load of the ring began */
 
 static void keys_changed(Datum arg, Oid relid);
 static bool file_is_current(void);
@@ -351,8 +351,7 @@ keys_changed(Datum arg, Oid relid)
 {
 	if (!OidIsValid(relid) || relid == ring_relid)
 	{
-		ring_valid = false;
-		ring_changes++;
+		ring_valid = ring_unchanged = false;
 		/* a key that is new here must not wait for the next second */
 		file_read_at = 0;
 	}
@@ -623,8 +622,7 @@ installation_read(const SmSchema *schema, uint8 id[16])
 }
 
 /*
- * Make the ring from session_keys and the key file.  Once: the caller loops
- * until no invalidation came in between.
+ * Make the ring from session_keys and the key file.
  */
 static void
 ring_load(const SmSchema *schema)
@@ -698,18 +696,23 @@ ring_load(const SmSchema *schema)
 	n_ring = n;
 }
 
+/*
+ * Load the ring where it is not known to be current.  Once: a change that
+ * arrives after the table was read was made while this call was under way,
+ * and the next call loads again.
+ */
 static void
 ring_refresh(const SmSchema *schema)
 {
 	if (!file_is_current())
 		file_read();
-	while (!ring_valid || ring_relid != schema->keys)
+	if (!ring_valid || ring_relid != schema->keys)
 	{
-		uint64		before = ring_changes;
-
+		ring_valid = false;
+		ring_unchanged = true;
 		ring_relid = schema->keys;
 		ring_load(schema);
-		ring_valid = (ring_changes == before);
+		ring_valid = ring_unchanged;
 	}
 }
 

@@ -26,8 +26,8 @@
 static SmSchema current;
 static bool current_valid = false;
 
-/* Counts invalidations, so that one during a look-up is not lost. */
-static uint64 generation = 0;
+/* Cleared by a change during a look-up, whose result then serves one call. */
+static bool unchanged;
 
 static void resolve(Oid namespace);
 static void relation_changed(Datum arg, Oid relid);
@@ -84,35 +84,35 @@ sm_schema_qualify(const SmSchema *schema, const char *relname)
 									  relname);
 }
 
+/*
+ * Look once: looking again until nothing has changed meanwhile may never end,
+ * as with debug_discard_caches every look is itself a reason to look again.
+ * A change that arrives after its relation was found was made while this call
+ * was under way; the next call sees it.
+ */
 static void
 resolve(Oid namespace)
 {
-	while (!current_valid)
-	{
-		uint64		before = generation;
-
-		current.namespace = namespace;
-		current.sessions = own_relation(namespace, "user_sessions");
-		current.sessions_pkey = own_relation(namespace, "user_sessions_pkey");
-		current.sessions_user_idx = own_relation(namespace, "user_sessions_user_id_idx");
-		current.sessions_sweep_idx = own_relation(namespace, "user_sessions_sweep_at_idx");
-		current.events = own_relation(namespace, "session_events");
-		current.events_default = own_relation(namespace, "session_events_default");
-		current.events_seq = own_relation(namespace, "session_events_event_id_seq");
-		current.keys = own_relation(namespace, "session_keys");
-		current.installation = own_relation(namespace, "session_installation");
-		current.outbox = own_relation(namespace, "session_outbox");
-		check_columns(current.sessions, Natts_user_sessions);
-		check_columns(current.events, Natts_session_events);
-
-		current_valid = (generation == before);
-	}
+	unchanged = true;
+	current.namespace = namespace;
+	current.sessions = own_relation(namespace, "user_sessions");
+	current.sessions_pkey = own_relation(namespace, "user_sessions_pkey");
+	current.sessions_user_idx = own_relation(namespace, "user_sessions_user_id_idx");
+	current.sessions_sweep_idx = own_relation(namespace, "user_sessions_sweep_at_idx");
+	current.events = own_relation(namespace, "session_events");
+	current.events_default = own_relation(namespace, "session_events_default");
+	current.events_seq = own_relation(namespace, "session_events_event_id_seq");
+	current.keys = own_relation(namespace, "session_keys");
+	current.installation = own_relation(namespace, "session_installation");
+	current.outbox = own_relation(namespace, "session_outbox");
+	check_columns(current.sessions, Natts_user_sessions);
+	check_columns(current.events, Natts_session_events);
+	current_valid = unchanged;
 }
 
 static void
 relation_changed(Datum arg, Oid relid)
 {
-	generation++;
 	if (!OidIsValid(relid) ||
 		relid == current.sessions ||
 		relid == current.sessions_pkey ||
@@ -124,7 +124,7 @@ relation_changed(Datum arg, Oid relid)
 		relid == current.keys ||
 		relid == current.installation ||
 		relid == current.outbox)
-		current_valid = false;
+		current_valid = unchanged = false;
 }
 
 static Oid

@@ -552,7 +552,7 @@ scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 		scan->index = index_open(indexid, lockmode);
 		scan->index_scan = sm_index_beginscan(scan->rel, scan->index,
 											  scan->snapshot, n_keys);
-		index_rescan(scan->index_scan, &scan->keys[0], 1, NULL, 0);
+		index_rescan(scan->index_scan, scan->keys, n_keys, NULL, 0);
 	}
 	else
 		scan->table_scan = table_beginscan(scan->rel, scan->snapshot, 0, NULL);
