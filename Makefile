@@ -9,6 +9,7 @@
 #	make example		a web application that uses the clients, until Ctrl-C
 #	make check			every test, against private servers
 #	make check-long		the same under sanitizers, fuzzing for longer
+#	make check-assert	the server's tests with assertions, discarded caches, valgrind
 #	make check-versions	make check under other releases of PostgreSQL
 #	make bench			measurements
 #	make unit			unit tests that need no server
@@ -136,7 +137,7 @@ UNIT = test_token
 FUZZ = fuzz_token
 FUZZ_TIME ?= 60
 
-TASKS = bench check check-long check-versions demo example fuzz protocol reader unit
+TASKS = bench check check-assert check-long check-versions demo example fuzz protocol reader unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -162,6 +163,9 @@ example:
 
 check:
 	@scripts/check.sh
+
+check-assert:
+	@scripts/check-assert.sh
 
 check-long:
 	@scripts/check.sh --long

@@ -1,25 +1,22 @@
 #!/bin/bash
 #
-# Run make check under the PostgreSQL of other Debian releases, each in a
-# chroot that is made once and used again, and print a line for each.  The
-# packages for Django and React are left out: no version changes anything for
-# them.
+# Run make check under other releases of PostgreSQL, and print a line for each:
+# those of other Debian releases in chroots that are made once and used again,
+# and 16, which no Debian release has, from PyPI.  The packages for Django and
+# React are left out: no version changes anything for them.
 #
-#	SUITES		releases of Debian (trixie forky: PostgreSQL 17 and 18)
+#	SUITES		releases of Debian, and 16 (16 trixie forky: PostgreSQL 16, 17 and 18)
 #	CHROOTS		where the chroots are kept (build/chroots)
 #	MIRROR		package mirror (the host's own)
 #	CHECK		check or check-long (check)
 
 set -euo pipefail
 
-root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
 chroots=${CHROOTS:-$root/build/chroots}
 mounted=()
-
-die() {
-  printf 'check-versions: %s\n' "$*" >&2
-  exit 1
-}
 
 unmount() {
   local dir
@@ -31,15 +28,8 @@ unmount() {
   mounted=()
 }
 
-# The mirror that the host's apt uses, in either format of its sources.
-host_mirror() {
-  cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-    sed -nE 's/^URIs: *([^ ]+).*/\1/p; s/^deb +(\[[^]]*\] +)?([^ ]+) .*/\2/p' |
-    grep -m 1 -E '/debian/?$' || true
-}
-
 make_chroot() {
-  local suite=$1 dir=$chroots/$1 mirror=${MIRROR:-$(host_mirror)}
+  local suite=$1 dir=$chroots/$1 mirror=${MIRROR:-$(host_mirror debian)}
   local script=/usr/share/debootstrap/scripts/$1
 
   [ ! -d "$dir" ] || return 0
@@ -85,11 +75,25 @@ check() {
   } >"$log" 2>&1 || status=$?
   unmount
 
-  printf '%s (%s): %s\n' \
-    "$(in_chroot "$dir" pg_config --version 2>/dev/null || echo PostgreSQL)" "$suite" \
-    "$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" || echo "ended with status $status")"
-  [ $status -eq 0 ] || printf 'See %s\n' "${log#"$root/"}"
-  return $status
+  report "$(in_chroot "$dir" pg_config --version 2>/dev/null || echo PostgreSQL) ($suite)" "$log" $status
+}
+
+# PostgreSQL 16 outside of a chroot.
+check_16() {
+  local log=$root/build/check-16.log config status=0
+
+  config=$("$root/scripts/postgresql-16.sh") || return
+  env PG_CONFIG="$config" PACKAGES=no \
+    LD_LIBRARY_PATH="$("$config" --bindir)/../../../pgserver.libs" \
+    make -C "$root" "${CHECK:-check}" >"$log" 2>&1 || status=$?
+  report "$("$config" --version) (PyPI)" "$log" $status
+}
+
+report() {
+  printf '%s: %s\n' "$1" \
+    "$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$2" || echo "ended with status $3")"
+  [ "$3" -eq 0 ] || printf 'See %s\n' "${2#"$root/"}"
+  return "$3"
 }
 
 [ "$(id -u)" -eq 0 ] || die "run as root: chroot and mount need it"
@@ -99,7 +103,11 @@ trap 'exit 143' TERM HUP
 
 mkdir -p "$root/build"
 failed=0
-for suite in ${SUITES:-trixie forky}; do
+for suite in ${SUITES:-16 trixie forky}; do
+  if [ "$suite" = 16 ]; then
+    check_16 || failed=1
+    continue
+  fi
   make_chroot "$suite"
   check "$suite" || failed=1
 done

@@ -10,8 +10,8 @@
 
 set -euo pipefail
 
-# shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/suites.sh
+. "$(dirname "$0")/suites.sh"
 
 long=no
 [ "${1-}" != --long ] || long=yes
@@ -22,58 +22,6 @@ long=no
 start_work
 
 rm -rf "$root/build/check"
-passed=0
-failed=0
-
-heading() {
-  printf '\n== %s\n' "$*"
-}
-
-verdict() {
-  printf '%-6s %s\n' "$1" "$2"
-  if [ "$1" = ok ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-  fi
-}
-
-# Keep the whole output of a suite that failed.
-keep() {
-  local log=$root/build/check/$1.log
-
-  mkdir -p "$root/build/check" && cp "$work/$1.out" "$log" &&
-    printf 'The whole output is in %s.\n' "${log#"$root/"}"
-}
-
-# A test that is one command; its output is shown when it fails.
-check() {
-  local name=$1
-
-  shift
-  if "$@" >"$work/output" 2>&1; then
-    verdict ok "$name"
-  else
-    verdict FAILED "$name"
-    cat "$work/output"
-  fi
-}
-
-# Add up the lines of a log that match the two patterns.  A status other than
-# zero without a failure, or no test at all, is a failure too.
-count() {
-  local log=$1 ok=$2 not_ok=$3 status=$4
-  local good bad
-
-  good=$(grep -cE "$ok" "$log" || true)
-  bad=$(grep -cE "$not_ok" "$log" || true)
-  passed=$((passed + good))
-  failed=$((failed + bad))
-  if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$good" -eq 0 ]; }; then
-    verdict FAILED "ended with status $status after $good tests"
-  fi
-}
-
 # A test that make does not name would never run.
 all_named() {
   local file name
@@ -86,132 +34,6 @@ all_named() {
         [ -d "$file" ] || { printf 'not named: %s\n' "test/$1/$name"; return 1; } ;;
     esac
   done
-}
-
-# Run pg_regress or pg_isolation_regress.  They print "... ok" after the name
-# of a test before PostgreSQL 16, and "ok" before it since.
-regress() {
-  local program=$suites/$1 tree=$work/$2 server=$work/$3 status=0
-
-  shift 3
-  (cd "$tree" && as_owner "$program" --bindir="$bindir" --inputdir=test \
-    --outputdir=. --host="$server" --user=postgres "$@") 2>&1 |
-    tee "$work/output" | grep --line-buffered -E '^(test |ok |not ok |Bail)' ||
-    status=${PIPESTATUS[0]}
-  count "$work/output" '^ok |\.\.\. +ok' '^not ok |\.\.\. +FAILED' "$status"
-  if [ "$status" -ne 0 ]; then
-    cat "$tree/regression.diffs" 2>/dev/null || cat "$work/output"
-    rm -f "$tree/regression.diffs"
-    grep -E 'PANIC|FATAL|terminated by' "$server/log" || true
-  fi
-}
-
-# Run a command; leave its output in $work/NAME.out, and its status and how many
-# seconds it took in $work/NAME.status.
-run_aside() {
-  local name=$1 status=0 start=$SECONDS
-
-  shift
-  "$@" >"$work/$name.out" 2>&1 || status=$?
-  printf '%s %s\n' $status $((SECONDS - start)) >"$work/$name.status.new"
-  mv "$work/$name.status.new" "$work/$name.status"
-}
-
-tap_name() {
-  basename "$1" .pl
-}
-
-prove_in() {
-  local tree=$work/$1 file=$2
-
-  as_owner mkdir -p "$tree/tmp_check"
-  # PostgreSQL 15 and before look at TESTDIR, later ones at the other two.
-  cd "$tree" && as_owner env PATH="$bindir:$PATH" TESTDIR="$tree" \
-    TESTDATADIR="$tree/tmp_check" TESTLOGDIR="$tree/tmp_check/log" \
-    PG_REGRESS="$suites/regress/pg_regress" PGPORT=65432 TMPDIR="$work" \
-    PG_CONFIG="$pg_config" \
-    prove --verbose --merge -I "$suites/perl" -I test/t "$file"
-}
-
-report_tap() {
-  local file=$1 name status seconds before=$failed
-
-  name=$(tap_name "$file")
-  read -r status seconds <"$work/$name.status"
-  rm "$work/$name.status"
-  count "$work/$name.out" '^ok ' '^not ok [^#]*$' "$status"
-  if [ "$failed" -gt "$before" ]; then
-    printf 'FAILED %s\n' "$file"
-    awk '/^not ok/ { n = 10 } n-- > 0' "$work/$name.out"
-    tail -n 6 "$work/$name.out"
-    keep "$name"
-  else
-    printf 'ok     %s: %s tests, %s s\n' "$file" \
-      "$(grep -c '^ok ' "$work/$name.out")" "$seconds"
-  fi
-}
-
-tap_test() {
-  (run_aside "$(tap_name "$2")" prove_in "$1" "$2")
-  report_tap "$2"
-}
-
-# Two at a time, as mostly they wait for something; reported in order.
-tap_tests() {
-  local tree=$1 started=0 reported=0 file
-
-  shift
-  local files=("$@")
-  while [ $reported -lt ${#files[@]} ]; do
-    file=${files[reported]}
-    if [ $started -lt ${#files[@]} ] && [ "$(jobs -rp | wc -l)" -lt 2 ]; then
-      run_aside "$(tap_name "${files[started]}")" prove_in "$tree" "${files[started]}" &
-      started=$((started + 1))
-    elif [ -e "$work/$(tap_name "$file").status" ]; then
-      report_tap "$file"
-      reported=$((reported + 1))
-    else
-      sleep 0.2
-    fi
-  done
-  wait
-}
-
-# Every suite that needs a server, on the build TREE.
-server_suites() {
-  local tree=$1 preload files
-
-  heading "regression tests, library not preloaded"
-  start_server "$tree-plain" "fsync = off"
-  # shellcheck disable=SC2086
-  regress regress/pg_regress "$tree" "$tree-plain" \
-    --dbname=contrib_regression ${REGRESS-}
-  stop_server "$tree-plain"
-
-  heading "regression tests, library preloaded"
-  # one pass of the workers, and no more: the tests look at what functions do
-  start_server "$tree-preloaded" "fsync = off" \
-    "shared_preload_libraries = 'session_manager'" \
-    "session_manager.sweep_interval = 1h"
-  # shellcheck disable=SC2086
-  regress regress/pg_regress "$tree" "$tree-preloaded" \
-    --dbname=contrib_regression ${REGRESS-}
-  stop_server "$tree-preloaded"
-
-  for preload in "" session_manager; do
-    heading "isolation tests, library $([ -n "$preload" ] || printf "not ")preloaded"
-    start_server "$tree-isolation$preload" "fsync = off" \
-      "shared_preload_libraries = '$preload'" \
-      "session_manager.sweep_interval = 1h"
-    # shellcheck disable=SC2086
-    regress isolation/pg_isolation_regress "$tree" "$tree-isolation$preload" \
-      --dbname=isolation_regression ${ISOLATION-}
-    stop_server "$tree-isolation$preload"
-  done
-
-  heading "TAP tests"
-  mapfile -t files < <(cd "$work/$tree" && printf '%s\n' test/t/*.pl)
-  tap_tests "$tree" "${files[@]}"
 }
 
 # Build TREE with sanitizers.  The server is not built with them, so that
@@ -263,7 +85,6 @@ refuses_redis() {
 }
 
 heading "build, $("$pg_config" --version)"
-suites=$(dirname "$("$pg_config" --pgxs)")/../test
 copy_tree tree
 if ! stage_tree tree COPT=-Werror; then
   printf '0 passed, 1 failed\n'
@@ -345,5 +166,4 @@ if [ $long = yes ]; then
   check "no report of a sanitizer" no_reports
 fi
 
-printf '\n%s passed, %s failed\n' $passed $failed
-[ $failed -eq 0 ]
+finish

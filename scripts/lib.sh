@@ -16,6 +16,14 @@ die() {
   exit 1
 }
 
+# The mirror of the Debian archive NAME that this machine's apt uses, in either
+# format of its sources.
+host_mirror() {
+  cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+    sed -nE 's/^URIs: *([^ ]+).*/\1/p; s/^deb +(\[[^]]*\] +)?([^ ]+) .*/\2/p' |
+    grep -m 1 -E "/$1/?\$" || true
+}
+
 # Make the work directory, and see to its end.
 start_work() {
   local config=${PG_CONFIG:-pg_config}

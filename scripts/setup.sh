@@ -1,7 +1,8 @@
 #!/bin/bash
 #
 # Install by apt what building and running the extension needs, and with
-# --tests what its tests need.  Does nothing where nothing is missing; no
+# --tests what its tests need, with --source also what building PostgreSQL with
+# assertions, and its tests, needs.  Does nothing where nothing is missing; no
 # service is started and no existing cluster is touched.
 #
 #	PACKAGES		no: without what the packages' tests need (yes)
@@ -9,7 +10,11 @@
 set -euo pipefail
 
 tests=no
-[ "${1-}" != --tests ] || tests=yes
+source=no
+case ${1-} in
+  --tests) tests=yes ;;
+  --source) tests=yes source=yes ;;
+esac
 
 export DEBIAN_FRONTEND=noninteractive
 
@@ -66,6 +71,13 @@ find_missing() {
   have spin || missing+=(spin)
   have python3 || missing+=(python3)
   [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
+  if [ $source = yes ]; then
+    have bison || missing+=(bison)
+    have flex || missing+=(flex)
+    have valgrind || missing+=(valgrind)
+    [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
+    [ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)
+  fi
   [ "${PACKAGES-yes}" = yes ] || return 0
   /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   have node || missing+=(nodejs)

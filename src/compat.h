@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *	  Differences between PostgreSQL 14 and 18, in one place.
+ *	  Differences between PostgreSQL 15 and 18, in one place.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,18 +10,14 @@
 
 #include "postgres.h"
 
-#if PG_VERSION_NUM < 140000
-#error "session_manager needs PostgreSQL 14 or later"
+#if PG_VERSION_NUM < 150000
+#error "session_manager needs PostgreSQL 15 or later"
 #endif
 
 #include "access/genam.h"
 #include "utils/guc.h"
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
-#endif
-
-#if PG_VERSION_NUM < 150000
-#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
 #if PG_VERSION_NUM < 180000

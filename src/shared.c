@@ -41,9 +41,7 @@ SmShared   *sm_shared = NULL;
 SmDatabase *sm_database = NULL;
 
 static shmem_startup_hook_type previous_shmem_startup_hook = NULL;
-#if PG_VERSION_NUM >= 150000
 static shmem_request_hook_type previous_shmem_request_hook = NULL;
-#endif
 
 static void request(void);
 static void startup(void);
@@ -59,12 +57,8 @@ sm_shared_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-#if PG_VERSION_NUM >= 150000
 	previous_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request;
-#else
-	request();
-#endif
 	previous_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = startup;
 }
@@ -176,10 +170,8 @@ sm_clock(void)
 static void
 request(void)
 {
-#if PG_VERSION_NUM >= 150000
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
-#endif
 	RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(SmShared)),
 									add_size(sm_touch_size(), sm_verdict_size())));
 	RequestNamedLWLockTranche("session_manager", 3);
