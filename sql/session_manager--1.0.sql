@@ -672,12 +672,21 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION session_keys_changed() IS
 'trigger: makes every backend read session_keys again';
 
+-- For each row, as logical replication fires no other trigger; statements that
+-- change several keys are rare.
 CREATE TRIGGER session_keys_changed
-AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON session_keys
-FOR EACH STATEMENT EXECUTE FUNCTION session_keys_changed();
+AFTER INSERT OR UPDATE OR DELETE ON session_keys
+FOR EACH ROW EXECUTE FUNCTION session_keys_changed();
 ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_keys_changed;
 
+CREATE TRIGGER session_keys_truncated
+AFTER TRUNCATE ON session_keys
+FOR EACH STATEMENT EXECUTE FUNCTION session_keys_changed();
+ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_keys_truncated;
+
 COMMENT ON TRIGGER session_keys_changed ON session_keys IS
+'makes every backend read session_keys again';
+COMMENT ON TRIGGER session_keys_truncated ON session_keys IS
 'makes every backend read session_keys again';
 
 -- For writes by others than the extension's functions, which note their own.
