@@ -105,6 +105,7 @@ REGRESS = \
 	invalidate \
 	list \
 	events \
+	history \
 	bind \
 	limits \
 	binding \

@@ -139,6 +139,7 @@ ALTER SEQUENCE session_events_event_id_seq OWNED BY session_events.event_id;
 
 CREATE TABLE session_events_default PARTITION OF session_events DEFAULT;
 ALTER TABLE session_events_default ADD CONSTRAINT session_events_default_pkey PRIMARY KEY (event_id);
+CREATE INDEX session_events_default_at_idx ON session_events_default (at);
 CREATE INDEX session_events_default_user_id_at_idx ON session_events_default (user_id, at);
 CREATE INDEX session_events_default_session_id_at_idx ON session_events_default (session_id, at);
 
@@ -155,6 +156,7 @@ COMMENT ON COLUMN session_events.ip IS 'client address, as the application repor
 COMMENT ON COLUMN session_events.user_agent IS 'user agent, cut to 512 bytes';
 COMMENT ON COLUMN session_events.detail IS 'particulars by type of event; never a token, never session data';
 COMMENT ON TABLE session_events_default IS 'catches events that no partition was ready for; session_cleanup empties it';
+COMMENT ON INDEX session_events_default_at_idx IS 'all events by time';
 COMMENT ON INDEX session_events_default_user_id_at_idx IS 'a user''s events by time';
 COMMENT ON INDEX session_events_default_session_id_at_idx IS 'a session''s events by time';
 
@@ -444,7 +446,7 @@ CREATE FUNCTION session_history(
 RETURNS SETOF session_events
 AS 'MODULE_PATHNAME', 'sm_session_history'
 LANGUAGE C STABLE PARALLEL UNSAFE ROWS 100
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_sort = off;
 
 COMMENT ON FUNCTION session_history(uuid, text, timestamptz, integer) IS
 'events of a session, of a user, or of all, newest first';

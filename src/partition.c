@@ -254,6 +254,7 @@ fill_gap(const SmSchema *schema, void *arg, SmPartitionWork *work)
 					 fallback, from, until, partition));
 	/* names of PostgreSQL's choice, as somebody may have taken ours */
 	execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (event_id)", partition));
+	execute(psprintf("CREATE INDEX ON %s (at)", partition));
 	execute(psprintf("CREATE INDEX ON %s (user_id, at)", partition));
 	execute(psprintf("CREATE INDEX ON %s (session_id, at)", partition));
 	execute(psprintf("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",

@@ -73,7 +73,7 @@ ORDER BY p.oid::regprocedure::text COLLATE "C";
 SELECT p.oid::regprocedure
 FROM pg_proc p JOIN test.members ON p.oid = objid AND classid = 'pg_proc'::regclass
 WHERE proleakproof OR prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c')
-   OR prosecdef AND proconfig IS DISTINCT FROM '{"search_path=pg_catalog, pg_temp"}';
+   OR prosecdef AND ('search_path=pg_catalog, pg_temp' = ANY (proconfig)) IS NOT TRUE;
 
 -- Settings: all described, none that SQL of an application's role can change
 LOAD 'session_manager';
