@@ -102,6 +102,7 @@ REGRESS = \
 	update \
 	refresh \
 	elevate \
+	switch \
 	invalidate \
 	list \
 	events \
@@ -128,6 +129,7 @@ ISOLATION = \
 	login_revoke_race \
 	limit_race \
 	snapshot \
+	switch_race \
 	no_resurrection \
 	cleanup_race
 

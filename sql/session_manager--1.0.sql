@@ -197,7 +197,8 @@ CREATE FUNCTION session_create(
 	ip inet DEFAULT NULL,
 	user_agent text DEFAULT NULL,
 	tenant_id text DEFAULT NULL,
-	auth jsonb DEFAULT NULL)
+	auth jsonb DEFAULT NULL,
+	max_lifetime interval DEFAULT NULL)
 RETURNS TABLE (
 	session_id uuid,
 	session_token text,
@@ -207,7 +208,7 @@ RETURNS TABLE (
 AS 'MODULE_PATHNAME', 'sm_session_create'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
-COMMENT ON FUNCTION session_create(text, jsonb, interval, inet, text, text, jsonb) IS
+COMMENT ON FUNCTION session_create(text, jsonb, interval, inet, text, text, jsonb, interval) IS
 'log a user in: make a session and return its token, this once';
 
 -- A named type, because the executor builds the descriptor of a RETURNS TABLE
@@ -286,6 +287,22 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_elevate(text, jsonb, jsonb) IS
 'record that the user proved more about themselves; replaces auth, optionally data, and always the token, without grace for the old one';
+
+CREATE FUNCTION session_switch_tenant(
+	token text,
+	tenant_id text,
+	data jsonb DEFAULT NULL)
+RETURNS TABLE (
+	status text,
+	session_id uuid,
+	session_token text,
+	expires_at timestamptz,
+	absolute_expires_at timestamptz)
+AS 'MODULE_PATHNAME', 'sm_session_switch_tenant'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION session_switch_tenant(text, text, jsonb) IS
+'replace a live session by a new one in another tenant, with the same auth and absolute end and only the data that is given; status rotated, already_rotated or ended';
 
 CREATE FUNCTION session_invalidate(token text, reason text DEFAULT 'logout')
 RETURNS boolean
@@ -730,11 +747,12 @@ COMMENT ON TRIGGER session_cache_truncate ON session_keys IS
 'lets the cache know that all keys are gone';
 
 REVOKE ALL ON FUNCTION
-	session_create(text, jsonb, interval, inet, text, text, jsonb),
+	session_create(text, jsonb, interval, inet, text, text, jsonb, interval),
 	session_get(text, inet, text, boolean),
 	session_update(text, jsonb, integer, boolean),
 	session_refresh(text, boolean, interval, inet, text),
 	session_elevate(text, jsonb, jsonb),
+	session_switch_tenant(text, text, jsonb),
 	session_invalidate(text, text),
 	session_invalidate_id(uuid, text, text),
 	session_invalidate_all(text, text, text, text),

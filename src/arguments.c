@@ -128,7 +128,8 @@ sm_arg_object(FunctionCallInfo fcinfo, int n, const char *name)
  * at most "longest", to which it may be clamped instead.
  */
 int64
-sm_arg_ttl(FunctionCallInfo fcinfo, int n, int64 longest, bool clamp)
+sm_arg_lifetime(FunctionCallInfo fcinfo, int n, const char *name,
+				int64 longest, bool clamp)
 {
 	int64		us;
 
@@ -138,11 +139,12 @@ sm_arg_ttl(FunctionCallInfo fcinfo, int n, int64 longest, bool clamp)
 	if (us <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("ttl must be greater than zero")));
+				 errmsg("%s must be greater than zero", name)));
 	if (us > longest && !clamp)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("ttl must not be longer than session_manager.max_lifetime"),
+				 errmsg("%s must not be longer than session_manager.max_lifetime",
+						name),
 				 errdetail("The limit is %d seconds.", sm_max_lifetime)));
 	return Min(us, longest);
 }

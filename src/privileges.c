@@ -58,11 +58,12 @@ static const Bundle bundles[] = {
  * functions.
  */
 static const BundledFunction functions[] = {
-	{"session_create(text, jsonb, interval, inet, text, text, jsonb)", APP | ADMIN},
+	{"session_create(text, jsonb, interval, inet, text, text, jsonb, interval)", APP | ADMIN},
 	{"session_get(text, inet, text, boolean)", APP | ADMIN},
 	{"session_update(text, jsonb, integer, boolean)", APP | ADMIN},
 	{"session_refresh(text, boolean, interval, inet, text)", APP | ADMIN},
 	{"session_elevate(text, jsonb, jsonb)", APP | ADMIN},
+	{"session_switch_tenant(text, text, jsonb)", APP | ADMIN},
 	{"session_invalidate(text, text)", APP | ADMIN},
 	{"session_invalidate_id(uuid, text, text)", APP | ADMIN},
 	{"session_invalidate_all(text, text, text, text)", APP | ADMIN},

@@ -8,10 +8,11 @@
  * snapshot, authenticates, and, to write, locks the row and authenticates
  * again.  A function that has to leave something behind returns a status
  * instead of raising an error, which would undo it.  No function ever
- * inserts a session but session_create: nothing that has ended comes back.
+ * inserts a session but session_create, and session_switch_tenant in the place
+ * of one that is alive under its row's lock: nothing that has ended comes back.
  *
- * Locks, in this order: the advisory locks of logins (create) and of the user
- * (create, invalidate), the row.
+ * Locks, in this order: the advisory locks of logins (create, switch_tenant)
+ * and of the user (create, switch_tenant, invalidate), the row.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,13 +42,14 @@ PG_FUNCTION_INFO_V1(sm_session_get);
 PG_FUNCTION_INFO_V1(sm_session_update);
 PG_FUNCTION_INFO_V1(sm_session_refresh);
 PG_FUNCTION_INFO_V1(sm_session_elevate);
+PG_FUNCTION_INFO_V1(sm_session_switch_tenant);
 PG_FUNCTION_INFO_V1(sm_session_invalidate);
 PG_FUNCTION_INFO_V1(sm_session_status);
 PG_FUNCTION_INFO_V1(sm_session_token_digest);
 PG_FUNCTION_INFO_V1(sm_session_bucket_user);
 PG_FUNCTION_INFO_V1(sm_session_bucket_id);
 
-/* What session_refresh and session_elevate have to say. */
+/* What session_refresh, session_elevate and session_switch_tenant say. */
 typedef struct Renewal
 {
 	const char *status;
@@ -55,6 +57,12 @@ typedef struct Renewal
 	TimestampTz expires_at;
 } Renewal;
 
+static void new_id(pg_uuid_t *id, TimestampTz now, uint16 bucket);
+static text *make_session(const SmSchema *schema, const SmSession *session,
+						  const SmContent *content,
+						  const pg_uuid_t *predecessor);
+static void end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
+						text *reason, const pg_uuid_t *successor);
 static text *new_token(const SmKey *key, const SmOwner *owner,
 					   uint8 verifier[SM_VERIFIER_LEN]);
 static void lock_for_login(text *user_id);
@@ -76,39 +84,40 @@ static Datum renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
 						 const SmSession *session);
 static void count_end(SmEventType type, const text *reason);
 static void notify(const SmSession *session, const text *reason);
+static Jsonb *empty_object(void);
+static void detail_uuid(JsonbParseState **detail, const char *key,
+						const pg_uuid_t *id);
 static Datum bytea_datum(const uint8 *bytes, int len);
 static Datum ttl_datum(int64 us);
 
 /*
- * session_create(user_id, data, ttl, ip, user_agent, tenant_id, auth)
+ * session_create(user_id, data, ttl, ip, user_agent, tenant_id, auth,
+ *				  max_lifetime)
  */
 Datum
 sm_session_create(PG_FUNCTION_ARGS)
 {
 	const SmSchema *schema;
 	text	   *user_id = sm_arg_user_id(fcinfo, 0);
-	Jsonb	   *data = sm_arg_object(fcinfo, 1, "session data");
-	int64		max_lifetime = (int64) sm_max_lifetime * USECS_PER_SEC;
-	int64		ttl = sm_arg_ttl(fcinfo, 2, max_lifetime, false);
-	inet	   *ip = sm_arg_ip(fcinfo, 3);
-	text	   *user_agent = sm_arg_user_agent(fcinfo, 4);
-	text	   *tenant_id = sm_arg_tenant_id(fcinfo, 5);
-	Jsonb	   *auth = sm_arg_object(fcinfo, 6, "auth");
-	const SmKey *key;
+	int64		longest = (int64) sm_max_lifetime * USECS_PER_SEC;
+	int64		ttl = sm_arg_lifetime(fcinfo, 2, "ttl", longest, false);
+	int64		max_lifetime = sm_arg_lifetime(fcinfo, 7, "max_lifetime",
+											   longest, false);
 	SmSession	session = {0};
 	SmContent	content;
-	SmOwner		owner;
 	pg_uuid_t	id;
-	uint8		random[8];
 	uint16		bucket;
-	uint8		verifier[SM_VERIFIER_LEN];
 	text	   *token;
 	TimestampTz now;
-	int32		key_id;
-	Datum		values[Natts_user_sessions] = {0};
-	bool		nulls[Natts_user_sessions];
 	Datum		row[5];
 	bool		row_nulls[5] = {false};
+
+	content.data = sm_arg_object(fcinfo, 1, "session data");
+	content.auth = sm_arg_object(fcinfo, 6, "auth");
+	session.user_id = user_id;
+	session.ip = sm_arg_ip(fcinfo, 3);
+	session.user_agent = sm_arg_user_agent(fcinfo, 4);
+	session.tenant_id = sm_arg_tenant_id(fcinfo, 5);
 
 	PreventCommandIfReadOnly("session_create()");
 	schema = sm_schema_of(fcinfo);
@@ -121,58 +130,21 @@ sm_session_create(PG_FUNCTION_ARGS)
 	if (sm_max_sessions_per_user > 0)
 		enforce_limit(schema, user_id, now);
 
-	if (data == NULL)
-		data = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	if (content.data == NULL)
+		content.data = empty_object();
+	if (max_lifetime == 0)
+		max_lifetime = longest;
 	if (ttl == 0)
 		ttl = Min((int64) sm_ttl * USECS_PER_SEC, max_lifetime);
 
-	sm_random(random, sizeof(random));
-	sm_id_make(id.data,
-			   (now + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000,
-			   random, bucket);
-
+	new_id(&id, now, bucket);
 	session.session_id = &id;
 	session.created_at = session.authenticated_at = session.last_seen_at = now;
 	session.absolute_expires_at = now + max_lifetime;
-	session.expires_at = now + ttl;
+	session.expires_at = now + Min(ttl, max_lifetime);
+	session.ttl = ttl;
 	session.version = 1;
-	session.user_id = user_id;
-	session.tenant_id = tenant_id;
-
-	content.data = data;
-	content.auth = auth;
-	values[Anum_sealed_data - 1] = sm_session_seal(schema, &session, &content,
-												   &key_id);
-	key = sm_key_active(schema);
-	(void) sm_session_owner(&session, &owner);
-	token = new_token(key, &owner, verifier);
-
-	memset(nulls, true, sizeof(nulls));
-#define PUT(column, value) \
-	(values[Anum_##column - 1] = (value), nulls[Anum_##column - 1] = false)
-	PUT(session_id, UUIDPGetDatum(&id));
-	PUT(created_at, TimestampTzGetDatum(now));
-	PUT(authenticated_at, TimestampTzGetDatum(now));
-	PUT(last_seen_at, TimestampTzGetDatum(now));
-	PUT(expires_at, TimestampTzGetDatum(session.expires_at));
-	PUT(absolute_expires_at, TimestampTzGetDatum(session.absolute_expires_at));
-	PUT(sweep_at, TimestampTzGetDatum(sm_session_deadline(&session)));
-	PUT(ttl, ttl_datum(ttl));
-	PUT(version, Int32GetDatum(session.version));
-	PUT(key_id, Int32GetDatum(key_id));
-	PUT(verifier_key_id, Int32GetDatum(key->id));
-	PUT(user_id, PointerGetDatum(user_id));
-	PUT(verifier, bytea_datum(verifier, SM_VERIFIER_LEN));
-	nulls[Anum_sealed_data - 1] = false;
-	if (tenant_id)
-		PUT(tenant_id, PointerGetDatum(tenant_id));
-	if (ip)
-		PUT(ip, InetPGetDatum(ip));
-	if (user_agent)
-		PUT(user_agent, PointerGetDatum(user_agent));
-	sm_store_insert(schema, values, nulls);
-	sm_session_event(schema, SM_EVENT_CREATED, &session, ip, user_agent, NULL);
-	sm_count(SM_CREATED);
+	token = make_session(schema, &session, &content, NULL);
 
 	row[0] = UUIDPGetDatum(&id);
 	row[1] = PointerGetDatum(token);
@@ -332,8 +304,9 @@ sm_session_refresh(PG_FUNCTION_ARGS)
 	SmToken		token;
 	SmScan		scan;
 	bool		rotate = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	int64		ttl = sm_arg_ttl(fcinfo, 2,
-								 (int64) sm_max_lifetime * USECS_PER_SEC, true);
+	int64		ttl = sm_arg_lifetime(fcinfo, 2, "ttl",
+									  (int64) sm_max_lifetime * USECS_PER_SEC,
+									  true);
 	inet	   *ip = sm_arg_ip(fcinfo, 3);
 	text	   *user_agent = sm_arg_user_agent(fcinfo, 4);
 	Renewal		renewal = {.status = "ended"};
@@ -426,6 +399,90 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 		}
 	}
 	result = renewal_row(fcinfo, &renewal, session);
+	sm_scan_end(&scan);
+	return result;
+}
+
+/*
+ * session_switch_tenant(token, tenant_id, data)
+ *
+ * A session's tenant is bound into its verifier and its seal, so going on in
+ * another one takes a new session.  It replaces one that is alive, under the
+ * user's lock and the row's: whatever ends the old one either comes first, and
+ * then there is no new one, or finds the new one.  One for one, it does not
+ * count against the limit.
+ *
+ * Only the current token will do, as for session_elevate.
+ */
+Datum
+sm_session_switch_tenant(PG_FUNCTION_ARGS)
+{
+	SmToken		token;
+	SmScan		scan;
+	SmSession  *old = &scan.session;
+	SmSession	session = {0};
+	text	   *tenant_id = sm_arg_tenant_id(fcinfo, 1);
+	Jsonb	   *data = sm_arg_object(fcinfo, 2, "session data");
+	Renewal		renewal = {.status = "ended"};
+	SmContent	content;
+	pg_uuid_t	id;
+	TimestampTz now;
+	const SmSchema *schema;
+	Datum		result;
+
+	PreventCommandIfReadOnly("session_switch_tenant()");
+	if (PG_ARGISNULL(0))
+		return renewal_row(fcinfo, &renewal, NULL);
+	schema = sm_schema_of(fcinfo);
+	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
+		return renewal_row(fcinfo, &renewal, NULL);
+
+	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
+					 NULL, NULL) == SM_LOOKUP_LIVE)
+	{
+		sm_lock_login();
+		lock_for_login(old->user_id);
+		if (sm_lock_live(&scan, &token) &&
+			sm_token_works(old, token.match, GetCurrentTimestamp()))
+		{
+			if (token.match == SM_MATCH_PREVIOUS)
+			{
+				renewal.status = "already_rotated";
+				renewal.expires_at = old->expires_at;
+				session = *old;
+			}
+			else
+			{
+				if (!sm_session_open(schema, old, &content))
+					sm_report_corrupt(old);
+				/* what one tenant knows is not for another, unless given */
+				content.data = (data != NULL) ? data : empty_object();
+				now = GetCurrentTimestamp();
+				new_id(&id, now, sm_id_bucket(old->session_id->data));
+				session.session_id = &id;
+				session.created_at = session.last_seen_at = now;
+				session.authenticated_at = old->authenticated_at;
+				session.absolute_expires_at = old->absolute_expires_at;
+				/* as a refresh extends it */
+				session.expires_at = Min(Max(now + old->ttl, old->expires_at),
+										 old->absolute_expires_at);
+				session.ttl = old->ttl;
+				session.version = 1;
+				session.user_id = old->user_id;
+				session.tenant_id = tenant_id;
+				session.ip = old->ip;
+				session.user_agent = old->user_agent;
+
+				end_session(&scan, NULL, SM_EVENT_INVALIDATED,
+							cstring_to_text("tenant_switched"), &id);
+				renewal.status = "rotated";
+				renewal.expires_at = session.expires_at;
+				renewal.token = make_session(schema, &session, &content,
+											 old->session_id);
+			}
+		}
+	}
+	result = renewal_row(fcinfo, &renewal, &session);
 	sm_scan_end(&scan);
 	return result;
 }
@@ -570,30 +627,7 @@ void
 sm_end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
 			   text *reason)
 {
-	SmChanges	changes = {0};
-	JsonbParseState *detail = sm_detail_begin();
-	SmEvent		event = {
-		.type = type,
-		.session_id = scan->session.session_id,
-		.user_id = scan->session.user_id,
-		.tenant_id = scan->session.tenant_id
-	};
-
-	sm_detail_text(&detail, "reason", reason);
-	event.detail = sm_detail_end(&detail);
-	if (events)
-		sm_events_add(events, &event);
-	else
-		sm_event(scan->schema, &event);
-
-	/* what has been acknowledged as ended must not come back after a crash */
-	ForceSyncCommit();
-	sm_change(&changes, Anum_revoked_at, TimestampTzGetDatum(GetCurrentTimestamp()));
-	sm_change(&changes, Anum_revoked_reason, PointerGetDatum(reason));
-	sm_scan_update(scan, &changes);
-	count_end(type, reason);
-	if (sm_notify)
-		notify(&scan->session, reason);
+	end_session(scan, events, type, reason, NULL);
 }
 
 /*
@@ -756,6 +790,113 @@ sm_warn_corrupt(const SmSession *session)
 					DatumGetCString(DirectFunctionCall1(uuid_out,
 														UUIDPGetDatum(session->session_id)))),
 			 errhint("End the session with session_invalidate_id().")));
+}
+
+/* An id for a session of the given bucket. */
+static void
+new_id(pg_uuid_t *id, TimestampTz now, uint16 bucket)
+{
+	uint8		random[8];
+
+	sm_random(random, sizeof(random));
+	sm_id_make(id->data,
+			   (now + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000,
+			   random, bucket);
+}
+
+/*
+ * Insert a session, all of which is given but what its token and its keys
+ * make, and return its token.  "predecessor" is the id of the session that it
+ * takes the place of, or NULL.
+ */
+static text *
+make_session(const SmSchema *schema, const SmSession *session,
+			 const SmContent *content, const pg_uuid_t *predecessor)
+{
+	const SmKey *key;
+	SmOwner		owner;
+	uint8		verifier[SM_VERIFIER_LEN];
+	text	   *token;
+	Jsonb	   *detail = NULL;
+	int32		key_id;
+	Datum		values[Natts_user_sessions] = {0};
+	bool		nulls[Natts_user_sessions];
+
+	memset(nulls, true, sizeof(nulls));
+#define PUT(column, value) \
+	(values[Anum_##column - 1] = (value), nulls[Anum_##column - 1] = false)
+	PUT(sealed_data, sm_session_seal(schema, session, content, &key_id));
+	key = sm_key_active(schema);
+	(void) sm_session_owner(session, &owner);
+	token = new_token(key, &owner, verifier);
+	PUT(session_id, UUIDPGetDatum(session->session_id));
+	PUT(created_at, TimestampTzGetDatum(session->created_at));
+	PUT(authenticated_at, TimestampTzGetDatum(session->authenticated_at));
+	PUT(last_seen_at, TimestampTzGetDatum(session->last_seen_at));
+	PUT(expires_at, TimestampTzGetDatum(session->expires_at));
+	PUT(absolute_expires_at, TimestampTzGetDatum(session->absolute_expires_at));
+	PUT(sweep_at, TimestampTzGetDatum(sm_session_deadline(session)));
+	PUT(ttl, ttl_datum(session->ttl));
+	PUT(version, Int32GetDatum(session->version));
+	PUT(key_id, Int32GetDatum(key_id));
+	PUT(verifier_key_id, Int32GetDatum(key->id));
+	PUT(user_id, PointerGetDatum(session->user_id));
+	PUT(verifier, bytea_datum(verifier, SM_VERIFIER_LEN));
+	if (session->tenant_id)
+		PUT(tenant_id, PointerGetDatum(session->tenant_id));
+	if (session->ip)
+		PUT(ip, InetPGetDatum(session->ip));
+	if (session->user_agent)
+		PUT(user_agent, PointerGetDatum(session->user_agent));
+	sm_store_insert(schema, values, nulls);
+
+	if (predecessor)
+	{
+		JsonbParseState *building = sm_detail_begin();
+
+		detail_uuid(&building, "predecessor", predecessor);
+		detail = sm_detail_end(&building);
+	}
+	sm_session_event(schema, SM_EVENT_CREATED, session, session->ip,
+					 session->user_agent, detail);
+	sm_count(SM_CREATED);
+	return token;
+}
+
+/*
+ * End the live session that the scan stands on and has locked; "successor" is
+ * the id of the session that takes its place, or NULL.
+ */
+static void
+end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
+			text *reason, const pg_uuid_t *successor)
+{
+	SmChanges	changes = {0};
+	JsonbParseState *detail = sm_detail_begin();
+	SmEvent		event = {
+		.type = type,
+		.session_id = scan->session.session_id,
+		.user_id = scan->session.user_id,
+		.tenant_id = scan->session.tenant_id
+	};
+
+	sm_detail_text(&detail, "reason", reason);
+	if (successor)
+		detail_uuid(&detail, "successor", successor);
+	event.detail = sm_detail_end(&detail);
+	if (events)
+		sm_events_add(events, &event);
+	else
+		sm_event(scan->schema, &event);
+
+	/* what has been acknowledged as ended must not come back after a crash */
+	ForceSyncCommit();
+	sm_change(&changes, Anum_revoked_at, TimestampTzGetDatum(GetCurrentTimestamp()));
+	sm_change(&changes, Anum_revoked_reason, PointerGetDatum(reason));
+	sm_scan_update(scan, &changes);
+	count_end(type, reason);
+	if (sm_notify)
+		notify(&scan->session, reason);
 }
 
 /* A token for a session, and its verifier. */
@@ -1037,7 +1178,7 @@ refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 	sm_scan_update(scan, &changes);
 }
 
-/* The row that session_refresh and session_elevate return. */
+/* The row that session_refresh, session_elevate and session_switch_tenant return. */
 static Datum
 renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
 			const SmSession *session)
@@ -1109,6 +1250,20 @@ notify(const SmSession *session, const text *reason)
 	sm_detail_text(&payload, "reason", reason);
 	json = sm_detail_end(&payload);
 	Async_Notify("session_revoked", JsonbToCString(NULL, &json->root, VARSIZE(json)));
+}
+
+static Jsonb *
+empty_object(void)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+}
+
+static void
+detail_uuid(JsonbParseState **detail, const char *key, const pg_uuid_t *id)
+{
+	sm_detail_cstring(detail, key,
+					  DatumGetCString(DirectFunctionCall1(uuid_out,
+														  UUIDPGetDatum(id))));
 }
 
 static Datum

@@ -8,6 +8,8 @@
  * lock, see sm_lock_user.  Ending a tenant's or everybody's waits instead for
  * the transactions that were logging somebody in when it began, and blocks
  * nobody: a login that began before is seen, one that began later is later.
+ * A session that takes another one's place is not later than that: where one
+ * that is to end has been replaced meanwhile, its user's are looked at again.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,10 +37,26 @@ PG_FUNCTION_INFO_V1(sm_session_update_user);
 PG_FUNCTION_INFO_V1(sm_session_list);
 PG_FUNCTION_INFO_V1(sm_session_active_count);
 
+/* Sessions being ended. */
+typedef struct Ending
+{
+	const SmSchema *schema;
+	const text *tenant_id;		/* NULL for any */
+	const pg_uuid_t *except;	/* or NULL */
+	text	   *reason;
+	SmEventWriter *events;
+	MemoryContext per_row;
+	List	   *again;			/* users whose sessions changed meanwhile */
+	int64		ended;
+} Ending;
+
 static bool text_equal(const text *a, const text *b);
 static bool of_tenant(const SmSession *session, const text *tenant_id);
+static bool may_live(SmScan *scan);
+static bool lock_active(SmScan *scan);
 static int64 end_all(SmScan *scan, const text *tenant_id,
 					 const pg_uuid_t *except, text *reason);
+static void end_some(Ending *ending, SmScan *scan);
 static int	compare_ids_descending(const void *a, const void *b);
 static void list_row(SmResult *result, const SmSchema *schema,
 					 const SmSession *session, bool is_current,
@@ -190,9 +208,7 @@ sm_session_update_user(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!of_tenant(&scan.session, tenant_id) ||
-			sm_session_life(schema, &scan.session, GetCurrentTimestamp()) != SM_LIFE_ACTIVE ||
-			!sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitBlock) ||
-			sm_session_life(schema, &scan.session, GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
+			!may_live(&scan) || !lock_active(&scan))
 			continue;
 		sm_patch_session(&scan, patch, false, false, false, &version, &data);
 		updated++;
@@ -321,41 +337,103 @@ of_tenant(const SmSession *session, const text *tenant_id)
 		(session->tenant_id != NULL && text_equal(session->tenant_id, tenant_id));
 }
 
+/*
+ * Is the session that the scan stands on alive, or may it be by now?  What the
+ * scan sees as expired somebody may be extending, or have extended since.
+ */
+static bool
+may_live(SmScan *scan)
+{
+	switch (sm_session_life(scan->schema, &scan->session, GetCurrentTimestamp()))
+	{
+		case SM_LIFE_ACTIVE:
+			return true;
+		case SM_LIFE_EXPIRED:
+		case SM_LIFE_IDLE:
+			return !sm_scan_row_is_settled(scan);
+		case SM_LIFE_REVOKED:
+			break;
+	}
+	return false;
+}
+
+/* Lock the row that the scan stands on; false if its session is not alive. */
+static bool
+lock_active(SmScan *scan)
+{
+	return sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitBlock) &&
+		sm_session_life(scan->schema, &scan->session,
+						GetCurrentTimestamp()) == SM_LIFE_ACTIVE;
+}
+
 /* End the live sessions that a scan gives, but for one. */
 static int64
 end_all(SmScan *scan, const text *tenant_id, const pg_uuid_t *except,
 		text *reason)
 {
-	const SmSchema *schema = scan->schema;
-	SmEventWriter *events = sm_events_begin(schema);
-	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext,
-												  "session_manager invalidation",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old;
-	int64		ended = 0;
+	Ending		ending = {
+		.schema = scan->schema,
+		.tenant_id = tenant_id,
+		.except = except,
+		.reason = reason,
+		.events = sm_events_begin(scan->schema),
+		.per_row = AllocSetContextCreate(CurrentMemoryContext,
+										 "session_manager invalidation",
+										 ALLOCSET_DEFAULT_SIZES)
+	};
 
+	end_some(&ending, scan);
+	while (ending.again != NIL)
+	{
+		text	   *user_id = linitial(ending.again);
+		SmScan		more;
+
+		ending.again = list_delete_first(ending.again);
+		sm_scan_by_user(&more, ending.schema, user_id, RowExclusiveLock);
+		end_some(&ending, &more);
+		sm_scan_end(&more);
+		pfree(user_id);
+	}
+	sm_events_end(ending.events);
+	MemoryContextDelete(ending.per_row);
+	return ending.ended;
+}
+
+/* One scan of those. */
+static void
+end_some(Ending *ending, SmScan *scan)
+{
 	while (sm_scan_next(scan))
 	{
+		MemoryContext old;
+		text	   *user_id;
+
 		CHECK_FOR_INTERRUPTS();
-		if (!of_tenant(&scan->session, tenant_id) ||
-			(except != NULL &&
-			 memcmp(scan->session.session_id, except, UUID_LEN) == 0) ||
-			sm_session_life(schema, &scan->session, GetCurrentTimestamp()) != SM_LIFE_ACTIVE ||
-			!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitBlock) ||
-			sm_session_life(schema, &scan->session, GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
+		if (!of_tenant(&scan->session, ending->tenant_id) ||
+			(ending->except != NULL &&
+			 memcmp(scan->session.session_id, ending->except, UUID_LEN) == 0) ||
+			!may_live(scan))
 			continue;
 
-		old = MemoryContextSwitchTo(per_row);
-		sm_end_session(scan, events, SM_EVENT_INVALIDATED, reason);
+		user_id = cstring_to_text_with_len(VARDATA_ANY(scan->session.user_id),
+										   VARSIZE_ANY_EXHDR(scan->session.user_id));
+		if (!lock_active(scan))
+		{
+			/* perhaps another one is in its place, which the scan cannot see */
+			ending->again = lappend(ending->again, user_id);
+			continue;
+		}
+		pfree(user_id);
+
+		old = MemoryContextSwitchTo(ending->per_row);
+		sm_end_session(scan, ending->events, SM_EVENT_INVALIDATED, ending->reason);
 		MemoryContextSwitchTo(old);
-		MemoryContextReset(per_row);
-		if (++ended % PROGRESS_STEP == 0)
+		MemoryContextReset(ending->per_row);
+		if (++ending->ended % PROGRESS_STEP == 0)
 			ereport(NOTICE,
-					(errmsg("ended %lld sessions so far", (long long) ended)));
+					(errmsg("ended %lld sessions so far",
+							(long long) ending->ended)));
 	}
-	sm_events_end(events);
-	MemoryContextDelete(per_row);
-	return ended;
 }
 
 static int

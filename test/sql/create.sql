@@ -109,6 +109,21 @@ CALL test.error($$SELECT session_create('alice', ttl => '61 min')$$);
 RESET session_manager.ttl;
 RESET session_manager.max_lifetime;
 
+-- An absolute end of its own, which neither ttl nor a refresh goes beyond
+SELECT expires_at - created_at AS lifetime, absolute_expires_at - created_at AS absolute
+FROM session_create('alice', max_lifetime => '2 hours');
+SELECT session_token, expires_at - created_at AS lifetime, absolute_expires_at - created_at AS absolute, absolute_expires_at
+FROM session_create('alice', ttl => '1 day', max_lifetime => '2 hours') \gset m_
+SELECT :'m_lifetime' AS lifetime, :'m_absolute' AS absolute;
+SELECT status, expires_at = :'m_absolute_expires_at' AS cut, absolute_expires_at = :'m_absolute_expires_at' AS same_end
+FROM session_refresh(:'m_session_token', ttl => '7 days');
+SELECT expires_at - created_at AS lifetime, absolute_expires_at - created_at AS absolute
+FROM session_create('alice', ttl => '1 hour', max_lifetime => '7 days');
+CALL test.error($$SELECT session_create('alice', max_lifetime => '0')$$);
+CALL test.error($$SELECT session_create('alice', max_lifetime => '-1 day')$$);
+CALL test.error($$SELECT session_create('alice', max_lifetime => '7 days 0.000001 seconds')$$);
+CALL test.error($$SELECT session_create('alice', max_lifetime => '170000000 years')$$);
+
 -- With what
 CALL test.error($$SELECT session_create('alice', '[1, 2]')$$);
 CALL test.error($$SELECT session_create('alice', '"secret text"')$$);

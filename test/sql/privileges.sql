@@ -55,6 +55,7 @@ SELECT session_token FROM session_refresh(:'a_session_token', rotate => true) \g
 SELECT session_token FROM session_elevate(:'a_session_token', '{"amr": ["otp"]}') \gset a_
 SELECT count(*) FROM session_list('alice');
 SELECT event FROM session_history(:'a_session_id');
+SELECT session_id, session_token FROM session_switch_tenant(:'a_session_token', 'acme') \gset a_
 BEGIN;
 SELECT session_bind(:'a_session_token');
 SELECT session_user_id(), session_tenant_id(), session_id() = :'a_session_id' AS id;

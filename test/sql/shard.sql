@@ -22,6 +22,7 @@ CALL test.error(format('SELECT session_get(%L)', session_token_digest(:'h_sessio
 CALL test.error(format('SELECT session_update(%L, ''{}'')', :'h_session_token'));
 CALL test.error(format('SELECT session_refresh(%L)', :'h_session_token'));
 CALL test.error(format('SELECT session_elevate(%L, ''{}'')', :'h_session_token'));
+CALL test.error(format('SELECT session_switch_tenant(%L, ''x'')', :'h_session_token'));
 CALL test.error(format('SELECT session_invalidate(%L)', :'h_session_token'));
 CALL test.error(format('SELECT session_invalidate_id(%L)', :'h_session_id'));
 CALL test.error(format('SELECT session_invalidate_all(%L)', :'high_user'));
