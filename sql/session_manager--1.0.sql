@@ -484,13 +484,14 @@ RETURNS TABLE (
 	sessions_requeued bigint,
 	events_dropped bigint,
 	partitions_created integer,
-	partitions_dropped integer)
+	partitions_dropped integer,
+	events_moved bigint)
 AS 'MODULE_PATHNAME', 'sm_session_cleanup'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_cleanup(integer, integer) IS
-'delete dead sessions in batches, make event partitions ahead and drop those past retention';
+'a step of maintenance: delete dead sessions, make event partitions ahead, drop those past retention, move up to 10,000 events out of the default partition';
 
 CREATE FUNCTION session_export(user_id text, pgp_public_key text DEFAULT NULL)
 RETURNS text

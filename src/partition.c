@@ -6,11 +6,26 @@
  *
  * Runs as the extension's owner, in a function with its own search_path.
  *
- * Attaching a partition needs ACCESS EXCLUSIVE on the default partition, and
- * dropping one on the parent, both until the transaction ends.  Every login
- * writes an event, so each step waits for its locks a moment only and gives
- * way, to be tried again by the next maintenance.  The new locks are taken
- * last in the transaction of session_cleanup for the same reason.
+ * Every login writes an event, so nothing here may keep the parent or the
+ * default partition locked for longer than moments, however many events are
+ * in them:
+ *
+ * - A step moves a bounded number of events.  They are deleted from the
+ *	 default partition and inserted into another table first, which excludes
+ *	 nobody.  Only then the step takes its ACCESS EXCLUSIVE locks, waiting for
+ *	 them a moment at the most, looks for what came in meanwhile, and attaches
+ *	 the table.  All of it is one transaction, so that every event is seen once
+ *	 at every time, by old snapshots too.
+ * - The parent is locked, although ATTACH PARTITION could do without: a query
+ *	 that had read the list of partitions before and its snapshot after would
+ *	 not find what was moved.
+ * - A period with more events than a step may move is moved in slices, oldest
+ *	 first.  Its partition grows with each: it is detached and attached again
+ *	 with a later bound.  For events to come a partition is attached at once,
+ *	 which begins after the last event in the default partition.
+ * - ATTACH PARTITION would read the table and the default partition from end to
+ *	 end.  It does not where a CHECK constraint says that there is nothing to be
+ *	 found, and an index tells us that this is so, see add_proven_check().
  *
  * Periods are counted in UTC.  A partition never overlaps an existing one,
  * whatever session_manager.event_partition was when that was made: it is cut
@@ -20,62 +35,133 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
+#include "access/tupconvert.h"
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "events.h"
 #include "guc.h"
 #include "partition.h"
 
 /* How long a step may hold logins up while it waits for its locks. */
-#define LOCK_TIMEOUT	"200ms"
+#define LOCK_TIMEOUT	"100ms"
 
-typedef struct Gap
+/*
+ * How many events a step deletes or moves, and how many partitions it makes
+ * or drops.  Looking for late events costs a microsecond for each event moved,
+ * under the lock.
+ */
+#define STEP_EVENTS		10000
+#define STEP_PARTITIONS	8
+
+/* Locks for less than this are not worth it. */
+#define LEAST_EVENTS	100
+
+/* The constraint that spares ATTACH PARTITION the reading. */
+#define PROVEN_CHECK	"session_events_proven"
+
+/* Years that fit into the name of a partition: 0001 to 9998, from 2000-01-01. */
+#define EARLIEST		(-INT64CONST(730119) * USECS_PER_DAY)
+#define LATEST			(INT64CONST(2921574) * USECS_PER_DAY)
+
+/* A span of time, and the partition that takes its events. */
+typedef struct Range
 {
 	TimestampTz from;
 	TimestampTz until;
-} Gap;
+	Oid			relid;			/* InvalidOid: only the default partition */
+} Range;
 
-typedef void (*Step) (const SmSchema *schema, void *arg, SmPartitionWork *work);
+/* A table that is to be attached for a range. */
+typedef struct Piece
+{
+	Range		range;			/* relid: the partition that grows, if any */
+	TimestampTz begin;			/* of what is moved in this step */
+	bool		after_last;		/* begins after the last event, moves none */
+	char	   *name;
+} Piece;
 
-static bool run_step(const SmSchema *schema, Step step, void *arg,
-					 const char *what, SmPartitionWork *work);
-static bool find_gap(const SmSchema *schema, TimestampTz at, Gap *gap,
-					 TimestampTz *covered_until);
-static void fill_gap(const SmSchema *schema, void *arg, SmPartitionWork *work);
-static void drop_partition(const SmSchema *schema, void *arg,
-						   SmPartitionWork *work);
-static void prune_default(const SmSchema *schema, void *arg,
-						  SmPartitionWork *work);
+/* What a step has to do. */
+typedef struct StepPlan
+{
+	List	   *pieces;
+	List	   *past;			/* OIDs of partitions past retention */
+	int64		budget;			/* of events, what is left of it */
+	bool		more;			/* than that */
+} StepPlan;
+
+typedef void (*Part) (const SmSchema *schema, StepPlan *plan,
+					  SmPartitionWork *work);
+
+static bool run_part(Part part, const SmSchema *schema, StepPlan *plan,
+					 SmPartitionWork *work);
+static void prepare(const SmSchema *schema, StepPlan *plan,
+					SmPartitionWork *work);
+static void carry_out(const SmSchema *schema, StepPlan *plan,
+					  SmPartitionWork *work);
+static void plan_ahead(const SmSchema *schema, List *ranges, TimestampTz now,
+					   StepPlan *plan);
+static void plan_drops(List *ranges, TimestampTz cutoff, StepPlan *plan);
+static void plan_backlog(const SmSchema *schema, List *ranges,
+						 StepPlan *plan);
+static bool may_grow(const SmSchema *schema, const StepPlan *plan,
+					 const Range *range);
+static bool is_planned(const StepPlan *plan, const Range *range);
+static void make_table(const SmSchema *schema, Piece *piece);
+static void attach(const SmSchema *schema, const StepPlan *plan, Piece *piece);
+static int64 move_events(const SmSchema *schema, const Piece *piece);
+static void add_proven_check(const char *table, Oid relid, const char *check);
+static void prune_default(const SmSchema *schema, TimestampTz cutoff,
+						  StepPlan *plan, SmPartitionWork *work);
+static List *list_ranges(const SmSchema *schema);
+static int64 count_events(const SmSchema *schema, TimestampTz from,
+						  TimestampTz until, int64 limit);
+static bool event_time(const SmSchema *schema, const char *order,
+					   TimestampTz from, TimestampTz until, int64 offset,
+					   TimestampTz *at);
 static void revoke_defaults(const SmSchema *schema, const char *relname);
-static bool default_oldest(const SmSchema *schema, TimestampTz *at);
-static List *partitions_until(const SmSchema *schema, TimestampTz cutoff);
-static void period_around(TimestampTz at, Gap *period);
+static void period_around(TimestampTz at, Range *period);
 static char *utc_literal(TimestampTz at);
+static void set_local(const char *name, const char *value);
 static void execute(const char *sql);
 
 /*
- * Do what is due.  SPI must be connected.
+ * Take a step: drop, delete and move a bounded amount, of max_events events at
+ * the most.  Adds to *work, which the caller has set to zero before the first
+ * step of a series.  True if another step, in another transaction, finds more
+ * to do.  SPI must be connected.
  */
-void
-sm_partitions_maintain(const SmSchema *schema, SmPartitionWork *work)
+bool
+sm_partitions_step(const SmSchema *schema, int64 max_events,
+				   SmPartitionWork *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz at = now;
-	Gap			gap;
-
-	memset(work, 0, sizeof(*work));
+	StepPlan	plan = {
+		.budget = Max(LEAST_EVENTS, Min(max_events, STEP_EVENTS))
+	};
+	bool		done;
+	int			nest_level;
 
 	/* an old snapshot does not see all that has to be moved */
 	if (IsolationUsesXactSnapshot())
@@ -83,71 +169,35 @@ sm_partitions_maintain(const SmSchema *schema, SmPartitionWork *work)
 		ereport(NOTICE,
 				(errmsg("partitions of session_events are left as they are"),
 				 errhint("Call session_cleanup() at isolation level READ COMMITTED.")));
-		return;
+		return false;
 	}
 
 	/* two who make the same partition would trip over each other */
 	if (!sm_lock_maintenance())
-		return;
+		return false;
 
-	/* this period and the next */
-	for (int i = 0; i < 2; i++)
-	{
-		TimestampTz covered_until;
-
-		if (find_gap(schema, at, &gap, &covered_until) &&
-			!run_step(schema, fill_gap, &gap, "make a partition of session_events", work))
-			break;
-		at = covered_until;
-	}
-
-	if (sm_event_retention > 0)
-	{
-		TimestampTz cutoff = now - (int64) sm_event_retention * USECS_PER_SEC;
-		ListCell   *lc;
-
-		foreach(lc, partitions_until(schema, cutoff))
-		{
-			Oid			relid = lfirst_oid(lc);
-
-			if (!run_step(schema, drop_partition, &relid,
-						  "drop a partition of session_events", work))
-				break;
-		}
-		(void) run_step(schema, prune_default, &cutoff,
-						"delete old events from the default partition", work);
-	}
-
-	/* events of periods that passed without maintenance */
-	while (default_oldest(schema, &at))
-	{
-		TimestampTz covered_until;
-
-		if (!find_gap(schema, at, &gap, &covered_until) ||
-			!run_step(schema, fill_gap, &gap, "make a partition of session_events", work))
-			break;
-	}
-}
-
-/* The time of the oldest event in the default partition; false if empty. */
-static bool
-default_oldest(const SmSchema *schema, TimestampTz *at)
-{
-	bool		isnull;
-
-	execute(psprintf("SELECT pg_catalog.min(at) FROM %s",
-					 sm_schema_qualify(schema, "session_events_default")));
-	*at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-											SPI_tuptable->tupdesc, 1, &isnull));
-	return !isnull;
+	nest_level = NewGUCNestLevel();
+	set_local("lock_timeout", LOCK_TIMEOUT);
+	/* not where the caller, who need not be the owner, would have it */
+	set_local("default_tablespace", "");
+	set_local("default_table_access_method", "heap");
+	/* there may be no statistics yet: always by the index that leads with time */
+	set_local("enable_seqscan", "off");
+	set_local("enable_bitmapscan", "off");
+	set_local("enable_sort", "off");
+	done = run_part(prepare, schema, &plan, work) &&
+		((plan.pieces == NIL && plan.past == NIL) ||
+		 run_part(carry_out, schema, &plan, work));
+	AtEOXact_GUC(true, nest_level);
+	return done && plan.more;
 }
 
 /*
- * Run a step in a subtransaction with a short lock_timeout.  False if it had
- * to give way to traffic.
+ * Run a part of a step in a subtransaction.  False if it had to give way to
+ * traffic.
  */
 static bool
-run_step(const SmSchema *schema, Step step, void *arg, const char *what,
+run_part(Part part, const SmSchema *schema, StepPlan *plan,
 		 SmPartitionWork *work)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -159,20 +209,7 @@ run_step(const SmSchema *schema, Step step, void *arg, const char *what,
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		int			nest_level = NewGUCNestLevel();
-
-		(void) set_config_option("lock_timeout", LOCK_TIMEOUT,
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		/* not where the caller, who need not be the owner, would have it */
-		(void) set_config_option("default_tablespace", "",
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		(void) set_config_option("default_table_access_method", "heap",
-								 PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		step(schema, arg, work);
-		AtEOXact_GUC(true, nest_level);
+		part(schema, plan, work);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -191,7 +228,7 @@ run_step(const SmSchema *schema, Step step, void *arg, const char *what,
 		*work = before;
 		done = false;
 		ereport(NOTICE,
-				(errmsg("gave way to traffic: could not %s", what),
+				(errmsg("gave way to traffic: could not change the partitions of session_events"),
 				 errhint("The next session_cleanup() tries again.")));
 	}
 	PG_END_TRY();
@@ -200,96 +237,492 @@ run_step(const SmSchema *schema, Step step, void *arg, const char *what,
 	return done;
 }
 
-/*
- * Does only the default partition take events of a time?  Then what is
- * missing around it; in every case how far the partition there reaches, or
- * will once the gap is filled.
- */
-static bool
-find_gap(const SmSchema *schema, TimestampTz at, Gap *gap,
-		 TimestampTz *covered_until)
+/* Look what there is to do, and delete what only has to be deleted. */
+static void
+prepare(const SmSchema *schema, StepPlan *plan, SmPartitionWork *work)
 {
-	Relation	parent = table_open(schema->events, AccessShareLock);
-	TimestampTz from;
-	TimestampTz until;
-	Oid			relid = sm_events_route(parent, at, &from, &until);
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *ranges = list_ranges(schema);
 
-	table_close(parent, AccessShareLock);
-	*covered_until = until;
-	if (relid != schema->events_default)
-		return false;
+	plan_ahead(schema, ranges, now, plan);
+	if (sm_event_retention > 0)
+	{
+		TimestampTz cutoff = now - (int64) sm_event_retention * USECS_PER_SEC;
 
-	period_around(at, gap);
-	gap->from = Max(gap->from, from);
-	gap->until = Min(gap->until, until);
-	*covered_until = gap->until;
-	return true;
+		plan_drops(ranges, cutoff, plan);
+		prune_default(schema, cutoff, plan, work);
+	}
+	/* events of periods that passed without maintenance */
+	plan_backlog(schema, ranges, plan);
 }
 
-/* Make the partition for a gap and move the default partition's events. */
 static void
-fill_gap(const SmSchema *schema, void *arg, SmPartitionWork *work)
+carry_out(const SmSchema *schema, StepPlan *plan, SmPartitionWork *work)
 {
-	const Gap  *gap = arg;
-	char	   *from = utc_literal(gap->from);
-	char	   *until = utc_literal(gap->until);
-	char	   *parent = sm_schema_qualify(schema, "session_events");
-	char	   *fallback = sm_schema_qualify(schema, "session_events_default");
+	ListCell   *lc;
+
+	/* what takes time */
+	foreach(lc, plan->pieces)
+	{
+		Piece	   *piece = lfirst(lc);
+
+		if (OidIsValid(piece->range.relid))
+			piece->name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(piece->range.relid)),
+													 get_rel_name(piece->range.relid));
+		else
+		{
+			make_table(schema, piece);
+			work->created++;
+		}
+		if (!piece->after_last)
+			work->events_moved += move_events(schema, piece);
+	}
+	/* the commit, which comes under the locks, is to have little to flush */
+	XLogFlush(XactLastRecEnd);
+
+	execute(psprintf("LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
+					 sm_schema_qualify(schema, "session_events")));
+	if (plan->pieces != NIL)
+		execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE",
+						 sm_schema_qualify(schema, "session_events_default")));
+	foreach(lc, plan->pieces)
+	{
+		Piece	   *piece = lfirst(lc);
+
+		if (!piece->after_last)
+			work->events_moved += move_events(schema, piece);
+		attach(schema, plan, piece);
+	}
+	foreach(lc, plan->past)
+	{
+		Oid			relid = lfirst_oid(lc);
+
+		execute(psprintf("DROP TABLE %s",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+													get_rel_name(relid))));
+		work->dropped++;
+	}
+}
+
+/* The partitions of this period and the next, as far as they are missing. */
+static void
+plan_ahead(const SmSchema *schema, List *ranges, TimestampTz now,
+		   StepPlan *plan)
+{
+	TimestampTz at = now;
+
+	for (int i = 0; i < 2; i++)
+	{
+		Range	   *range = NULL;
+		Piece	   *piece;
+		ListCell   *lc;
+		int64		n;
+
+		foreach(lc, ranges)
+		{
+			range = lfirst(lc);
+			if (at < range->until)
+				break;
+		}
+		if (OidIsValid(range->relid))
+		{
+			at = range->until;
+			continue;
+		}
+		piece = palloc0(sizeof(Piece));
+		period_around(at, &piece->range);
+		piece->range.from = Max(piece->range.from, range->from);
+		piece->range.until = Min(piece->range.until, range->until);
+		piece->begin = piece->range.from;
+		at = piece->range.until;
+
+		n = count_events(schema, piece->range.from, piece->range.until, plan->budget + 1);
+		if (n > plan->budget)
+			piece->after_last = true;
+		else
+			plan->budget -= n;
+		plan->pieces = lappend(plan->pieces, piece);
+	}
+}
+
+/* The partitions that hold nothing younger than a moment. */
+static void
+plan_drops(List *ranges, TimestampTz cutoff, StepPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, ranges)
+	{
+		Range	   *range = lfirst(lc);
+
+		if (!OidIsValid(range->relid) || range->until > cutoff)
+			continue;
+		if (list_length(plan->past) == STEP_PARTITIONS)
+		{
+			plan->more = true;
+			break;
+		}
+		plan->past = lappend_oid(plan->past, range->relid);
+	}
+}
+
+/*
+ * What the default partition holds of other periods, as far as the budget
+ * goes, oldest first.
+ */
+static void
+plan_backlog(const SmSchema *schema, List *ranges, StepPlan *plan)
+{
+	Range	   *before = NULL;
+	ListCell   *lc;
+
+	foreach(lc, ranges)
+	{
+		Range	   *gap = lfirst(lc);
+		TimestampTz from = Max(gap->from, EARLIEST);
+		TimestampTz until = Min(gap->until, LATEST);
+		TimestampTz at;
+
+		/* what is behind a partition's bound has been moved: start at that */
+		while (!OidIsValid(gap->relid) &&
+			   event_time(schema, "ASC", from, until, 0, &at))
+		{
+			Piece	   *piece;
+			Range		period;
+			Range		span;
+			TimestampTz next;
+
+			CHECK_FOR_INTERRUPTS();
+			period_around(at, &period);
+			span = period;
+			span.from = Max(span.from, from);
+			span.until = Min(span.until, until);
+			if (is_planned(plan, &span))
+			{
+				from = span.until;
+				continue;
+			}
+			if (plan->budget == 0 || list_length(plan->pieces) >= STEP_PARTITIONS)
+			{
+				plan->more = true;
+				return;
+			}
+			if (event_time(schema, "ASC", span.from, span.until, plan->budget, &next))
+			{
+				/* so many events of one time cannot be told apart: they stay */
+				if (next == at)
+				{
+					from = at + 1;
+					continue;
+				}
+				span.until = next;
+				plan->budget = 0;
+			}
+			else
+				plan->budget -= count_events(schema, span.from, span.until, plan->budget);
+
+			piece = palloc0(sizeof(Piece));
+			piece->range = span;
+			piece->begin = span.from;
+			if (before != NULL && before->until == span.from &&
+				before->from >= period.from && may_grow(schema, plan, before))
+			{
+				piece->range.from = before->from;
+				piece->range.relid = before->relid;
+			}
+			plan->pieces = lappend(plan->pieces, piece);
+			from = span.until;
+		}
+		before = OidIsValid(gap->relid) ? gap : NULL;
+	}
+}
+
+/*
+ * Is a partition one that we may detach and attach again?  Not if it is
+ * about to be dropped, nor what somebody else has made, elsewhere.
+ */
+static bool
+may_grow(const SmSchema *schema, const StepPlan *plan, const Range *range)
+{
+	char	   *relname = get_rel_name(range->relid);
+
+	return !list_member_oid(plan->past, range->relid) &&
+		get_rel_namespace(range->relid) == schema->namespace &&
+		get_rel_relkind(range->relid) == RELKIND_RELATION &&
+		relname != NULL && strncmp(relname, "session_events_", 15) == 0;
+}
+
+/* Does this step attach a table for a range anyway? */
+static bool
+is_planned(const StepPlan *plan, const Range *range)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->pieces)
+	{
+		Piece	   *piece = lfirst(lc);
+
+		if (!piece->after_last && piece->range.from <= range->from &&
+			piece->range.until >= range->until)
+			return true;
+	}
+	return false;
+}
+
+/* Make the table that becomes a partition. */
+static void
+make_table(const SmSchema *schema, Piece *piece)
+{
+	char	   *from = utc_literal(piece->range.from);
 	char	   *relname = psprintf("session_events_%.4s%.2s%.2s",
 								   from, from + 5, from + 8);
-	char	   *partition;
 
-	/* two partitions may begin on one day, after a change of the setting */
+	/* two partitions may begin on one day */
 	for (int i = 2; OidIsValid(get_relname_relid(relname, schema->namespace)); i++)
 		relname = psprintf("session_events_%.4s%.2s%.2s_%d",
 						   from, from + 5, from + 8, i);
-	partition = sm_schema_qualify(schema, relname);
+	piece->name = sm_schema_qualify(schema, relname);
 
-	execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE", fallback));
-	execute(psprintf("CREATE TABLE %s (LIKE %s)", partition, parent));
-	execute(psprintf("REVOKE ALL ON TABLE %s FROM PUBLIC", partition));
+	execute(psprintf("CREATE TABLE %s (LIKE %s)", piece->name,
+					 sm_schema_qualify(schema, "session_events")));
+	execute(psprintf("REVOKE ALL ON TABLE %s FROM PUBLIC", piece->name));
 	revoke_defaults(schema, relname);
-	execute(psprintf("WITH moved AS (DELETE FROM %s WHERE at >= '%s' AND at < '%s' RETURNING *)"
-					 " INSERT INTO %s SELECT * FROM moved",
-					 fallback, from, until, partition));
 	/* names of PostgreSQL's choice, as somebody may have taken ours */
-	execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (event_id)", partition));
-	execute(psprintf("CREATE INDEX ON %s (at)", partition));
-	execute(psprintf("CREATE INDEX ON %s (user_id, at)", partition));
-	execute(psprintf("CREATE INDEX ON %s (session_id, at)", partition));
-	execute(psprintf("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
-					 parent, partition, from, until));
-	work->created++;
+	execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (event_id)", piece->name));
+	execute(psprintf("CREATE INDEX ON %s (at)", piece->name));
+	execute(psprintf("CREATE INDEX ON %s (user_id, at)", piece->name));
+	execute(psprintf("CREATE INDEX ON %s (session_id, at)", piece->name));
+	piece->range.relid = get_relname_relid(relname, schema->namespace);
 }
 
-/* Drop a partition, counting its events. */
+/*
+ * Attach a table, or attach it again with a later bound.  Parent and default
+ * partition are locked.
+ */
 static void
-drop_partition(const SmSchema *schema, void *arg, SmPartitionWork *work)
+attach(const SmSchema *schema, const StepPlan *plan, Piece *piece)
 {
-	Oid			relid = *(Oid *) arg;
-	char	   *partition = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-													  get_rel_name(relid));
+	char	   *parent = sm_schema_qualify(schema, "session_events");
+	char	   *fallback = sm_schema_qualify(schema, "session_events_default");
+	char	   *from;
+	char	   *until = utc_literal(piece->range.until);
+
+	if (piece->after_last)
+	{
+		TimestampTz last;
+		ListCell   *lc;
+
+		if (event_time(schema, "DESC", piece->range.from, piece->range.until, 0, &last))
+			piece->range.from = last + 1;
+		foreach(lc, plan->pieces)
+		{
+			Piece	   *other = lfirst(lc);
+
+			if (!other->after_last && other->range.until <= piece->range.until)
+				piece->range.from = Max(piece->range.from, other->range.until);
+		}
+		/* an event in the period's last microsecond leaves nothing */
+		if (piece->range.from >= piece->range.until)
+		{
+			execute(psprintf("DROP TABLE %s", piece->name));
+			return;
+		}
+	}
+	from = utc_literal(piece->range.from);
+
+	if (get_rel_relispartition(piece->range.relid))
+		execute(psprintf("ALTER TABLE %s DETACH PARTITION %s", parent, piece->name));
+	add_proven_check(piece->name, piece->range.relid,
+					 psprintf("at >= '%s' AND at < '%s'", from, until));
+	add_proven_check(fallback, schema->events_default,
+					 psprintf("at < '%s' OR at >= '%s'", from, until));
+	execute(psprintf("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
+					 parent, piece->name, from, until));
+	execute(psprintf("ALTER TABLE %s DROP CONSTRAINT " PROVEN_CHECK, piece->name));
+	execute(psprintf("ALTER TABLE %s DROP CONSTRAINT " PROVEN_CHECK, fallback));
+}
+
+/*
+ * Move the events of a piece from the default partition to its table.
+ *
+ * The table may be attached already, up to where these events begin.  The
+ * executor would not let them in, so they go in below it; nobody sees them
+ * before the bound follows.  No trigger fires: these are no new events.
+ */
+static int64
+move_events(const SmSchema *schema, const Piece *piece)
+{
+	uint64		n;
+	SPITupleTable *moved;
+	Relation	rel;
+	TupleConversionMap *map;
+	TupleTableSlot *slot;
+	ResultRelInfo *result_rel;
+	EState	   *estate;
+
+	execute(psprintf("DELETE FROM %s WHERE at >= '%s' AND at < '%s' RETURNING *",
+					 sm_schema_qualify(schema, "session_events_default"),
+					 utc_literal(piece->begin), utc_literal(piece->range.until)));
+	n = SPI_processed;
+	moved = SPI_tuptable;
+	if (n > 0)
+	{
+		rel = table_open(piece->range.relid, RowExclusiveLock);
+		map = convert_tuples_by_name(moved->tupdesc, RelationGetDescr(rel));
+		slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+		estate = sm_executor_begin(rel, &result_rel);
+		for (uint64 i = 0; i < n; i++)
+		{
+			HeapTuple	tuple = moved->vals[i];
+
+			CHECK_FOR_INTERRUPTS();
+			if (map != NULL)
+				tuple = execute_attr_map_tuple(tuple, map);
+			ExecStoreHeapTuple(tuple, slot, map != NULL);
+			simple_table_tuple_insert(rel, slot);
+			if (result_rel->ri_NumIndices > 0)
+				list_free(sm_ExecInsertIndexTuples(result_rel, slot, estate));
+			ExecClearTuple(slot);
+			ResetPerTupleExprContext(estate);
+		}
+		sm_executor_end(estate);
+		ExecDropSingleTupleTableSlot(slot);
+		table_close(rel, NoLock);
+		CommandCounterIncrement();
+	}
+	SPI_freetuptable(moved);
+	return (int64) n;
+}
+
+/*
+ * Add a CHECK constraint that is known to hold, so that ATTACH PARTITION need
+ * not read the table.  What VALIDATE CONSTRAINT would find out by reading it
+ * follows from what we have just done under an ACCESS EXCLUSIVE lock: the
+ * events of the range were deleted from the default partition, and looked for
+ * by its index; a new table got those and no others, and one that grows had
+ * held nothing outside its old bounds.
+ */
+static void
+add_proven_check(const char *table, Oid relid, const char *check)
+{
+	Relation	rel;
+	Oid			oid;
+	HeapTuple	tuple;
+
+	execute(psprintf("ALTER TABLE %s ADD CONSTRAINT " PROVEN_CHECK " CHECK (%s) NOT VALID",
+					 table, check));
+	oid = get_relation_constraint_oid(relid, PROVEN_CHECK, false);
+	rel = table_open(ConstraintRelationId, RowExclusiveLock);
+	tuple = SearchSysCacheCopy1(CONSTROID, ObjectIdGetDatum(oid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for constraint %u", oid);
+	((Form_pg_constraint) GETSTRUCT(tuple))->convalidated = true;
+	CatalogTupleUpdate(rel, &tuple->t_self, tuple);
+	heap_freetuple(tuple);
+	table_close(rel, RowExclusiveLock);
+	CacheInvalidateRelcacheByRelid(relid);
+	CommandCounterIncrement();
+}
+
+/*
+ * Delete old events for which there never was a partition, as far as the
+ * budget goes.
+ */
+static void
+prune_default(const SmSchema *schema, TimestampTz cutoff, StepPlan *plan,
+			  SmPartitionWork *work)
+{
+	char	   *fallback = sm_schema_qualify(schema, "session_events_default");
+	int64		n;
+
+	/* the steps before this one have left nothing but dead rows behind them */
+	execute(psprintf("DELETE FROM %s WHERE ctid = ANY (ARRAY("
+					 "SELECT ctid FROM %s WHERE at < '%s'%s ORDER BY at LIMIT " INT64_FORMAT
+					 " FOR UPDATE SKIP LOCKED)) RETURNING at",
+					 fallback, fallback, utc_literal(cutoff),
+					 work->pruned_until == 0 ? "" :
+					 psprintf(" AND at >= '%s'", utc_literal(work->pruned_until)),
+					 plan->budget));
+	n = (int64) SPI_processed;
+	for (int64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		TimestampTz at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i],
+														   SPI_tuptable->tupdesc,
+														   1, &isnull));
+
+		if (at > EARLIEST && (work->pruned_until == 0 || at > work->pruned_until))
+			work->pruned_until = at;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	plan->more |= (n == plan->budget);
+	plan->budget -= n;
+	work->events_dropped += n;
+}
+
+/* All of time, in order: partitions and the gaps between them. */
+static List *
+list_ranges(const SmSchema *schema)
+{
+	Relation	parent = table_open(schema->events, AccessShareLock);
+	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
+	PartitionBoundInfo bounds = desc->boundinfo;
+	int			n = bounds == NULL ? 0 : bounds->ndatums;
+	List	   *result = NIL;
+
+	/* indexes[i] is the partition that ends at datums[i], or -1 */
+	for (int i = 0; i <= n; i++)
+	{
+		Range	   *range = palloc(sizeof(Range));
+
+		range->from = DT_NOBEGIN;
+		range->until = DT_NOEND;
+		if (i > 0 && bounds->kind[i - 1][0] == PARTITION_RANGE_DATUM_VALUE)
+			range->from = DatumGetTimestampTz(bounds->datums[i - 1][0]);
+		if (i < n && bounds->kind[i][0] == PARTITION_RANGE_DATUM_VALUE)
+			range->until = DatumGetTimestampTz(bounds->datums[i][0]);
+		range->relid = n == 0 || bounds->indexes[i] < 0 ? InvalidOid :
+			desc->oids[bounds->indexes[i]];
+		result = lappend(result, range);
+	}
+	table_close(parent, AccessShareLock);
+	return result;
+}
+
+/* How many events the default partition has of a range, up to a limit. */
+static int64
+count_events(const SmSchema *schema, TimestampTz from, TimestampTz until,
+			 int64 limit)
+{
 	bool		isnull;
 
-	execute(psprintf("SELECT pg_catalog.count(*) FROM %s", partition));
-	work->events_dropped += DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-														SPI_tuptable->tupdesc,
-														1, &isnull));
-	/* counted first: nobody logs in while the parent is locked */
-	execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE",
-					 sm_schema_qualify(schema, "session_events")));
-	execute(psprintf("DROP TABLE %s", partition));
-	work->dropped++;
+	execute(psprintf("SELECT pg_catalog.count(*) FROM (SELECT FROM %s"
+					 " WHERE at >= '%s' AND at < '%s' ORDER BY at LIMIT " INT64_FORMAT ") AS e",
+					 sm_schema_qualify(schema, "session_events_default"),
+					 utc_literal(from), utc_literal(until), limit));
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-/* Old events for which there never was a partition. */
-static void
-prune_default(const SmSchema *schema, void *arg, SmPartitionWork *work)
+/*
+ * The time of the event in the default partition that comes after "offset"
+ * others of a range, in ascending or descending order; false if there is none.
+ */
+static bool
+event_time(const SmSchema *schema, const char *order, TimestampTz from,
+		   TimestampTz until, int64 offset, TimestampTz *at)
 {
-	execute(psprintf("DELETE FROM %s WHERE at < '%s'",
+	bool		isnull;
+
+	execute(psprintf("SELECT at FROM %s WHERE at >= '%s' AND at < '%s'"
+					 " ORDER BY at %s OFFSET " INT64_FORMAT " LIMIT 1",
 					 sm_schema_qualify(schema, "session_events_default"),
-					 utc_literal(*(TimestampTz *) arg)));
-	work->events_dropped += SPI_processed;
+					 utc_literal(from), utc_literal(until), order, offset));
+	if (SPI_processed == 0)
+		return false;
+	*at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+											SPI_tuptable->tupdesc, 1, &isnull));
+	return true;
 }
 
 /* Take back what ALTER DEFAULT PRIVILEGES may have granted on a new table. */
@@ -308,34 +741,16 @@ revoke_defaults(const SmSchema *schema, const char *relname)
 		execute(revokes);
 }
 
-/* The partitions that hold nothing younger than a moment. */
-static List *
-partitions_until(const SmSchema *schema, TimestampTz cutoff)
-{
-	Relation	parent = table_open(schema->events, AccessShareLock);
-	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
-	PartitionBoundInfo bounds = desc->boundinfo;
-	List	   *result = NIL;
-
-	/* indexes[i] is the partition that ends at datums[i] */
-	for (int i = 0; bounds != NULL && i < bounds->ndatums; i++)
-		if (bounds->indexes[i] >= 0 &&
-			bounds->kind[i][0] == PARTITION_RANGE_DATUM_VALUE &&
-			DatumGetTimestampTz(bounds->datums[i][0]) <= cutoff)
-			result = lappend_oid(result, desc->oids[bounds->indexes[i]]);
-	table_close(parent, AccessShareLock);
-	return result;
-}
-
 /* The day, ISO week or month, in UTC, around a moment. */
 static void
-period_around(TimestampTz at, Gap *period)
+period_around(TimestampTz at, Range *period)
 {
 	struct pg_tm tm;
 	fsec_t		fsec;
 	int64		day = at / USECS_PER_DAY - (at % USECS_PER_DAY < 0);
 	int			month;
 
+	period->relid = InvalidOid;
 	switch ((SmPartitionWidth) sm_event_partition)
 	{
 		case SM_PARTITION_DAY:
@@ -373,6 +788,13 @@ utc_literal(TimestampTz at)
 	return psprintf("%04d-%02d-%02d %02d:%02d:%02d.%06d+00",
 					tm.tm_year, tm.tm_mon, tm.tm_mday,
 					tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
+}
+
+static void
+set_local(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 }
 
 static void

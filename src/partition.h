@@ -10,16 +10,20 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "schema.h"
 
 typedef struct SmPartitionWork
 {
 	int64		events_dropped;
+	int64		events_moved;
 	int32		created;
 	int32		dropped;
+	TimestampTz pruned_until;	/* 0: from the beginning */
 } SmPartitionWork;
 
-extern void sm_partitions_maintain(const SmSchema *schema,
-								   SmPartitionWork *work);
+extern bool sm_partitions_step(const SmSchema *schema, int64 max_events,
+							   SmPartitionWork *work);
 
 #endif							/* SM_PARTITION_H */

@@ -55,21 +55,22 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	const SmSchema *schema;
 	int64		batch = arg_count(fcinfo, 0, "batch", sm_sweep_batch);
 	int64		max_batches = arg_count(fcinfo, 1, "max_batches", 0);
+	int64		max_rows;
 	SmSweep		sweep = {0};
 	TimestampTz from = DT_NOBEGIN;
-	SmPartitionWork partitions;
-	Datum		values[5];
-	bool		nulls[5] = {false};
+	SmPartitionWork partitions = {0};
+	Datum		values[6];
+	bool		nulls[6] = {false};
 
 	PreventCommandIfReadOnly("session_cleanup()");
 	schema = sm_schema_of(fcinfo);
-	(void) sm_sweep(schema, max_batches > 0 ? batch * max_batches : PG_INT64_MAX,
-					&from, &sweep);
+	max_rows = max_batches > 0 ? batch * max_batches : PG_INT64_MAX;
+	(void) sm_sweep(schema, max_rows, &from, &sweep);
 
 	/* last: what it locks stays locked until the transaction ends */
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	sm_partitions_maintain(sm_schema_of(fcinfo), &partitions);
+	(void) sm_partitions_step(sm_schema_of(fcinfo), max_rows, &partitions);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 
@@ -78,6 +79,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	values[2] = Int64GetDatum(partitions.events_dropped);
 	values[3] = Int32GetDatum(partitions.created);
 	values[4] = Int32GetDatum(partitions.dropped);
+	values[5] = Int64GetDatum(partitions.events_moved);
 	return sm_result_row(fcinfo, values, nulls);
 }
 

@@ -823,13 +823,21 @@ sweep_database(Pass *pass)
 static void
 maintain_partitions(Pass *pass)
 {
-	SmPartitionWork work;
-	const SmSchema *schema = begin_batch(pass, "maintaining partitions of session_events");
+	SmPartitionWork work = {0};
+	bool		more;
 
-	if (schema == NULL)
-		return;
-	sm_partitions_maintain(schema, &work);
-	sm_batch_end();
+	do
+	{
+		const SmSchema *schema = begin_batch(pass, "maintaining partitions of session_events");
+
+		if (schema == NULL)
+			return;
+		/* a crash may undo a step, which is then done again */
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+		more = sm_partitions_step(schema, PG_INT64_MAX, &work);
+		sm_batch_end();
+	} while (more && !pass_is_over(pass));
 }
 
 /* Seals under keys that are no longer the active one. */

@@ -11,7 +11,7 @@ def cleanup(batch: int | None = None, max_batches: int | None = None) -> Cleanup
     """Delete dead sessions and maintain the audit trail, in the current transaction."""
     rows = call(
         "SELECT sessions_deleted, sessions_requeued, events_dropped, partitions_created, "
-        f"partitions_dropped FROM {function('session_cleanup')}(%s, %s)",
+        f"partitions_dropped, events_moved FROM {function('session_cleanup')}(%s, %s)",
         [batch, max_batches],
     )
     return Cleanup(**rows[0])

@@ -142,6 +142,7 @@ class Cleanup:
     events_dropped: int
     partitions_created: int
     partitions_dropped: int
+    events_moved: int
 
 
 @dataclass(frozen=True)

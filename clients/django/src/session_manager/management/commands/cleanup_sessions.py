@@ -72,7 +72,12 @@ class Command(SessionCommand):
             events += done.events_dropped
             made += done.partitions_created
             dropped += done.partitions_dropped
-            if not done.sessions_deleted and not done.sessions_requeued:
+            if not (
+                done.sessions_deleted
+                or done.sessions_requeued
+                or done.events_dropped
+                or done.events_moved
+            ):
                 break
             if self.verbosity > 1 or tty:
                 self.stdout.write(
