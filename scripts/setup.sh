@@ -69,6 +69,7 @@ find_missing() {
   have redis-server || missing+=(redis-server)
   have shellcheck || missing+=(shellcheck)
   have spin || missing+=(spin)
+  have gdb || missing+=(gdb)
   have python3 || missing+=(python3)
   [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
   if [ $source = yes ]; then

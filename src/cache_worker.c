@@ -374,7 +374,9 @@ leave(void)
 {
 	int64		until = sm_clock() + FAREWELL_US;
 
+	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	sm_database->cache.back_soon = true;
+	LWLockRelease(sm_shared->cache_lock);
 	close_epoch();
 	while (epoch == EPOCH_CLOSING && sm_clock() < until)
 	{

@@ -162,8 +162,10 @@ resealing(const SmSchema *schema)
 
 	if (pending == NULL)
 		return "done";
-	if (sm_database == NULL)
-		return "call session_reencrypt() until it returns 0";
+	if (strncmp(workers_state(), "on", 2) != 0)
+		return RecoveryInProgress() ? "left to the primary" :
+			psprintf("to key %s: no worker does it; call session_reencrypt() until it returns 0",
+					 pending);
 	return psprintf("under way to key %s: %lld sessions so far", pending,
 					(long long) sm_database->resealed);
 }

@@ -93,6 +93,7 @@ sm_reseal_step(const SmSchema *schema)
 	int32		active;
 	int64		resealed;
 	bool		at_end;
+	bool		again;
 	bool		isnull;
 	pg_uuid_t	after;
 	int64		skipped = 0;
@@ -107,6 +108,7 @@ sm_reseal_step(const SmSchema *schema)
 	if (!all_keys_present(schema))
 		return true;
 
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	if (sm_database->reseal_key != active)
 	{
 		sm_database->reseal_key = active;
@@ -115,21 +117,23 @@ sm_reseal_step(const SmSchema *schema)
 		memset(sm_database->reseal_after, 0, UUID_LEN);
 	}
 	memcpy(&after, sm_database->reseal_after, UUID_LEN);
+	LWLockRelease(sm_shared->lock);
+
 	resealed = reseal_from(schema, active, STEP_ROWS, &after, &at_end,
 						   &skipped);
+
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	memcpy(sm_database->reseal_after, &after, UUID_LEN);
 	sm_database->resealed += resealed;
 	/* what was passed over calls for another round */
 	sm_database->resealed_in_round += resealed + skipped;
-	if (!at_end)
-		return false;
-
 	/* a login may have sealed under the old key while this began: look again */
-	if (sm_database->resealed_in_round > 0)
-	{
+	again = !at_end || sm_database->resealed_in_round > 0;
+	if (at_end)
 		sm_database->resealed_in_round = 0;
+	LWLockRelease(sm_shared->lock);
+	if (again)
 		return false;
-	}
 	if (SPI_execute(psprintf("UPDATE %s SET resealed_at = pg_catalog.clock_timestamp()"
 							 " WHERE key_id = %d AND state = 'active'",
 							 keys, active), false, 0) != SPI_OK_UPDATE)

@@ -130,14 +130,22 @@ sm_shared_slot(Oid oid, bool create)
 }
 
 /*
- * Give up the slot of a database that is gone.  The caller holds the lock.
+ * Give up the slot of a database that is gone, unless its worker has not quite
+ * gone.  What shared memory holds of it is looked for first, without the lock.
  */
 void
-sm_shared_free(SmDatabase *database)
+sm_shared_free(Oid oid)
 {
-	sm_touch_forget(database->oid);
-	sm_verdict_forget(database->oid);
-	database->oid = InvalidOid;
+	SmDatabase *database = sm_shared_slot(oid, false);
+
+	if (database == NULL)
+		return;
+	sm_touch_forget(oid);
+	sm_verdict_forget(oid);
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	if (database->oid == oid && database->worker_pid == 0)
+		database->oid = InvalidOid;
+	LWLockRelease(sm_shared->lock);
 }
 
 /*

@@ -141,7 +141,7 @@ extern SmDatabase *sm_database;
 extern void sm_shared_init(void);
 extern void sm_shared_attach(void);
 extern SmDatabase *sm_shared_slot(Oid oid, bool create);
-extern void sm_shared_free(SmDatabase *database);
+extern void sm_shared_free(Oid oid);
 extern void sm_shared_wake(void);
 extern int64 sm_clock(void);
 

@@ -21,6 +21,12 @@ PG_FUNCTION_INFO_V1(sm_session_stats_reset);
 /* database_id, the counters, touches_pending, two passes, stats_reset */
 #define N_COLUMNS	(1 + SM_N_COUNTERS + 4)
 
+typedef struct Row
+{
+	Datum		values[N_COLUMNS];
+	bool		nulls[N_COLUMNS];
+} Row;
+
 /*
  * session_counters()
  */
@@ -28,36 +34,44 @@ Datum
 sm_session_counters(PG_FUNCTION_ARGS)
 {
 	SmResult	result = sm_result_begin(fcinfo);
+	Row		   *rows;
+	int			n_rows = 0;
 
 	(void) sm_schema_of(fcinfo);
 	if (sm_shared == NULL)
 		return (Datum) 0;
 
+	/* copied first: who fills a tuplestore may allocate, and write to a file */
+	rows = palloc(SM_MAX_DATABASES * sizeof(Row));
 	LWLockAcquire(sm_shared->lock, LW_SHARED);
 	for (int i = 0; i < SM_MAX_DATABASES; i++)
 	{
 		SmDatabase *database = &sm_shared->databases[i];
-		Datum		values[N_COLUMNS];
-		bool		nulls[N_COLUMNS] = {false};
+		Row		   *row = &rows[n_rows];
 		int			n = 0;
 
 		/* a database without the extension has nothing to tell */
 		if (!OidIsValid(database->oid) || database->state == SM_DB_WITHOUT)
 			continue;
-		values[n++] = ObjectIdGetDatum(database->oid);
+		memset(row->nulls, false, sizeof(row->nulls));
+		row->values[n++] = ObjectIdGetDatum(database->oid);
 		for (int c = 0; c < SM_N_COUNTERS; c++)
-			values[n++] = Int64GetDatum((int64) pg_atomic_read_u64(&database->counters[c]));
-		values[n++] = Int64GetDatum((int64) (pg_atomic_read_u64(&database->noted) -
-											 pg_atomic_read_u64(&database->flushed)));
-		values[n] = TimestampTzGetDatum(database->last_pass_at);
-		nulls[n++] = (database->last_pass_at == 0);
-		values[n] = TimestampTzGetDatum(database->next_pass_at);
-		nulls[n++] = (database->next_pass_at == 0);
-		values[n++] = TimestampTzGetDatum(database->stats_reset);
+			row->values[n++] = Int64GetDatum((int64) pg_atomic_read_u64(&database->counters[c]));
+		row->values[n++] = Int64GetDatum((int64) (pg_atomic_read_u64(&database->noted) -
+												  pg_atomic_read_u64(&database->flushed)));
+		row->values[n] = TimestampTzGetDatum(database->last_pass_at);
+		row->nulls[n++] = (database->last_pass_at == 0);
+		row->values[n] = TimestampTzGetDatum(database->next_pass_at);
+		row->nulls[n++] = (database->next_pass_at == 0);
+		row->values[n++] = TimestampTzGetDatum(database->stats_reset);
 		Assert(n == N_COLUMNS);
-		tuplestore_putvalues(result.store, result.desc, values, nulls);
+		n_rows++;
 	}
 	LWLockRelease(sm_shared->lock);
+
+	for (int i = 0; i < n_rows; i++)
+		tuplestore_putvalues(result.store, result.desc, rows[i].values, rows[i].nulls);
+	pfree(rows);
 	return (Datum) 0;
 }
 

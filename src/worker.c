@@ -109,7 +109,8 @@ static struct
 static void launcher_gone(int code, Datum arg);
 static void find_databases(List **all, List **chosen);
 static bool is_chosen(const char *name);
-static void review_slots(List *all, List *chosen);
+static List *used_slots(void);
+static void review_slots(List *used, List *all, List *chosen);
 static void hasten_passes(void);
 static void collect_workers(void);
 static bool is_running(Oid database);
@@ -175,6 +176,7 @@ sm_launcher_main(Datum arg)
 								 ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
+		List	   *used;
 		List	   *all;
 		List	   *chosen;
 		ListCell   *lc;
@@ -193,8 +195,9 @@ sm_launcher_main(Datum arg)
 
 		MemoryContextReset(loop);
 		MemoryContextSwitchTo(loop);
+		used = used_slots();
 		find_databases(&all, &chosen);
-		review_slots(all, chosen);
+		review_slots(used, all, chosen);
 		collect_workers();
 		if (list_length(chosen) > SM_MAX_DATABASES && !complained)
 			ereport(LOG,
@@ -307,23 +310,50 @@ is_chosen(const char *name)
 	return false;
 }
 
+/* The databases that have a slot. */
+static List *
+used_slots(void)
+{
+	Oid			oids[SM_MAX_DATABASES];
+	int			n = 0;
+	List	   *used = NIL;
+
+	LWLockAcquire(sm_shared->lock, LW_SHARED);
+	for (int i = 0; i < SM_MAX_DATABASES; i++)
+		if (OidIsValid(sm_shared->databases[i].oid))
+			oids[n++] = sm_shared->databases[i].oid;
+	LWLockRelease(sm_shared->lock);
+	for (int i = 0; i < n; i++)
+		used = lappend_oid(used, oids[i]);
+	return used;
+}
+
 /*
  * Give up the slots of databases that are gone, and let the others know
  * whether workers look after them.
+ *
+ * A database that had a slot before the list of databases was read, and is not
+ * in the list, is gone.  One that got its slot afterwards may be newer than the
+ * list, and in use.
  */
 static void
-review_slots(List *all, List *chosen)
+review_slots(List *used, List *all, List *chosen)
 {
+	ListCell   *lc;
+
+	foreach(lc, used)
+		if (!list_member_oid(all, lfirst_oid(lc)))
+			sm_shared_free(lfirst_oid(lc));
+
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < SM_MAX_DATABASES; i++)
 	{
 		SmDatabase *database = &sm_shared->databases[i];
 
-		if (!OidIsValid(database->oid) || database->worker_pid != 0)
+		if (!OidIsValid(database->oid) || database->worker_pid != 0 ||
+			!list_member_oid(all, database->oid))
 			continue;
-		if (!list_member_oid(all, database->oid))
-			sm_shared_free(database);
-		else if (!list_member_oid(chosen, database->oid))
+		if (!list_member_oid(chosen, database->oid))
 		{
 			if (database->state != SM_DB_WITHOUT)
 				database->state = SM_DB_NOT_CHOSEN;

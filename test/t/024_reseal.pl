@@ -82,6 +82,18 @@ ok( wait_until(sub { answer("SELECT value FROM session_info() WHERE key = 'resea
 is(value('SELECT count(*) FROM user_sessions WHERE key_id <> 3'), 0, 'none is left');
 is(value("SELECT count(*) FROM tokens, session_get(tokens.token, touch => false) AS g WHERE g.data ? 'n'"),
 	$sessions, 'and all of them open');
+
+# Where no worker comes, nothing is under way.
+$node->append_conf('postgresql.conf', "session_manager.databases = 'other'");
+$node->reload;
+ok(wait_until(sub { value("SELECT value FROM session_info() WHERE key = 'workers'") =~ /^off/ }),
+	'the database is not looked after any more');
+value('SELECT session_key_generate()');
+value('SELECT session_key_activate(4)');
+is(resealing(), 'to key 4: no worker does it; call session_reencrypt() until it returns 0',
+	'which session_info() says of the next change of keys, and what to do');
+value('SELECT session_reencrypt(100000)');
+is(value('SELECT count(*) FROM user_sessions WHERE key_id <> 4'), 0, 'and that works');
 $node->stop;
 
 done_testing();
