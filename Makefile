@@ -28,6 +28,7 @@ OBJS = \
 	src/batch.o \
 	src/cache.o \
 	src/crypto.o \
+	src/envelope.o \
 	src/events.o \
 	src/guc.o \
 	src/history.o \
@@ -116,6 +117,7 @@ REGRESS = \
 	cache \
 	shard \
 	tamper \
+	malformed \
 	privileges \
 	hostile \
 	readonly \
@@ -137,7 +139,7 @@ TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
 UNIT = test_token
-FUZZ = fuzz_token
+FUZZ = fuzz_token fuzz_envelope
 FUZZ_TIME ?= 60
 
 TASKS = bench check check-assert check-long check-versions demo example fuzz protocol reader unit
@@ -219,7 +221,7 @@ build/check_vectors: test/vectors/check_vectors.c examples/cache_reader.c
 	@mkdir -p build
 	$(CC) $(SANITIZE) $(PG_INCLUDE) -Iexamples -o $@ $< $(PG_LIB) -lpq -lhiredis -lsodium
 
-build/fuzz_token: test/fuzz/fuzz_token.c src/token.c src/token.h
+build/fuzz_%: test/fuzz/fuzz_%.c src/%.c src/%.h
 	@mkdir -p build
 	clang $(SANITIZE) -fsanitize=fuzzer -o $@ $(filter %.c,$^)
 

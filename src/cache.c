@@ -99,6 +99,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
@@ -271,9 +272,14 @@ sm_session_cache_note(PG_FUNCTION_ARGS)
 	}
 	else if (RelationGetRelid(rel) == schema->sessions &&
 			 session_differs(desc, trigger->tg_trigtuple, after))
-		sm_cache_note(schema,
-					  DatumGetUUIDP(heap_getattr(trigger->tg_trigtuple,
-												 Anum_session_id, desc, &isnull)));
+	{
+		Datum		id = heap_getattr(trigger->tg_trigtuple, Anum_session_id,
+									  desc, &isnull);
+
+		/* without an id it was never cached */
+		if (!isnull)
+			sm_cache_note(schema, DatumGetUUIDP(id));
+	}
 	PG_RETURN_POINTER(NULL);
 }
 
@@ -288,6 +294,7 @@ sm_session_cache_note(PG_FUNCTION_ARGS)
 Datum
 sm_session_cache_settings(PG_FUNCTION_ARGS)
 {
+	static const Oid types[] = {TEXTOID, UUIDOID, INTERVALOID};
 	Datum		values[3];
 	bool		nulls[3] = {false};
 	const char *mode = "off";
@@ -306,7 +313,7 @@ sm_session_cache_settings(PG_FUNCTION_ARGS)
 	if (sm_database != NULL)
 		values[1] = UUIDPGetDatum((pg_uuid_t *) sm_database->cache.installation);
 	values[2] = IntervalPGetDatum(max_age);
-	return sm_result_row(fcinfo, values, nulls);
+	return sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 }
 
 static void
@@ -400,14 +407,15 @@ static bool
 key_differs(TupleDesc desc, HeapTuple before, HeapTuple after)
 {
 	bool		isnull;
+	Datum		state;
 
 	if (after == NULL ||
 		column_differs(desc, before, after, Anum_keys_key_id) ||
 		column_differs(desc, before, after, Anum_keys_check_value))
 		return true;
+	state = heap_getattr(after, Anum_keys_state, desc, &isnull);
 	return column_differs(desc, before, after, Anum_keys_state) &&
-		strcmp(TextDatumGetCString(heap_getattr(after, Anum_keys_state, desc, &isnull)),
-			   "revoked") == 0;
+		(isnull || strcmp(TextDatumGetCString(state), "revoked") == 0);
 }
 
 static bool

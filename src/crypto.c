@@ -37,7 +37,10 @@
 
 #include <sodium.h>
 
+#include "miscadmin.h"
+
 #include "crypto.h"
+#include "envelope.h"
 
 #define SEAL_FORMAT			1
 #define SEAL_BIG_ENDIAN		0x01	/* byte order of the plaintext */
@@ -60,6 +63,23 @@ StaticAssertDecl(SM_KEY_LEN == crypto_aead_xchacha20poly1305_ietf_KEYBYTES,
 				 "seal key length");
 StaticAssertDecl(SM_KEY_LEN == crypto_kdf_KEYBYTES, "kdf key length");
 StaticAssertDecl(SM_DIGEST_LEN == crypto_hash_sha256_BYTES, "digest length");
+
+/* envelope.c knows jsonb without PostgreSQL's headers */
+StaticAssertDecl(SM_VARHDRSZ == VARHDRSZ && SM_INTALIGN(1) == INTALIGN(1),
+				 "alignment of jsonb");
+StaticAssertDecl(SM_JB_COUNT == JB_CMASK && SM_JB_SCALAR == JB_FSCALAR &&
+				 SM_JB_OBJECT == JB_FOBJECT && SM_JB_ARRAY == JB_FARRAY,
+				 "header of a jsonb container");
+StaticAssertDecl(SM_JE_OFFLEN == JENTRY_OFFLENMASK &&
+				 SM_JE_TYPE == JENTRY_TYPEMASK &&
+				 SM_JE_HAS_OFF == JENTRY_HAS_OFF &&
+				 SM_JE_STRING == JENTRY_ISSTRING &&
+				 SM_JE_NUMERIC == JENTRY_ISNUMERIC &&
+				 SM_JE_FALSE == JENTRY_ISBOOL_FALSE &&
+				 SM_JE_TRUE == JENTRY_ISBOOL_TRUE &&
+				 SM_JE_NULL == JENTRY_ISNULL &&
+				 SM_JE_CONTAINER == JENTRY_ISCONTAINER,
+				 "entry of a jsonb container");
 
 static const char digest_domain[] = "session_manager token v1";
 static const char installation_domain[] = "session_manager";
@@ -246,8 +266,8 @@ sm_seal(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 }
 
 /*
- * Open a seal.  False if it is not exactly what sm_seal made for this row;
- * then nothing of it is returned.  The values share one allocation.
+ * Open a seal.  False if it is not what sm_seal makes for this row; then
+ * nothing of it is returned.  The values share one allocation.
  */
 bool
 sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
@@ -262,8 +282,7 @@ sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 	uint8	   *plain;
 	unsigned long long padded_len;
 	size_t		plain_len;
-	Size		auth_at;
-	uint32		length;
+	SmEnvelope	envelope;
 
 	if (sealed_len < SEAL_HEADER_LEN + SEAL_TAG_LEN + SEAL_PAD_BLOCK ||
 		header[0] != SEAL_FORMAT)
@@ -281,7 +300,7 @@ sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 		return false;
 	}
 
-	/* authentic from here on; only a foreign machine can still be in the way */
+	/* authentic; a foreign machine can still be in the way */
 	if (header[1] != SEAL_FLAGS)
 	{
 		sodium_memzero(plain, padded_len);
@@ -290,22 +309,23 @@ sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 				 errmsg("session data was sealed on a machine of the other byte order"),
 				 errhint("Sessions cannot move between machines of different byte order; end them with session_invalidate_everything().")));
 	}
-	if (sodium_unpad(&plain_len, plain, padded_len, SEAL_PAD_BLOCK) != 0)
-		elog(ERROR, "authentic session data is not padded");
 
-	memcpy(&length, plain, sizeof(length));
-	auth_at = INTALIGN(VARHDRSZ + length);
-	content->data = (Jsonb *) plain;
-	SET_VARSIZE(content->data, VARHDRSZ + length);
-
-	memcpy(&length, plain + auth_at, sizeof(length));
-	content->auth = NULL;
-	if (length > 0)
+	/* who has the key may have sealed anything: nothing reads past its end */
+	if (sodium_unpad(&plain_len, plain, padded_len, SEAL_PAD_BLOCK) != 0 ||
+		!sm_envelope_parse(plain, plain_len, check_stack_depth, &envelope))
 	{
-		content->auth = (Jsonb *) (plain + auth_at);
-		SET_VARSIZE(content->auth, VARHDRSZ + length);
+		sodium_memzero(plain, padded_len);
+		pfree(plain);
+		return false;
 	}
-	Assert(plain_len == auth_at + VARHDRSZ + length);
+	content->data = (Jsonb *) plain;
+	SET_VARSIZE(content->data, VARHDRSZ + envelope.data_len);
+	content->auth = NULL;
+	if (envelope.auth_len > 0)
+	{
+		content->auth = (Jsonb *) (plain + envelope.auth_at);
+		SET_VARSIZE(content->auth, VARHDRSZ + envelope.auth_len);
+	}
 	return true;
 }
 

@@ -357,9 +357,11 @@ check_shape(Relation partition, Relation parent)
 	bool		same = (ours->natts == theirs->natts &&
 						ours->natts >= Natts_session_events);
 
-	for (int i = 0; same && i < ours->natts; i++)
+	for (int i = 0; same && i < Natts_session_events; i++)
 		same = (TupleDescAttr(ours, i)->atttypid == TupleDescAttr(theirs, i)->atttypid &&
-				!TupleDescAttr(ours, i)->attisdropped);
+				!TupleDescAttr(ours, i)->attisdropped &&
+				strcmp(NameStr(TupleDescAttr(ours, i)->attname),
+					   NameStr(TupleDescAttr(theirs, i)->attname)) == 0);
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

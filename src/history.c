@@ -42,6 +42,10 @@ sm_session_history(PG_FUNCTION_ARGS)
 {
 	const SmSchema *schema;
 	int			max_rows = sm_arg_max_rows(fcinfo, 3);
+	static const Oid columns[Natts_session_events] = {
+		INT8OID, TIMESTAMPTZOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, INETOID,
+		TEXTOID, JSONBOID
+	};
 	Oid			types[3] = {UUIDOID, TEXTOID, TIMESTAMPTZOID};
 	Datum		args[3];
 	char		nulls[3];
@@ -53,7 +57,7 @@ sm_session_history(PG_FUNCTION_ARGS)
 		sm_check_shard(sm_id_bucket(PG_GETARG_UUID_P(0)->data));
 	if (!PG_ARGISNULL(1))
 		sm_check_shard((uint16) sm_user_text_hash(PG_GETARG_TEXT_PP(1)));
-	result = sm_result_begin(fcinfo);
+	result = sm_result_begin_table(fcinfo, columns, lengthof(columns));
 	for (int i = 0; i < 3; i++)
 	{
 		args[i] = PG_GETARG_DATUM(i);

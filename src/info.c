@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -54,7 +55,8 @@ Datum
 sm_session_info(PG_FUNCTION_ARGS)
 {
 	const SmSchema *schema = sm_schema_of(fcinfo);
-	SmResult	result = sm_result_begin(fcinfo);
+	static const Oid types[] = {TEXTOID, TEXTOID};
+	SmResult	result = sm_result_begin(fcinfo, types, lengthof(types));
 	const SmKey *ring;
 	int			n = sm_key_list(schema, &ring);
 	int			missing = 0;

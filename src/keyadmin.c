@@ -239,7 +239,11 @@ Datum
 sm_session_keys(PG_FUNCTION_ARGS)
 {
 	const SmSchema *schema = sm_schema_of(fcinfo);
-	SmResult	result = sm_result_begin(fcinfo);
+	static const Oid types[] = {
+		INT4OID, TEXTOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID
+	};
+	SmResult	result = sm_result_begin(fcinfo, types, lengthof(types));
 	const SmKey *ring;
 	int			n;
 

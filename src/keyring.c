@@ -86,7 +86,8 @@ static bool installation_read(const SmSchema *schema, uint8 id[16]);
 static void ring_load(const SmSchema *schema);
 static void ring_refresh(const SmSchema *schema);
 static const SmKey *ring_lookup(const SmSchema *schema, int32 key_id);
-static SmKeyState parse_state(const char *name);
+static bool key_decode(TupleTableSlot *slot, SmKey *key, bytea **check);
+static bool parse_state(const text *name, SmKeyState *state);
 pg_noreturn static void report_unavailable(int32 key_id, SmKeyMaterial material);
 pg_noreturn static void report_no_active_key(void);
 
@@ -142,8 +143,8 @@ sm_key_revoked(const SmSchema *schema, int32 key_id)
 {
 	ring_refresh(schema);
 	for (int i = 0; i < n_ring; i++)
-		if (ring[i].id == key_id)
-			return ring[i].state == SM_KEY_REVOKED;
+		if (ring[i].id == key_id && ring[i].state == SM_KEY_REVOKED)
+			return true;
 	return false;
 }
 
@@ -214,7 +215,10 @@ sm_key_file_check(const SmSchema *schema, int32 key_id,
 	if (file_key == NULL)
 		return false;
 	if (!installation_read(schema, installation))
-		elog(ERROR, "session_installation is empty");
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("session_installation holds no id"),
+				 errhint("Restore its row from a backup: without it no session opens.")));
 
 	subkeys = sm_secure_alloc(sizeof(SmSubkeys));
 	sm_derive_subkeys(file_key->master, installation, subkeys);
@@ -612,7 +616,10 @@ installation_read(const SmSchema *schema, uint8 id[16])
 		Datum		value = slot_getattr(slot, Anum_installation_installation_id,
 										 &isnull);
 
-		memcpy(id, DatumGetUUIDP(value)->data, 16);
+		if (isnull)
+			found = false;
+		else
+			memcpy(id, DatumGetUUIDP(value)->data, 16);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -654,20 +661,15 @@ ring_load(const SmSchema *schema)
 				SmKey	   *key = &keys[n];
 				const FileKey *file_key;
 				bytea	   *check;
-				char	   *state;
 
-				slot_getallattrs(slot);
-				key->id = DatumGetInt32(slot->tts_values[Anum_keys_key_id - 1]);
-				state = TextDatumGetCString(slot->tts_values[Anum_keys_state - 1]);
-				key->state = parse_state(state);
-				pfree(state);
+				if (!key_decode(slot, key, &check))
+					continue;
 				key->material = SM_MATERIAL_MISSING;
 				memset(&key->subkeys, 0, sizeof(key->subkeys));
 
 				file_key = file_lookup(key->id);
 				if (file_key != NULL && installed)
 				{
-					check = DatumGetByteaPP(slot->tts_values[Anum_keys_check_value - 1]);
 					sm_derive_subkeys(file_key->master, installation, &key->subkeys);
 					if (VARSIZE_ANY_EXHDR(check) == SM_CHECK_LEN &&
 						sm_equal(VARDATA_ANY(check), key->subkeys.check, SM_CHECK_LEN))
@@ -740,13 +742,37 @@ ring_lookup(const SmSchema *schema, int32 key_id)
 	}
 }
 
-static SmKeyState
-parse_state(const char *name)
+/*
+ * Decode a row of session_keys.  False if it is none that the functions write:
+ * then the key is as good as unknown.
+ */
+static bool
+key_decode(TupleTableSlot *slot, SmKey *key, bytea **check)
 {
-	for (SmKeyState state = SM_KEY_ADDED; state <= SM_KEY_REVOKED; state++)
-		if (strcmp(name, sm_key_state_name(state)) == 0)
-			return state;
-	elog(ERROR, "unrecognized state in session_keys: \"%s\"", name);
+	Datum	   *values = slot->tts_values;
+	bool	   *nulls = slot->tts_isnull;
+
+	slot_getallattrs(slot);
+	if (nulls[Anum_keys_key_id - 1] || nulls[Anum_keys_state - 1] ||
+		nulls[Anum_keys_check_value - 1])
+		return false;
+	key->id = DatumGetInt32(values[Anum_keys_key_id - 1]);
+	*check = DatumGetByteaPP(values[Anum_keys_check_value - 1]);
+	return parse_state(DatumGetTextPP(values[Anum_keys_state - 1]), &key->state);
+}
+
+static bool
+parse_state(const text *name, SmKeyState *state)
+{
+	for (*state = SM_KEY_ADDED; *state <= SM_KEY_REVOKED; (*state)++)
+	{
+		const char *known = sm_key_state_name(*state);
+
+		if (VARSIZE_ANY_EXHDR(name) == strlen(known) &&
+			memcmp(VARDATA_ANY(name), known, strlen(known)) == 0)
+			return true;
+	}
+	return false;
 }
 
 static void

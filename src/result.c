@@ -4,7 +4,9 @@
  *	  Rows that a set-returning function returns, in materialize mode.
  *
  * The caller's own row descriptor is used: looking the function's result
- * type up would cost session_get a tenth of its time.
+ * type up would cost session_get a tenth of its time.  It is compared with
+ * what the C code is about to return: the SQL of another version may declare
+ * something else, and anybody's type may have been altered.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,28 +14,31 @@
 
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
+#include "utils/regproc.h"
 
 #include "result.h"
 
 static ReturnSetInfo *set_info(FunctionCallInfo fcinfo);
+static SmResult begin(FunctionCallInfo fcinfo, const Oid *types, int n_types,
+					  bool more);
 
 /*
- * Start returning rows, with tuplestore_putvalues.
+ * Start returning rows of these types, with tuplestore_putvalues.
  */
 SmResult
-sm_result_begin(FunctionCallInfo fcinfo)
+sm_result_begin(FunctionCallInfo fcinfo, const Oid *types, int n_types)
 {
-	ReturnSetInfo *info = set_info(fcinfo);
-	MemoryContext old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
-	SmResult	result;
+	return begin(fcinfo, types, n_types, false);
+}
 
-	result.store = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0,
-										 false, work_mem);
-	result.desc = info->expectedDesc;
-	info->returnMode = SFRM_Materialize;
-	info->setResult = result.store;
-	MemoryContextSwitchTo(old);
-	return result;
+/*
+ * Start returning rows of a table, which may have columns of its owner's
+ * behind these, with tuplestore_puttuple.
+ */
+SmResult
+sm_result_begin_table(FunctionCallInfo fcinfo, const Oid *types, int n_types)
+{
+	return begin(fcinfo, types, n_types, true);
 }
 
 /*
@@ -50,9 +55,10 @@ sm_result_none(FunctionCallInfo fcinfo)
  * Return one row.
  */
 Datum
-sm_result_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+sm_result_row(FunctionCallInfo fcinfo, const Oid *types, int n_types,
+			  Datum *values, bool *nulls)
 {
-	SmResult	result = sm_result_begin(fcinfo);
+	SmResult	result = sm_result_begin(fcinfo, types, n_types);
 
 	tuplestore_putvalues(result.store, result.desc, values, nulls);
 	return (Datum) 0;
@@ -69,4 +75,33 @@ set_info(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("set-valued function called in context that cannot accept a set")));
 	return info;
+}
+
+static SmResult
+begin(FunctionCallInfo fcinfo, const Oid *types, int n_types, bool more)
+{
+	ReturnSetInfo *info = set_info(fcinfo);
+	TupleDesc	desc = info->expectedDesc;
+	bool		same = (desc->natts == n_types || (more && desc->natts > n_types));
+	MemoryContext old;
+	SmResult	result;
+
+	for (int i = 0; same && i < n_types; i++)
+		same = (TupleDescAttr(desc, i)->atttypid == types[i] &&
+				!TupleDescAttr(desc, i)->attisdropped);
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("function %s does not return what the library of session_manager makes",
+						format_procedure(fcinfo->flinfo->fn_oid)),
+				 errhint("Undo what altered its result type, or bring library and extension to the same version.")));
+
+	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
+	result.store = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0,
+										 false, work_mem);
+	result.desc = desc;
+	info->returnMode = SFRM_Materialize;
+	info->setResult = result.store;
+	MemoryContextSwitchTo(old);
+	return result;
 }

@@ -19,8 +19,12 @@ typedef struct SmResult
 	TupleDesc	desc;
 } SmResult;
 
-extern SmResult sm_result_begin(FunctionCallInfo fcinfo);
+extern SmResult sm_result_begin(FunctionCallInfo fcinfo, const Oid *types,
+								int n_types);
+extern SmResult sm_result_begin_table(FunctionCallInfo fcinfo,
+									  const Oid *types, int n_types);
 extern Datum sm_result_none(FunctionCallInfo fcinfo);
-extern Datum sm_result_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
+extern Datum sm_result_row(FunctionCallInfo fcinfo, const Oid *types,
+						   int n_types, Datum *values, bool *nulls);
 
 #endif							/* SM_RESULT_H */

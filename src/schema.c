@@ -8,20 +8,101 @@
  * one set of OIDs is enough; it is forgotten when a relation in it changes,
  * which covers DROP EXTENSION and CREATE EXTENSION in an open connection.
  *
+ * Everything above reaches columns by their numbers and takes them for what
+ * the install script made them.  An owner may alter tables, and the library
+ * may be of another version than the script, so that is looked at here: each
+ * column that is known to C, by name and type, and each index that is scanned.
+ * Columns behind those are the owner's and left alone.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "schema.h"
 #include "shared.h"
+
+typedef struct Column
+{
+	const char *name;
+	Oid			type;
+	Oid			collation;		/* if it matters */
+} Column;
+
+static const Column sessions_columns[Natts_user_sessions] = {
+	[Anum_session_id - 1] = {"session_id", UUIDOID, InvalidOid},
+	[Anum_created_at - 1] = {"created_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_authenticated_at - 1] = {"authenticated_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_last_seen_at - 1] = {"last_seen_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_expires_at - 1] = {"expires_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_absolute_expires_at - 1] = {"absolute_expires_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_sweep_at - 1] = {"sweep_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_ttl - 1] = {"ttl", INTERVALOID, InvalidOid},
+	[Anum_version - 1] = {"version", INT4OID, InvalidOid},
+	[Anum_key_id - 1] = {"key_id", INT4OID, InvalidOid},
+	[Anum_verifier_key_id - 1] = {"verifier_key_id", INT4OID, InvalidOid},
+	[Anum_user_id - 1] = {"user_id", TEXTOID, C_COLLATION_OID},
+	[Anum_verifier - 1] = {"verifier", BYTEAOID, InvalidOid},
+	[Anum_sealed_data - 1] = {"sealed_data", BYTEAOID, InvalidOid},
+	[Anum_tenant_id - 1] = {"tenant_id", TEXTOID, InvalidOid},
+	[Anum_ip - 1] = {"ip", INETOID, InvalidOid},
+	[Anum_user_agent - 1] = {"user_agent", TEXTOID, InvalidOid},
+	[Anum_rotated_at - 1] = {"rotated_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_successor_used_at - 1] = {"successor_used_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_previous_valid_until - 1] = {"previous_valid_until", TIMESTAMPTZOID, InvalidOid},
+	[Anum_previous_key_id - 1] = {"previous_key_id", INT4OID, InvalidOid},
+	[Anum_previous_verifier - 1] = {"previous_verifier", BYTEAOID, InvalidOid},
+	[Anum_revoked_at - 1] = {"revoked_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_revoked_reason - 1] = {"revoked_reason", TEXTOID, InvalidOid}
+};
+
+static const Column events_columns[Natts_session_events] = {
+	[Anum_event_event_id - 1] = {"event_id", INT8OID, InvalidOid},
+	[Anum_event_at - 1] = {"at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_event_session_id - 1] = {"session_id", UUIDOID, InvalidOid},
+	[Anum_event_user_id - 1] = {"user_id", TEXTOID, InvalidOid},
+	[Anum_event_tenant_id - 1] = {"tenant_id", TEXTOID, InvalidOid},
+	[Anum_event_event - 1] = {"event", TEXTOID, InvalidOid},
+	[Anum_event_ip - 1] = {"ip", INETOID, InvalidOid},
+	[Anum_event_user_agent - 1] = {"user_agent", TEXTOID, InvalidOid},
+	[Anum_event_detail - 1] = {"detail", JSONBOID, InvalidOid}
+};
+
+static const Column keys_columns[Natts_session_keys] = {
+	[Anum_keys_key_id - 1] = {"key_id", INT4OID, InvalidOid},
+	[Anum_keys_state - 1] = {"state", TEXTOID, InvalidOid},
+	[Anum_keys_check_value - 1] = {"check_value", BYTEAOID, InvalidOid},
+	[Anum_keys_created_at - 1] = {"created_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_keys_activated_at - 1] = {"activated_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_keys_retired_at - 1] = {"retired_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_keys_revoked_at - 1] = {"revoked_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_keys_resealed_at - 1] = {"resealed_at", TIMESTAMPTZOID, InvalidOid}
+};
+
+static const Column installation_columns[Natts_session_installation] = {
+	[Anum_installation_singleton - 1] = {"singleton", BOOLOID, InvalidOid},
+	[Anum_installation_installation_id - 1] = {"installation_id", UUIDOID, InvalidOid},
+	[Anum_installation_created_at - 1] = {"created_at", TIMESTAMPTZOID, InvalidOid}
+};
+
+static const Column outbox_columns[Natts_session_outbox] = {
+	[Anum_outbox_session_id - 1] = {"session_id", UUIDOID, InvalidOid},
+	[Anum_outbox_at - 1] = {"at", TIMESTAMPTZOID, InvalidOid}
+};
 
 static SmSchema current;
 static bool current_valid = false;
@@ -32,7 +113,11 @@ static bool unchanged;
 static void resolve(Oid namespace);
 static void relation_changed(Datum arg, Oid relid);
 static Oid	own_relation(Oid namespace, const char *relname);
-static void check_columns(Oid relid, int natts);
+static void check_table(Oid relid, char relkind, const Column *columns, int n);
+static void check_index(Oid relid, Oid table, int attnum, const Column *column,
+						bool unique);
+static Oid	access_method(Oid relid);
+pg_noreturn static void report_altered(Oid relid, const char *detail);
 
 /*
  * Ask to hear of changes.  Called once, from _PG_init.
@@ -105,8 +190,24 @@ resolve(Oid namespace)
 	current.keys = own_relation(namespace, "session_keys");
 	current.installation = own_relation(namespace, "session_installation");
 	current.outbox = own_relation(namespace, "session_outbox");
-	check_columns(current.sessions, Natts_user_sessions);
-	check_columns(current.events, Natts_session_events);
+
+	check_table(current.sessions, RELKIND_RELATION,
+				sessions_columns, Natts_user_sessions);
+	check_index(current.sessions_pkey, current.sessions, Anum_session_id,
+				&sessions_columns[Anum_session_id - 1], true);
+	check_index(current.sessions_user_idx, current.sessions, Anum_user_id,
+				&sessions_columns[Anum_user_id - 1], false);
+	check_index(current.sessions_sweep_idx, current.sessions, Anum_sweep_at,
+				&sessions_columns[Anum_sweep_at - 1], false);
+	check_table(current.events, RELKIND_PARTITIONED_TABLE,
+				events_columns, Natts_session_events);
+	check_table(current.events_seq, RELKIND_SEQUENCE, NULL, 0);
+	check_table(current.keys, RELKIND_RELATION,
+				keys_columns, Natts_session_keys);
+	check_table(current.installation, RELKIND_RELATION,
+				installation_columns, Natts_session_installation);
+	check_table(current.outbox, RELKIND_RELATION,
+				outbox_columns, Natts_session_outbox);
 	current_valid = unchanged;
 }
 
@@ -141,22 +242,125 @@ own_relation(Oid namespace, const char *relname)
 	return relid;
 }
 
-/* A newer library beside an older catalogue must not read past its columns. */
+/*
+ * Is a relation of the kind, and are its first columns the ones, that C code
+ * takes them for?  From the catalogue's caches: a lock on the table must not
+ * hold up a look-up.
+ */
 static void
-check_columns(Oid relid, int natts)
+check_table(Oid relid, char relkind, const Column *columns, int n)
 {
-	/* from the catalogue: a lock on the table must not hold up a look-up */
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	int			found = 0;
+	Form_pg_class class;
+	bool		same;
 
-	if (HeapTupleIsValid(tuple))
-	{
-		found = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
-		ReleaseSysCache(tuple);
-	}
-	if (found < natts)
+	if (!HeapTupleIsValid(tuple))
+		report_altered(relid, "It is gone.");
+	class = (Form_pg_class) GETSTRUCT(tuple);
+	if (class->relkind == relkind && class->relnatts < n)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the library of session_manager is newer than the extension in this database"),
 				 errhint("Run ALTER EXTENSION session_manager UPDATE.")));
+	/* rows are looked at as heap tuples */
+	same = class->relkind == relkind &&
+		(relkind != RELKIND_RELATION || class->relam == HEAP_TABLE_AM_OID);
+	ReleaseSysCache(tuple);
+	if (!same)
+		report_altered(relid, "It is of another kind, or its access method is not heap.");
+
+	for (int i = 0; i < n; i++)
+	{
+		Form_pg_attribute attribute;
+
+		tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
+								Int16GetDatum(i + 1));
+		same = HeapTupleIsValid(tuple);
+		if (same)
+		{
+			attribute = (Form_pg_attribute) GETSTRUCT(tuple);
+			same = !attribute->attisdropped &&
+				attribute->atttypid == columns[i].type &&
+				(!OidIsValid(columns[i].collation) ||
+				 attribute->attcollation == columns[i].collation) &&
+				strcmp(NameStr(attribute->attname), columns[i].name) == 0;
+			ReleaseSysCache(tuple);
+		}
+		if (!same)
+			report_altered(relid, psprintf("Column %d is not \"%s\" of type %s%s.",
+										   i + 1, columns[i].name,
+										   format_type_be(columns[i].type),
+										   OidIsValid(columns[i].collation) ?
+										   " and collation \"C\"" : ""));
+	}
+}
+
+/*
+ * Does an index find every row of its table by this column, in the order of
+ * its type?
+ */
+static void
+check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(relid));
+	Form_pg_index index;
+	bool		same = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Datum		classes;
+		Datum		collations;
+		bool		isnull;
+
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		same = index->indrelid == table && index->indislive &&
+			index->indisready && index->indisvalid &&
+			(!unique || (index->indisunique && index->indimmediate)) &&
+			index->indnkeyatts == 1 && index->indkey.values[0] == attnum &&
+			heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
+			access_method(relid) == BTREE_AM_OID;
+		if (same)
+		{
+			classes = SysCacheGetAttr(INDEXRELID, tuple, Anum_pg_index_indclass,
+									  &isnull);
+			collations = SysCacheGetAttr(INDEXRELID, tuple,
+										 Anum_pg_index_indcollation, &isnull);
+			same = ((oidvector *) DatumGetPointer(classes))->values[0] ==
+				GetDefaultOpClass(column->type, BTREE_AM_OID) &&
+				(!OidIsValid(column->collation) ||
+				 ((oidvector *) DatumGetPointer(collations))->values[0] ==
+				 column->collation);
+		}
+		ReleaseSysCache(tuple);
+	}
+	if (!same)
+		report_altered(relid, psprintf("It is not a valid B-tree%s on all of \"%s\".",
+									   unique ? ", unique," : "", column->name));
+}
+
+static Oid
+access_method(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			relam = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		relam = ((Form_pg_class) GETSTRUCT(tuple))->relam;
+		ReleaseSysCache(tuple);
+	}
+	return relam;
+}
+
+static void
+report_altered(Oid relid, const char *detail)
+{
+	char	   *name = get_rel_name(relid);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("relation \"%s\" of extension session_manager is not what the library knows",
+					name ? name : "?"),
+			 errdetail("%s", detail),
+			 errhint("Undo what altered it, or bring library and extension to the same version.")));
 }

@@ -73,25 +73,35 @@ enum
 	Natts_session_events = Anum_event_detail
 };
 
-/* columns of session_keys that C code reads */
+/* columns of session_keys */
 enum
 {
 	Anum_keys_key_id = 1,
 	Anum_keys_state,
-	Anum_keys_check_value
+	Anum_keys_check_value,
+	Anum_keys_created_at,
+	Anum_keys_activated_at,
+	Anum_keys_retired_at,
+	Anum_keys_revoked_at,
+	Anum_keys_resealed_at,
+	Natts_session_keys = Anum_keys_resealed_at
 };
 
-/* columns of session_installation that C code reads */
+/* columns of session_installation */
 enum
 {
-	Anum_installation_installation_id = 2
+	Anum_installation_singleton = 1,
+	Anum_installation_installation_id,
+	Anum_installation_created_at,
+	Natts_session_installation = Anum_installation_created_at
 };
 
 /* columns of session_outbox */
 enum
 {
 	Anum_outbox_session_id = 1,
-	Anum_outbox_at
+	Anum_outbox_at,
+	Natts_session_outbox = Anum_outbox_at
 };
 
 extern void sm_schema_init(void);

@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -109,6 +110,9 @@ sm_session_create(PG_FUNCTION_ARGS)
 	uint16		bucket;
 	text	   *token;
 	TimestampTz now;
+	static const Oid types[] = {
+		UUIDOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID
+	};
 	Datum		row[5];
 	bool		row_nulls[5] = {false};
 
@@ -151,7 +155,7 @@ sm_session_create(PG_FUNCTION_ARGS)
 	row[2] = TimestampTzGetDatum(now);
 	row[3] = TimestampTzGetDatum(session.expires_at);
 	row[4] = TimestampTzGetDatum(session.absolute_expires_at);
-	return sm_result_row(fcinfo, row, row_nulls);
+	return sm_result_row(fcinfo, types, lengthof(types), row, row_nulls);
 }
 
 /*
@@ -176,6 +180,11 @@ sm_session_get(PG_FUNCTION_ARGS)
 	bool		due;
 	TimestampTz now;
 	SmContent	content;
+	static const Oid types[] = {
+		UUIDOID, TEXTOID, TEXTOID, JSONBOID, INT4OID, JSONBOID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, BOOLOID
+	};
 	Datum		values[12];
 	bool		nulls[12] = {false};
 
@@ -236,7 +245,7 @@ sm_session_get(PG_FUNCTION_ARGS)
 							  !RecoveryInProgress() &&
 							  !IsolationUsesXactSnapshot() &&
 							  sm_scan_row_is_settled(&scan));
-	(void) sm_result_row(fcinfo, values, nulls);
+	(void) sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 
 	if (due)
 		sm_touch_session(&scan, &token, now, moved, ip, user_agent);
@@ -257,6 +266,7 @@ sm_session_update(PG_FUNCTION_ARGS)
 	bool		replace = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	int32		version;
 	Jsonb	   *data;
+	static const Oid types[] = {INT4OID, JSONBOID};
 	Datum		values[2];
 	bool		nulls[2] = {false};
 
@@ -290,7 +300,7 @@ sm_session_update(PG_FUNCTION_ARGS)
 							token.match == SM_MATCH_CURRENT, &version, &data);
 	values[0] = Int32GetDatum(version);
 	values[1] = JsonbPGetDatum(data);
-	(void) sm_result_row(fcinfo, values, nulls);
+	(void) sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 	sm_scan_end(&scan);
 	return (Datum) 0;
 }
@@ -1183,6 +1193,9 @@ static Datum
 renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
 			const SmSession *session)
 {
+	static const Oid types[] = {
+		TEXTOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID
+	};
 	Datum		values[5] = {0};
 	bool		nulls[5];
 
@@ -1201,7 +1214,7 @@ renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
 		values[2] = PointerGetDatum(renewal->token);
 		nulls[2] = false;
 	}
-	return sm_result_row(fcinfo, values, nulls);
+	return sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 }
 
 static void

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/timestamp.h"
 
@@ -33,10 +34,17 @@ typedef struct Row
 Datum
 sm_session_counters(PG_FUNCTION_ARGS)
 {
-	SmResult	result = sm_result_begin(fcinfo);
+	Oid			types[N_COLUMNS];
+	SmResult	result;
 	Row		   *rows;
 	int			n_rows = 0;
 
+	types[0] = OIDOID;
+	for (int i = 1; i < N_COLUMNS - 3; i++)
+		types[i] = INT8OID;
+	for (int i = N_COLUMNS - 3; i < N_COLUMNS; i++)
+		types[i] = TIMESTAMPTZOID;
+	result = sm_result_begin(fcinfo, types, N_COLUMNS);
 	(void) sm_schema_of(fcinfo);
 	if (sm_shared == NULL)
 		return (Datum) 0;

@@ -440,8 +440,8 @@ sm_wait_for_writers(const SmSchema *schema)
 }
 
 /*
- * Who owns a session.  False if the row holds a name longer than any that
- * was ever written: somebody else wrote it.
+ * Who owns a session.  False if the row lacks something, or holds a name
+ * longer than any that was ever written: somebody else wrote it.
  */
 bool
 sm_session_owner(const SmSession *session, SmOwner *owner)
@@ -457,7 +457,7 @@ sm_session_owner(const SmSession *session, SmOwner *owner)
 		owner->tenant_len = VARSIZE_ANY_EXHDR(session->tenant_id);
 	}
 	owner->absolute_expires_at = session->absolute_expires_at;
-	return owner->user_len <= SM_MAX_NAME_LEN &&
+	return !session->malformed && owner->user_len <= SM_MAX_NAME_LEN &&
 		owner->tenant_len <= SM_MAX_NAME_LEN;
 }
 
@@ -469,13 +469,14 @@ bool
 sm_session_open(const SmSchema *schema, const SmSession *session,
 				SmContent *content)
 {
-	const SmKey *key = sm_key_usable(schema, session->key_id);
+	const SmKey *key;
 	SmSealContext context;
 	bytea	   *sealed;
 	bool		opened;
 
 	if (!sm_session_owner(session, &context.owner))
 		return false;
+	key = sm_key_usable(schema, session->key_id);
 	seal_context(session, &context);
 	context.key_id = session->key_id;
 	sealed = DatumGetByteaPP(session->sealed_data);
@@ -561,14 +562,24 @@ scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 /*
  * Decode the row that the scan stands on, with what has been noted of it and
  * not been written yet.
+ *
+ * A constraint that is gone lets nulls in where none belong.  Such a row
+ * expired before all time: no token works for it, no seal opens, and the
+ * sweep deletes it.  What is null in it reads as nothing.
  */
 static void
 decode(SmScan *scan)
 {
+	static const int required[] = {
+		Anum_session_id, Anum_created_at, Anum_authenticated_at,
+		Anum_last_seen_at, Anum_expires_at, Anum_absolute_expires_at,
+		Anum_sweep_at, Anum_ttl, Anum_version, Anum_key_id,
+		Anum_verifier_key_id, Anum_user_id, Anum_verifier, Anum_sealed_data
+	};
+	static pg_uuid_t no_id = {{0}};
 	SmSession  *session = &scan->session;
 	Datum	   *values = scan->slot->tts_values;
 	bool	   *nulls = scan->slot->tts_isnull;
-	Interval   *ttl;
 	TimestampTz seen;
 	TimestampTz successor_used;
 
@@ -576,39 +587,45 @@ decode(SmScan *scan)
 
 #define VALUE(column)		values[Anum_##column - 1]
 #define IS_NULL(column)		nulls[Anum_##column - 1]
-#define TIME(column)		DatumGetTimestampTz(VALUE(column))
-#define TIME_OR_0(column)	(IS_NULL(column) ? 0 : TIME(column))
-#define TEXT_OR_NULL(column) (IS_NULL(column) ? NULL : DatumGetTextPP(VALUE(column)))
+#define TIME_OR_0(column)	(IS_NULL(column) ? 0 : DatumGetTimestampTz(VALUE(column)))
+#define INT_OR_0(column)	(IS_NULL(column) ? 0 : DatumGetInt32(VALUE(column)))
+#define VARLENA_OR_NULL(column) \
+	(IS_NULL(column) ? NULL : PG_DETOAST_DATUM_PACKED(VALUE(column)))
 
-	session->session_id = DatumGetUUIDP(VALUE(session_id));
-	session->created_at = TIME(created_at);
-	session->authenticated_at = TIME(authenticated_at);
-	session->last_seen_at = TIME(last_seen_at);
-	session->expires_at = TIME(expires_at);
-	session->absolute_expires_at = TIME(absolute_expires_at);
-	session->sweep_at = TIME(sweep_at);
-	ttl = DatumGetIntervalP(VALUE(ttl));
-	session->ttl = ttl->time;
-	session->version = DatumGetInt32(VALUE(version));
-	session->key_id = DatumGetInt32(VALUE(key_id));
-	session->verifier_key_id = DatumGetInt32(VALUE(verifier_key_id));
-	session->user_id = DatumGetTextPP(VALUE(user_id));
-	session->verifier = DatumGetByteaPP(VALUE(verifier));
-	session->sealed_data = VALUE(sealed_data);
-	session->tenant_id = TEXT_OR_NULL(tenant_id);
+	session->malformed = false;
+	for (int i = 0; i < (int) lengthof(required); i++)
+		session->malformed |= nulls[required[i] - 1];
+
+	session->session_id = IS_NULL(session_id) ? &no_id :
+		DatumGetUUIDP(VALUE(session_id));
+	session->created_at = TIME_OR_0(created_at);
+	session->authenticated_at = TIME_OR_0(authenticated_at);
+	session->last_seen_at = TIME_OR_0(last_seen_at);
+	session->expires_at = session->malformed ? DT_NOBEGIN : TIME_OR_0(expires_at);
+	session->absolute_expires_at = TIME_OR_0(absolute_expires_at);
+	session->sweep_at = TIME_OR_0(sweep_at);
+	session->ttl = IS_NULL(ttl) ? 0 : DatumGetIntervalP(VALUE(ttl))->time;
+	session->version = INT_OR_0(version);
+	session->key_id = INT_OR_0(key_id);
+	session->verifier_key_id = INT_OR_0(verifier_key_id);
+	session->user_id = VARLENA_OR_NULL(user_id);
+	session->verifier = VARLENA_OR_NULL(verifier);
+	session->sealed_data = IS_NULL(sealed_data) ? PointerGetDatum(NULL) :
+		VALUE(sealed_data);
+	session->tenant_id = VARLENA_OR_NULL(tenant_id);
 	session->ip = IS_NULL(ip) ? NULL : DatumGetInetPP(VALUE(ip));
-	session->user_agent = TEXT_OR_NULL(user_agent);
+	session->user_agent = VARLENA_OR_NULL(user_agent);
 	session->rotated = !IS_NULL(rotated_at);
 	session->rotated_at = TIME_OR_0(rotated_at);
 	session->successor_used = IS_NULL(rotated_at) || !IS_NULL(successor_used_at);
 	session->previous_valid_until = TIME_OR_0(previous_valid_until);
-	session->previous_key_id = IS_NULL(previous_key_id) ? 0 :
-		DatumGetInt32(VALUE(previous_key_id));
-	session->previous_verifier = IS_NULL(previous_verifier) ? NULL :
-		DatumGetByteaPP(VALUE(previous_verifier));
+	session->previous_key_id = INT_OR_0(previous_key_id);
+	session->previous_verifier = VARLENA_OR_NULL(previous_verifier);
 	session->revoked = !IS_NULL(revoked_at);
 	session->revoked_at = TIME_OR_0(revoked_at);
-	session->revoked_reason = TEXT_OR_NULL(revoked_reason);
+	session->revoked_reason = VARLENA_OR_NULL(revoked_reason);
+	if (session->user_id == NULL)
+		session->user_id = cstring_to_text("");
 
 	scan->stored_last_seen_at = session->last_seen_at;
 	if (sm_touch_seen(session->session_id, &seen, &successor_used))

@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -59,6 +60,9 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	SmSweep		sweep = {0};
 	TimestampTz from = DT_NOBEGIN;
 	SmPartitionWork partitions = {0};
+	static const Oid types[] = {
+		INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, INT8OID
+	};
 	Datum		values[6];
 	bool		nulls[6] = {false};
 
@@ -80,7 +84,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	values[3] = Int32GetDatum(partitions.created);
 	values[4] = Int32GetDatum(partitions.dropped);
 	values[5] = Int64GetDatum(partitions.events_moved);
-	return sm_result_row(fcinfo, values, nulls);
+	return sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 }
 
 /*

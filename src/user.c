@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -230,6 +231,11 @@ sm_session_list(PG_FUNCTION_ARGS)
 	SmScan		scan;
 	SmToken		token;
 	SmResult	result;
+	static const Oid types[] = {
+		UUIDOID, TEXTOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID, INETOID, TEXTOID, JSONBOID,
+		TIMESTAMPTZOID, TEXTOID
+	};
 	text	   *user_id = sm_arg_user_id(fcinfo, 0);
 	bool		include_ended = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	pg_uuid_t  *after = PG_ARGISNULL(3) ? NULL : PG_GETARG_UUID_P(3);
@@ -277,7 +283,7 @@ sm_session_list(PG_FUNCTION_ARGS)
 
 	if (n > 0)
 		qsort(ids, n, sizeof(pg_uuid_t), compare_ids_descending);
-	result = sm_result_begin(fcinfo);
+	result = sm_result_begin(fcinfo, types, lengthof(types));
 	for (int i = 0; i < Min(n, max_rows); i++)
 	{
 		sm_scan_by_id(&scan, schema, ids[i].data, AccessShareLock);
@@ -339,7 +345,8 @@ of_tenant(const SmSession *session, const text *tenant_id)
 
 /*
  * Is the session that the scan stands on alive, or may it be by now?  What the
- * scan sees as expired somebody may be extending, or have extended since.
+ * scan sees as expired somebody may be extending, or have extended since; but
+ * not what this transaction wrote, which it sees as it is.
  */
 static bool
 may_live(SmScan *scan)
@@ -350,7 +357,7 @@ may_live(SmScan *scan)
 			return true;
 		case SM_LIFE_EXPIRED:
 		case SM_LIFE_IDLE:
-			return !sm_scan_row_is_settled(scan);
+			return !sm_scan_row_is_settled(scan) && !sm_scan_row_is_ours(scan);
 		case SM_LIFE_REVOKED:
 			break;
 	}
@@ -485,6 +492,8 @@ list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 			nulls[10] = !session->revoked;
 			values[11] = session->revoked ? PointerGetDatum(session->revoked_reason)
 				: CStringGetTextDatum("key_revoked");
+			/* whoever revoked it by hand may have given none */
+			nulls[11] = (DatumGetPointer(values[11]) == NULL);
 			break;
 		case SM_LIFE_EXPIRED:
 			values[10] = TimestampTzGetDatum(Min(session->expires_at,
