@@ -20,7 +20,9 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -48,8 +50,10 @@
 
 #define SECOND			INT64_C(1000000)	/* in microseconds */
 #define REDIS_TIMEOUT	20000	/* microseconds, for each command */
+#define REDIS_PATIENCE	100000	/* the same after an answer that was late */
+#define PATIENT_FOR		SECOND
 #define BREAKER_LIMIT	3		/* failures in a row that open the breaker */
-#define BREAKER_PAUSE	SECOND
+#define BREAKER_PAUSE	SECOND	/* unless a late answer comes */
 #define SETTINGS_LIFE	(60 * SECOND)
 #define SETTINGS_RETRY	(5 * SECOND)	/* while there is no epoch */
 #define CLOCK_TOLERANCE (5 * SECOND)
@@ -66,6 +70,9 @@ typedef struct CacheReader
 {
 	PGconn	   *pg;
 	redisContext *redis;		/* NULL while not connected */
+	bool		selected;		/* SELECT has been answered */
+	bool		unsent;			/* there is something in hiredis's buffer */
+	int			owed;			/* answers that have not come */
 	char		redis_host[108];	/* or the path of a socket */
 	int			redis_port;		/* 0 for a socket */
 	int			redis_db;
@@ -79,6 +86,7 @@ typedef struct CacheReader
 
 	int			failures;		/* of Redis, in a row */
 	int64_t		redis_again_at; /* monotonic; the breaker is open until then */
+	int64_t		patient_until;	/* monotonic; Redis is alive, and busy */
 	bool		complained;		/* of an error reply; once is enough */
 } CacheReader;
 
@@ -290,32 +298,140 @@ open_value(const Token *token, const char *epoch, const uint8_t *value,
 static void
 redis_failed(CacheReader *reader)
 {
-	/* what is still on its way must not answer the next command */
-	if (reader->redis != NULL)
-		redisFree(reader->redis);
-	reader->redis = NULL;
 	if (++reader->failures >= BREAKER_LIMIT)
 		reader->redis_again_at = clock_us(CLOCK_MONOTONIC) + BREAKER_PAUSE;
 }
 
+static void
+redis_close(CacheReader *reader)
+{
+	/* what is still on its way must not answer the next command */
+	if (reader->redis != NULL)
+		redisFree(reader->redis);
+	reader->redis = NULL;
+	reader->owed = 0;
+}
+
+static void
+redis_send(CacheReader *reader, int argc, const char **argv, const size_t *lengths)
+{
+	/* without memory for it there is no answer */
+	(void) redisAppendCommandArgv(reader->redis, argc, argv, lengths);
+	reader->unsent = true;
+	reader->owed++;
+}
+
+/*
+ * Begin to connect; the database is selected on the way to the first command.
+ */
 static bool
 redis_connect(CacheReader *reader)
 {
-	struct timeval timeout = {0, REDIS_TIMEOUT};
-	redisReply *reply;
-	bool		ok;
+	char		db[16];
 
 	if (reader->redis_port == 0)
-		reader->redis = redisConnectUnixWithTimeout(reader->redis_host, timeout);
+		reader->redis = redisConnectUnixNonBlock(reader->redis_host);
 	else
-		reader->redis = redisConnectWithTimeout(reader->redis_host, reader->redis_port, timeout);
-	if (reader->redis == NULL || reader->redis->err != 0 ||
-		redisSetTimeout(reader->redis, timeout) != REDIS_OK)
+		reader->redis = redisConnectNonBlock(reader->redis_host, reader->redis_port);
+	if (reader->redis == NULL || reader->redis->err != 0)
 		return false;
-	reply = redisCommand(reader->redis, "SELECT %d", reader->redis_db);
-	ok = reply != NULL && reply->type == REDIS_REPLY_STATUS;
-	freeReplyObject(reply);
-	return ok;
+	reader->selected = false;
+	snprintf(db, sizeof(db), "%d", reader->redis_db);
+	redis_send(reader, 2, (const char *[]) {"SELECT", db}, NULL);
+	return true;
+}
+
+/*
+ * Take the answers that are owed, each in its turn, and free all but the last.
+ * Returns false if the connection has failed.  *reply is NULL if the last has
+ * not come by the deadline: who was late himself still looks once.
+ */
+static bool
+redis_receive(CacheReader *reader, int64_t deadline, redisReply **reply)
+{
+	redisContext *redis = reader->redis;
+
+	for (;;)
+	{
+		struct pollfd fd = {.fd = redis->fd, .events = POLLIN};
+		int64_t		left;
+		int			ready;
+		int			done = 0;
+
+		*reply = NULL;
+		if (redisGetReplyFromReader(redis, (void **) reply) != REDIS_OK)
+			return false;
+		if (*reply != NULL)
+		{
+			bool		ok = reader->selected || (*reply)->type == REDIS_REPLY_STATUS;
+
+			reader->selected = true;
+			if (--reader->owed == 0 && ok)
+				return true;
+			freeReplyObject(*reply);
+			*reply = NULL;
+			if (!ok)
+				return false;
+			continue;
+		}
+
+		left = deadline - clock_us(CLOCK_MONOTONIC);
+		if (reader->unsent)
+			fd.events |= POLLOUT;
+		ready = poll(&fd, 1, left > 0 ? (int) (left / 1000) + 1 : 0);
+		if (ready < 0 && errno != EINTR)
+			return false;
+		if (ready == 0 && left <= 0)
+			return true;
+		if (ready <= 0)
+			continue;
+		if ((fd.revents & POLLOUT) != 0)
+		{
+			if (redisBufferWrite(redis, &done) != REDIS_OK)
+				return false;
+			reader->unsent = !done;
+		}
+		if ((fd.revents & ~POLLOUT) != 0 && redisBufferRead(redis) != REDIS_OK)
+			return false;
+	}
+}
+
+/*
+ * May Redis be asked?  A late answer that has come shows that it is alive: it
+ * is dropped, and the breaker closes.  If none comes for as long as the breaker
+ * is open, the connection is given up.
+ */
+static bool
+redis_ready(CacheReader *reader)
+{
+	if (reader->redis != NULL && reader->owed > 0)
+	{
+		int			owed = reader->owed;
+		redisReply *late = NULL;
+
+		if (!redis_receive(reader, 0, &late))
+			redis_close(reader);
+		else if (reader->owed < owed)
+		{
+			reader->failures = 0;
+			reader->patient_until = clock_us(CLOCK_MONOTONIC) + PATIENT_FOR;
+		}
+		freeReplyObject(late);
+	}
+	if (reader->failures >= BREAKER_LIMIT)
+	{
+		if (clock_us(CLOCK_MONOTONIC) < reader->redis_again_at)
+			return false;
+		if (reader->owed > 0)
+			redis_close(reader);
+	}
+	if (reader->redis == NULL && !redis_connect(reader))
+	{
+		redis_close(reader);
+		redis_failed(reader);
+		return false;
+	}
+	return true;
 }
 
 /*
@@ -324,18 +440,20 @@ redis_connect(CacheReader *reader)
 static redisReply *
 redis_command(CacheReader *reader, int argc, const char **argv, const size_t *lengths)
 {
-	redisReply *reply;
+	redisReply *reply = NULL;
+	int64_t		now;
+	bool		patient;
 
-	if (reader->failures >= BREAKER_LIMIT &&
-		clock_us(CLOCK_MONOTONIC) < reader->redis_again_at)
+	if (!redis_ready(reader))
 		return NULL;
-	if (reader->redis == NULL && !redis_connect(reader))
-	{
-		redis_failed(reader);
-		return NULL;
-	}
 
-	reply = redisCommandArgv(reader->redis, argc, argv, lengths);
+	now = clock_us(CLOCK_MONOTONIC);
+	patient = (now < reader->patient_until);
+	redis_send(reader, argc, argv, lengths);
+	if (!redis_receive(reader, now + (patient ? REDIS_PATIENCE : REDIS_TIMEOUT), &reply))
+		redis_close(reader);
+	if (reply != NULL && clock_us(CLOCK_MONOTONIC) > now + REDIS_TIMEOUT)
+		reader->patient_until = now + PATIENT_FOR;
 	if (reply == NULL)
 	{
 		redis_failed(reader);
@@ -347,7 +465,10 @@ redis_command(CacheReader *reader, int argc, const char **argv, const size_t *le
 			fprintf(stderr, "redis: %s\n", reply->str);
 		reader->complained = true;
 		if (strncmp(reply->str, "READONLY", 8) == 0 || strncmp(reply->str, "LOADING", 7) == 0)
+		{
+			redis_close(reader);
 			redis_failed(reader);
+		}
 		freeReplyObject(reply);
 		return NULL;
 	}

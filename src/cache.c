@@ -42,14 +42,14 @@
  *	  hangs, or was never there.  Shared memory that is made anew begins with
  *	  dead_at that far ahead, for the epoch of a server that crashed a moment ago.
  * 5. So that this wait ends, the worker renews and makes nothing while a fence
- *	  is older than SM_CACHE_PATIENCE_US: at most a little over 2.3 seconds after the
- *	  fence began no epoch is alive.
+ *	  is older than SM_CACHE_PATIENCE_US: no epoch is alive 2.35 seconds after the
+ *	  fence began, so that a commit waits for 2.4 seconds at most.
  * 6. A new connection makes its first epoch when dead_at is over.  So nothing that
  *	  is still under way on an old one, nor another Redis server that has taken
  *	  the place of the first, knows an epoch that lives.
  * 7. Without a live epoch nothing has to be noted in Redis: the next epoch is
  *	  another.  Then no row is left in the outbox and nobody waits, so that an
- *	  outage of Redis costs revocations about two seconds, once, and no space.
+ *	  outage of Redis costs revocations 2.4 seconds at most, once, and no space.
  * 8. A revoked key changes no session's row, so 2 does not hold for it.  Such
  *	  a transaction holds the cache's lock until its end, which is after all
  *	  backends can have heard of it; the worker makes an epoch only while it

@@ -227,7 +227,7 @@ static void take_facts(const char *info);
 static bool fact(const char *info, const char *name, char *value, size_t len);
 static void warn_of(const char *warning);
 static void take_fences(void);
-static bool fence_waits(void);
+static bool fence_waits(int64 now);
 static bool all_is_well(void);
 static bool epoch_is_dead(void);
 static void epoch_has_died(void);
@@ -681,6 +681,12 @@ wait_and_proceed(void)
 	if (redis == NULL)
 		return;
 
+	/*
+	 * Before PostgreSQL 17 a latch that is set hides the socket, and a worker that did
+	 * not get to run has not seen it: no answer is late that has come.
+	 */
+	if (n_awaited > 0 && sm_redis_connected(redis))
+		ready_for |= WL_SOCKET_READABLE;
 	if (sm_redis_proceed(redis, ready_for))
 		while (redis != NULL && sm_redis_next(redis, &answer))
 		{
@@ -921,24 +927,21 @@ take_fences(void)
 	}
 }
 
-/* Has a commit been waiting for too long? */
+/* Has a commit been waiting for too long?  The caller holds cache_lock. */
 static bool
-fence_waits(void)
+fence_waits(int64 now)
 {
 	bool		waits = false;
-	int64		now = sm_clock();
 
-	LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
 	for (int i = 0; i < SM_FENCES && !waits; i++)
 		waits = sm_shared->fences[i].database == MyDatabaseId &&
 			(sm_shared->fences[i].state == SM_FENCE_ASKED ||
 			 sm_shared->fences[i].state == SM_FENCE_SENT) &&
 			now > sm_shared->fences[i].since + SM_CACHE_PATIENCE_US;
-	LWLockRelease(sm_shared->cache_lock);
 	return waits;
 }
 
-/* May an epoch be made or renewed? */
+/* May an epoch be made or renewed, unless a fence waits? */
 static bool
 all_is_well(void)
 {
@@ -954,10 +957,8 @@ all_is_well(void)
 		hash_seq_init(&status, rows);
 		while ((row = hash_seq_search(&status)) != NULL)
 			waits |= (!row->done && now > row->seen_at + SM_CACHE_PATIENCE_US);
-		if (waits)
-			return false;
 	}
-	return !fence_waits();
+	return !waits;
 }
 
 /* Is no epoch alive in Redis, for certain? */
@@ -1060,6 +1061,7 @@ make_epoch(void)
 {
 	LOCKTAG		tag;
 	int64		now;
+	bool		waits;
 	uint8		id[16];
 
 	close_wanted = false;
@@ -1083,9 +1085,13 @@ make_epoch(void)
 	}
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	now = sm_clock();
-	sm_database->cache.dead_at = now + SM_EPOCH_MAX_US;
+	waits = fence_waits(now);
+	if (!waits)
+		sm_database->cache.dead_at = now + SM_EPOCH_MAX_US;
 	LWLockRelease(sm_shared->cache_lock);
 	(void) LockRelease(&tag, ExclusiveLock, true);
+	if (waits)
+		return;
 
 	sm_random(id, sizeof(id));
 	sm_hex_encode(epoch_id, id, sizeof(id));
@@ -1123,25 +1129,25 @@ keys_are_heeded(void)
 static void
 renew_epoch(void)
 {
+	bool		well = all_is_well();
 	int64		now;
+	bool		dead;
 
-	if (!all_is_well())
-	{
-		renew_at = sm_clock() + AGAIN_US;
-		return;
-	}
+	/* one look at the clock: a commit waits no longer because we did not run */
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	now = sm_clock();
 	/* who has found it dead must not be proved wrong */
-	if (now <= sm_database->cache.dead_at)
+	dead = (now > sm_database->cache.dead_at);
+	well = well && !dead && !fence_waits(now);
+	if (well)
 		sm_database->cache.dead_at = now + SM_EPOCH_MAX_US;
-	else
-		now = 0;
 	LWLockRelease(sm_shared->cache_lock);
-	if (now == 0)
+	if (dead)
 		epoch_has_died();
-	else
+	else if (well)
 		ask_for_epoch(epoch_id, now);
+	else
+		renew_at = now + AGAIN_US;
 }
 
 /* End the epoch before its time. */

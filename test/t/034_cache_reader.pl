@@ -30,10 +30,10 @@ write_file($key_file, random_key() . "\n");
 # A reader that stays; read_session() returns where from, and what.
 sub start_reader
 {
-	my ($key) = @_;
+	my ($key, $other_program) = @_;
 	my %reader = (in => '', out => '', err => '');
 	$reader{run} = IPC::Run::start(
-		[ $program, $node->connstr('postgres'), $redis->socket, $key // $key_file ],
+		[ $other_program // $program, $node->connstr('postgres'), $redis->socket, $key // $key_file ],
 		\$reader{in}, \$reader{out}, \$reader{err}, IPC::Run::timeout(60));
 	return \%reader;
 }
@@ -181,15 +181,47 @@ is(index($dump, pack('H*', $hex_key)), -1, 'no application key');
 my %sizes = map { length($redis->call('GET', redis_key($_))) => 1 } $kept, $brief;
 is(scalar(keys %sizes), 1, 'values are padded');
 
-# Redis hangs: three timeouts of 20 ms, and then the breaker is open.
+# The connections of readers that Redis has seen so far.
+sub connections
+{
+	my ($seen) = $redis->call('INFO', 'stats') =~ /^total_connections_received:(\d+)/m;
+	return $seen;
+}
+
+# Redis hangs: three reads wait for it, and once a second another, over a new
+# connection; for the others the database answers at once.
+my $before = connections();
 $redis->stop;
 my $start = time();
 my @from = map { scalar read_session($reader, $rich) } 1 .. 50;
 my $took = time() - $start;
 $redis->continue;
 is(join(' ', @from), join(' ', ('database') x 50), 'the database answers when Redis hangs');
-cmp_ok($took, '<', 0.8, sprintf('without delay: 50 reads in %.0f ms', 1000 * $took));
 ok(wait_until(sub { read_session($reader, $rich) eq 'cache' }), 'Redis is used again');
+my $tries = connections() - $before;
+# the worker makes a new connection, too, when it has waited for long
+cmp_ok($tries, '<=', 2 * $took + 2, "and was not tried again and again: $tries connections");
+
+# Redis is late.  A reader that would leave it alone for an hour, and that
+# patiently waits for each answer, comes back to it with the late one.
+my $patient = start_reader(
+	$key_file,
+	CacheHistory::changed(
+		'examples/cache_reader.c',
+		"BREAKER_PAUSE	SECOND" => "BREAKER_PAUSE	(3600 * SECOND)",
+		"REDIS_TIMEOUT	20000" => "REDIS_TIMEOUT	100000"));
+ok(wait_until(sub { read_session($patient, $rich) eq 'cache' }), 'a reader of a Redis in order');
+foreach my $time (1 .. 3)
+{
+	$redis->stop;
+	my @late = map { scalar read_session($patient, $_) } ($rich, $kept) x 3;
+	$redis->continue;
+	is(join(' ', @late), join(' ', ('database') x 6), 'the database answers while Redis is late');
+	ok(wait_until(sub { read_session($patient, $rich) eq 'cache' }), 'then Redis is used again');
+	# what came late was another session
+	my ($late, $found) = read_session($patient, $rich);
+	is(decode_json($found)->{user_id}, $user, 'and its answers are not mistaken');
+}
 $redis->kill9;
 is(scalar(read_session($reader, $rich)), 'database', 'the database answers when Redis is gone');
 $redis->start;
@@ -211,6 +243,6 @@ $bad->{run}->finish;
 is($bad->{run}->result(0), 1, 'a bad key file is an error');
 like($bad->{err}, qr/not a key of 64 hexadecimal digits/, 'which says why');
 
-$_->{run}->kill_kill foreach $reader, $other, $foreigner, $new;
+$_->{run}->kill_kill foreach $reader, $other, $foreigner, $patient, $new;
 $node->stop;
 done_testing();

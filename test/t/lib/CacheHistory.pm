@@ -42,15 +42,21 @@ sub compile
 	chomp(my $lib = `$config --libdir`);
 	system_or_bail('gcc', '-O2', '-Wall', '-Wextra', '-Werror',
 		'-I' . ($examples // "$root/examples"), "-I$include",
-		'-o', $program, "$root/$source", "-L$lib", '-lpq', '-lhiredis', '-lsodium');
+		'-o', $program, $source =~ m{^/} ? $source : "$root/$source", "-L$lib", '-lpq', '-lhiredis', '-lsodium');
 	return $program;
 }
 
-# A reader with something wrong: each pair of texts is replaced once, and must
-# be there.  Returns the program that checks histories with it.
+# A reader with something wrong; returns the program that checks histories with it.
 sub sabotaged
 {
-	my (@pairs) = @_;
+	return changed('test/history/cache_history.c', @_);
+}
+
+# Compile a C file with a reader in which each pair of texts is replaced once,
+# and must be there.
+sub changed
+{
+	my ($source, @pairs) = @_;
 	my $dir = PostgreSQL::Test::Utils::tempdir();
 	my $code = slurp_file("$root/examples/cache_reader.c");
 	while (my ($from, $to) = splice @pairs, 0, 2)
@@ -60,7 +66,8 @@ sub sabotaged
 		substr($code, $at, length $from) = $to;
 	}
 	write_file("$dir/cache_reader.c", $code);
-	return compile('test/history/cache_history.c', $dir);
+	$source = "$dir/cache_reader.c" if $source eq 'examples/cache_reader.c';
+	return compile($source, $dir);
 }
 
 sub new
@@ -191,6 +198,21 @@ sub summary
 	  $name, $r->{reads}, 100 * $r->{share}, $r->{revocations}, $r->{updates},
 	  $r->{failed_changes}, $r->{errors}, $r->{max_commit}, $r->{stale_cache} + $r->{stale_database},
 	  $r->{max_stale};
+}
+
+# Keep each processor busy by so many loops.  They end with the test at the latest.
+sub busy_loops
+{
+	my ($n) = @_;
+	chomp(my $processors = `getconf _NPROCESSORS_ONLN`);
+	return [ map { IPC::Run::start([ $^X, '-e', 'alarm 300; 1 while 1' ]) } 1 .. $n * $processors ];
+}
+
+sub end_loops
+{
+	my ($loops) = @_;
+	$_->kill_kill(grace => 0) foreach @$loops;
+	return;
 }
 
 # Delete all but the epoch, so that there is much to fill.

@@ -41,3 +41,8 @@ class Breaker:
             self._count += 1
             if self._count >= self.failures:
                 self._open_until = time.monotonic() + self.seconds
+
+    def open(self) -> None:
+        with self._lock:
+            self._count = max(self._count, self.failures)
+            self._open_until = time.monotonic() + self.seconds

@@ -21,13 +21,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
-import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
-from redis.retry import Retry
 
 from . import sealing
 from .breaker import Breaker
+from .channel import Channel, LateError
 from .conf import settings
 from .database import call, function
 from .exceptions import SessionError
@@ -94,16 +92,16 @@ class _Script:
     redis-py's own would load it by SCRIPT LOAD, for which readers need no right.
     """
 
-    def __init__(self, client: redis.Redis, text: str) -> None:
-        self._client = client
+    def __init__(self, channel: Channel, text: str) -> None:
+        self._channel = channel
         self._text = text
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
-            return self._client.evalsha(self._digest, len(keys), *keys, *args)
+            return self._channel.command("EVALSHA", self._digest, len(keys), *keys, *args)
         except NoScriptError:
-            return self._client.eval(self._text, len(keys), *keys, *args)
+            return self._channel.command("EVAL", self._text, len(keys), *keys, *args)
 
 
 class SessionCache:
@@ -112,26 +110,17 @@ class SessionCache:
     def __init__(self, url: str, db: int, key: bytes, timeout: float, breaker: Breaker) -> None:
         self._key = key
         self._breaker = breaker
-        self._redis = redis.Redis(
-            connection_pool=redis.ConnectionPool.from_url(
-                url,
-                db=db,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                # Once and no more: what fails is a miss.
-                retry=Retry(NoBackoff(), 0),
-                retry_on_timeout=False,
-                health_check_interval=0,
-            )
-        )
-        self._acquire = _Script(self._redis, ACQUIRE)
-        self._fill = _Script(self._redis, FILL)
+        self._channel = Channel(url, db, timeout, breaker.seconds)
+        self._acquire = _Script(self._channel, ACQUIRE)
+        self._fill = _Script(self._channel, FILL)
         self._lock = threading.Lock()
         self._installation: _Installation | None = None
         self._asked_at: float | None = None
         #: Whether what is known of the installation may have been overtaken.
         self._doubtful = False
         self._warned_at: float | None = None
+        #: Whether the log knows that Redis does not answer.
+        self._told = False
 
     @property
     def breaker(self) -> Breaker:
@@ -150,7 +139,7 @@ class SessionCache:
         # Ids begin with the time, so that this is no session's.
         key = f"session:{uuid.UUID(bytes=bytes(6) + secrets.token_bytes(10))}"
         keys = [key, installation.epoch_key]
-        _, epoch = cast("list[bytes | None]", self._redis.mget(keys))
+        _, epoch = cast("list[bytes | None]", self._channel.command("MGET", *keys))
         nonce = secrets.token_hex(16)
         answer = self._acquire(keys=keys, args=[nonce])
         lapses_at = int(answer[1]) + 1 if isinstance(answer, list) else 1
@@ -191,20 +180,28 @@ class SessionCache:
     def read(self, token: str) -> tuple[Session | None, Lease | None]:
         """The cached session of a token; or a lease, or neither: then PostgreSQL answers."""
         installation = self.installation()
-        if installation is None or not self._breaker.allows():
+        if installation is None:
+            return None, None
+        if self._channel.owes:
+            late = self._channel.collect()
+            if late is True:
+                self._answered()
+            elif late is False:
+                self._tell("no answer")
+        if not self._breaker.allows():
             return None, None
         try:
             found = self._read(token, installation)
         except RedisError as error:
             self._failed(error)
             return None, None
-        self._breaker.succeeded()
+        self._answered()
         return found
 
     def _read(self, token: str, installation: _Installation) -> tuple[Session | None, Lease | None]:
         raw = token_bytes(token)
         keys = [f"session:{uuid.UUID(bytes=raw[:16])}", installation.epoch_key]
-        value, epoch = cast("list[bytes | None]", self._redis.mget(keys))
+        value, epoch = cast("list[bytes | None]", self._channel.command("MGET", *keys))
         self._doubtful = epoch is None
         if epoch is None:
             return None, None
@@ -258,10 +255,23 @@ class SessionCache:
         except RedisError as error:
             self._failed(error)
         else:
-            self._breaker.succeeded()
+            self._answered()
+
+    def _answered(self) -> None:
+        self._breaker.succeeded()
+        self._told = False
+
+    def _tell(self, problem: object) -> None:
+        if not self._told:
+            self._told = True
+            logger.warning("redis does not answer; sessions are read from PostgreSQL: %s", problem)
 
     def _failed(self, error: RedisError) -> None:
         """A miss; and one step towards an open breaker, unless Redis answered in order."""
+        if isinstance(error, LateError):
+            # Until the answer comes, which may be soon, or is given up.
+            self._breaker.open()
+            return
         if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
             # A right that is missing does not come by itself, but every read would tell.
             now = time.monotonic()
@@ -269,10 +279,9 @@ class SessionCache:
                 self._warned_at = now
                 logger.warning("redis refuses; sessions are read from PostgreSQL: %s", error)
             return
-        was_open = self._breaker.is_open
         self._breaker.failed()
-        if self._breaker.is_open and not was_open:
-            logger.warning("redis does not answer; sessions are read from PostgreSQL: %s", error)
+        if self._breaker.is_open:
+            self._tell(error)
 
 
 def _ask() -> _Installation | None:

@@ -1,0 +1,145 @@
+"""Commands to Redis, of many threads, and answers that are late.
+
+A command has a time limit.  An answer that comes later is of no use to its read, but it shows that
+Redis is alive and only busy, or that this machine is: the connection is kept until then, and the
+answer dropped.  To close it at once would cost a new connection, with more answers to wait for.
+Then answers are waited for longer, for a while: to give up early would leave all the work to
+PostgreSQL when there is too much of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+#: After a late answer the time limit is so many times as long, for so many seconds.
+PATIENCE = 5
+PATIENT_SECONDS = 1.0
+
+
+# So that a new connection does not tell Redis the name and version of this library.
+_NAMELESS: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+
+
+class LateError(RedisTimeoutError):
+    """An answer has not come in time."""
+
+
+@dataclass(frozen=True)
+class _Owed:
+    """A connection on which one answer is still to come."""
+
+    connection: Any
+    since: float
+    process: int
+
+
+class Channel:
+    """One per process and Redis.  Answers that are late are waited for as many seconds."""
+
+    def __init__(self, url: str, db: int, timeout: float, seconds: float) -> None:
+        self._timeout = timeout
+        self._seconds = seconds
+        self._pool = redis.ConnectionPool.from_url(
+            url,
+            db=db,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            # Once and no more: what fails is a miss.
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+            health_check_interval=0,
+            # To connect takes no more answers than it must.
+            protocol=2,
+            **_NAMELESS,
+        )
+        self._owed: list[_Owed] = []
+        self._patient_until = 0.0
+        self._lock = threading.Lock()
+
+    def command(self, *words: Any) -> Any:
+        """The answer to a command.  Raises LateError, or what redis-py does."""
+        connection: Any = self._pool.get_connection()
+        began = time.monotonic()
+        patience = PATIENCE if began < self._patient_until else 1
+        try:
+            connection.send_command(*words)
+            if connection.can_read(patience * self._timeout):
+                answer = connection.read_response()
+                if time.monotonic() - began > self._timeout:
+                    self._be_patient()
+                self._pool.release(connection)
+                return answer
+        except ResponseError:
+            self._pool.release(connection)
+            raise
+        except BaseException:
+            # What is still on its way must not answer the next command.
+            connection.disconnect()
+            self._pool.release(connection)
+            raise
+        with self._lock:
+            self._owed.append(_Owed(connection, time.monotonic(), os.getpid()))
+        raise LateError("no answer in time")
+
+    def _be_patient(self) -> None:
+        self._patient_until = time.monotonic() + PATIENT_SECONDS
+
+    @property
+    def owes(self) -> bool:
+        """Whether there are answers to collect()."""
+        return bool(self._owed)
+
+    def collect(self) -> bool | None:
+        """Drop late answers that have come; close connections on which none comes.
+
+        True when one has come, else False when a connection was given up, else None.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            # Others are for the process that this one was forked from.
+            owed = [owed for owed in self._owed if owed.process == os.getpid()]
+            answered = [self._settle(one) for one in owed]
+            self._owed = [one for one, has in zip(owed, answered, strict=True) if has is None]
+        finally:
+            self._lock.release()
+        if True in answered:
+            return True
+        return False if False in answered else None
+
+    def _settle(self, owed: _Owed) -> bool | None:
+        """Whether the answer has come; None while it may still."""
+        connection = owed.connection
+        answered = None
+        try:
+            if connection.can_read(0):
+                with suppress(ResponseError):
+                    connection.read_response()
+                self._be_patient()
+                answered = True
+            elif time.monotonic() - owed.since >= self._seconds:
+                connection.disconnect()
+                answered = False
+        except RedisError:
+            connection.disconnect()
+            answered = False
+        if answered is not None:
+            self._pool.release(connection)
+        return answered
