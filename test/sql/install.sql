@@ -155,8 +155,8 @@ BEGIN
 		RETURN NEXT format('ALTER SYSTEM SET %s = %L', name, value);
 	END IF;
 	RETURN NEXT 'DO ''BEGIN PERFORM pg_reload_conf(); END''';
-	FOR i IN 1..200 LOOP
-		RETURN NEXT format('DO %L', format('BEGIN IF pg_conf_load_time() = %L THEN PERFORM pg_sleep(0.05); END IF; END',
+	FOR i IN 1..50 LOOP
+		RETURN NEXT format('DO %L', format('BEGIN IF pg_conf_load_time() = %L THEN PERFORM pg_sleep(0.2); END IF; END',
 			pg_conf_load_time()));
 	END LOOP;
 END
