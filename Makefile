@@ -36,6 +36,7 @@ OBJS = \
 	src/info.o \
 	src/keyadmin.o \
 	src/keyring.o \
+	src/locks.o \
 	src/partition.o \
 	src/patch.o \
 	src/privacy.o \

@@ -50,6 +50,12 @@
 #endif
 
 #if PG_VERSION_NUM >= 170000
+#define sm_local_transaction() (MyProc->vxid.lxid)
+#else
+#define sm_local_transaction() (MyProc->lxid)
+#endif
+
+#if PG_VERSION_NUM >= 170000
 #define sm_create_wait_set(n) CreateWaitEventSet(NULL, n)
 #else
 #define sm_create_wait_set(n) CreateWaitEventSet(TopMemoryContext, n)

@@ -28,6 +28,7 @@ int			sm_rotation_grace;
 int			sm_touch_interval;
 int			sm_max_sessions_per_user;
 int			sm_on_limit;
+int			sm_login_wait;
 int			sm_max_data_size;
 int			sm_client_binding;
 int			sm_sweep_batch;
@@ -142,6 +143,13 @@ sm_guc_init(void)
 							 SM_LIMIT_EVICT_OLDEST, on_limit_options,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.login_wait",
+							"Time to wait for open logins before a revocation fails.",
+							"Bounds each wait of the functions that end or read all sessions of a user, a tenant or everybody. 0 waits without limit.",
+							&sm_login_wait,
+							5000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("session_manager.max_data_size",
 							"Size of the largest session data, as jsonb stores it.",
 							NULL,

@@ -47,6 +47,7 @@ extern int	sm_rotation_grace;
 extern int	sm_touch_interval;
 extern int	sm_max_sessions_per_user;
 extern int	sm_on_limit;
+extern int	sm_login_wait;
 extern int	sm_max_data_size;
 extern int	sm_client_binding;
 extern int	sm_sweep_batch;

@@ -26,6 +26,7 @@
 
 #include "arguments.h"
 #include "authenticate.h"
+#include "locks.h"
 #include "result.h"
 #include "schema.h"
 

@@ -28,6 +28,7 @@
 #include "authenticate.h"
 #include "guc.h"
 #include "keyring.h"
+#include "locks.h"
 #include "result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_key_generate);

@@ -63,6 +63,7 @@
 #include "compat.h"
 #include "events.h"
 #include "guc.h"
+#include "locks.h"
 #include "partition.h"
 
 /* How long a step may hold logins up while it waits for its locks. */

@@ -29,10 +29,12 @@
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "arguments.h"
 #include "authenticate.h"
+#include "locks.h"
 #include "session.h"
 
 PG_FUNCTION_INFO_V1(sm_session_export);
@@ -59,20 +61,27 @@ sm_session_export(PG_FUNCTION_ARGS)
 	const SmSchema *schema;
 	SmScan		scan;
 	text	   *user_id = sm_arg_user_id(fcinfo, 0);
+	SmBoundedWaits waits;
 	StringInfoData json;
+	MemoryContext per_row;
+	MemoryContext old;
 	bool		first = true;
 	text	   *result;
 
 	schema = sm_schema_of(fcinfo);
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
+	sm_bound_waits(&waits);
 	if (!RecoveryInProgress())
-		sm_lock_user(user_id, ExclusiveLock);
+		sm_lock_user(user_id);
+	sm_unbound_waits(&waits);
 
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"user_id\": ");
 	escape_json(&json, text_to_cstring(user_id));
 	append_time(&json, "exported_at", GetCurrentTimestamp(), false);
 	appendStringInfoString(&json, ", \"sessions\": [");
+	per_row = AllocSetContextCreate(CurrentMemoryContext, "session_manager row",
+									ALLOCSET_DEFAULT_SIZES);
 	sm_scan_by_user(&scan, schema, user_id, AccessShareLock);
 	while (sm_scan_next(&scan))
 	{
@@ -80,9 +89,13 @@ sm_session_export(PG_FUNCTION_ARGS)
 		if (!first)
 			appendStringInfoString(&json, ", ");
 		first = false;
+		old = MemoryContextSwitchTo(per_row);
 		append_session(&json, schema, &scan.session);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(per_row);
 	}
 	sm_scan_end(&scan);
+	MemoryContextDelete(per_row);
 	appendStringInfo(&json, "], \"events\": %s}", events_json(schema, user_id));
 
 	result = PG_ARGISNULL(1) ? cstring_to_text(json.data) :
@@ -101,6 +114,7 @@ sm_session_erase(PG_FUNCTION_ARGS)
 	SmScan		scan;
 	text	   *user_id = sm_arg_user_id(fcinfo, 0);
 	SmEvent		event = {.type = SM_EVENT_ERASED};
+	SmBoundedWaits waits;
 	JsonbParseState *detail;
 	int64		events;
 	int64		deleted = 0;
@@ -108,7 +122,8 @@ sm_session_erase(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("session_erase()");
 	schema = sm_schema_of(fcinfo);
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
-	sm_lock_user(user_id, ExclusiveLock);
+	sm_bound_waits(&waits);
+	sm_lock_user(user_id);
 
 	sm_scan_by_user(&scan, schema, user_id, RowExclusiveLock);
 	while (sm_scan_next(&scan))
@@ -121,6 +136,7 @@ sm_session_erase(PG_FUNCTION_ARGS)
 		deleted++;
 	}
 	sm_scan_end(&scan);
+	sm_unbound_waits(&waits);
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -185,6 +201,7 @@ append_session(StringInfo json, const SmSchema *schema,
 		else
 			appendStringInfoString(json, "null");
 		appendStringInfoChar(json, '}');
+		sm_wipe(VARDATA(content.data), VARSIZE(content.data) - VARHDRSZ);
 	}
 }
 

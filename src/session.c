@@ -31,6 +31,7 @@
 #include "cache.h"
 #include "guc.h"
 #include "keyring.h"
+#include "locks.h"
 #include "patch.h"
 #include "result.h"
 #include "session.h"
@@ -66,7 +67,6 @@ static void end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
 						text *reason, const pg_uuid_t *successor);
 static text *new_token(const SmKey *key, const SmOwner *owner,
 					   uint8 verifier[SM_VERIFIER_LEN]);
-static void lock_for_login(text *user_id);
 static void enforce_limit(const SmSchema *schema, text *user_id,
 						  TimestampTz now);
 static int	compare_created(const void *a, const void *b);
@@ -128,8 +128,7 @@ sm_session_create(PG_FUNCTION_ARGS)
 	bucket = (uint16) sm_user_text_hash(user_id);
 	sm_check_shard(bucket);
 
-	sm_lock_login();
-	lock_for_login(user_id);
+	sm_lock_login(user_id);
 	now = GetCurrentTimestamp();
 	if (sm_max_sessions_per_user > 0)
 		enforce_limit(schema, user_id, now);
@@ -527,7 +526,7 @@ sm_session_invalidate(PG_FUNCTION_ARGS)
 		 * Whoever has the row already is too late for the order of locks.
 		 */
 		if (!sm_scan_row_is_ours(&scan))
-			lock_for_login(scan.session.user_id);
+			sm_lock_login(scan.session.user_id);
 		if (sm_lock_live(&scan, &token))
 		{
 			sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);
@@ -925,16 +924,6 @@ new_token(const SmKey *key, const SmOwner *owner,
 	sm_token_format(SM_TOKEN_SECRET, owner->session_id, secret, VARDATA(token));
 	sm_wipe(secret, sizeof(secret));
 	return token;
-}
-
-/*
- * Take the user's lock as a login does.  Where there is a limit, logins of one
- * user exclude each other.
- */
-static void
-lock_for_login(text *user_id)
-{
-	sm_lock_user(user_id, sm_max_sessions_per_user > 0 ? ExclusiveLock : ShareLock);
 }
 
 /*

@@ -28,11 +28,8 @@
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -44,17 +41,6 @@
 #include "keyring.h"
 #include "store.h"
 #include "touch.h"
-
-/*
- * Advisory locks of the SQL functions use 1 and 2 here: a role that may call
- * those can still not hold up a login.
- */
-#define USER_LOCK_SPACE		0x534D
-#define LOGIN_LOCK_SPACE	0x534E
-#define MAINTENANCE_LOCK_SPACE	0x534F
-
-/* Logins spread over so many locks, rather than queue for one partition. */
-#define LOGIN_LOCKS			16
 
 static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 					   int n_keys, LOCKMODE lockmode);
@@ -354,89 +340,6 @@ sm_change_null(SmChanges *changes, int attnum)
 {
 	changes->nulls[attnum - 1] = true;
 	changes->replaces[attnum - 1] = true;
-}
-
-/*
- * Hash of a user id as any client computes it: over its UTF-8 bytes.
- */
-uint64
-sm_user_text_hash(text *user_id)
-{
-	char	   *bytes = VARDATA_ANY(user_id);
-	int			len = VARSIZE_ANY_EXHDR(user_id);
-	char	   *utf8 = pg_server_to_any(bytes, len, PG_UTF8);
-
-	return sm_user_hash(utf8, utf8 == bytes ? (size_t) len : strlen(utf8));
-}
-
-/*
- * Take a user's lock until the end of the transaction.  Logins share it and
- * revoking everything excludes them, so that a login that races one is either
- * revoked or clearly later.  The caller takes its snapshot afterwards.
- */
-void
-sm_lock_user(text *user_id, LOCKMODE mode)
-{
-	uint64		hash = sm_user_text_hash(user_id);
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, USER_LOCK_SPACE);
-	(void) LockAcquire(&tag, mode, false, false);
-}
-
-/*
- * Mark this transaction as one that logs somebody in, until its end.
- */
-void
-sm_lock_login(void)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, MyProcPid % LOGIN_LOCKS,
-						 LOGIN_LOCK_SPACE);
-	(void) LockAcquire(&tag, ShareLock, false, false);
-}
-
-/*
- * Wait for the transactions that are logging somebody in now; blocks none.
- */
-void
-sm_wait_for_logins(void)
-{
-	LOCKTAG		tag;
-
-	for (int i = 0; i < LOGIN_LOCKS; i++)
-	{
-		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, i, LOGIN_LOCK_SPACE);
-		WaitForLockers(tag, ExclusiveLock, false);
-	}
-}
-
-/*
- * Be the one who maintains the partitions, until the end of the transaction.
- * False, without waiting, if somebody else is.
- */
-bool
-sm_lock_maintenance(void)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, MAINTENANCE_LOCK_SPACE);
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-/*
- * Wait for all transactions that are writing to user_sessions now, VACUUM
- * among them; blocks none.
- */
-void
-sm_wait_for_writers(const SmSchema *schema)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, schema->sessions);
-	WaitForLockers(tag, ShareLock, false);
 }
 
 /*

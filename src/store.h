@@ -111,13 +111,6 @@ extern void sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls);
 extern void sm_change(SmChanges *changes, int attnum, Datum value);
 extern void sm_change_null(SmChanges *changes, int attnum);
 
-extern uint64 sm_user_text_hash(text *user_id);
-extern void sm_lock_user(text *user_id, LOCKMODE mode);
-extern void sm_lock_login(void);
-extern void sm_wait_for_logins(void);
-extern bool sm_lock_maintenance(void);
-extern void sm_wait_for_writers(const SmSchema *schema);
-
 extern bool sm_session_owner(const SmSession *session, SmOwner *owner);
 extern bool sm_session_open(const SmSchema *schema, const SmSession *session,
 							SmContent *content);

@@ -4,10 +4,13 @@
  *	  What is done without a token to one session, or to all of a user, of a
  *	  tenant, of the database: end, patch, list, count.
  *
- * Ending all of a user's sessions excludes that user's logins by an advisory
- * lock, see sm_lock_user.  Ending a tenant's or everybody's waits instead for
- * the transactions that were logging somebody in when it began, and blocks
- * nobody: a login that began before is seen, one that began later is later.
+ * Ending all of a user's sessions excludes that user's logins, see locks.c.
+ * Ending a tenant's or everybody's waits instead for the transactions that
+ * were logging somebody in when it began, and blocks nobody: a login that
+ * began before is seen, one that began later is later.
+ *
+ * Each function that may meet any number of sessions works on one at a time,
+ * in a memory context of its own.
  * A session that takes another one's place is not later than that: where one
  * that is to end has been replaced meanwhile, its user's are looked at again.
  *
@@ -24,6 +27,7 @@
 
 #include "arguments.h"
 #include "authenticate.h"
+#include "locks.h"
 #include "result.h"
 #include "session.h"
 
@@ -51,6 +55,7 @@ typedef struct Ending
 	int64		ended;
 } Ending;
 
+static MemoryContext row_context(void);
 static bool text_equal(const text *a, const text *b);
 static bool of_tenant(const SmSession *session, const text *tenant_id);
 static bool may_live(SmScan *scan);
@@ -109,6 +114,7 @@ sm_session_invalidate_all(PG_FUNCTION_ARGS)
 	text	   *user_id = sm_arg_user_id(fcinfo, 0);
 	text	   *tenant_id = sm_arg_tenant_id(fcinfo, 2);
 	text	   *reason = sm_arg_reason(fcinfo, 3);
+	SmBoundedWaits waits;
 	pg_uuid_t	spared;
 	pg_uuid_t  *except = NULL;
 	int64		ended;
@@ -117,7 +123,8 @@ sm_session_invalidate_all(PG_FUNCTION_ARGS)
 	schema = sm_schema_of(fcinfo);
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
 
-	sm_lock_user(user_id, ExclusiveLock);
+	sm_bound_waits(&waits);
+	sm_lock_user(user_id);
 	if (!PG_ARGISNULL(1) && sm_token_from_text(PG_GETARG_TEXT_PP(1), &token))
 	{
 		if (sm_find_live(&scan, schema, &token, AccessShareLock, SM_EVENT_REJECTED,
@@ -131,6 +138,7 @@ sm_session_invalidate_all(PG_FUNCTION_ARGS)
 	sm_scan_by_user(&scan, schema, user_id, RowExclusiveLock);
 	ended = end_all(&scan, tenant_id, except, reason);
 	sm_scan_end(&scan);
+	sm_unbound_waits(&waits);
 	PG_RETURN_INT64(ended);
 }
 
@@ -144,6 +152,7 @@ sm_session_invalidate_tenant(PG_FUNCTION_ARGS)
 	SmScan		scan;
 	text	   *tenant_id = sm_arg_tenant_id(fcinfo, 0);
 	text	   *reason = sm_arg_reason(fcinfo, 1);
+	SmBoundedWaits waits;
 	int64		ended;
 
 	PreventCommandIfReadOnly("session_invalidate_tenant()");
@@ -152,10 +161,12 @@ sm_session_invalidate_tenant(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("tenant_id must not be null")));
 	schema = sm_schema_of(fcinfo);
+	sm_bound_waits(&waits);
 	sm_wait_for_logins();
 	sm_scan_all(&scan, schema, RowExclusiveLock);
 	ended = end_all(&scan, tenant_id, NULL, reason);
 	sm_scan_end(&scan);
+	sm_unbound_waits(&waits);
 	PG_RETURN_INT64(ended);
 }
 
@@ -168,14 +179,17 @@ sm_session_invalidate_everything(PG_FUNCTION_ARGS)
 	const SmSchema *schema;
 	SmScan		scan;
 	text	   *reason = sm_arg_reason(fcinfo, 0);
+	SmBoundedWaits waits;
 	int64		ended;
 
 	PreventCommandIfReadOnly("session_invalidate_everything()");
 	schema = sm_schema_of(fcinfo);
+	sm_bound_waits(&waits);
 	sm_wait_for_logins();
 	sm_scan_all(&scan, schema, RowExclusiveLock);
 	ended = end_all(&scan, NULL, NULL, reason);
 	sm_scan_end(&scan);
+	sm_unbound_waits(&waits);
 	PG_RETURN_INT64(ended);
 }
 
@@ -190,6 +204,9 @@ sm_session_update_user(PG_FUNCTION_ARGS)
 	text	   *user_id = sm_arg_user_id(fcinfo, 0);
 	Jsonb	   *patch = sm_arg_object(fcinfo, 1, "patch");
 	text	   *tenant_id = sm_arg_tenant_id(fcinfo, 2);
+	SmBoundedWaits waits;
+	MemoryContext per_row = row_context();
+	MemoryContext old;
 	int64		updated = 0;
 	int32		version;
 	Jsonb	   *data;
@@ -203,7 +220,8 @@ sm_session_update_user(PG_FUNCTION_ARGS)
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
 
 	/* a login under way would otherwise keep what the patch changes */
-	sm_lock_user(user_id, ExclusiveLock);
+	sm_bound_waits(&waits);
+	sm_lock_user(user_id);
 	sm_scan_by_user(&scan, schema, user_id, RowExclusiveLock);
 	while (sm_scan_next(&scan))
 	{
@@ -211,10 +229,15 @@ sm_session_update_user(PG_FUNCTION_ARGS)
 		if (!of_tenant(&scan.session, tenant_id) ||
 			!may_live(&scan) || !lock_active(&scan))
 			continue;
+		old = MemoryContextSwitchTo(per_row);
 		sm_patch_session(&scan, patch, false, false, false, &version, &data);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(per_row);
 		updated++;
 	}
 	sm_scan_end(&scan);
+	sm_unbound_waits(&waits);
+	MemoryContextDelete(per_row);
 	PG_RETURN_INT64(updated);
 }
 
@@ -246,6 +269,8 @@ sm_session_list(PG_FUNCTION_ARGS)
 	pg_uuid_t  *ids = NULL;
 	int			n = 0;
 	int			allocated = 0;
+	MemoryContext per_row = row_context();
+	MemoryContext old;
 
 	schema = sm_schema_of(fcinfo);
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
@@ -286,13 +311,18 @@ sm_session_list(PG_FUNCTION_ARGS)
 	result = sm_result_begin(fcinfo, types, lengthof(types));
 	for (int i = 0; i < Min(n, max_rows); i++)
 	{
+		CHECK_FOR_INTERRUPTS();
+		old = MemoryContextSwitchTo(per_row);
 		sm_scan_by_id(&scan, schema, ids[i].data, AccessShareLock);
 		if (sm_scan_next(&scan))
 			list_row(&result, schema, &scan.session,
 					 has_current && memcmp(&ids[i], &current, UUID_LEN) == 0,
 					 now);
 		sm_scan_end(&scan);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(per_row);
 	}
+	MemoryContextDelete(per_row);
 	return (Datum) 0;
 }
 
@@ -326,6 +356,14 @@ sm_session_active_count(PG_FUNCTION_ARGS)
 	}
 	sm_scan_end(&scan);
 	PG_RETURN_INT64(count);
+}
+
+/* What one session of many needs, to be reset after each. */
+static MemoryContext
+row_context(void)
+{
+	return AllocSetContextCreate(CurrentMemoryContext, "session_manager row",
+								 ALLOCSET_DEFAULT_SIZES);
 }
 
 static bool
@@ -506,4 +544,6 @@ list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 			break;
 	}
 	tuplestore_putvalues(result->store, result->desc, values, nulls);
+	if (content.data)
+		sm_wipe(VARDATA(content.data), VARSIZE(content.data) - VARHDRSZ);
 }
