@@ -130,6 +130,7 @@ ISOLATION = \
 	pairs \
 	refresh_race \
 	login_revoke_race \
+	bulk_login \
 	limit_race \
 	snapshot \
 	switch_race \

@@ -148,7 +148,7 @@ sm_guc_init(void)
 							"Bounds each wait of the functions that end or read all sessions of a user, a tenant or everybody. 0 waits without limit.",
 							&sm_login_wait,
 							5000, 0, INT_MAX,
-							PGC_USERSET, GUC_UNIT_MS,
+							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("session_manager.max_data_size",
 							"Size of the largest session data, as jsonb stores it.",

@@ -449,8 +449,7 @@ sm_session_switch_tenant(PG_FUNCTION_ARGS)
 	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
 					 NULL, NULL) == SM_LOOKUP_LIVE)
 	{
-		sm_lock_login();
-		lock_for_login(old->user_id);
+		sm_lock_login(old->user_id);
 		if (sm_lock_live(&scan, &token) &&
 			sm_token_works(old, token.match, GetCurrentTimestamp()))
 		{
