@@ -164,7 +164,7 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
         ],
         401: REFUSED,
         403: [FOREIGN, Cell("tenant_refused", body={"tenant_id": "evil"})],
-        409: [Cell("session_limit_reached", body={"tenant_id": "globex"}, before="limit")],
+        409: [Cell("token_replaced", "rotated", body={"tenant_id": "globex"})],
         413: [TOO_LARGE, Cell("too_large", body={"tenant_id": "globex"}, before="large tenant")],
         415: TEXT,
         500: CORRUPT,
@@ -221,6 +221,8 @@ class Caller:
                     " WHERE session_id = %s",
                     [own.id],
                 )
+        elif cell.by == "rotated":
+            assert session_service.refresh(own.token, rotate=True).token is not None
         elif cell.by == "replaced":
             self.arrange("no grace")
             rotated = session_service.refresh(own.token, rotate=True)

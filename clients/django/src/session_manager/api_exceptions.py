@@ -43,6 +43,14 @@ class SessionLimit(APIException):
     default_code = "session_limit_reached"
 
 
+class TokenReplaced(APIException):
+    """409: another request has got the session's new token, and the browser with it."""
+
+    status_code = status.HTTP_409_CONFLICT
+    default_detail = "The session's token has been replaced. Ask again with the new one."
+    default_code = "token_replaced"
+
+
 class PreconditionFailed(APIException):
     status_code = status.HTTP_412_PRECONDITION_FAILED
     default_detail = "The session has been changed by somebody else."

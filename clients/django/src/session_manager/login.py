@@ -13,7 +13,7 @@ SessionMiddleware puts the cookie into the response, if the transaction commits;
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
@@ -26,11 +26,8 @@ from .database import answers
 from .outcomes import decide
 from .requests import Lookup, current_token, plain, remember
 from .services import session_service
-from .types import JSON, CreatedSession, Session
+from .types import JSON, CreatedSession, RefreshedSession
 from .users import user_id_of
-
-#: Member of ``auth``: the end, in seconds since 1970, of the login that a session came from.
-NOT_AFTER = "not_after"
 
 
 def log_in(
@@ -41,6 +38,7 @@ def log_in(
     tenant_id: str | None = None,
     auth: JSON | None = None,
     ttl: timedelta | None = None,
+    max_lifetime: timedelta | None = None,
     reason: str = "replaced",
 ) -> CreatedSession:
     """Make a session for a user who has been authenticated, and end the one presented.
@@ -62,6 +60,7 @@ def log_in(
             user_agent=user_agent(request),
             tenant_id=tenant_id,
             auth=auth,
+            max_lifetime=max_lifetime,
         )
     # touch=False: the first use of the token is the browser's.
     session = session_service.get(
@@ -74,37 +73,28 @@ def log_in(
 
 
 def switch_tenant(
-    request: HttpRequest, session: Session, tenant_id: str, data: JSON
-) -> CreatedSession:
-    """Go on in another tenant: a new session with the same proof of identity, and the same end.
+    request: HttpRequest | Request, tenant_id: str, data: JSON
+) -> RefreshedSession:
+    """Go on in another tenant: a new session in the place of the request's, which ends.
 
-    A session's tenant is fixed, so that this is a new session and the old one ends.  It must not
-    outlive the login that it came from: the end of that goes along in ``auth``.
+    It has the same proof of identity, and ends no later.  See SessionService.switch_tenant for the
+    outcome: there is a new session, and a cookie, only if the status is ``rotated``.
     """
-    limit = login_ends_at(session)
-    auth = {**(session.auth or {}), NOT_AFTER: int(limit.timestamp())}
-    created = log_in(
-        request, session.user_id, data, tenant_id=tenant_id, auth=auth, reason="tenant_switch"
+    request = plain(request)
+    presented = current_token(request)
+    with answers():
+        switched = session_service.switch_tenant(presented, tenant_id, data)
+    if switched.token is None:
+        return switched
+    # touch=False: the first use of the token is the browser's.
+    session = session_service.get(
+        switched.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
     )
-    cut(created.token, created.expires_at, limit)
-    return created
-
-
-def login_ends_at(session: Session) -> datetime:
-    """When the login that a session came from ends for good."""
-    stamp = (session.auth or {}).get(NOT_AFTER)
-    if not isinstance(stamp, (int, float)):
-        return session.absolute_expires_at
-    return min(session.absolute_expires_at, datetime.fromtimestamp(stamp, timezone.utc))
-
-
-def cut(token: str, expires_at: datetime, limit: datetime) -> bool:
-    """Let a session end at limit, if it would end later; whether it was cut."""
-    if expires_at <= limit:
-        return False
-    remaining = limit - datetime.now(timezone.utc)
-    session_service.refresh(token, ttl=max(remaining, timedelta(seconds=1)))
-    return True
+    # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
+    given = switched if session else None
+    outcome = decide(request, given)
+    remember(request, Lookup(switched.token, session, given, outcome))
+    return switched
 
 
 def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:

@@ -23,7 +23,7 @@ ERRORS = {
     401: "There is no live session, or no valid access token.",
     403: "CSRF, or the application refuses.",
     404: "The user has no such session.",
-    409: "The user has as many sessions as allowed.",
+    409: "The user has as many sessions as allowed, or the token has been replaced.",
     412: "The session has changed.",
     413: "The data, or the request, is too large.",
     415: "The body is not JSON.",

@@ -19,7 +19,7 @@ from .cookies import token_from
 from .database import answers
 from .outcomes import Outcome, decide
 from .services import session_service
-from .types import CreatedSession, Session
+from .types import CreatedSession, RefreshedSession, Session
 
 _ATTRIBUTE = "_session_manager_lookups"
 
@@ -31,7 +31,7 @@ class Lookup:
     token: str | None
     session: Session | None
     #: A session made during the request, whose token the browser is to be given.
-    created: CreatedSession | None = None
+    created: CreatedSession | RefreshedSession | None = None
     #: What it decided about the cookie.
     outcome: Outcome | None = None
 

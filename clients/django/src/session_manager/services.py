@@ -94,11 +94,13 @@ class SessionService:
         user_agent: str | None = None,
         tenant_id: str | None = None,
         auth: JSON | None = None,
+        max_lifetime: timedelta | None = None,
     ) -> CreatedSession:
         """Log a user in.
 
         data: what to keep, a JSON object.  ttl: lifetime unless refreshed; by default SESSION_TTL,
         else the extension's.  auth: how the user proved who they are; shown in the list of devices.
+        max_lifetime: until the end that no refresh moves; by default, and at most, the extension's.
         Raises LimitReached, TooLarge, InvalidArgument, StoreUnavailable.
         """
         # Beyond max_sessions_per_user the oldest ones end.
@@ -107,7 +109,7 @@ class SessionService:
             "SELECT session_id, session_token, "
             + utc("created_at", "expires_at", "absolute_expires_at")
             + f" FROM {function('session_create')}"
-            "(%s, %s::jsonb, %s::interval, %s::inet, %s, %s, %s::jsonb)",
+            "(%s, %s::jsonb, %s::interval, %s::inet, %s, %s, %s::jsonb, %s::interval)",
             [
                 text_argument(user_id),
                 json_argument({} if data is None else data),
@@ -116,6 +118,7 @@ class SessionService:
                 _clean(user_agent),
                 text_argument(tenant_id),
                 json_argument(auth),
+                max_lifetime,
             ],
             savepoint=True,
         )
@@ -285,6 +288,34 @@ class SessionService:
         )
         return _refreshed(rows[0])
 
+    def switch_tenant(
+        self, token: str | None, tenant_id: str | None, data: JSON | None = None
+    ) -> RefreshedSession:
+        """Go on in another tenant: a new session in the place of the token's, in one step.
+
+        The new session keeps ``auth``, the time of authentication and the end of the login; of the
+        data it has what is given.  ``rotated`` with the new session and its token, or no new
+        session: ``ended``, and ``already_rotated`` for a replaced token.  Raises TooLarge,
+        InvalidArgument, StoreUnavailable.
+        """
+        digest = digest_form(token)
+        if token is None or digest is None:
+            return _ENDED
+        session_id = session_id_of(token)
+        note_change(session_id)
+        rows = call(
+            "SELECT status, session_id, session_token, "
+            + utc("expires_at", "absolute_expires_at")
+            + f" FROM {function('session_switch_tenant')}(%s, %s, %s::jsonb)",
+            [digest, text_argument(tenant_id), json_argument(data)],
+            savepoint=True,
+        )
+        switched = _refreshed(rows[0])
+        if switched.id is not None and switched.token is not None:
+            self._tell_ended(session_id, None, None, "tenant_switched", 1)
+            self._tell_switched(switched.id)
+        return switched
+
     def invalidate(self, token: str | None, reason: str = "logout") -> bool:
         """Log out; whether a live session ended."""
         digest = digest_form(token)
@@ -443,6 +474,22 @@ class SessionService:
             count=count,
         )
 
+    def _tell_switched(self, session_id: uuid.UUID) -> None:
+        """Of a session made by a switch of tenants, which is told from the audit trail."""
+        if not signals.session_created.has_listeners(type(self)):
+            return
+        events = self.history(session_id=session_id, max_rows=10)
+        for event in [event for event in events if event.event == "created"]:
+            signals.send(
+                signals.session_created,
+                type(self),
+                session_id=session_id,
+                user_id=event.user_id,
+                tenant_id=event.tenant_id,
+                ip=event.ip,
+                user_agent=event.user_agent,
+            )
+
     def _owner(self, session_id: uuid.UUID) -> str | None:
         """The user of a session that has just ended, from the audit trail."""
         events = self.history(session_id=session_id, max_rows=10)
@@ -464,6 +511,7 @@ class SessionService:
     aupdate_user = _twin(update_user)
     arefresh = _twin(refresh)
     aelevate = _twin(elevate)
+    aswitch_tenant = _twin(switch_tenant)
     ainvalidate = _twin(invalidate)
     ainvalidate_id = _twin(invalidate_id)
     ainvalidate_all = _twin(invalidate_all)

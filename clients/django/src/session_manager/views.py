@@ -37,7 +37,7 @@ from .authentication import SessionAuthentication
 from .conf import settings
 from .cookies import token_from
 from .csrf import enforce_csrf, offer_token
-from .login import cut, log_in, log_out, login_ends_at, switch_tenant
+from .login import log_in, log_out, switch_tenant
 from .logins import decide, decide_tenant, proof_of, refuse_protected
 from .outcomes import decide as decide_cookie
 from .outcomes import write_cookie
@@ -235,10 +235,6 @@ class RefreshSessionView(SessionView):
         # an answer that gets lost would look like a replay.
         address = {"ip": client_ip(request._request), "user_agent": user_agent(request._request)}
         session = session_service.get(refreshed.token or token, **address, touch=False)
-        if session is not None and cut(
-            refreshed.token or token, session.expires_at, login_ends_at(session)
-        ):
-            session = session_service.get(refreshed.token or token, **address, touch=False)
         user = load_user(session.user_id, session) if session else None
         if session is None or user is None:
             # Ended between the two calls, or the user is gone.
@@ -258,7 +254,12 @@ class SwitchTenantView(SessionView):
         tenant_id = _validated(SwitchTenantRequestSerializer, request.data)["tenant_id"]
         data = decide_tenant(request, session, tenant_id)
         with _http_errors():
-            switch_tenant(request._request, session, tenant_id, data)
+            switched = switch_tenant(request._request, tenant_id, data)
+        if switched.status == "already_rotated":
+            raise api_exceptions.TokenReplaced
+        if switched.token is None:
+            # The cookie stays: another switch may have put the new one there.
+            raise SessionExpired
         return self.answer(request, _session(request))
 
 
