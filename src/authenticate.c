@@ -30,11 +30,26 @@
 #define BINDING_IPV4	3
 #define BINDING_IPV6	6
 
-/* At most one event of a refused token in this time and backend. */
+/* At most one event of a session's refused tokens in this time and backend. */
 #define REFUSED_INTERVAL_MS	1000
+
+/* So many sessions and causes are told apart. */
+#define REFUSALS	64
+
+/* When the last event of a kind was recorded, and how many were not since. */
+typedef struct Refusal
+{
+	SmEventType type;
+	const char *cause;			/* a literal; NULL if this has not been used */
+	uint8		id[SM_ID_LEN];
+	TimestampTz last;
+	int64		suppressed;
+} Refusal;
 
 static bool matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 					const SmOwner *owner, const SmToken *token);
+static Refusal *find_refusal(SmEventType type, const char *cause,
+							 const uint8 *id);
 static const uint8 *ipv4_inside(inet *address);
 static void authenticate_nobody(const SmSchema *schema, const SmToken *token);
 
@@ -264,45 +279,40 @@ sm_client_changed(inet *known, inet *seen)
 }
 
 /*
- * Record that a well-formed token was refused: at most once a second, type
- * and backend, counting what was left out.  "session" is the row with the token's id, or NULL.
+ * Record that a well-formed token was refused: at most once a second for each
+ * session and cause, counting what was left out.  "session" is the row with
+ * the token's id, or NULL; all tokens without one count together, and hide
+ * none that has.
  */
 void
 sm_refused(const SmSchema *schema, SmEventType type,
 		   const SmToken *token, const SmSession *session,
 		   const char *cause, inet *ip, text *user_agent)
 {
-	static struct
-	{
-		TimestampTz last;
-		int64		suppressed;
-	}			limits[3];
-	int			which = (type == SM_EVENT_REJECTED) ? 0 :
-		(type == SM_EVENT_CLIENT_CHANGED) ? 1 : 2;
 	TimestampTz now = GetCurrentTimestamp();
+	Refusal    *refusal = find_refusal(type, cause, session ? token->id : NULL);
 	SmEvent		event = {.type = type};
 	JsonbParseState *detail;
 
-	if (!TimestampDifferenceExceeds(limits[which].last, now,
-									REFUSED_INTERVAL_MS))
+	if (!TimestampDifferenceExceeds(refusal->last, now, REFUSED_INTERVAL_MS))
 	{
-		limits[which].suppressed++;
+		refusal->suppressed++;
 		return;
 	}
-	if (sm_verdict_keep(type, (const pg_uuid_t *) token->id, false, cause,
-						limits[which].suppressed, ip, user_agent))
+	if (sm_verdict_keep(type, (const pg_uuid_t *) token->id, session != NULL,
+						false, cause, refusal->suppressed, ip, user_agent))
 	{
 		if (sm_worker_comes())
 		{
-			limits[which].last = now;
-			limits[which].suppressed = 0;
+			refusal->last = now;
+			refusal->suppressed = 0;
 		}
 		return;
 	}
 
 	detail = sm_detail_begin();
 	sm_detail_cstring(&detail, "cause", cause);
-	sm_detail_int(&detail, "suppressed", limits[which].suppressed);
+	sm_detail_int(&detail, "suppressed", refusal->suppressed);
 	event.session_id = (const pg_uuid_t *) token->id;
 	if (session)
 	{
@@ -313,8 +323,41 @@ sm_refused(const SmSchema *schema, SmEventType type,
 	event.user_agent = user_agent;
 	event.detail = sm_detail_end(&detail);
 	sm_event(schema, &event);
-	limits[which].last = now;
-	limits[which].suppressed = 0;
+	refusal->last = now;
+	refusal->suppressed = 0;
+}
+
+/*
+ * What is known of refusals of this type and cause, of one session or, for a
+ * NULL id, of tokens that belong to none.  Where there is no place left the
+ * one that was recorded longest ago is forgotten: then its next refusal is
+ * recorded too early, never too late.
+ */
+static Refusal *
+find_refusal(SmEventType type, const char *cause, const uint8 *id)
+{
+	static Refusal of_nobody[2];
+	static Refusal of_sessions[REFUSALS];
+	Refusal    *oldest = &of_sessions[0];
+
+	if (id == NULL)
+		return &of_nobody[type == SM_EVENT_REJECTED];
+	for (int i = 0; i < REFUSALS; i++)
+	{
+		Refusal    *refusal = &of_sessions[i];
+
+		if (refusal->cause != NULL && refusal->type == type &&
+			strcmp(refusal->cause, cause) == 0 &&
+			memcmp(refusal->id, id, SM_ID_LEN) == 0)
+			return refusal;
+		if (refusal->last < oldest->last)
+			oldest = refusal;
+	}
+	memset(oldest, 0, sizeof(Refusal));
+	oldest->type = type;
+	oldest->cause = cause;
+	memcpy(oldest->id, id, SM_ID_LEN);
+	return oldest;
 }
 
 static bool

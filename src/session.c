@@ -657,19 +657,40 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 	if (!sm_session_open(scan->schema, session, &content))
 		sm_report_corrupt(session);
 	result = replace ? patch : sm_merge_patch(content.data, patch);
-	if (used)
+	if (VARSIZE(result) <= VARSIZE(content.data))
+		 /* may always shrink */ ;
+	else if (used)
 		sm_check_size(result, "session data");
-	else if (VARSIZE(result) > (Size) sm_max_data_size)
-		/* without a token nobody is to learn how large the data is */
-		ereport(ERROR,
+	else if (VARSIZE(result) / 2 > (Size) sm_max_data_size)
+	{
+		/*
+		 * Without a token nobody is to learn how large the data is: any patch
+		 * finds room beside the data that a holder may have.  Where others
+		 * have taken that before, all goes on as if the patch had been applied.
+		 */
+		ereport(LOG_SERVER_ONLY,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("session data is too large"),
-				 errdetail("The limit is %d bytes.", sm_max_data_size)));
+				 errmsg("data of session %s is too large to be patched",
+						DatumGetCString(DirectFunctionCall1(uuid_out,
+															UUIDPGetDatum(session->session_id)))),
+				 errhidestmt(true),
+				 errhint("Let session_update_user() remove what is not needed, or raise session_manager.max_data_size.")));
+		result = content.data;
+	}
 	*data = result;
 	*version = session->version;
-	/* nor, by whether anything is written, what it is */
 	if (used && compareJsonbContainers(&content.data->root, &result->root) == 0)
+	{
+		/* a first use is written all the same */
+		if (scan->noted_successor_used_at != 0 ||
+			(current && !session->successor_used))
+		{
+			mark_used(&changes, session, current, GetCurrentTimestamp());
+			sm_scan_update(scan, &changes);
+		}
 		return;
+	}
+	/* whoever has no token learns nothing by whether anything is written */
 
 	content.data = result;
 	*version = ++session->version;
@@ -777,7 +798,7 @@ sm_report_corrupt(const SmSession *session)
 	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
 														 UUIDPGetDatum(session->session_id)));
 
-	(void) sm_verdict_keep(SM_EVENT_CORRUPT, session->session_id, false, NULL, 0,
+	(void) sm_verdict_keep(SM_EVENT_CORRUPT, session->session_id, true, false, NULL, 0,
 						   NULL, NULL);
 	ereport(ERROR,
 			(errcode(ERRCODE_SM_DATA_CORRUPT),
@@ -1018,12 +1039,12 @@ client_allowed(const SmSchema *schema, const SmToken *token,
 	}
 	if (ip != NULL && may_move && XactReadOnly)
 	{
-		/* the row is slow to follow: one event a second is enough */
+		/* the row is slow to follow */
 		sm_refused(schema, SM_EVENT_CLIENT_CHANGED, token, session, "moved",
 				   ip, user_agent);
 		*moved = true;
 	}
-	else if (ip != NULL && may_move && sm_verdict_keep(SM_EVENT_CLIENT_CHANGED, session->session_id, false, "moved", 0, ip, user_agent))
+	else if (ip != NULL && may_move && sm_verdict_keep(SM_EVENT_CLIENT_CHANGED, session->session_id, true, false, "moved", 0, ip, user_agent))
 		*moved = true;
 	else if (ip != NULL && may_move)
 	{
@@ -1123,7 +1144,7 @@ refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 		{
 			sm_count(SM_REUSED);
 			(void) sm_verdict_keep(SM_EVENT_TOKEN_REUSED, session->session_id,
-								   true, NULL, 0, ip, user_agent);
+								   true, true, NULL, 0, ip, user_agent);
 			sm_session_event(schema, SM_EVENT_TOKEN_REUSED, session,
 							 ip, user_agent, NULL);
 			sm_end_session(scan, NULL, SM_EVENT_INVALIDATED,
@@ -1132,7 +1153,11 @@ refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 			return;
 		}
 		if (elevated)
+		{
+			sm_refused(schema, SM_EVENT_REJECTED, token, session, "superseded",
+					   ip, user_agent);
 			return;
+		}
 	}
 
 	/* a shorter lifetime than it has is granted only to who asks for one */

@@ -155,7 +155,10 @@ sm_scan_lock(SmScan *scan, LockTupleMode mode, LockWaitPolicy wait)
 }
 
 /*
- * Write changes to the row that the scan stands on and has locked.
+ * Write changes to the row that the scan stands on and has locked.  With them
+ * goes a first use of its token that only shared memory knows of: a use that
+ * has been acknowledged as written must not be one that a crash forgets, or a
+ * replay would be taken for a lost answer.
  */
 void
 sm_scan_update(SmScan *scan, SmChanges *changes)
@@ -167,6 +170,10 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 	HeapTuple	tuple;
 	TupleTableSlot *slot;
 
+	if (scan->noted_successor_used_at != 0 &&
+		!changes->replaces[Anum_successor_used_at - 1])
+		sm_change(changes, Anum_successor_used_at,
+				  TimestampTzGetDatum(scan->noted_successor_used_at));
 	prepare_write(scan);
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(scan->rel),
 									&TTSOpsHeapTuple);
@@ -531,11 +538,16 @@ decode(SmScan *scan)
 		session->user_id = cstring_to_text("");
 
 	scan->stored_last_seen_at = session->last_seen_at;
+	scan->noted_successor_used_at = 0;
 	if (sm_touch_seen(session->session_id, &seen, &successor_used))
 	{
 		session->last_seen_at = Max(session->last_seen_at, seen);
 		if (session->rotated && successor_used >= session->rotated_at)
+		{
 			session->successor_used = true;
+			if (IS_NULL(successor_used_at))
+				scan->noted_successor_used_at = successor_used;
+		}
 	}
 }
 

@@ -74,6 +74,7 @@ typedef struct SmScan
 	TupleTableSlot *slot;
 	SmSession	session;		/* the row that the scan stands on */
 	TimestampTz stored_last_seen_at;	/* without touches not yet written */
+	TimestampTz noted_successor_used_at;	/* known from those alone, or 0 */
 
 	/* set up by the first write */
 	EState	   *estate;

@@ -12,8 +12,10 @@
  * transaction commits there is nothing left to do.  In a read-only
  * transaction, which can write nothing, a finding goes to the queue at once.
  *
- * The queue is bounded.  What does not fit is counted and lost to a rollback,
- * never to a commit.
+ * Both places are bounded.  What does not fit is counted and lost to a rollback,
+ * never to a commit.  Some room in each is left for what is about a session
+ * that exists, and some of that for replays and corrupt data: refused tokens,
+ * of which anybody can send any number, do not crowd them out.
  *
  * Locks: the queue's, for the time of copying one finding, also from the
  * callback of an aborting transaction; nothing in there can raise an error.
@@ -56,6 +58,7 @@ static void at_xact_end(XactEvent event, void *arg);
 static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
 						   SubTransactionId parent, void *arg);
 static void enqueue(const SmVerdict *verdict);
+static int	room(const SmVerdict *verdict, int len);
 static bool put(const SmVerdict *verdict);
 
 /*
@@ -91,8 +94,8 @@ sm_verdict_startup(void)
  * not write it itself, because its transaction is read-only.
  */
 bool
-sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool revoke,
-				const char *cause, int64 suppressed,
+sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
+				bool revoke, const char *cause, int64 suppressed,
 				const inet *ip, const text *user_agent)
 {
 	SmVerdict	verdict;
@@ -105,6 +108,7 @@ sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool revoke,
 	verdict.type = type;
 	verdict.at = GetCurrentTimestamp();
 	verdict.session_id = *session_id;
+	verdict.exists = exists;
 	verdict.revoke = revoke;
 	strlcpy(verdict.cause, cause ? cause : "", sizeof(verdict.cause));
 	verdict.suppressed = suppressed;
@@ -126,7 +130,7 @@ sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool revoke,
 		enqueue(&verdict);
 		return true;
 	}
-	if (n_pending < PENDING_LEN)
+	if (n_pending < room(&verdict, PENDING_LEN))
 	{
 		pending[n_pending].subxact = GetCurrentSubTransactionId();
 		pending[n_pending++].verdict = verdict;
@@ -223,14 +227,29 @@ enqueue(const SmVerdict *verdict)
 			 SM_VERDICTS_QUEUED : SM_VERDICTS_OVERFLOWED);
 }
 
-/* False if the queue is full. */
+/* How many findings may be there before one like this finds no room. */
+static int
+room(const SmVerdict *verdict, int len)
+{
+	switch (verdict->type)
+	{
+		case SM_EVENT_REJECTED:
+		case SM_EVENT_BOUND_FAILED:
+		case SM_EVENT_CLIENT_CHANGED:
+			return verdict->exists ? len * 3 / 4 : len / 2;
+		default:
+			return len;
+	}
+}
+
+/* False if the queue has no room for it. */
 static bool
 put(const SmVerdict *verdict)
 {
 	bool		full;
 
 	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
-	full = (queue->n == QUEUE_LEN);
+	full = (queue->n >= room(verdict, QUEUE_LEN));
 	if (!full)
 		queue->verdicts[queue->n++] = *verdict;
 	LWLockRelease(sm_shared->verdict_lock);

@@ -24,6 +24,7 @@ typedef struct SmVerdict
 	SmEventType type;
 	TimestampTz at;
 	pg_uuid_t	session_id;
+	bool		exists;			/* there was such a session */
 	bool		revoke;
 	char		cause[16];		/* "" for none */
 	int64		suppressed;
@@ -38,8 +39,9 @@ extern Size sm_verdict_size(void);
 extern void sm_verdict_startup(void);
 
 extern bool sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id,
-							bool revoke, const char *cause, int64 suppressed,
-							const inet *ip, const text *user_agent);
+							bool exists, bool revoke, const char *cause,
+							int64 suppressed, const inet *ip,
+							const text *user_agent);
 extern bool sm_verdict_peek(Oid database, SmVerdict *verdict);
 extern void sm_verdict_done(Oid database, bool carried_out);
 extern void sm_verdict_forget(Oid database);

@@ -45,4 +45,29 @@ FROM unnest(ARRAY['created', 'refreshed', 'rotated', 'updated', 'elevated', 'bou
 -- Where events are: before the first session_cleanup in the default partition
 SELECT count(*) > 0 AS some FROM session_events;
 
+-- Refusals are limited for each session and cause: noise hides no use of a
+-- token that was replaced, and its event names whose session it is.
+SELECT session_id, session_token FROM session_create('victim', tenant_id => 'acme') \gset v1_
+SELECT session_token FROM session_refresh(:'v1_session_token', rotate => true) \gset v2_
+SELECT session_id, session_token FROM session_create('second') \gset w_
+UPDATE user_sessions SET rotated_at = rotated_at - interval '31 s', previous_valid_until = previous_valid_until - interval '31 s'
+WHERE session_id = :'v1_session_id';
+DELETE FROM session_events WHERE event = 'rejected';
+SELECT count(g.session_id) FROM generate_series(1, 100) AS i,
+	LATERAL (SELECT * FROM session_get('sm1_' || repeat('A', 64 + 0 * i))
+		UNION ALL SELECT * FROM session_get(test.change_char(:'w_session_token', 66 + i % 3))
+		UNION ALL SELECT * FROM session_get(:'v1_session_token', '192.0.2.66', 'thief')
+		UNION ALL SELECT * FROM session_get(test.change_char(:'v1_session_token', 66 + i % 3))) AS g;
+SELECT user_id, tenant_id, detail ->> 'cause' AS cause, max(ip) AS ip, count(*) > 0 AS recorded, count(*) < 50 AS limited
+FROM session_events WHERE event = 'rejected' GROUP BY user_id, tenant_id, detail ->> 'cause' ORDER BY user_id, cause;
+-- more sessions than are told apart: then rather an event too many
+SELECT count(*) FROM generate_series(1, 200) AS i, session_create('crowd', jsonb_build_object('i', i)) AS c,
+	session_get(test.change_char(c.session_token, 68)) AS g;
+SELECT count(*) FROM session_events WHERE event = 'rejected' AND user_id = 'crowd';
+-- a token that session_elevate replaced, at a refresh
+SELECT session_id, session_token FROM session_create('stepper') \gset s1_
+SELECT session_token FROM session_elevate(:'s1_session_token', '{}') \gset s2_
+SELECT status FROM session_refresh(:'s1_session_token');
+SELECT user_id, detail FROM session_events WHERE event = 'rejected' AND session_id = :'s1_session_id';
+
 SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

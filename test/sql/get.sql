@@ -106,7 +106,7 @@ SELECT session_id = :'a_session_id' AS same_session, user_id, ip, user_agent, se
 FROM session_events WHERE event = 'rejected';
 SELECT count(*) FROM (SELECT pg_sleep(1.1)) AS s;
 SELECT count(*) FROM session_get('sm1_' || repeat('A', 64), '192.0.2.66', 'evil');
-SELECT session_id = :'a_session_id' AS same_session, user_id, ip, user_agent, detail
+SELECT session_id = :'a_session_id' AS same_session, user_id, ip, user_agent, detail - 'suppressed' AS detail
 FROM session_events WHERE event = 'rejected' ORDER BY event_id DESC LIMIT 1;
 SELECT count(*) FROM session_get('malformed');		-- no event: it names no session
 SELECT count(*) FROM session_events WHERE event = 'rejected';

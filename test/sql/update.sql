@@ -145,12 +145,47 @@ CALL test.error($$SELECT session_update_user('carol', '[]')$$);
 CALL test.error($$SELECT session_update_user('carol', NULL)$$);
 CALL test.error($$SELECT session_update_user(NULL, '{}')$$);
 CALL test.error($$SELECT session_update_user('', '{}')$$);
--- all or none
-SET session_manager.max_data_size = 256;
-SELECT version FROM session_update(:'c2_session_token', jsonb_build_object('p', repeat('x', 150)));
-CALL test.error(format('SELECT session_update_user(''carol'', %L)', jsonb_build_object('q', repeat('x', 100))));
+-- The size of the patch is what counts: whoever has no token does not learn by
+-- it how large the data is, nor what is in it.
+CREATE FUNCTION test.probe(who text, pad integer, OUT outcome text) LANGUAGE plpgsql AS $$
+BEGIN
+	outcome := 'ok ' || session_update_user(who, jsonb_build_object('pad', repeat('p', pad), 'secret', NULL));
+	outcome := outcome || ' ' || (SELECT count(*) FROM session_history(user_id => who, max_rows => 10000) WHERE event = 'updated');
+	RAISE 'undo' USING ERRCODE = 'ZZ001';
+EXCEPTION WHEN sqlstate 'ZZ001' THEN
+	NULL;
+WHEN OTHERS THEN
+	outcome := SQLSTATE;
+END
+$$;
+SET session_manager.max_data_size = 1000;
+SELECT count(*) FROM session_create('none');
+SELECT count(*) FROM session_create('short', '{"secret": "abc"}');
+SELECT count(*) FROM session_create('other', '{"public": "abc"}');
+SELECT count(*) FROM session_create('large', jsonb_build_object('public', repeat('x', 950)));
+SELECT count(*) FROM session_create('full', jsonb_build_object('public', repeat('x', 900)));
+SELECT session_update_user('full', jsonb_build_object('a', repeat('x', 900))), session_update_user('full', jsonb_build_object('b', repeat('x', 900)));
+SELECT count(*) FROM session_events WHERE user_id = 'full' AND event = 'updated';
+SELECT who, count(*) AS probes, count(DISTINCT replace(outcome, CASE who WHEN 'full' THEN 'ok 1 3' ELSE 'ok 1 1' END, 'ok')) AS outcomes,
+	min(outcome), max(pad) FILTER (WHERE outcome LIKE 'ok%') AS longest
+FROM unnest(ARRAY['none', 'short', 'other', 'large', 'full']) AS who, generate_series(0, 1000, 25) AS pad, test.probe(who, pad) AS outcome
+WHERE pad <= 925
+GROUP BY who ORDER BY who;
+SELECT who, outcome FROM unnest(ARRAY['none', 'short', 'large', 'full']) AS who, test.probe(who, 1000) AS outcome;
+DROP FUNCTION test.probe(text, integer);
+-- The patch finds room beside what the holder may have; beyond that the data
+-- stays as it is, which only the server's log says.
+SELECT session_token FROM session_create('dave', jsonb_build_object('own', repeat('x', 900))) \gset d_
+SELECT session_update_user('dave', jsonb_build_object('a', repeat('x', 900)));
+SELECT session_update_user('dave', jsonb_build_object('b', repeat('x', 900)));
+SELECT version, data ? 'a' AS a, data ? 'b' AS b FROM session_get(:'d_session_token');
+-- the holder may shrink it, not let it grow
+CALL test.error(format('SELECT session_update(%L, ''{"c": 1}'')', :'d_session_token'));
+SELECT version, data ? 'a' AS a FROM session_update(:'d_session_token', '{"own": 1}');
+SELECT version, data ? 'a' AS a FROM session_update(:'d_session_token', '{"a": null, "c": 1}');
+SELECT session_update_user('dave', jsonb_build_object('b', repeat('x', 900)));
+SELECT version, data ? 'b' AS b FROM session_get(:'d_session_token');
 RESET session_manager.max_data_size;
-SELECT data ? 'q' AS patched, version FROM session_get(:'c1_session_token');
 
 DROP TABLE test.rfc7396;
 SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -194,6 +194,17 @@ ok( soon(
 		sub { value('SELECT count(*) FROM replays, session_get(replays.new, touch => false)') == $overflowed }),
 	'and the others carried out');
 
+# Refused tokens, of which there can be any number, leave room for a replay.
+($old, $new) = rotated('zoe');
+value(q(
+	CREATE TABLE guesses AS
+	SELECT overlay(session_token PLACING translate(substr(session_token, 40, 1), 'ABC', 'BCA') || 'zzz' FROM 40) AS token
+	FROM generate_series(1, 40) AS i, session_create('guess' || i)));
+value("BEGIN; SELECT count(*) FROM guesses, session_get(guesses.token); SELECT status FROM session_refresh('$old'); ROLLBACK");
+ok(soon(sub { live($node, $new) eq '0' }), 'a replay behind many guesses is carried out');
+is(value("SELECT count(DISTINCT user_id) > 1, count(*) < 40 FROM session_events WHERE event = 'rejected' AND user_id LIKE 'guess%'"),
+	't|t', 'the guesses are on record as far as there was room, with their users');
+
 unlike(slurp_file($node->logfile), qr/deadlock|PANIC|FATAL/, 'nothing went wrong');
 $node->stop;
 
