@@ -58,10 +58,12 @@ def test_behind_a_sign_out_everywhere(
     thread = threading.Thread(target=run)
     thread.start()
     wait_for(
-        lambda: superuser.execute(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
-        ).fetchone()[0]
-        == 1
+        lambda: (
+            superuser.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+            ).fetchone()[0]
+            == 1
+        )
     )
     superuser.execute("COMMIT")
     thread.join()

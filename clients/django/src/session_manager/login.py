@@ -72,9 +72,7 @@ def log_in(
     return created
 
 
-def switch_tenant(
-    request: HttpRequest | Request, tenant_id: str, data: JSON
-) -> RefreshedSession:
+def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) -> RefreshedSession:
     """Go on in another tenant: a new session in the place of the request's, which ends.
 
     It has the same proof of identity, and ends no later.  See SessionService.switch_tenant for the
