@@ -43,6 +43,7 @@ OBJS = \
 	src/privileges.o \
 	src/redact.o \
 	src/reseal.o \
+	src/restore.o \
 	src/result.o \
 	src/schema.o \
 	src/session.o \

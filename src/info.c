@@ -136,6 +136,8 @@ workers_state(void)
 		case SM_DB_OTHER_VERSION:
 			return "off: the extension is at another version than the library; run ALTER EXTENSION session_manager UPDATE";
 		case SM_DB_SERVED:
+			if (sm_database->waits_for[0] != '\0')
+				return psprintf("on: maintenance waits for %s", sm_database->waits_for);
 			return sm_database->worker_pid != 0 ?
 				psprintf("on: pid %d is at work", sm_database->worker_pid) : "on";
 	}

@@ -14,6 +14,9 @@
 
 #include "schema.h"
 
+/* How many indexes a partition is made with. */
+#define SM_PARTITION_INDEXES	4
+
 typedef struct SmPartitionWork
 {
 	int64		events_dropped;

@@ -83,6 +83,11 @@ typedef struct SmDatabase
 	int64		requeued;
 	bool		unfinished;		/* there was more to do */
 
+	/* whether a restore may be under way; written by the worker alone */
+	bool		settled;
+	int64		seen_at;		/* by sm_clock(); 0: before there was a key */
+	char		waits_for[160];	/* empty: nothing */
+
 	/* re-sealing under the active key */
 	int32		reseal_key;		/* 0: nothing to do */
 	int64		resealed;		/* for that key, ever */

@@ -50,6 +50,7 @@
 #include "keyring.h"
 #include "partition.h"
 #include "reseal.h"
+#include "restore.h"
 #include "schema.h"
 #include "session.h"
 #include "shared.h"
@@ -128,6 +129,7 @@ static bool carry_out(const SmSchema *schema, const SmVerdict *verdict);
 static void flush_touches(Pass *pass);
 static bool write_touch(const SmSchema *schema, const SmTouch *touch);
 static bool is_inet(const SmTouch *touch);
+static bool may_maintain(Pass *pass);
 static void sweep_database(Pass *pass);
 static void maintain_partitions(Pass *pass);
 static void reseal_database(Pass *pass);
@@ -582,15 +584,15 @@ run_pass(Pass *pass)
 		carry_out_verdicts(pass);
 	if (pass->served)
 		flush_touches(pass);
-	if (pass->served && pass->full)
+	if (pass->served && pass->full && may_maintain(pass))
 	{
 		sm_count(SM_SWEEPS);
 		sweep_database(pass);
+		if (pass->served)
+			maintain_partitions(pass);
+		if (pass->served)
+			reseal_database(pass);
 	}
-	if (pass->served && pass->full)
-		maintain_partitions(pass);
-	if (pass->served && pass->full)
-		reseal_database(pass);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	now = GetCurrentTimestamp();
@@ -823,6 +825,24 @@ is_inet(const SmTouch *touch)
 		VARSIZE_ANY(ip) == touch->ip_len &&
 		(ip_family(ip) == PGSQL_AF_INET || ip_family(ip) == PGSQL_AF_INET6) &&
 		ip_bits(ip) <= ip_maxbits(ip);
+}
+
+/* Not while a dump is being restored: notes what to wait for. */
+static bool
+may_maintain(Pass *pass)
+{
+	const SmSchema *schema = begin_batch(pass, "looking for a restore");
+	const char *pending;
+
+	if (schema == NULL)
+		return false;
+	pending = sm_restore_pending(schema);
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	strlcpy(sm_database->waits_for, pending != NULL ? pending : "",
+			sizeof(sm_database->waits_for));
+	LWLockRelease(sm_shared->lock);
+	sm_batch_end();
+	return pending == NULL;
 }
 
 /* Dead sessions, in batches with a pause between them. */
