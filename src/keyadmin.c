@@ -118,7 +118,8 @@ sm_session_key_activate(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("session key %d is not known", key_id),
-				 errhint("Add it first: SELECT session_key_add(%d);", key_id)));
+				 errhint("Add it first: SELECT %s(%d);",
+						 sm_schema_qualify(schema, "session_key_add"), key_id)));
 	if (strcmp(state, "retired") == 0 || strcmp(state, "revoked") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -227,7 +228,8 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 		if (strcmp(state, "active") == 0)
 			ereport(NOTICE,
 					(errmsg("no session key is active now: nobody can log in"),
-					 errhint("SELECT session_key_generate(); makes a key and activates it.")));
+					 errhint("SELECT %s(); makes a key and activates it.",
+							 sm_schema_qualify(schema, "session_key_generate"))));
 	}
 	admin_end();
 	PG_RETURN_VOID();

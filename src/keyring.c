@@ -89,7 +89,7 @@ static const SmKey *ring_lookup(const SmSchema *schema, int32 key_id);
 static bool key_decode(TupleTableSlot *slot, SmKey *key, bytea **check);
 static bool parse_state(const text *name, SmKeyState *state);
 pg_noreturn static void report_unavailable(int32 key_id, SmKeyMaterial material);
-pg_noreturn static void report_no_active_key(void);
+pg_noreturn static void report_no_active_key(const SmSchema *schema);
 
 /*
  * Read the key file if the library is being preloaded, and ask to hear of
@@ -132,7 +132,7 @@ sm_key_active(const SmSchema *schema)
 	for (int i = 0; i < n_ring; i++)
 		if (ring[i].state == SM_KEY_ACTIVE)
 			return sm_key_usable(schema, ring[i].id);
-	report_no_active_key();
+	report_no_active_key(schema);
 }
 
 /*
@@ -790,18 +790,24 @@ report_unavailable(int32 key_id, SmKeyMaterial material)
 }
 
 static void
-report_no_active_key(void)
+report_no_active_key(const SmSchema *schema)
 {
+	const char *generate = sm_schema_qualify(schema, "session_key_generate");
+
 	if (sm_key_file[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_SM_KEY_UNAVAILABLE),
 				 errmsg("no session key is configured"),
 				 errdetail("Setting session_manager.key_file is empty."),
-				 errhint("As a superuser: ALTER SYSTEM SET session_manager.key_file = '/etc/postgresql/session_manager.keys'; SELECT pg_reload_conf(); SELECT session_key_generate();")));
+				 errhint("As a superuser: ALTER SYSTEM SET session_manager.key_file = '/etc/postgresql/session_manager.keys'; SELECT pg_reload_conf(); SELECT %s();",
+						 generate)));
 	ereport(ERROR,
 			(errcode(ERRCODE_SM_KEY_UNAVAILABLE),
 			 errmsg("no session key is active"),
 			 n_ring == 0 ?
-			 errhint("As a superuser, SELECT session_key_generate(); or, for a key that is in the file of session_manager.key_file already, SELECT session_key_add(id);") :
-			 errhint("Activate a key: SELECT session_key_activate(id); session_keys() lists them.")));
+			 errhint("As a superuser, SELECT %s(); or, for a key that is in the file of session_manager.key_file already, SELECT %s(id);",
+					 generate, sm_schema_qualify(schema, "session_key_add")) :
+			 errhint("Activate a key: SELECT %s(id); %s() lists them.",
+					 sm_schema_qualify(schema, "session_key_activate"),
+					 sm_schema_qualify(schema, "session_keys"))));
 }

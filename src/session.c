@@ -213,7 +213,7 @@ sm_session_get(PG_FUNCTION_ARGS)
 	if (!sm_session_open(schema, session, &content))
 	{
 		sm_count(SM_GET_CORRUPT);
-		sm_report_corrupt(session);
+		sm_report_corrupt(schema, session);
 	}
 	sm_count(SM_GET_HIT);
 
@@ -385,7 +385,7 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 		else
 		{
 			if (!sm_session_open(schema, session, &content))
-				sm_report_corrupt(session);
+				sm_report_corrupt(schema, session);
 			now = GetCurrentTimestamp();
 			content.auth = auth;
 			if (data != NULL)
@@ -462,7 +462,7 @@ sm_session_switch_tenant(PG_FUNCTION_ARGS)
 			else
 			{
 				if (!sm_session_open(schema, old, &content))
-					sm_report_corrupt(old);
+					sm_report_corrupt(schema, old);
 				/* what one tenant knows is not for another, unless given */
 				content.data = (data != NULL) ? data : empty_object();
 				now = GetCurrentTimestamp();
@@ -655,7 +655,7 @@ sm_patch_session(SmScan *scan, Jsonb *patch, bool replace, bool used,
 	int32		key_id;
 
 	if (!sm_session_open(scan->schema, session, &content))
-		sm_report_corrupt(session);
+		sm_report_corrupt(scan->schema, session);
 	result = replace ? patch : sm_merge_patch(content.data, patch);
 	if (VARSIZE(result) <= VARSIZE(content.data))
 		 /* may always shrink */ ;
@@ -793,7 +793,7 @@ sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
  * Sealed data is not what was sealed for its row.
  */
 void
-sm_report_corrupt(const SmSession *session)
+sm_report_corrupt(const SmSchema *schema, const SmSession *session)
 {
 	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
 														 UUIDPGetDatum(session->session_id)));
@@ -804,7 +804,8 @@ sm_report_corrupt(const SmSession *session)
 			(errcode(ERRCODE_SM_DATA_CORRUPT),
 			 errmsg("data of session %s is corrupt", id),
 			 errdetail("It was changed, or moved from another row, by something other than this extension."),
-			 errhint("End the session: SELECT session_invalidate_id('%s');", id)));
+			 errhint("End the session: SELECT %s('%s');",
+					 sm_schema_qualify(schema, "session_invalidate_id"), id)));
 }
 
 /*

@@ -34,6 +34,7 @@ extern void sm_touch_session(SmScan *scan, const SmToken *token,
 							 TimestampTz seen_at, bool moved,
 							 inet *ip, text *user_agent);
 extern void sm_warn_corrupt(const SmSession *session);
-pg_noreturn extern void sm_report_corrupt(const SmSession *session);
+pg_noreturn extern void sm_report_corrupt(const SmSchema *schema,
+											const SmSession *session);
 
 #endif							/* SM_SESSION_H */

@@ -237,7 +237,7 @@ my $file = key_file($node);
 unlink $file;
 $node->safe_psql('postgres', 'CREATE EXTENSION session_manager CASCADE');
 like(failure($node, "SELECT session_create('ann')"),
-	qr/^SM003:.*HINT:.*session_key_generate/s,
+	qr/^SM003:.*HINT:.*public\.session_key_generate/s,
 	'without a key, session_create says what to do');
 is( $node->safe_psql(
 		'postgres', 'SELECT session_key_generate(), session_key_generate()'),
