@@ -112,6 +112,7 @@ REGRESS = \
 	history \
 	bind \
 	limits \
+	tenant \
 	binding \
 	cleanup \
 	privacy \

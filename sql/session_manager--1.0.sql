@@ -89,6 +89,8 @@ ALTER TABLE user_sessions ALTER COLUMN sealed_data SET STORAGE EXTERNAL;
 
 CREATE INDEX user_sessions_user_id_idx ON user_sessions (user_id);
 CREATE INDEX user_sessions_sweep_at_idx ON user_sessions (sweep_at);
+-- A tenant never changes in a row, and who has none pays nothing for the index.
+CREATE INDEX user_sessions_tenant_id_idx ON user_sessions (tenant_id) WHERE tenant_id IS NOT NULL;
 
 COMMENT ON TABLE user_sessions IS
 'one row per session; written only by the functions of the extension';
@@ -118,6 +120,7 @@ COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was ended before
 COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was ended before its time';
 COMMENT ON INDEX user_sessions_user_id_idx IS 'a user''s sessions: list, limits, sign-out everywhere';
 COMMENT ON INDEX user_sessions_sweep_at_idx IS 'what the sweep has to look at; one entry per session and lifetime';
+COMMENT ON INDEX user_sessions_tenant_id_idx IS 'a tenant''s sessions: count, end them all';
 
 -- The parent carries no index: one inherited from a table that belongs to an
 -- extension makes pg_restore fail.  Each partition gets its own when made.

@@ -27,6 +27,9 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
+#include "nodes/pg_list.h"
+#include "nodes/primnodes.h"
+#include "nodes/readfuncs.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -58,7 +61,7 @@ static const Column sessions_columns[Natts_user_sessions] = {
 	[Anum_user_id - 1] = {"user_id", TEXTOID, C_COLLATION_OID},
 	[Anum_verifier - 1] = {"verifier", BYTEAOID, InvalidOid},
 	[Anum_sealed_data - 1] = {"sealed_data", BYTEAOID, InvalidOid},
-	[Anum_tenant_id - 1] = {"tenant_id", TEXTOID, InvalidOid},
+	[Anum_tenant_id - 1] = {"tenant_id", TEXTOID, C_COLLATION_OID},
 	[Anum_ip - 1] = {"ip", INETOID, InvalidOid},
 	[Anum_user_agent - 1] = {"user_agent", TEXTOID, InvalidOid},
 	[Anum_rotated_at - 1] = {"rotated_at", TIMESTAMPTZOID, InvalidOid},
@@ -115,7 +118,8 @@ static void relation_changed(Datum arg, Oid relid);
 static Oid	own_relation(Oid namespace, const char *relname);
 static void check_table(Oid relid, char relkind, const Column *columns, int n);
 static void check_index(Oid relid, Oid table, int attnum, const Column *column,
-						bool unique);
+						bool unique, bool without_nulls);
+static bool is_not_null(HeapTuple tuple, int attnum);
 static Oid	access_method(Oid relid);
 pg_noreturn static void report_altered(Oid relid, const char *detail);
 
@@ -184,6 +188,7 @@ resolve(Oid namespace)
 	current.sessions_pkey = own_relation(namespace, "user_sessions_pkey");
 	current.sessions_user_idx = own_relation(namespace, "user_sessions_user_id_idx");
 	current.sessions_sweep_idx = own_relation(namespace, "user_sessions_sweep_at_idx");
+	current.sessions_tenant_idx = own_relation(namespace, "user_sessions_tenant_id_idx");
 	current.events = own_relation(namespace, "session_events");
 	current.events_default = own_relation(namespace, "session_events_default");
 	current.events_seq = own_relation(namespace, "session_events_event_id_seq");
@@ -194,11 +199,13 @@ resolve(Oid namespace)
 	check_table(current.sessions, RELKIND_RELATION,
 				sessions_columns, Natts_user_sessions);
 	check_index(current.sessions_pkey, current.sessions, Anum_session_id,
-				&sessions_columns[Anum_session_id - 1], true);
+				&sessions_columns[Anum_session_id - 1], true, false);
 	check_index(current.sessions_user_idx, current.sessions, Anum_user_id,
-				&sessions_columns[Anum_user_id - 1], false);
+				&sessions_columns[Anum_user_id - 1], false, false);
 	check_index(current.sessions_sweep_idx, current.sessions, Anum_sweep_at,
-				&sessions_columns[Anum_sweep_at - 1], false);
+				&sessions_columns[Anum_sweep_at - 1], false, false);
+	check_index(current.sessions_tenant_idx, current.sessions, Anum_tenant_id,
+				&sessions_columns[Anum_tenant_id - 1], false, true);
 	check_table(current.events, RELKIND_PARTITIONED_TABLE,
 				events_columns, Natts_session_events);
 	check_table(current.events_seq, RELKIND_SEQUENCE, NULL, 0);
@@ -219,6 +226,7 @@ relation_changed(Datum arg, Oid relid)
 		relid == current.sessions_pkey ||
 		relid == current.sessions_user_idx ||
 		relid == current.sessions_sweep_idx ||
+		relid == current.sessions_tenant_idx ||
 		relid == current.events ||
 		relid == current.events_default ||
 		relid == current.events_seq ||
@@ -296,11 +304,33 @@ check_table(Oid relid, char relkind, const Column *columns, int n)
 }
 
 /*
+ * Is the condition of an index that this column is not null, and no more?
+ */
+static bool
+is_not_null(HeapTuple tuple, int attnum)
+{
+	bool		isnull;
+	Datum		condition = SysCacheGetAttr(INDEXRELID, tuple,
+											Anum_pg_index_indpred, &isnull);
+	Node	   *node = stringToNode(TextDatumGetCString(condition));
+	NullTest   *test;
+
+	if (IsA(node, List) && list_length((List *) node) == 1)
+		node = linitial((List *) node);
+	if (!IsA(node, NullTest))
+		return false;
+	test = (NullTest *) node;
+	return test->nulltesttype == IS_NOT_NULL && IsA(test->arg, Var) &&
+		((Var *) test->arg)->varattno == attnum;
+}
+
+/*
  * Does an index find every row of its table by this column, in the order of
- * its type?
+ * its type?  Rows without a value may be left out if "without_nulls".
  */
 static void
-check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique)
+check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique,
+			bool without_nulls)
 {
 	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(relid));
 	Form_pg_index index;
@@ -317,7 +347,8 @@ check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique)
 			index->indisready && index->indisvalid &&
 			(!unique || (index->indisunique && index->indimmediate)) &&
 			index->indnkeyatts == 1 && index->indkey.values[0] == attnum &&
-			heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
+			(heap_attisnull(tuple, Anum_pg_index_indpred, NULL) ||
+			 (without_nulls && is_not_null(tuple, attnum))) &&
 			access_method(relid) == BTREE_AM_OID;
 		if (same)
 		{

@@ -20,6 +20,7 @@ typedef struct SmSchema
 	Oid			sessions_pkey;
 	Oid			sessions_user_idx;
 	Oid			sessions_sweep_idx;
+	Oid			sessions_tenant_idx;
 	Oid			events;
 	Oid			events_default;
 	Oid			events_seq;

@@ -74,6 +74,18 @@ sm_scan_by_user(SmScan *scan, const SmSchema *schema, text *user_id,
 }
 
 /*
+ * Start looking for a tenant's rows.
+ */
+void
+sm_scan_by_tenant(SmScan *scan, const SmSchema *schema, text *tenant_id,
+				  LOCKMODE lockmode)
+{
+	ScanKeyInit(&scan->keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
+				PointerGetDatum(tenant_id));
+	scan_begin(scan, schema, schema->sessions_tenant_idx, 1, lockmode);
+}
+
+/*
  * Start looking for rows that the sweep has to look at, most overdue first.
  */
 void

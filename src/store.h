@@ -94,6 +94,8 @@ extern void sm_scan_by_id(SmScan *scan, const SmSchema *schema, const uint8 *id,
 						  LOCKMODE lockmode);
 extern void sm_scan_by_user(SmScan *scan, const SmSchema *schema, text *user_id,
 							LOCKMODE lockmode);
+extern void sm_scan_by_tenant(SmScan *scan, const SmSchema *schema,
+							  text *tenant_id, LOCKMODE lockmode);
 extern void sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema,
 								TimestampTz from, TimestampTz until);
 extern void sm_scan_all(SmScan *scan, const SmSchema *schema, LOCKMODE lockmode);

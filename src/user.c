@@ -163,7 +163,7 @@ sm_session_invalidate_tenant(PG_FUNCTION_ARGS)
 	schema = sm_schema_of(fcinfo);
 	sm_bound_waits(&waits);
 	sm_wait_for_logins();
-	sm_scan_all(&scan, schema, RowExclusiveLock);
+	sm_scan_by_tenant(&scan, schema, tenant_id, RowExclusiveLock);
 	ended = end_all(&scan, tenant_id, NULL, reason);
 	sm_scan_end(&scan);
 	sm_unbound_waits(&waits);
@@ -345,6 +345,8 @@ sm_session_active_count(PG_FUNCTION_ARGS)
 		sm_check_shard((uint16) sm_user_text_hash(user_id));
 		sm_scan_by_user(&scan, schema, user_id, AccessShareLock);
 	}
+	else if (tenant_id)
+		sm_scan_by_tenant(&scan, schema, tenant_id, AccessShareLock);
 	else
 		sm_scan_all(&scan, schema, AccessShareLock);
 	while (sm_scan_next(&scan))

@@ -198,6 +198,12 @@ FROM unnest(ARRAY[
 	'DROP INDEX user_sessions_user_id_idx; CREATE INDEX user_sessions_user_id_idx ON user_sessions (user_id text_pattern_ops)',
 	'DROP INDEX user_sessions_user_id_idx; CREATE INDEX user_sessions_user_id_idx ON user_sessions (lower(user_id))',
 	'DROP INDEX user_sessions_user_id_idx; CREATE INDEX user_sessions_user_id_idx ON session_keys (state)',
+	'DROP INDEX user_sessions_tenant_id_idx',
+	'DROP INDEX user_sessions_tenant_id_idx; CREATE INDEX user_sessions_tenant_id_idx ON user_sessions (tenant_id)',
+	'DROP INDEX user_sessions_tenant_id_idx; CREATE INDEX user_sessions_tenant_id_idx ON user_sessions (tenant_id) WHERE user_agent IS NOT NULL',
+	'DROP INDEX user_sessions_tenant_id_idx; CREATE INDEX user_sessions_tenant_id_idx ON user_sessions (tenant_id) WHERE tenant_id IS NULL',
+	'DROP INDEX user_sessions_tenant_id_idx; CREATE INDEX user_sessions_tenant_id_idx ON user_sessions (tenant_id) WHERE version > 0',
+	'DROP INDEX user_sessions_tenant_id_idx; CREATE INDEX user_sessions_tenant_id_idx ON user_sessions (tenant_id) WHERE tenant_id IS NOT NULL AND version > 1',
 	'DROP INDEX user_sessions_sweep_at_idx; CREATE INDEX user_sessions_sweep_at_idx ON user_sessions (expires_at)',
 	'ALTER TABLE user_sessions DROP CONSTRAINT user_sessions_pkey; CREATE INDEX user_sessions_pkey ON user_sessions (session_id)',
 	'ALTER TABLE user_sessions DROP CONSTRAINT user_sessions_pkey, ADD CONSTRAINT user_sessions_pkey PRIMARY KEY (session_id) DEFERRABLE'
