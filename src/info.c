@@ -22,6 +22,7 @@
 #include "keyring.h"
 #include "result.h"
 #include "shared.h"
+#include "store.h"
 
 PG_FUNCTION_INFO_V1(sm_session_info);
 
@@ -30,6 +31,7 @@ static bool preloaded = false;
 static const char *workers_state(void);
 static const char *last_pass(void);
 static const char *resealing(const SmSchema *schema);
+static const char *next_sweep(const SmSchema *schema);
 static const char *cache_state(void);
 static const char *cache_server(void);
 static const char *cache_epoch(void);
@@ -61,7 +63,6 @@ sm_session_info(PG_FUNCTION_ARGS)
 	int			n = sm_key_list(schema, &ring);
 	int			missing = 0;
 	const char *active = NULL;
-	char	   *next_sweep;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -104,9 +105,7 @@ sm_session_info(PG_FUNCTION_ARGS)
 	put(&result, "event_partitions",
 		query_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
 							schema->events)));
-	next_sweep = query_text(psprintf("SELECT pg_catalog.min(sweep_at) FROM %s",
-									 sm_schema_qualify(schema, "user_sessions")));
-	put(&result, "next_sweep", next_sweep ? next_sweep : "nothing to sweep");
+	put(&result, "next_sweep", next_sweep(schema));
 
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
@@ -172,6 +171,35 @@ resealing(const SmSchema *schema)
 					 pending);
 	return psprintf("under way to key %s: %lld sessions so far", pending,
 					(long long) sm_database->resealed);
+}
+
+/*
+ * When the first session is due.  Those that have been deleted may still be in
+ * the index by millions, while somebody holds an old snapshot: look past the
+ * beginning where the sweep is, but not for long.
+ */
+static const char *
+next_sweep(const SmSchema *schema)
+{
+	TimestampTz from = DT_NOBEGIN;
+	TimestampTz at;
+
+	for (;;)
+	{
+		switch (sm_scan_first_sweep_at(schema, from, &at))
+		{
+			case SM_FIRST_FOUND:
+				return pstrdup(timestamptz_to_str(at));
+			case SM_FIRST_NONE:
+				return "nothing to sweep";
+			case SM_FIRST_FAR:
+				break;
+		}
+		if (from != DT_NOBEGIN || sm_database == NULL ||
+			sm_database->sweep_began_at == 0)
+			return "unknown: behind deleted sessions that VACUUM cannot remove yet";
+		from = sm_database->sweep_from;
+	}
 }
 
 static const char *

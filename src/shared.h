@@ -88,6 +88,12 @@ typedef struct SmDatabase
 	int64		seen_at;		/* by sm_clock(); 0: before there was a key */
 	char		waits_for[160];	/* empty: nothing */
 
+	/* where the sweep goes on; written by the worker alone */
+	TimestampTz sweep_from;
+	bool		sweep_unfinished;
+	int64		sweep_began_at; /* by sm_clock(), last from the beginning */
+	int64		sweep_walk_us;	/* what it took to find the first row then */
+
 	/* re-sealing under the active key */
 	int32		reseal_key;		/* 0: nothing to do */
 	int64		resealed;		/* for that key, ever */

@@ -42,6 +42,9 @@
 #include "store.h"
 #include "touch.h"
 
+/* How far to look for the first row that the sweep has to look at. */
+#define FIRST_ENTRIES		500
+
 static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 					   int n_keys, LOCKMODE lockmode);
 static void decode(SmScan *scan);
@@ -97,6 +100,36 @@ sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema,
 	ScanKeyInit(&scan->keys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(until));
 	scan_begin(scan, schema, schema->sessions_sweep_idx, 2, RowExclusiveLock);
+}
+
+/*
+ * The first time, not before "from", at which the sweep has to look at a row.
+ * Gives up after FIRST_ENTRIES entries of the index whose rows are gone.
+ */
+SmFirst
+sm_scan_first_sweep_at(const SmSchema *schema, TimestampTz from,
+					   TimestampTz *at)
+{
+	SmScan		scan;
+	SmFirst		found = SM_FIRST_FAR;
+
+	ScanKeyInit(&scan.keys[0], 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(from));
+	scan_begin(&scan, schema, schema->sessions_sweep_idx, 1, AccessShareLock);
+	for (int i = 0; i < FIRST_ENTRIES && found == SM_FIRST_FAR; i++)
+	{
+		bool		isnull;
+
+		if (index_getnext_tid(scan.index_scan, ForwardScanDirection) == NULL)
+			found = SM_FIRST_NONE;
+		else if (index_fetch_heap(scan.index_scan, scan.slot))
+		{
+			*at = DatumGetTimestampTz(slot_getattr(scan.slot, Anum_sweep_at, &isnull));
+			found = SM_FIRST_FOUND;
+		}
+	}
+	sm_scan_end(&scan);
+	return found;
 }
 
 /*

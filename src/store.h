@@ -90,6 +90,14 @@ typedef struct SmChanges
 	bool		replaces[Natts_user_sessions];
 } SmChanges;
 
+/* What sm_scan_first_sweep_at says. */
+typedef enum SmFirst
+{
+	SM_FIRST_FOUND,
+	SM_FIRST_NONE,
+	SM_FIRST_FAR				/* not among the first entries */
+} SmFirst;
+
 extern void sm_scan_by_id(SmScan *scan, const SmSchema *schema, const uint8 *id,
 						  LOCKMODE lockmode);
 extern void sm_scan_by_user(SmScan *scan, const SmSchema *schema, text *user_id,
@@ -99,6 +107,8 @@ extern void sm_scan_by_tenant(SmScan *scan, const SmSchema *schema,
 extern void sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema,
 								TimestampTz from, TimestampTz until);
 extern void sm_scan_all(SmScan *scan, const SmSchema *schema, LOCKMODE lockmode);
+extern SmFirst sm_scan_first_sweep_at(const SmSchema *schema, TimestampTz from,
+									  TimestampTz *at);
 extern void sm_scan_from_id(SmScan *scan, const SmSchema *schema, const uint8 *id);
 extern bool sm_scan_next(SmScan *scan);
 extern bool sm_scan_lock(SmScan *scan, LockTupleMode mode,

@@ -78,6 +78,13 @@
 
 #define TOUCH_BATCH		1024
 
+/*
+ * The sweep begins anew when what it took to walk over the dead last is no
+ * more than one part in so many, in a backlog every five minutes at the most.
+ */
+#define WALK_SHARE		20
+#define SWEEP_ANEW_US	(5 * USECS_PER_MINUTE)
+
 PGDLLEXPORT void sm_launcher_main(Datum arg);
 PGDLLEXPORT void sm_worker_main(Datum arg);
 
@@ -845,29 +852,55 @@ may_maintain(Pass *pass)
 	return pending == NULL;
 }
 
-/* Dead sessions, in batches with a pause between them. */
+/*
+ * Dead sessions, in batches with a pause between them.
+ *
+ * While somebody holds an old snapshot, what was deleted stays in the index,
+ * and whoever starts at its beginning passes all of it again.  So a pass goes
+ * on where the last one was.  What is due has a smaller sweep_at than that only
+ * if somebody was at it, has written it by hand, or if the clock was set back:
+ * the sweep begins anew when it has come to an end, or for a long time has not,
+ * unless walking over the dead would take too large a share of its time.
+ */
 static void
 sweep_database(Pass *pass)
 {
-	TimestampTz from = DT_NOBEGIN;
+	int64		elapsed = sm_clock() - sm_database->sweep_began_at;
+	bool		anew = sm_database->sweep_from > GetCurrentTimestamp() ||
+		(elapsed >= WALK_SHARE * sm_database->sweep_walk_us &&
+		 (!sm_database->sweep_unfinished || elapsed >= SWEEP_ANEW_US));
+	TimestampTz from = anew ? DT_NOBEGIN : sm_database->sweep_from;
 	SmSweep		sweep = {.yields = true};
+	int64		batch;
 	int64		done;
 
 	do
 	{
+		int64		began_at = sm_clock();
 		const SmSchema *schema = begin_batch(pass, "deleting dead sessions");
 
 		if (schema == NULL)
 			return;
-		done = sm_sweep(schema, sm_sweep_batch, &from, &sweep);
+		/* one row tells how long the way to it was */
+		batch = anew ? 1 : sm_sweep_batch;
+		done = sm_sweep(schema, batch, &from, &sweep);
 		sm_batch_end();
-		if (done == sm_sweep_batch && sm_sweep_pause > 0)
+		if (anew)
+		{
+			sm_database->sweep_began_at = began_at;
+			sm_database->sweep_walk_us = sm_clock() - began_at;
+			anew = false;
+		}
+		/* still the beginning if nothing was due */
+		sm_database->sweep_from = from;
+		sm_database->sweep_unfinished = (done == batch);
+		if (done == batch && batch > 1 && sm_sweep_pause > 0)
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 sm_sweep_pause, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
 		}
-	} while (done == sm_sweep_batch && !pass_is_over(pass));
+	} while (done == batch && !pass_is_over(pass));
 }
 
 static void
