@@ -8,11 +8,11 @@
  * Ending a tenant's or everybody's waits instead for the transactions that
  * were logging somebody in when it began, and blocks nobody: a login that
  * began before is seen, one that began later is later.
+ * A session that takes another one's place is not later than that: where one
+ * that is to end has been replaced meanwhile, its user's are looked at again.
  *
  * Each function that may meet any number of sessions works on one at a time,
  * in a memory context of its own.
- * A session that takes another one's place is not later than that: where one
- * that is to end has been replaced meanwhile, its user's are looked at again.
  *
  *-------------------------------------------------------------------------
  */

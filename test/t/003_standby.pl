@@ -85,6 +85,7 @@ foreach my $call (
 	"session_refresh('$token', true)",
 	"session_refresh('$old', true)",
 	"session_elevate('$token', '{}')",
+	"session_switch_tenant('$token', 'acme')",
 	"session_invalidate('$token')",
 	"session_invalidate_id((SELECT session_id FROM session_get('$token')))",
 	"session_invalidate_all('ann')",

@@ -103,6 +103,7 @@ sub statements
 		SELECT session_token FROM session_refresh('$t', true);
 		SELECT session_token FROM session_refresh('$t', true);
 		SELECT session_token FROM session_elevate('$t2', $data, $data);
+		SELECT session_token FROM session_create('leak', $data), session_switch_tenant(session_token, 'other', $data) AS s(status, id, new);
 		BEGIN;
 		SELECT session_bind('$t3'), session_user_id();
 		COMMIT;

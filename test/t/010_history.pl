@@ -82,6 +82,12 @@ INSERT INTO revoked VALUES (:t, NULL, :asked);
 INSERT INTO known (u, token) SELECT :u::int, :new::text WHERE nullif(:new::text, '') IS NOT NULL;
 UPDATE current SET token = :new WHERE u = :u AND token = :t AND nullif(:new::text, '') IS NOT NULL;
 EOS
+	'switch@1' => $pick . $ask . <<'EOS',
+SELECT status, session_token AS new FROM session_switch_tenant(:t, 'acme') \gset
+INSERT INTO revoked VALUES (:t, NULL, :asked);
+INSERT INTO known (u, token) SELECT :u::int, :new::text WHERE nullif(:new::text, '') IS NOT NULL;
+UPDATE current SET token = :new WHERE u = :u AND token = :t AND nullif(:new::text, '') IS NOT NULL;
+EOS
 	'invalidate_all@1' => $pick . $ask . <<'EOS' . $renew,
 SELECT session_invalidate_all('user-' || :u::int) AS r \gset
 INSERT INTO revoked VALUES (NULL, :u, :asked);

@@ -131,6 +131,7 @@ forgets('session_update_user', "SELECT session_update_user('ann', '{\"a\": 3}')"
 forgets('a rotation', "SELECT session_refresh(':TOKEN', rotate => true)");
 forgets('a shorter lifetime', "SELECT session_refresh(':TOKEN', ttl => '1 min')");
 forgets('session_elevate', "SELECT session_elevate(':TOKEN', '{}')");
+forgets('session_switch_tenant', "SELECT session_switch_tenant(':TOKEN', 'acme')");
 forgets('session_erase', "SELECT session_erase('ann')");
 forgets('eviction', "SET session_manager.max_sessions_per_user = 1; SELECT session_create('ann')");
 forgets('DELETE', "DELETE FROM user_sessions WHERE session_id = ':ID'");
