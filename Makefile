@@ -121,6 +121,7 @@ REGRESS = \
 	shard \
 	tamper \
 	malformed \
+	putback \
 	privileges \
 	hostile \
 	readonly \

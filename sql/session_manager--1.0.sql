@@ -25,7 +25,7 @@ COMMENT ON COLUMN session_installation.created_at IS 'when the first key was add
 CREATE TABLE session_keys (
 	key_id integer NOT NULL,
 	state text NOT NULL,
-	check_value bytea NOT NULL,
+	check_value bytea,
 	created_at timestamptz NOT NULL,
 	activated_at timestamptz,
 	retired_at timestamptz,
@@ -34,7 +34,8 @@ CREATE TABLE session_keys (
 	CONSTRAINT session_keys_pkey PRIMARY KEY (key_id),
 	CONSTRAINT session_keys_id_positive CHECK (key_id > 0),
 	CONSTRAINT session_keys_state CHECK (state IN ('added', 'active', 'inactive', 'retired', 'revoked')),
-	CONSTRAINT session_keys_check_value CHECK (octet_length(check_value) = 32)
+	CONSTRAINT session_keys_check_value CHECK (octet_length(check_value) = 32),
+	CONSTRAINT session_keys_revoked CHECK ((check_value IS NULL) = (state = 'revoked'))
 );
 
 CREATE UNIQUE INDEX session_keys_one_active ON session_keys (state) WHERE state = 'active';
@@ -44,7 +45,7 @@ COMMENT ON TABLE session_keys IS
 COMMENT ON COLUMN session_keys.key_id IS 'the id before the colon in the key file';
 COMMENT ON COLUMN session_keys.state IS
 'added (known, not used yet), active (seals what is written now), inactive (was active; still opens), retired (nothing uses it), revoked (every session under it is dead)';
-COMMENT ON COLUMN session_keys.check_value IS 'derived one-way from the key: tells a wrong key under a right id';
+COMMENT ON COLUMN session_keys.check_value IS 'derived one-way from the key: tells a wrong key under a right id; null once the key is revoked, so that no change of its state makes it usable again';
 COMMENT ON COLUMN session_keys.created_at IS 'when session_key_add or session_key_generate recorded the key';
 COMMENT ON COLUMN session_keys.activated_at IS 'when the key last became the active one';
 COMMENT ON COLUMN session_keys.retired_at IS 'when session_key_retire found that no session uses the key';
@@ -81,6 +82,7 @@ CREATE TABLE user_sessions (
 	previous_verifier bytea,
 	revoked_at timestamptz,
 	revoked_reason text,
+	state_mac bytea,
 	CONSTRAINT user_sessions_pkey PRIMARY KEY (session_id)
 ) WITH (fillfactor = 80);
 
@@ -118,6 +120,7 @@ COMMENT ON COLUMN user_sessions.previous_key_id IS 'key of previous_verifier';
 COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: tells a replay from a guess';
 COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was ended before its time, or null';
 COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was ended before its time';
+COMMENT ON COLUMN user_sessions.state_mac IS 'keyed BLAKE2b-128 of every column but last_seen_at, sweep_at, user_agent and sealed_data, which is bound by version and key: no token works in a row that it does not fit; null once the session is revoked';
 COMMENT ON INDEX user_sessions_user_id_idx IS 'a user''s sessions: list, limits, sign-out everywhere';
 COMMENT ON INDEX user_sessions_sweep_at_idx IS 'what the sweep has to look at; one entry per session and lifetime';
 COMMENT ON INDEX user_sessions_tenant_id_idx IS 'a tenant''s sessions: count, end them all';

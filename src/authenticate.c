@@ -98,8 +98,10 @@ sm_check_shard(uint16 bucket)
 }
 
 /*
- * Which token of a session is this?  Raises SM003 if the key is not there to
- * tell.  The caller has seen to it that the session's keys are not revoked.
+ * Which token of a session is this, if its row is what was written?  Raises
+ * SM003 if the key is not there to tell.  The caller has seen to it that the
+ * session's keys are not revoked, and before a token may do anything asks
+ * sm_session_intact as well.
  */
 SmMatch
 sm_authenticate(const SmSchema *schema, const SmSession *session,
@@ -127,8 +129,10 @@ sm_authenticate(const SmSchema *schema, const SmSession *session,
 bool
 sm_token_works(const SmSession *session, SmMatch match, TimestampTz now)
 {
-	return match == SM_MATCH_CURRENT ||
-		(match == SM_MATCH_PREVIOUS && now < session->previous_valid_until);
+	if (match == SM_MATCH_PREVIOUS)
+		return now < session->previous_valid_until &&
+			now < session->rotated_at + (int64) sm_rotation_grace * USECS_PER_SEC;
+	return match == SM_MATCH_CURRENT;
 }
 
 /*
@@ -229,6 +233,12 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 		case SM_LIFE_REVOKED:
 			return SM_LOOKUP_REVOKED;
 	}
+	if (!sm_session_intact(schema, &scan->session))
+	{
+		sm_refused(schema, refused_as, token, &scan->session,
+				   "tampered", ip, user_agent);
+		return SM_LOOKUP_REJECTED;
+	}
 	if (!sm_token_works(&scan->session, match, now))
 	{
 		sm_refused(schema, refused_as, token, &scan->session,
@@ -240,7 +250,7 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 
 /*
  * Lock the row that the scan stands on, and authenticate again what it has
- * become.  False if it is gone, dead, or no longer the token's.
+ * become.  False if it is gone, dead, no longer the token's, or tampered with.
  */
 bool
 sm_lock_live(SmScan *scan, SmToken *token)
@@ -251,7 +261,15 @@ sm_lock_live(SmScan *scan, SmToken *token)
 						GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
 		return false;
 	token->match = sm_authenticate(scan->schema, &scan->session, token);
-	return token->match != SM_MATCH_NONE;
+	if (token->match == SM_MATCH_NONE)
+		return false;
+	if (!sm_session_intact(scan->schema, &scan->session))
+	{
+		sm_refused(scan->schema, SM_EVENT_REJECTED, token, &scan->session,
+				   "tampered", NULL, NULL);
+		return false;
+	}
+	return true;
 }
 
 /*

@@ -377,7 +377,7 @@ session_differs(TupleDesc desc, HeapTuple before, HeapTuple after)
 {
 	static const int unimportant[] = {
 		Anum_last_seen_at, Anum_sweep_at, Anum_ttl, Anum_ip, Anum_user_agent,
-		Anum_successor_used_at
+		Anum_successor_used_at, Anum_state_mac
 	};
 
 	if (after == NULL)

@@ -11,6 +11,7 @@
  *	K			BLAKE2b-256(key = master, "session_manager" || installation)
  *	subkeys		crypto_kdf from K, one context per purpose
  *	verifier	BLAKE2b-256(key = subkey, owner || digest)
+ *	state MAC	BLAKE2b-128(key = subkey, owner || the rest of the row's state)
  *	seal		XChaCha20-Poly1305-IETF, random nonce
  *
  * A seal is
@@ -58,6 +59,10 @@
 /* id, expiry, and two names behind their lengths */
 #define OWNER_MAX_LEN		(SM_ID_LEN + 8 + 2 * (4 + SM_MAX_NAME_LEN))
 #define NO_TENANT			0xFFFFFFFFU
+
+/* four times, three numbers, verifier, address, flags; what a rotation adds */
+#define STATE_MAX_LEN	(4 * 8 + 3 * 4 + SM_VERIFIER_LEN + 1 + SM_MAX_IP_LEN + 1 + \
+						 3 * 8 + 4 + SM_VERIFIER_LEN)
 
 StaticAssertDecl(SM_KEY_LEN == crypto_aead_xchacha20poly1305_ietf_KEYBYTES,
 				 "seal key length");
@@ -190,6 +195,8 @@ sm_derive_subkeys(const uint8 master[SM_KEY_LEN],
 									 1, "sm_seal_", k);
 	rc |= crypto_kdf_derive_from_key(out->verifier, sizeof(out->verifier),
 									 1, "sm_verif", k);
+	rc |= crypto_kdf_derive_from_key(out->state, sizeof(out->state),
+									 1, "sm_state", k);
 	rc |= crypto_kdf_derive_from_key(out->check, sizeof(out->check),
 									 1, "sm_check", k);
 	sodium_memzero(k, sizeof(k));
@@ -217,6 +224,47 @@ sm_verifier(const uint8 key[SM_KEY_LEN], const SmOwner *owner,
 	if (crypto_generichash(verifier, SM_VERIFIER_LEN, message, p - message,
 						   key, SM_KEY_LEN) != 0)
 		elog(ERROR, "could not compute a session verifier");
+}
+
+/*
+ * MAC over what a row says of its session, so that only rows as a whole can be
+ * put back.  The same conditions, and an address of at most SM_MAX_IP_LEN.
+ */
+void
+sm_state_mac(const uint8 key[SM_KEY_LEN], const SmState *state,
+			 uint8 mac[SM_STATE_MAC_LEN])
+{
+	uint8		message[OWNER_MAX_LEN + STATE_MAX_LEN];
+	uint8	   *p = put_owner(message, &state->owner);
+
+	p = put_uint64(p, (uint64) state->created_at);
+	p = put_uint64(p, (uint64) state->authenticated_at);
+	p = put_uint64(p, (uint64) state->expires_at);
+	p = put_uint64(p, (uint64) state->ttl);
+	p = put_uint32(p, (uint32) state->version);
+	p = put_uint32(p, (uint32) state->key_id);
+	p = put_uint32(p, (uint32) state->verifier_key_id);
+	memcpy(p, state->verifier, SM_VERIFIER_LEN);
+	p += SM_VERIFIER_LEN;
+	*p++ = state->ip ? (uint8) state->ip_len : 0;
+	if (state->ip)
+	{
+		memcpy(p, state->ip, state->ip_len);
+		p += state->ip_len;
+	}
+	*p++ = (state->rotated ? 1 : 0) | (state->successor_used ? 2 : 0);
+	if (state->rotated)
+	{
+		p = put_uint64(p, (uint64) state->rotated_at);
+		p = put_uint64(p, (uint64) state->successor_used_at);
+		p = put_uint64(p, (uint64) state->previous_valid_until);
+		p = put_uint32(p, (uint32) state->previous_key_id);
+		memcpy(p, state->previous_verifier, SM_VERIFIER_LEN);
+		p += SM_VERIFIER_LEN;
+	}
+	if (crypto_generichash(mac, SM_STATE_MAC_LEN, message, p - message,
+						   key, SM_KEY_LEN) != 0)
+		elog(ERROR, "could not compute the MAC of a session");
 }
 
 /*

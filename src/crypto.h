@@ -18,15 +18,20 @@
 #define SM_KEY_LEN		32		/* master keys and subkeys */
 #define SM_VERIFIER_LEN 32
 #define SM_CHECK_LEN	32
+#define SM_STATE_MAC_LEN	16
 
 /* Longest user or tenant id: bounds what is fed to a MAC from a table row. */
 #define SM_MAX_NAME_LEN 512
+
+/* Longest address, as its family, bits and bytes. */
+#define SM_MAX_IP_LEN	18
 
 /* The subkeys of one master key in one database. */
 typedef struct SmSubkeys
 {
 	uint8		seal[SM_KEY_LEN];
 	uint8		verifier[SM_KEY_LEN];
+	uint8		state[SM_KEY_LEN];
 	uint8		check[SM_CHECK_LEN];	/* the only one that is stored */
 } SmSubkeys;
 
@@ -51,6 +56,29 @@ typedef struct SmSealContext
 	TimestampTz authenticated_at;
 } SmSealContext;
 
+/* What of a session's row is bound together beside the owner. */
+typedef struct SmState
+{
+	SmOwner		owner;
+	TimestampTz created_at;
+	TimestampTz authenticated_at;
+	TimestampTz expires_at;
+	int64		ttl;
+	int32		version;
+	int32		key_id;
+	int32		verifier_key_id;
+	const uint8 *verifier;		/* SM_VERIFIER_LEN bytes */
+	const uint8 *ip;			/* NULL for none */
+	size_t		ip_len;
+	bool		rotated;		/* else the rest does not count */
+	TimestampTz rotated_at;
+	bool		successor_used;
+	TimestampTz successor_used_at;
+	TimestampTz previous_valid_until;
+	int32		previous_key_id;
+	const uint8 *previous_verifier; /* SM_VERIFIER_LEN bytes */
+} SmState;
+
 /* What is inside a seal. */
 typedef struct SmContent
 {
@@ -74,6 +102,8 @@ extern void sm_derive_subkeys(const uint8 master[SM_KEY_LEN],
 extern void sm_verifier(const uint8 key[SM_KEY_LEN], const SmOwner *owner,
 						const uint8 digest[SM_DIGEST_LEN],
 						uint8 verifier[SM_VERIFIER_LEN]);
+extern void sm_state_mac(const uint8 key[SM_KEY_LEN], const SmState *state,
+						 uint8 mac[SM_STATE_MAC_LEN]);
 extern bytea *sm_seal(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 					  const SmContent *content);
 extern bool sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,

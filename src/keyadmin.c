@@ -218,8 +218,8 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 				 errmsg("session key %d is not known", key_id)));
 	if (strcmp(state, "revoked") != 0)
 	{
-		execute(psprintf("UPDATE %s SET state = 'revoked', revoked_at = pg_catalog.clock_timestamp()"
-						 " WHERE key_id = $1",
+		execute(psprintf("UPDATE %s SET state = 'revoked', check_value = NULL,"
+						 " revoked_at = pg_catalog.clock_timestamp() WHERE key_id = $1",
 						 sm_schema_qualify(schema, "session_keys")),
 				key_id, (Datum) 0, InvalidOid);
 		key_event(schema, SM_EVENT_KEY_REVOKED, key_id);

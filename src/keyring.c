@@ -149,6 +149,17 @@ sm_key_revoked(const SmSchema *schema, int32 key_id)
 }
 
 /*
+ * Is a key at hand?
+ */
+bool
+sm_key_present(const SmSchema *schema, int32 key_id)
+{
+	const SmKey *key = ring_lookup(schema, key_id);
+
+	return key != NULL && key->material == SM_MATERIAL_PRESENT;
+}
+
+/*
  * Any usable key, or NULL: for work that only has to take the usual time.
  */
 const SmKey *
@@ -671,7 +682,8 @@ ring_load(const SmSchema *schema)
 				if (file_key != NULL && installed)
 				{
 					sm_derive_subkeys(file_key->master, installation, &key->subkeys);
-					if (VARSIZE_ANY_EXHDR(check) == SM_CHECK_LEN &&
+					if (check != NULL &&
+						VARSIZE_ANY_EXHDR(check) == SM_CHECK_LEN &&
 						sm_equal(VARDATA_ANY(check), key->subkeys.check, SM_CHECK_LEN))
 						key->material = SM_MATERIAL_PRESENT;
 					else
@@ -754,11 +766,13 @@ key_decode(TupleTableSlot *slot, SmKey *key, bytea **check)
 
 	slot_getallattrs(slot);
 	if (nulls[Anum_keys_key_id - 1] || nulls[Anum_keys_state - 1] ||
-		nulls[Anum_keys_check_value - 1])
+		!parse_state(DatumGetTextPP(values[Anum_keys_state - 1]), &key->state))
 		return false;
 	key->id = DatumGetInt32(values[Anum_keys_key_id - 1]);
-	*check = DatumGetByteaPP(values[Anum_keys_check_value - 1]);
-	return parse_state(DatumGetTextPP(values[Anum_keys_state - 1]), &key->state);
+	/* a revocation takes it away, and with it all use of the key for ever */
+	*check = nulls[Anum_keys_check_value - 1] ? NULL :
+		DatumGetByteaPP(values[Anum_keys_check_value - 1]);
+	return true;
 }
 
 static bool

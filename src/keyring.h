@@ -45,6 +45,7 @@ extern void sm_keyring_init(void);
 extern const SmKey *sm_key_usable(const SmSchema *schema, int32 key_id);
 extern const SmKey *sm_key_active(const SmSchema *schema);
 extern bool sm_key_revoked(const SmSchema *schema, int32 key_id);
+extern bool sm_key_present(const SmSchema *schema, int32 key_id);
 extern const SmKey *sm_key_any(const SmSchema *schema);
 extern int	sm_key_list(const SmSchema *schema, const SmKey **keys);
 

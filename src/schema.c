@@ -70,7 +70,8 @@ static const Column sessions_columns[Natts_user_sessions] = {
 	[Anum_previous_key_id - 1] = {"previous_key_id", INT4OID, InvalidOid},
 	[Anum_previous_verifier - 1] = {"previous_verifier", BYTEAOID, InvalidOid},
 	[Anum_revoked_at - 1] = {"revoked_at", TIMESTAMPTZOID, InvalidOid},
-	[Anum_revoked_reason - 1] = {"revoked_reason", TEXTOID, InvalidOid}
+	[Anum_revoked_reason - 1] = {"revoked_reason", TEXTOID, InvalidOid},
+	[Anum_state_mac - 1] = {"state_mac", BYTEAOID, InvalidOid}
 };
 
 static const Column events_columns[Natts_session_events] = {

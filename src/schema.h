@@ -56,7 +56,8 @@ enum
 	Anum_previous_verifier,
 	Anum_revoked_at,
 	Anum_revoked_reason,
-	Natts_user_sessions = Anum_revoked_reason
+	Anum_state_mac,
+	Natts_user_sessions = Anum_state_mac
 };
 
 /* columns of session_events */

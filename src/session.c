@@ -570,7 +570,14 @@ sm_session_status(PG_FUNCTION_ARGS)
 		{
 			match = sm_authenticate(schema, &scan.session, &token);
 			if (sm_token_works(&scan.session, match, now))
-				status = names[sm_session_life(schema, &scan.session, now)];
+			{
+				SmLife		life = sm_session_life(schema, &scan.session, now);
+
+				/* what is dead by its own word needs no proof */
+				if (life != SM_LIFE_ACTIVE ||
+					sm_session_intact(schema, &scan.session))
+					status = names[life];
+			}
 		}
 	}
 	sm_scan_end(&scan);

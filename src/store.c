@@ -32,6 +32,7 @@
 #include "storage/bufmgr.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -48,6 +49,11 @@
 static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 					   int n_keys, LOCKMODE lockmode);
 static void decode(SmScan *scan);
+static void decode_columns(SmSession *session, const Datum *values,
+						   const bool *nulls);
+static void bind_state(SmScan *scan, SmChanges *changes);
+static bool state_of(const SmSession *session, SmState *state);
+static Datum make_state_mac(const SmSchema *schema, const SmSession *session);
 static void prepare_write(SmScan *scan);
 static bool cache_differs(const SmSession *session, const SmChanges *changes);
 static void seal_context(const SmSession *session, SmSealContext *context);
@@ -215,11 +221,14 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 	HeapTuple	tuple;
 	TupleTableSlot *slot;
 
+	/* it is bound to the rest of the row, which takes the key */
 	if (scan->noted_successor_used_at != 0 &&
-		!changes->replaces[Anum_successor_used_at - 1])
+		!changes->replaces[Anum_successor_used_at - 1] &&
+		sm_key_present(scan->schema, scan->session.key_id))
 		sm_change(changes, Anum_successor_used_at,
 				  TimestampTzGetDatum(scan->noted_successor_used_at));
 	prepare_write(scan);
+	bind_state(scan, changes);
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(scan->rel),
 									&TTSOpsHeapTuple);
 	/* columns that this library does not know keep their values */
@@ -354,7 +363,7 @@ sm_scan_row_is_ours(SmScan *scan)
 }
 
 /*
- * Insert a row.
+ * Insert a row, all of it but its MAC.
  */
 void
 sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls)
@@ -365,7 +374,11 @@ sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls)
 	ResultRelInfo *result_rel;
 	EState	   *estate = sm_executor_begin(rel, &result_rel);
 	int			natts = RelationGetDescr(rel)->natts;
+	SmSession	session;
 
+	decode_columns(&session, values, nulls);
+	values[Anum_state_mac - 1] = make_state_mac(schema, &session);
+	nulls[Anum_state_mac - 1] = false;
 	memcpy(slot->tts_values, values, Natts_user_sessions * sizeof(Datum));
 	memcpy(slot->tts_isnull, nulls, Natts_user_sessions * sizeof(bool));
 	for (int i = Natts_user_sessions; i < natts; i++)
@@ -414,6 +427,25 @@ sm_session_owner(const SmSession *session, SmOwner *owner)
 	owner->absolute_expires_at = session->absolute_expires_at;
 	return !session->malformed && owner->user_len <= SM_MAX_NAME_LEN &&
 		owner->tenant_len <= SM_MAX_NAME_LEN;
+}
+
+/*
+ * Does the MAC of a session's row fit it?  Not once the session is revoked,
+ * nor if somebody else has changed the row.  SM003 if the key is not there.
+ */
+bool
+sm_session_intact(const SmSchema *schema, const SmSession *session)
+{
+	SmState		state;
+	uint8		mac[SM_STATE_MAC_LEN];
+
+	if (session->state_mac == NULL ||
+		VARSIZE_ANY_EXHDR(session->state_mac) != SM_STATE_MAC_LEN ||
+		!state_of(session, &state))
+		return false;
+	sm_state_mac(sm_key_usable(schema, session->key_id)->subkeys.state,
+				 &state, mac);
+	return sm_equal(mac, VARDATA_ANY(session->state_mac), SM_STATE_MAC_LEN);
 }
 
 /*
@@ -517,13 +549,39 @@ scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 /*
  * Decode the row that the scan stands on, with what has been noted of it and
  * not been written yet.
+ */
+static void
+decode(SmScan *scan)
+{
+	SmSession  *session = &scan->session;
+	TimestampTz seen;
+	TimestampTz successor_used;
+
+	slot_getallattrs(scan->slot);
+	decode_columns(session, scan->slot->tts_values, scan->slot->tts_isnull);
+	scan->stored_last_seen_at = session->last_seen_at;
+	scan->noted_successor_used_at = 0;
+	if (sm_touch_seen(session->session_id, &seen, &successor_used))
+	{
+		session->last_seen_at = Max(session->last_seen_at, seen);
+		if (session->rotated && successor_used >= session->rotated_at)
+		{
+			session->successor_used = true;
+			if (!session->successor_stored)
+				scan->noted_successor_used_at = successor_used;
+		}
+	}
+}
+
+/*
+ * Decode a row.
  *
  * A constraint that is gone lets nulls in where none belong.  Such a row
  * expired before all time: no token works for it, no seal opens, and the
  * sweep deletes it.  What is null in it reads as nothing.
  */
 static void
-decode(SmScan *scan)
+decode_columns(SmSession *session, const Datum *values, const bool *nulls)
 {
 	static const int required[] = {
 		Anum_session_id, Anum_created_at, Anum_authenticated_at,
@@ -532,13 +590,6 @@ decode(SmScan *scan)
 		Anum_verifier_key_id, Anum_user_id, Anum_verifier, Anum_sealed_data
 	};
 	static pg_uuid_t no_id = {{0}};
-	SmSession  *session = &scan->session;
-	Datum	   *values = scan->slot->tts_values;
-	bool	   *nulls = scan->slot->tts_isnull;
-	TimestampTz seen;
-	TimestampTz successor_used;
-
-	slot_getallattrs(scan->slot);
 
 #define VALUE(column)		values[Anum_##column - 1]
 #define IS_NULL(column)		nulls[Anum_##column - 1]
@@ -573,27 +624,127 @@ decode(SmScan *scan)
 	session->rotated = !IS_NULL(rotated_at);
 	session->rotated_at = TIME_OR_0(rotated_at);
 	session->successor_used = IS_NULL(rotated_at) || !IS_NULL(successor_used_at);
+	session->successor_stored = !IS_NULL(successor_used_at);
+	session->successor_used_at = TIME_OR_0(successor_used_at);
 	session->previous_valid_until = TIME_OR_0(previous_valid_until);
 	session->previous_key_id = INT_OR_0(previous_key_id);
 	session->previous_verifier = VARLENA_OR_NULL(previous_verifier);
 	session->revoked = !IS_NULL(revoked_at);
 	session->revoked_at = TIME_OR_0(revoked_at);
 	session->revoked_reason = VARLENA_OR_NULL(revoked_reason);
+	session->state_mac = VARLENA_OR_NULL(state_mac);
 	if (session->user_id == NULL)
 		session->user_id = cstring_to_text("");
+}
 
-	scan->stored_last_seen_at = session->last_seen_at;
-	scan->noted_successor_used_at = 0;
-	if (sm_touch_seen(session->session_id, &seen, &successor_used))
+/*
+ * Let the MAC of a row follow changes to what it covers.  A revocation takes
+ * the MAC away, which needs no key and leaves nothing that could be valid
+ * again.  A row whose MAC does not fit it is never given one that does: what
+ * somebody else wrote there is not made good by the next write.
+ */
+static void
+bind_state(SmScan *scan, SmChanges *changes)
+{
+	static const int unbound[] = {
+		Anum_last_seen_at, Anum_sweep_at, Anum_sealed_data, Anum_user_agent,
+		Anum_revoked_reason, Anum_state_mac
+	};
+	Datum	   *old_values = scan->slot->tts_values;
+	bool	   *old_nulls = scan->slot->tts_isnull;
+	Datum		values[Natts_user_sessions];
+	bool		nulls[Natts_user_sessions];
+	SmSession	was;
+	SmSession	becomes;
+	bool		differs = false;
+
+	slot_getallattrs(scan->slot);
+	for (int i = 0; i < Natts_user_sessions; i++)
 	{
-		session->last_seen_at = Max(session->last_seen_at, seen);
-		if (session->rotated && successor_used >= session->rotated_at)
+		bool		bound = changes->replaces[i];
+
+		values[i] = changes->replaces[i] ? changes->values[i] : old_values[i];
+		nulls[i] = changes->replaces[i] ? changes->nulls[i] : old_nulls[i];
+		for (int u = 0; bound && u < (int) lengthof(unbound); u++)
+			bound = (unbound[u] != i + 1);
+		if (bound)
 		{
-			session->successor_used = true;
-			if (IS_NULL(successor_used_at))
-				scan->noted_successor_used_at = successor_used;
+			Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(scan->rel), i);
+
+			differs |= nulls[i] != old_nulls[i] ||
+				(!nulls[i] && !datum_image_eq(values[i], old_values[i],
+											  attribute->attbyval,
+											  attribute->attlen));
 		}
 	}
+	if (!differs)
+		return;
+	decode_columns(&was, old_values, old_nulls);
+	decode_columns(&becomes, values, nulls);
+	if (becomes.revoked)
+		sm_change_null(changes, Anum_state_mac);
+	else if (sm_session_intact(scan->schema, &was))
+		sm_change(changes, Anum_state_mac,
+				  make_state_mac(scan->schema, &becomes));
+}
+
+/*
+ * What the MAC of a row covers.  False if the row holds what was never written
+ * there.  Its seal needs no mention: that binds the version and the key's id.
+ */
+static bool
+state_of(const SmSession *session, SmState *state)
+{
+	memset(state, 0, sizeof(*state));
+	if (!sm_session_owner(session, &state->owner) ||
+		VARSIZE_ANY_EXHDR(session->verifier) != SM_VERIFIER_LEN)
+		return false;
+	state->created_at = session->created_at;
+	state->authenticated_at = session->authenticated_at;
+	state->expires_at = session->expires_at;
+	state->ttl = session->ttl;
+	state->version = session->version;
+	state->key_id = session->key_id;
+	state->verifier_key_id = session->verifier_key_id;
+	state->verifier = (uint8 *) VARDATA_ANY(session->verifier);
+	if (session->ip)
+	{
+		state->ip = (uint8 *) VARDATA_ANY(session->ip);
+		state->ip_len = VARSIZE_ANY_EXHDR(session->ip);
+		if (state->ip_len > SM_MAX_IP_LEN)
+			return false;
+	}
+	state->rotated = session->rotated;
+	state->successor_used = session->successor_stored;
+	if (session->rotated)
+	{
+		if (session->previous_verifier == NULL ||
+			VARSIZE_ANY_EXHDR(session->previous_verifier) != SM_VERIFIER_LEN)
+			return false;
+		state->rotated_at = session->rotated_at;
+		state->successor_used_at = session->successor_used_at;
+		state->previous_valid_until = session->previous_valid_until;
+		state->previous_key_id = session->previous_key_id;
+		state->previous_verifier = (uint8 *) VARDATA_ANY(session->previous_verifier);
+		return true;
+	}
+	/* without a rotation there is nothing of one */
+	return session->previous_verifier == NULL && !session->successor_stored &&
+		session->previous_key_id == 0 && session->previous_valid_until == 0;
+}
+
+static Datum
+make_state_mac(const SmSchema *schema, const SmSession *session)
+{
+	bytea	   *mac = palloc(VARHDRSZ + SM_STATE_MAC_LEN);
+	SmState		state;
+
+	if (!state_of(session, &state))
+		elog(ERROR, "state of a session is not one that can be bound");
+	SET_VARSIZE(mac, VARHDRSZ + SM_STATE_MAC_LEN);
+	sm_state_mac(sm_key_usable(schema, session->key_id)->subkeys.state,
+				 &state, (uint8 *) VARDATA(mac));
+	return PointerGetDatum(mac);
 }
 
 /* Set up the executor at the first write of a scan. */

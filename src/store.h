@@ -48,6 +48,8 @@ typedef struct SmSession
 	bool		rotated;
 	TimestampTz rotated_at;
 	bool		successor_used; /* or never rotated */
+	bool		successor_stored;	/* it says so in the row */
+	TimestampTz successor_used_at;
 	TimestampTz previous_valid_until;
 	int32		previous_key_id;
 	bytea	   *previous_verifier;
@@ -55,6 +57,7 @@ typedef struct SmSession
 	bool		revoked;
 	TimestampTz revoked_at;
 	text	   *revoked_reason;
+	bytea	   *state_mac;
 } SmSession;
 
 /*
@@ -125,6 +128,7 @@ extern void sm_change(SmChanges *changes, int attnum, Datum value);
 extern void sm_change_null(SmChanges *changes, int attnum);
 
 extern bool sm_session_owner(const SmSession *session, SmOwner *owner);
+extern bool sm_session_intact(const SmSchema *schema, const SmSession *session);
 extern bool sm_session_open(const SmSchema *schema, const SmSession *session,
 							SmContent *content);
 extern Datum sm_session_seal(const SmSchema *schema, const SmSession *session,

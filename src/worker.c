@@ -786,7 +786,7 @@ flush_touches(Pass *pass)
 		pg_atomic_write_u64(&sm_database->flushed, noted);
 }
 
-/* False if somebody is writing to the session: then later. */
+/* False if somebody is writing to the session, or its key is away: then later. */
 static bool
 write_touch(const SmSchema *schema, const SmTouch *touch)
 {
@@ -796,6 +796,8 @@ write_touch(const SmSchema *schema, const SmTouch *touch)
 
 	sm_scan_by_id(&scan, schema, touch->session_id.data, RowExclusiveLock);
 	if (sm_scan_next(&scan) && !scan.session.revoked &&
+		/* what is bound to the rest of the row takes the key */
+		(locked = sm_key_present(schema, scan.session.key_id)) &&
 		(locked = sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitSkip)) &&
 		!scan.session.revoked)
 	{

@@ -32,8 +32,8 @@ SELECT user_id, cacheable FROM session_get(:'session_token');
 
 -- Nothing is noted
 SELECT version FROM session_update(:'session_token', '{"a": 1}');
-UPDATE user_sessions SET version = version + 1 WHERE user_id = 'cache';
 SELECT session_invalidate(:'session_token');
+UPDATE user_sessions SET version = version + 1 WHERE user_id = 'cache';
 DELETE FROM user_sessions WHERE user_id = 'cache';
 BEGIN;
 TRUNCATE user_sessions;

@@ -130,7 +130,7 @@ ALTER TABLE user_sessions DROP CONSTRAINT user_sessions_pkey;
 CREATE UNIQUE INDEX user_sessions_pkey ON user_sessions (session_id);
 ALTER TABLE session_keys DROP CONSTRAINT session_keys_pkey,
 	DROP CONSTRAINT session_keys_id_positive, DROP CONSTRAINT session_keys_state,
-	DROP CONSTRAINT session_keys_check_value;
+	DROP CONSTRAINT session_keys_check_value, DROP CONSTRAINT session_keys_revoked;
 DROP INDEX session_keys_one_active;
 ALTER TABLE session_installation DROP CONSTRAINT session_installation_pkey,
 	DROP CONSTRAINT session_installation_singleton;

@@ -11,18 +11,18 @@ BEGIN
 		r.session_token IS NOT NULL, r.expires_at IS NOT NULL, r.absolute_expires_at IS NOT NULL);
 END
 $$;
--- Put the end of a previous token's grace behind us.
+-- End the grace of every previous token: a shorter one holds at once.
 CREATE FUNCTION test.end_grace(id uuid) RETURNS void
 LANGUAGE sql AS $$
-	UPDATE public.user_sessions SET previous_valid_until = clock_timestamp(), rotated_at = rotated_at - interval '1 min'
-	WHERE session_id = id;
+	SELECT set_config('session_manager.rotation_grace', '0', false);
 $$;
 
 --
 -- Without rotation
 --
 SELECT * FROM session_create('alice', '{"n": 1}', ttl => '2 hours', ip => '192.0.2.1', user_agent => 'one') \gset a_
-UPDATE user_sessions SET expires_at = clock_timestamp() + interval '1 min', last_seen_at = last_seen_at - interval '1 min'
+SELECT status FROM session_refresh(:'a_session_token', ttl => '1 min');
+UPDATE user_sessions SET last_seen_at = last_seen_at - interval '1 min'
 WHERE session_id = :'a_session_id';
 SELECT * FROM session_refresh(:'a_session_token') \gset r_
 SELECT :'r_status' AS status, :'r_session_id' = :'a_session_id' AS same_id, NOT :{?r_session_token} AS no_token,
@@ -128,6 +128,8 @@ SELECT revoked_at IS NOT NULL AS revoked, revoked_reason FROM user_sessions WHER
 SELECT event, detail, session_event_severity(event) FROM test.events(:'b1_session_id')
 WHERE event NOT IN ('rejected', 'bound_failed');
 
+RESET session_manager.rotation_grace;
+
 -- The verdict on a replay is a status, not an error: committed with the rest
 SELECT * FROM session_create('replayed') \gset c1_
 SELECT session_token FROM session_refresh(:'c1_session_token', rotate => true) \gset c2_
@@ -139,11 +141,14 @@ COMMIT;
 SELECT count(*) FROM session_get(:'c2_session_token');
 SELECT event, ip, user_agent FROM session_events WHERE session_id = :'c1_session_id' AND event = 'token_reused';
 
+RESET session_manager.rotation_grace;
+
 -- The answer got lost: the new token was never used, so the old one rotates
 -- again after the grace, and the lost one is worth nothing.
 SELECT * FROM session_create('lost') \gset d1_
+SET session_manager.rotation_grace = 0;
 SELECT session_token FROM session_refresh(:'d1_session_token', rotate => true) \gset d2_
-SELECT test.end_grace(:'d1_session_id');
+RESET session_manager.rotation_grace;
 SELECT count(*) FROM session_get(:'d1_session_token');
 SELECT r.*, test.shown(r) FROM session_refresh(:'d1_session_token', rotate => true) AS r \gset d3_
 SELECT :'d3_shown' AS shown, :'d3_session_token' NOT IN (:'d1_session_token', :'d2_session_token') AS new_token;
@@ -155,11 +160,13 @@ SELECT count(*) FROM session_get(:'d3_session_token');
 SELECT test.end_grace(:'d1_session_id');
 SELECT test.shown(r) FROM session_refresh(:'d1_session_token') AS r;
 SELECT event FROM test.events(:'d1_session_id') WHERE event NOT IN ('rejected', 'bound_failed');
+RESET session_manager.rotation_grace;
 -- without rotate as well: the holder of the old token needs a new one
 SELECT * FROM session_create('lost') \gset d1_
 SELECT session_token FROM session_refresh(:'d1_session_token', rotate => true) \gset d2_
 SELECT test.end_grace(:'d1_session_id');
 SELECT test.shown(r) FROM session_refresh(:'d1_session_token') AS r;
+RESET session_manager.rotation_grace;
 
 -- Every kind of use counts as the first use of the successor.
 CREATE PROCEDURE test.use_successor(use text)
@@ -174,6 +181,7 @@ BEGIN
 	EXECUTE format(use, second.session_token);
 	PERFORM test.end_grace(first.session_id);
 	SELECT status INTO result FROM public.session_refresh(first.session_token);
+	PERFORM set_config('session_manager.rotation_grace', '30', false);
 	RAISE INFO '%: %', use, result;
 END
 $$;
