@@ -47,6 +47,7 @@ export const test = base.extend<Fixtures>({
         extraHTTPHeaders: { 'x-forwarded-for': nextAddress() },
         ...options,
       });
+      await context.addInitScript(countRequests);
       contexts.push(context);
       return context;
     });
@@ -72,6 +73,38 @@ export async function signIn(page: Page, user: string, path = '/account'): Promi
   await page.getByRole('link', { name: user }).click();
   await page.waitForURL((url) => url.pathname === path);
   await expect(page.getByRole('button', { name: 'Sign out', exact: true })).toBeVisible();
+}
+
+declare global {
+  interface Window {
+    /** How many answers about the session the page waits for. */
+    underWay?: number;
+  }
+}
+
+/** Runs in pages, before their own scripts. */
+function countRequests(): void {
+  const fetch = window.fetch.bind(window);
+  window.underWay = 0;
+  window.fetch = async (...args) => {
+    // What the framework loads ahead of time may never end.
+    const [input] = args;
+    if (!(input instanceof Request ? input.url : input.toString()).includes('/api/session')) return fetch(...args);
+    window.underWay = (window.underWay ?? 0) + 1;
+    try {
+      const response = await fetch(...args);
+      // An answer has come when its body has.
+      await response.clone().arrayBuffer();
+      return response;
+    } finally {
+      window.underWay--;
+    }
+  };
+}
+
+/** Until no page of a browser waits for an answer about the session. */
+export async function idle(context: BrowserContext): Promise<void> {
+  for (const page of context.pages()) await expect.poll(() => page.evaluate(() => window.underWay)).toBe(0);
 }
 
 /** "METHOD /path" of the requests for the session from now on, of one page or of all in a browser. */

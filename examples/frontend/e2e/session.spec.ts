@@ -1,6 +1,6 @@
 import { type BrowserContext, type Page } from '@playwright/test';
 import { execFileSync } from 'node:child_process';
-import { expect, cookieOf, focus, record, signIn, test, USER } from './fixtures';
+import { expect, cookieOf, focus, idle, record, signIn, test, USER } from './fixtures';
 
 const ENDED_ELSEWHERE = 'You were signed out on another device.';
 const EXPIRED = 'Your session has expired.';
@@ -54,8 +54,7 @@ test('the session is refreshed at three quarters of its life', async ({ newDevic
   const log = record(page);
   const life = await lifetime(page);
   const before = await cookieOf(page.context());
-  // From here on no time passes but what the test lets pass.
-  await page.clock.pauseAt(await page.evaluate(() => Date.now() + 1_000));
+  await stopClock(page);
 
   await advance(page, life * 0.66);
   expect(log).toEqual([]);
@@ -77,13 +76,16 @@ test('three tabs send exactly one refresh', async ({ newDevice }) => {
   await signIn(first, USER);
   const tabs = [first, await context.newPage(), await context.newPage()];
   for (const tab of tabs.slice(1)) await tab.goto('/account');
+  await stopClock(first);
   const life = await lifetime(first);
+  const end = await shownEnd(first);
   const log = record(context);
   const refreshed = refreshOf(context);
 
   await advance(first, life * 0.84, () => log.length > 0);
   await refreshed;
-  await first.waitForTimeout(1_000);
+  // What one has been told the others know, before they would do it themselves.
+  for (const tab of tabs) await expect.poll(() => shownEnd(tab)).not.toBe(end);
   await advance(first, life * 0.3);
   expect(log).toEqual([REFRESH]);
   for (const tab of tabs) await expect(tab.getByText('until you are signed out')).toBeVisible();
@@ -200,14 +202,15 @@ test('503 keeps the session, and the page says why', async ({ newDevice }) => {
   await page.route('**/api/session', (route) =>
     route.fulfill({ status: 503, headers: { 'Retry-After': '1' }, json: { detail: 'later', code: 'unavailable' } }),
   );
-  await page.clock.runFor(10_000);
+  await stopClock(page);
+  await advance(page, 10_000);
   await focus(page);
   await expect(page.getByText('The server cannot answer right now.')).toBeVisible();
   await expect(page.locator('main').getByText(USER)).toBeVisible();
   expect(await cookieOf(page.context())).toBeDefined();
 
   await page.unroute('**/api/session');
-  await page.clock.runFor(60_000);
+  await advance(page, 60_000);
   await expect(page.getByText('The server cannot answer right now.')).toHaveCount(0);
 });
 
@@ -300,15 +303,28 @@ test('the history tells of the sign-in', async ({ signedIn: page }) => {
 
 /**
  * Let the clock of a browser's pages run, in steps that are shorter than the time limit of
- * a request: what is under way goes on in real time.
+ * a request: what is under way goes on in real time, and is waited for after each step.
  */
 async function advance(page: Page, ms: number, until = () => false): Promise<void> {
-  for (let left = ms; left > 0 && !until(); left -= 8_000) await page.clock.runFor(Math.min(left, 8_000));
+  for (let left = ms; left > 0 && !until(); left -= 8_000) {
+    await page.clock.runFor(Math.min(left, 8_000));
+    await idle(page.context());
+  }
+}
+
+/** From here on no time passes in a browser's pages but what the test lets pass. */
+async function stopClock(page: Page): Promise<void> {
+  await page.clock.pauseAt(await page.evaluate(() => Date.now() + 1_000));
 }
 
 /** Until the next refresh has been answered: what follows must not overtake it. */
 async function refreshOf(context: BrowserContext): Promise<void> {
   await context.waitForEvent('requestfinished', (request) => request.url().endsWith('/api/session/refresh'));
+}
+
+/** When the session ends, by what the page has been told. */
+async function shownEnd(page: Page): Promise<string | null> {
+  return page.locator('dt:has-text("Ends at") + dd time').getAttribute('datetime');
 }
 
 /** Milliseconds that a session lives unless it is refreshed. */
