@@ -321,7 +321,7 @@ execute(const char *sql, int key_id, Datum value, Oid value_type)
 	Oid			types[2] = {INT4OID, value_type};
 	Datum		values[2] = {Int32GetDatum(key_id), value};
 	int			rc = SPI_execute_with_args(sql,
-										   OidIsValid(value_type) ? 2 : key_id > 0 ? 1 : 0,
+										   OidIsValid(value_type) ? 2 : strstr(sql, "$1") != NULL ? 1 : 0,
 										   types, values, NULL, false, 0);
 
 	if (rc < 0)

@@ -458,13 +458,14 @@ file_open(int *fd, off_t *size)
 {
 	struct stat st;
 
-	/* a FIFO must not stop us, nor a link lead us elsewhere */
-	*fd = OpenTransientFile(sm_key_file,
-							O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY);
+	/*
+	 * A FIFO must not stop us.  Links are followed, as a mounted secret is one:
+	 * what counts is who can read and write the file that they lead to.
+	 */
+	*fd = OpenTransientFile(sm_key_file, O_RDONLY | O_NONBLOCK | PG_BINARY);
 	if (*fd < 0)
 	{
 		snprintf(file_problem, sizeof(file_problem),
-				 errno == ELOOP ? "The key file is a symbolic link." :
 				 "The key file could not be opened: %s.", strerror(errno));
 		return false;
 	}
@@ -477,9 +478,12 @@ file_open(int *fd, off_t *size)
 	else if (st.st_uid != geteuid() && st.st_uid != 0)
 		snprintf(file_problem, sizeof(file_problem),
 				 "The key file belongs neither to the server's user nor to root.");
-	else if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+	else if ((st.st_mode & (st.st_uid == 0 && geteuid() != 0 ?
+							S_IWGRP | S_IXGRP | S_IRWXO :
+							S_IRWXG | S_IRWXO)) != 0)
+		/* as check_ssl_key_file_permissions has it for ssl_key_file */
 		snprintf(file_problem, sizeof(file_problem),
-				 "The key file is accessible to others; its mode must be 0600 or stricter.");
+				 "The key file is accessible to others; its mode must be 0600 or stricter, or 0640 if root owns it.");
 	else if (st.st_size > MAX_KEY_FILE_SIZE)
 		snprintf(file_problem, sizeof(file_problem),
 				 "The key file is larger than %d bytes.", MAX_KEY_FILE_SIZE);

@@ -193,3 +193,11 @@ FROM session_events WHERE event LIKE 'key\_%' ORDER BY event_id;
 -- An empty database for the tests that follow
 SELECT session_erase(user_id) FROM (SELECT DISTINCT user_id FROM user_sessions) AS u ORDER BY user_id;
 SELECT count(*) FROM user_sessions;
+
+-- Ids that no key has
+CALL test.error('SELECT session_key_activate(0)');
+CALL test.error('SELECT session_key_activate(-1)');
+CALL test.error('SELECT session_key_retire(0)');
+CALL test.error('SELECT session_key_retire(-2147483648)');
+CALL test.error('SELECT session_key_revoke(0)');
+CALL test.error('SELECT session_key_revoke(-2147483648)');

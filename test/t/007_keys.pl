@@ -114,8 +114,6 @@ my %spoil = (
 	'missing' => sub { unlink $_[0] },
 	'readable by all' => sub { chmod 0604, $_[0] },
 	'readable by the group' => sub { chmod 0640, $_[0] },
-	'a symbolic link' =>
-	  sub { rename $_[0], "$_[0].target"; symlink "$_[0].target", $_[0] },
 	'a directory' => sub { unlink $_[0]; mkdir $_[0], 0700 },
 	'empty' => sub { write_file($_[0], '') },
 	'not hexadecimal' => sub { write_file($_[0], '1:' . 'x' x 64 . "\n") },
@@ -296,6 +294,35 @@ foreach my $path ($inside, "$way/session_manager.keys")
 		'a key file in the data directory is warned of');
 	isnt(create_session($node, 'carl'), '', 'and works');
 }
+
+# As Kubernetes mounts a secret: a link to a file in a directory that a link
+# leads to, which is exchanged when the secret changes
+my $mount = $node->basedir . '/secret';
+mkdir "$mount";
+my $generated = slurp_file($file);
+foreach my $version (1, 2)
+{
+	mkdir "$mount/..version$version";
+	write_file("$mount/..version$version/keys",
+		$generated . ($version == 2 ? "77:$first\n" : ''));
+}
+symlink '..version1', "$mount/..data";
+symlink '..data/keys', "$mount/keys";
+$node->append_conf('postgresql.conf', "session_manager.key_file = '$mount/keys'");
+$node->restart;
+isnt(create_session($node, 'dave'), '', 'a key file behind links works');
+symlink '..version2', "$mount/..data_tmp";
+rename "$mount/..data_tmp", "$mount/..data";
+$node->reload;
+ok(wait_until(sub { failure($node, 'SELECT session_key_add(77)') eq '' }, 30),
+	'and is read anew when it is exchanged');
+isnt(failure($node, 'SELECT session_key_generate()'),
+	'', 'but nothing is written through a link');
+chmod 0644, "$mount/..version2/keys";
+$node->restart;
+like(failure($node, "SELECT session_create('eve')"),
+	qr/^SM003:.*accessible to others/s, 'what counts is the mode of the file itself');
+chmod 0600, "$mount/..version2/keys";
 
 # Not set
 $node->append_conf('postgresql.conf', "session_manager.key_file = ''");
