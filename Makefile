@@ -56,7 +56,8 @@ OBJS = \
 	src/touch.o \
 	src/user.o \
 	src/verdict.o \
-	src/worker.o
+	src/worker.o \
+	src/writer.o
 SHLIB_LINK = -lsodium
 
 # The cache in Redis needs hiredis; without it session_manager.redis_mode stays
@@ -126,6 +127,7 @@ REGRESS = \
 	hostile \
 	readonly \
 	redact \
+	owner \
 	drop
 
 ISOLATION_OPTS = --inputdir=test --outputdir=.

@@ -5,7 +5,9 @@
 
 --
 -- Tables.  Nobody but the extension's owner may touch them: applications use
--- the functions, which session_grant() hands out in bundles.
+-- the functions, which session_grant() hands out in bundles.  The library
+-- looks at the headers of rows, so whatever default_table_access_method is,
+-- the tables are heaps; partitions of session_events need not be.
 --
 
 CREATE TABLE session_installation (
@@ -14,7 +16,7 @@ CREATE TABLE session_installation (
 	created_at timestamptz NOT NULL,
 	CONSTRAINT session_installation_pkey PRIMARY KEY (singleton),
 	CONSTRAINT session_installation_singleton CHECK (singleton)
-);
+) USING heap;
 
 COMMENT ON TABLE session_installation IS
 'one row, made with the first key: the random id that separates this database''s subkeys from those of every other database under the same key file';
@@ -36,7 +38,7 @@ CREATE TABLE session_keys (
 	CONSTRAINT session_keys_state CHECK (state IN ('added', 'active', 'inactive', 'retired', 'revoked')),
 	CONSTRAINT session_keys_check_value CHECK (octet_length(check_value) = 32),
 	CONSTRAINT session_keys_revoked CHECK ((check_value IS NULL) = (state = 'revoked'))
-);
+) USING heap;
 
 CREATE UNIQUE INDEX session_keys_one_active ON session_keys (state) WHERE state = 'active';
 
@@ -84,7 +86,7 @@ CREATE TABLE user_sessions (
 	revoked_reason text,
 	state_mac bytea,
 	CONSTRAINT user_sessions_pkey PRIMARY KEY (session_id)
-) WITH (fillfactor = 80);
+) USING heap WITH (fillfactor = 80);
 
 -- Ciphertext does not compress; trying would cost time on every write.
 ALTER TABLE user_sessions ALTER COLUMN sealed_data SET STORAGE EXTERNAL;
@@ -172,7 +174,7 @@ COMMENT ON INDEX session_events_default_session_id_at_idx IS 'a session''s event
 CREATE TABLE session_outbox (
 	session_id uuid,
 	at timestamptz NOT NULL
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_threshold = 1000000);
+) USING heap WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_threshold = 1000000);
 
 COMMENT ON TABLE session_outbox IS
 'changes of sessions that the cache in Redis has still to hear of; empty but for moments';

@@ -15,7 +15,11 @@
 #endif
 
 #include "access/genam.h"
+#include "access/tableam.h"
+#include "executor/executor.h"
+#include "parser/parse_relation.h"
 #include "utils/guc.h"
+#include "utils/rel.h"
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif
@@ -40,14 +44,81 @@
 	EvalPlanQualInit(epq, estate, NULL, NIL, -1)
 #endif
 
+/* Which of a table's indexes an update has to write to. */
 #if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes SmUpdateIndexes;
 #define sm_ExecInsertIndexTuples(result_rel, slot, estate) \
 	ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL, \
 						  false)
+#define sm_ExecUpdateIndexTuples(result_rel, slot, estate, which) \
+	((result_rel)->ri_NumIndices > 0 && (which) != TU_None ? \
+	 ExecInsertIndexTuples(result_rel, slot, estate, true, false, NULL, NIL, \
+						   (which) == TU_Summarizing) : NIL)
 #else
+typedef bool SmUpdateIndexes;
 #define sm_ExecInsertIndexTuples(result_rel, slot, estate) \
 	ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL)
+#define sm_ExecUpdateIndexTuples(result_rel, slot, estate, which) \
+	((result_rel)->ri_NumIndices > 0 && (which) ? \
+	 ExecInsertIndexTuples(result_rel, slot, estate, true, false, NULL, NIL) : \
+	 NIL)
 #endif
+
+/* Triggers before a row that is locked is updated or deleted. */
+#if PG_VERSION_NUM >= 180000
+#define sm_ExecBRUpdateTriggers(estate, epq, result_rel, tid, slot) \
+	ExecBRUpdateTriggers(estate, epq, result_rel, tid, NULL, slot, NULL, NULL, \
+						 false)
+#define sm_ExecBRDeleteTriggers(estate, epq, result_rel, tid) \
+	ExecBRDeleteTriggers(estate, epq, result_rel, tid, NULL, NULL, NULL, NULL, \
+						 false)
+#elif PG_VERSION_NUM >= 160000
+#define sm_ExecBRUpdateTriggers(estate, epq, result_rel, tid, slot) \
+	ExecBRUpdateTriggers(estate, epq, result_rel, tid, NULL, slot, NULL, NULL)
+#define sm_ExecBRDeleteTriggers(estate, epq, result_rel, tid) \
+	ExecBRDeleteTriggers(estate, epq, result_rel, tid, NULL, NULL, NULL, NULL)
+#else
+#define sm_ExecBRUpdateTriggers(estate, epq, result_rel, tid, slot) \
+	ExecBRUpdateTriggers(estate, epq, result_rel, tid, NULL, slot, NULL)
+#define sm_ExecBRDeleteTriggers(estate, epq, result_rel, tid) \
+	ExecBRDeleteTriggers(estate, epq, result_rel, tid, NULL, NULL)
+#endif
+
+/* The columns that a statement on the only table of a range table updates. */
+#if PG_VERSION_NUM >= 160000
+#define sm_updated_cols(estate) \
+	(linitial_node(RTEPermissionInfo, (estate)->es_rteperminfos)->updatedCols)
+#else
+#define sm_updated_cols(estate) \
+	(linitial_node(RangeTblEntry, (estate)->es_range_table)->updatedCols)
+#endif
+
+/* A range table of one table. */
+static inline void
+sm_init_range_table(EState *estate, Relation rel)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(rel);
+	rte->relkind = rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+#if PG_VERSION_NUM >= 160000
+	{
+		List	   *perminfos = NIL;
+
+		addRTEPermissionInfo(&perminfos, rte);
+#if PG_VERSION_NUM >= 180000
+		ExecInitRangeTable(estate, list_make1(rte), perminfos,
+						   bms_make_singleton(1));
+#else
+		ExecInitRangeTable(estate, list_make1(rte), perminfos);
+#endif
+	}
+#else
+	ExecInitRangeTable(estate, list_make1(rte));
+#endif
+}
 
 #if PG_VERSION_NUM >= 170000
 #define sm_local_transaction() (MyProc->vxid.lxid)

@@ -16,13 +16,10 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/partition.h"
 #include "commands/sequence.h"
-#include "executor/executor.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "storage/lmgr.h"
@@ -32,8 +29,8 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
 #include "events.h"
+#include "writer.h"
 
 struct SmEventWriter
 {
@@ -43,9 +40,7 @@ struct SmEventWriter
 	Relation	partition;		/* NULL before the first event */
 	TimestampTz until;			/* partition is right for times in */
 	TimestampTz from;			/* [from, until) */
-	ResultRelInfo *result_rel;
-	EState	   *estate;
-	TupleTableSlot *slot;
+	SmWriter   *writer;			/* to the partition */
 };
 
 static const struct
@@ -78,7 +73,6 @@ PG_FUNCTION_INFO_V1(sm_session_event_severity);
 
 static void open_partition(SmEventWriter *writer, TimestampTz at);
 static void close_partition(SmEventWriter *writer);
-static void check_shape(Relation partition, Relation parent);
 static void detail_value(JsonbParseState **detail, const char *key,
 						 JsonbValue *value);
 
@@ -109,8 +103,8 @@ void
 sm_events_add(SmEventWriter *writer, const SmEvent *event)
 {
 	TimestampTz at = event->at != 0 ? event->at : GetCurrentTimestamp();
-	Datum	   *values;
-	bool	   *nulls;
+	Datum		values[Natts_session_events];
+	bool		nulls[Natts_session_events];
 	text	   *name = cstring_to_text(event_types[event->type].name);
 
 	if (writer->partition == NULL || at < writer->from || at >= writer->until)
@@ -118,10 +112,6 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 		close_partition(writer);
 		open_partition(writer, at);
 	}
-
-	ExecClearTuple(writer->slot);
-	values = writer->slot->tts_values;
-	nulls = writer->slot->tts_isnull;
 
 #define SET(column, value) \
 	values[Anum_event_##column - 1] = (value); \
@@ -139,27 +129,9 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 	SET_OR_NULL(ip, event->ip);
 	SET_OR_NULL(user_agent, event->user_agent);
 	SET_OR_NULL(detail, event->detail);
-	/* columns that this library does not know */
-	for (int i = Natts_session_events; i < RelationGetDescr(writer->partition)->natts; i++)
-		nulls[i] = true;
-	ExecStoreVirtualTuple(writer->slot);
-
-	if (writer->partition->trigdesc != NULL)
-		ExecSimpleRelationInsert(writer->result_rel, writer->estate, writer->slot);
-	else
-	{
-		/*
-		 * The same without the check of the partition constraint, which costs
-		 * more than the insertion and which sm_events_route has answered.
-		 */
-		simple_table_tuple_insert(writer->partition, writer->slot);
-		if (writer->result_rel->ri_NumIndices > 0)
-			list_free(sm_ExecInsertIndexTuples(writer->result_rel, writer->slot,
-											   writer->estate));
-	}
-	ExecClearTuple(writer->slot);
+	/* a trigger that leaves an event out is its owner's choice */
+	(void) sm_writer_insert(writer->writer, values, nulls);
 	pfree(name);
-	ResetPerTupleExprContext(writer->estate);
 }
 
 /*
@@ -330,10 +302,8 @@ open_partition(SmEventWriter *writer, TimestampTz at)
 		table_close(writer->partition, RowExclusiveLock);
 		relid = again;
 	}
-	check_shape(writer->partition, writer->parent);
-	writer->estate = sm_executor_begin(writer->partition, &writer->result_rel);
-	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->partition),
-											&TTSOpsVirtual);
+	writer->writer = sm_writer_begin(writer->partition, writer->parent,
+									 Natts_session_events);
 	MemoryContextSwitchTo(old);
 }
 
@@ -342,32 +312,9 @@ close_partition(SmEventWriter *writer)
 {
 	if (writer->partition == NULL)
 		return;
-	ExecDropSingleTupleTableSlot(writer->slot);
-	sm_executor_end(writer->estate);
+	sm_writer_end(writer->writer);
 	table_close(writer->partition, NoLock);
 	writer->partition = NULL;
-}
-
-/* Column numbers are taken to be the parent's. */
-static void
-check_shape(Relation partition, Relation parent)
-{
-	TupleDesc	ours = RelationGetDescr(partition);
-	TupleDesc	theirs = RelationGetDescr(parent);
-	bool		same = (ours->natts == theirs->natts &&
-						ours->natts >= Natts_session_events);
-
-	for (int i = 0; same && i < Natts_session_events; i++)
-		same = (TupleDescAttr(ours, i)->atttypid == TupleDescAttr(theirs, i)->atttypid &&
-				!TupleDescAttr(ours, i)->attisdropped &&
-				strcmp(NameStr(TupleDescAttr(ours, i)->attname),
-					   NameStr(TupleDescAttr(theirs, i)->attname)) == 0);
-	if (!same)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("partition \"%s\" has other columns than session_events",
-						RelationGetRelationName(partition)),
-				 errhint("Detach the partition; session_cleanup() makes the ones that are needed.")));
 }
 
 static void

@@ -65,6 +65,7 @@
 #include "guc.h"
 #include "locks.h"
 #include "partition.h"
+#include "writer.h"
 
 /* How long a step may hold logins up while it waits for its locks. */
 #define LOCK_TIMEOUT	"100ms"
@@ -484,8 +485,9 @@ make_table(const SmSchema *schema, Piece *piece)
 						   from, from + 5, from + 8, i);
 	piece->name = sm_schema_qualify(schema, relname);
 
-	execute(psprintf("CREATE TABLE %s (LIKE %s)", piece->name,
-					 sm_schema_qualify(schema, "session_events")));
+	/* with what the owner has added, without which it could not be attached */
+	execute(psprintf("CREATE TABLE %s (LIKE %s INCLUDING CONSTRAINTS INCLUDING GENERATED)",
+					 piece->name, sm_schema_qualify(schema, "session_events")));
 	execute(psprintf("REVOKE ALL ON TABLE %s FROM PUBLIC", piece->name));
 	revoke_defaults(schema, relname);
 	/* names of PostgreSQL's choice, as somebody may have taken ours */
@@ -558,8 +560,7 @@ move_events(const SmSchema *schema, const Piece *piece)
 	Relation	rel;
 	TupleConversionMap *map;
 	TupleTableSlot *slot;
-	ResultRelInfo *result_rel;
-	EState	   *estate;
+	SmWriter   *writer;
 
 	execute(psprintf("DELETE FROM %s WHERE at >= '%s' AND at < '%s' RETURNING *",
 					 sm_schema_qualify(schema, "session_events_default"),
@@ -571,7 +572,7 @@ move_events(const SmSchema *schema, const Piece *piece)
 		rel = table_open(piece->range.relid, RowExclusiveLock);
 		map = convert_tuples_by_name(moved->tupdesc, RelationGetDescr(rel));
 		slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
-		estate = sm_executor_begin(rel, &result_rel);
+		writer = sm_writer_begin(rel, rel, Natts_session_events);
 		for (uint64 i = 0; i < n; i++)
 		{
 			HeapTuple	tuple = moved->vals[i];
@@ -581,12 +582,13 @@ move_events(const SmSchema *schema, const Piece *piece)
 				tuple = execute_attr_map_tuple(tuple, map);
 			ExecStoreHeapTuple(tuple, slot, map != NULL);
 			simple_table_tuple_insert(rel, slot);
-			if (result_rel->ri_NumIndices > 0)
-				list_free(sm_ExecInsertIndexTuples(result_rel, slot, estate));
+			if (writer->result_rel->ri_NumIndices > 0)
+				list_free(sm_ExecInsertIndexTuples(writer->result_rel, slot,
+												   writer->estate));
 			ExecClearTuple(slot);
-			ResetPerTupleExprContext(estate);
+			ResetPerTupleExprContext(writer->estate);
 		}
-		sm_executor_end(estate);
+		sm_writer_end(writer);
 		ExecDropSingleTupleTableSlot(slot);
 		table_close(rel, NoLock);
 		CommandCounterIncrement();

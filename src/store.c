@@ -12,9 +12,10 @@
  * here can therefore fail with a serialization error at REPEATABLE READ.
  *
  * Access is not checked against table privileges: EXECUTE on the calling
- * function is what counts.  Triggers that somebody puts on the table fire.
- * The extension's own, by which the cache hears of others' writes, are passed
- * over where there are no other ones: what is written here is noted here.
+ * function is what counts.  What the table's owner has added holds, by way of
+ * writer.c.  The extension's own triggers, by which the cache hears of others'
+ * writes, are passed over where there are no other ones: what is written here
+ * is noted here.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,7 +27,6 @@
 #include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -55,6 +55,7 @@ static void bind_state(SmScan *scan, SmChanges *changes);
 static bool state_of(const SmSession *session, SmState *state);
 static Datum make_state_mac(const SmSchema *schema, const SmSession *session);
 static void prepare_write(SmScan *scan);
+static void must_have(bool written);
 static bool cache_differs(const SmSession *session, const SmChanges *changes);
 static void seal_context(const SmSession *session, SmSealContext *context);
 
@@ -218,8 +219,6 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 	Datum		values[Natts_user_sessions];
 	bool		nulls[Natts_user_sessions];
 	int			n = 0;
-	HeapTuple	tuple;
-	TupleTableSlot *slot;
 
 	/* it is bound to the rest of the row, which takes the key */
 	if (scan->noted_successor_used_at != 0 &&
@@ -227,11 +226,7 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 		sm_key_present(scan->schema, scan->session.key_id))
 		sm_change(changes, Anum_successor_used_at,
 				  TimestampTzGetDatum(scan->noted_successor_used_at));
-	prepare_write(scan);
 	bind_state(scan, changes);
-	slot = MakeSingleTupleTableSlot(RelationGetDescr(scan->rel),
-									&TTSOpsHeapTuple);
-	/* columns that this library does not know keep their values */
 	for (int i = 0; i < Natts_user_sessions; i++)
 		if (changes->replaces[i])
 		{
@@ -239,15 +234,9 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 			values[n] = changes->values[i];
 			nulls[n++] = changes->nulls[i];
 		}
-	tuple = heap_modify_tuple_by_cols(ExecFetchSlotHeapTuple(scan->slot, false, NULL),
-									  RelationGetDescr(scan->rel),
-									  n, columns, values, nulls);
-	ExecStoreHeapTuple(tuple, slot, false);
-	ExecSimpleRelationUpdate(scan->result_rel, scan->estate, &scan->epq,
-							 scan->slot, slot);
-	ExecDropSingleTupleTableSlot(slot);
-	heap_freetuple(tuple);
-	ResetPerTupleExprContext(scan->estate);
+	prepare_write(scan);
+	must_have(sm_writer_update(scan->writer, scan->slot, scan->snapshot,
+							   columns, n, values, nulls));
 	CommandCounterIncrement();
 	if (sm_cache_on() && cache_differs(&scan->session, changes))
 		sm_cache_note(scan->schema, scan->session.session_id);
@@ -275,12 +264,12 @@ sm_scan_delete(SmScan *scan, bool locked)
 			 !ItemPointerEquals(&tid, &scan->slot->tts_tid)))
 			return false;
 		prepare_write(scan);
-		ExecSimpleRelationDelete(scan->result_rel, scan->estate, &scan->epq,
-								 scan->slot);
+		must_have(sm_writer_delete(scan->writer, scan->slot, scan->snapshot));
 	}
 	else
 	{
-		/* without triggers the executor has nothing to add, nor does a lock */
+		/* without triggers there is nothing to add, nor is a lock needed */
+		CheckCmdReplicaIdentity(scan->rel, CMD_DELETE);
 		result = table_tuple_delete(scan->rel, &tid, GetCurrentCommandId(true),
 									scan->snapshot, InvalidSnapshot, locked,
 									&failure, false);
@@ -300,11 +289,8 @@ sm_scan_delete(SmScan *scan, bool locked)
 void
 sm_scan_end(SmScan *scan)
 {
-	if (scan->estate)
-	{
-		EvalPlanQualEnd(&scan->epq);
-		sm_executor_end(scan->estate);
-	}
+	if (scan->writer)
+		sm_writer_end(scan->writer);
 	if (scan->index_scan)
 	{
 		index_endscan(scan->index_scan);
@@ -369,25 +355,14 @@ void
 sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls)
 {
 	Relation	rel = table_open(schema->sessions, RowExclusiveLock);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
-													&TTSOpsVirtual);
-	ResultRelInfo *result_rel;
-	EState	   *estate = sm_executor_begin(rel, &result_rel);
-	int			natts = RelationGetDescr(rel)->natts;
+	SmWriter   *writer = sm_writer_begin(rel, rel, Natts_user_sessions);
 	SmSession	session;
 
 	decode_columns(&session, values, nulls);
 	values[Anum_state_mac - 1] = make_state_mac(schema, &session);
 	nulls[Anum_state_mac - 1] = false;
-	memcpy(slot->tts_values, values, Natts_user_sessions * sizeof(Datum));
-	memcpy(slot->tts_isnull, nulls, Natts_user_sessions * sizeof(bool));
-	for (int i = Natts_user_sessions; i < natts; i++)
-		slot->tts_isnull[i] = true;
-	ExecStoreVirtualTuple(slot);
-	ExecSimpleRelationInsert(result_rel, estate, slot);
-
-	sm_executor_end(estate);
-	ExecDropSingleTupleTableSlot(slot);
+	must_have(sm_writer_insert(writer, values, nulls));
+	sm_writer_end(writer);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
 }
@@ -491,44 +466,13 @@ sm_session_seal(const SmSchema *schema, const SmSession *session,
 	return PointerGetDatum(sm_seal(key->subkeys.seal, &context, content));
 }
 
-/*
- * The executor's part of writing to a table: indexes, triggers, constraints.
- */
-EState *
-sm_executor_begin(Relation rel, ResultRelInfo **result_rel)
-{
-	EState	   *estate = CreateExecutorState();
-	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
-
-	*result_rel = makeNode(ResultRelInfo);
-	InitResultRelInfo(*result_rel, rel, 0, NULL, 0);
-	if (sm_cache_only_trigger(rel))
-		(*result_rel)->ri_TrigDesc = NULL;
-	estate->es_output_cid = GetCurrentCommandId(true);
-	ExecOpenIndices(*result_rel, false);
-	/* where triggers look for it */
-	estate->es_opened_result_relations = lappend(NIL, *result_rel);
-	AfterTriggerBeginQuery();
-	MemoryContextSwitchTo(old);
-	return estate;
-}
-
-void
-sm_executor_end(EState *estate)
-{
-	AfterTriggerEndQuery(estate);
-	ExecCloseResultRelations(estate);
-	ExecResetTupleTable(estate->es_tupleTable, false);
-	FreeExecutorState(estate);
-}
-
 static void
 scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 		   int n_keys, LOCKMODE lockmode)
 {
 	scan->schema = schema;
 	scan->context = CurrentMemoryContext;
-	scan->estate = NULL;
+	scan->writer = NULL;
 	scan->index = NULL;
 	scan->index_scan = NULL;
 	scan->table_scan = NULL;
@@ -747,19 +691,31 @@ make_state_mac(const SmSchema *schema, const SmSession *session)
 	return PointerGetDatum(mac);
 }
 
-/* Set up the executor at the first write of a scan. */
+/* Begin to write at the first write of a scan. */
 static void
 prepare_write(SmScan *scan)
 {
 	MemoryContext old;
 
-	if (scan->estate)
+	if (scan->writer)
 		return;
 	old = MemoryContextSwitchTo(scan->context);
-	scan->estate = sm_executor_begin(scan->rel, &scan->result_rel);
-	scan->estate->es_snapshot = scan->snapshot;
-	sm_EvalPlanQualInit(&scan->epq, scan->estate);
+	scan->writer = sm_writer_begin(scan->rel, scan->rel, Natts_user_sessions);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Was a row written?  Who was told that a session began or ended must be able
+ * to rely on it.
+ */
+static void
+must_have(bool written)
+{
+	if (!written)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger on user_sessions left out a row that was to be written"),
+				 errhint("A BEFORE trigger on this table must return the row, or raise an error.")));
 }
 
 /*

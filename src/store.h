@@ -12,7 +12,6 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
-#include "nodes/execnodes.h"
 #include "nodes/lockoptions.h"
 #include "utils/inet.h"
 #include "utils/snapshot.h"
@@ -21,6 +20,7 @@
 
 #include "crypto.h"
 #include "schema.h"
+#include "writer.h"
 
 /*
  * One row, decoded.  Pointers lead into the slot it was read from, or into
@@ -79,10 +79,8 @@ typedef struct SmScan
 	TimestampTz stored_last_seen_at;	/* without touches not yet written */
 	TimestampTz noted_successor_used_at;	/* known from those alone, or 0 */
 
-	/* set up by the first write */
-	EState	   *estate;
-	ResultRelInfo *result_rel;
-	EPQState	epq;
+	/* begun by the first write */
+	SmWriter   *writer;
 } SmScan;
 
 /* Changes to a row: which columns, and to what. */
@@ -133,8 +131,5 @@ extern bool sm_session_open(const SmSchema *schema, const SmSession *session,
 							SmContent *content);
 extern Datum sm_session_seal(const SmSchema *schema, const SmSession *session,
 							 const SmContent *content, int32 *key_id);
-
-extern EState *sm_executor_begin(Relation rel, ResultRelInfo **result_rel);
-extern void sm_executor_end(EState *estate);
 
 #endif							/* SM_STORE_H */

@@ -239,7 +239,7 @@ DROP INDEX user_sessions_user_id_idx;
 CREATE INDEX user_sessions_user_id_idx ON user_sessions (user_id) WHERE tenant_id IS NULL;
 CALL test.error($$SELECT session_invalidate_all('mal')$$);
 ROLLBACK;
--- a partition that has the columns in another order
+-- a partition that has the columns in another order gets events all the same
 BEGIN;
 CREATE TABLE test.other_order (event_id bigint NOT NULL, at timestamptz NOT NULL, session_id uuid, tenant_id text COLLATE "C",
 	user_id text COLLATE "C", event text NOT NULL, ip inet, user_agent text, detail jsonb);
@@ -257,6 +257,8 @@ ALTER TABLE session_events_default RENAME TO session_events_other;
 ALTER TABLE test.other_order RENAME TO session_events_default;
 ALTER TABLE test.session_events_default SET SCHEMA public;
 SELECT DISTINCT state FROM test.after('SELECT 1', 'session_create');
+SELECT count(*) FROM session_create('mal', tenant_id => 'acme');
+SELECT tenant_id, user_id, event FROM session_events_default WHERE tenant_id = 'acme';
 ROLLBACK;
 
 SELECT session_erase('mal') AS mal, session_erase('mallory') AS mallory;
