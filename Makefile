@@ -27,6 +27,8 @@ OBJS = \
 	src/authenticate.o \
 	src/batch.o \
 	src/cache.o \
+	src/clock.o \
+	src/contain.o \
 	src/crypto.o \
 	src/envelope.o \
 	src/events.o \

@@ -499,7 +499,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_cleanup(integer, integer) IS
-'a step of maintenance: delete dead sessions, make event partitions ahead, drop those past retention, move up to 10,000 events out of the default partition';
+'a step of maintenance: delete dead sessions, make event partitions ahead, drop those past retention, move up to 10,000 events out of the default partition; what cannot be done is passed over with a WARNING';
 
 CREATE FUNCTION session_export(user_id text, pgp_public_key text DEFAULT NULL)
 RETURNS text
@@ -645,10 +645,26 @@ RETURNS TABLE (
 	cache_dead_epoch_commits bigint,
 	cache_epochs bigint,
 	cache_failures bigint,
+	findings_failed bigint,
+	touches_failed bigint,
+	sweep_failed bigint,
+	partitions_failed bigint,
+	resealing_failed bigint,
 	touches_pending bigint,
 	last_pass_at timestamptz,
+	last_pass_age interval,
 	next_pass_at timestamptz,
-	stats_reset timestamptz)
+	stats_reset timestamptz,
+	findings_failed_at timestamptz,
+	findings_error text,
+	touches_failed_at timestamptz,
+	touches_error text,
+	sweep_failed_at timestamptz,
+	sweep_error text,
+	partitions_failed_at timestamptz,
+	partitions_error text,
+	resealing_failed_at timestamptz,
+	resealing_error text)
 AS 'MODULE_PATHNAME', 'sm_session_counters'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
 

@@ -17,6 +17,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "contain.h"
 #include "guc.h"
 #include "info.h"
 #include "keyring.h"
@@ -32,6 +33,8 @@ static const char *workers_state(void);
 static const char *last_pass(void);
 static const char *resealing(const SmSchema *schema);
 static const char *next_sweep(const SmSchema *schema);
+static const char *clock_state(void);
+static const char *errors(SmStep step);
 static const char *cache_state(void);
 static const char *cache_server(void);
 static const char *cache_epoch(void);
@@ -96,7 +99,10 @@ sm_session_info(PG_FUNCTION_ARGS)
 		psprintf("%d/%d", sm_shard_part, sm_shard_parts));
 	put(&result, "workers", workers_state());
 	put(&result, "last_pass", last_pass());
+	put(&result, "clock", clock_state());
 	put(&result, "resealing", resealing(schema));
+	for (int step = 0; step < SM_N_STEPS; step++)
+		put(&result, psprintf("errors_%s", sm_step_name(step)), errors(step));
 	put(&result, "cache", cache_state());
 	put(&result, "cache_server", cache_server());
 	put(&result, "cache_epoch", cache_epoch());
@@ -146,7 +152,7 @@ workers_state(void)
 static const char *
 last_pass(void)
 {
-	if (sm_database == NULL || sm_database->next_pass_at == 0)
+	if (sm_database == NULL || sm_database->last_pass_at == 0)
 		return "none yet";
 	return psprintf("%s: %lld deleted, %lld queued again in %lld ms%s; next %s",
 					pstrdup(timestamptz_to_str(sm_database->last_pass_at)),
@@ -154,7 +160,7 @@ last_pass(void)
 					(long long) sm_database->requeued,
 					(long long) sm_database->pass_us / 1000,
 					sm_database->unfinished ? ", more to do" : "",
-					pstrdup(timestamptz_to_str(sm_database->next_pass_at)));
+					pstrdup(timestamptz_to_str(GetCurrentTimestamp() + sm_database->next_pass - sm_clock())));
 }
 
 static const char *
@@ -200,6 +206,34 @@ next_sweep(const SmSchema *schema)
 			return "unknown: behind deleted sessions that VACUUM cannot remove yet";
 		from = sm_database->sweep_from;
 	}
+}
+
+static const char *
+clock_state(void)
+{
+	if (sm_shared == NULL)
+		return "not watched: the library is not preloaded";
+	return sm_clock_in_doubt() ?
+		"in doubt: it has jumped forward by more than a day; maintenance deletes nothing for some minutes" :
+		"trusted";
+}
+
+/* What a step of maintenance could not do. */
+static const char *
+errors(SmStep step)
+{
+	SmFailure	failure;
+
+	if (sm_database == NULL)
+		return "not noted: there is no shared memory for this database";
+	LWLockAcquire(sm_shared->lock, LW_SHARED);
+	failure = sm_database->failures[step];
+	LWLockRelease(sm_shared->lock);
+	if (failure.at == 0)
+		return "none";
+	return psprintf(UINT64_FORMAT ", the last at %s: %s",
+					pg_atomic_read_u64(&sm_database->counters[SM_FINDINGS_FAILED + step]),
+					timestamptz_to_str(failure.at), failure.error);
 }
 
 static const char *

@@ -56,11 +56,11 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "contain.h"
 #include "events.h"
 #include "guc.h"
 #include "locks.h"
@@ -117,15 +117,31 @@ typedef struct StepPlan
 typedef void (*Part) (const SmSchema *schema, StepPlan *plan,
 					  SmPartitionWork *work);
 
+/* A part and what it is called with. */
+typedef struct PartCall
+{
+	Part		part;
+	const SmSchema *schema;
+	StepPlan   *plan;
+	SmPartitionWork *work;
+	MemoryContext context;		/* in which plans are made */
+} PartCall;
+
 static bool run_part(Part part, const SmSchema *schema, StepPlan *plan,
-					 SmPartitionWork *work);
+					 SmPartitionWork *work, ErrorData **error);
+static void call_part(void *arg);
+static bool carry_out_singly(const SmSchema *schema, StepPlan *plan,
+							 SmPartitionWork *work);
+static bool is_stuck(const SmPartitionWork *work, Oid relid);
 static void prepare(const SmSchema *schema, StepPlan *plan,
 					SmPartitionWork *work);
 static void carry_out(const SmSchema *schema, StepPlan *plan,
 					  SmPartitionWork *work);
 static void plan_ahead(const SmSchema *schema, List *ranges, TimestampTz now,
 					   StepPlan *plan);
-static void plan_drops(List *ranges, TimestampTz cutoff, StepPlan *plan);
+static List *copy_pieces(List *pieces);
+static void plan_drops(List *ranges, TimestampTz cutoff,
+					   const SmPartitionWork *work, StepPlan *plan);
 static void plan_backlog(const SmSchema *schema, List *ranges,
 						 StepPlan *plan);
 static bool may_grow(const SmSchema *schema, const StepPlan *plan,
@@ -162,6 +178,7 @@ sm_partitions_step(const SmSchema *schema, int64 max_events,
 	StepPlan	plan = {
 		.budget = Max(LEAST_EVENTS, Min(max_events, STEP_EVENTS))
 	};
+	ErrorData  *error;
 	bool		done;
 	int			nest_level;
 
@@ -187,56 +204,108 @@ sm_partitions_step(const SmSchema *schema, int64 max_events,
 	set_local("enable_seqscan", "off");
 	set_local("enable_bitmapscan", "off");
 	set_local("enable_sort", "off");
-	done = run_part(prepare, schema, &plan, work) &&
-		((plan.pieces == NIL && plan.past == NIL) ||
-		 run_part(carry_out, schema, &plan, work));
+	done = run_part(prepare, schema, &plan, work, &error);
+	if (error != NULL)
+		sm_failed(SM_STEP_PARTITIONS, "look after the partitions of session_events",
+				  error);
+	if (done && (plan.pieces != NIL || plan.past != NIL))
+	{
+		StepPlan	all = plan;
+
+		/* carrying it out changes the pieces */
+		all.pieces = copy_pieces(plan.pieces);
+		done = run_part(carry_out, schema, &all, work, &error);
+		if (error != NULL)
+		{
+			FreeErrorData(error);
+			done = carry_out_singly(schema, &plan, work);
+		}
+	}
 	AtEOXact_GUC(true, nest_level);
 	return done && plan.more;
 }
 
 /*
- * Run a part of a step in a subtransaction.  False if it had to give way to
- * traffic.
+ * Run a part of a step in a subtransaction.  False if it failed: with *error,
+ * or without one if it had to give way to traffic.
  */
 static bool
 run_part(Part part, const SmSchema *schema, StepPlan *plan,
-		 SmPartitionWork *work)
+		 SmPartitionWork *work, ErrorData **error)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	PartCall	call = {part, schema, plan, work, CurrentMemoryContext};
 	SmPartitionWork before = *work;
-	volatile bool done = true;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
+	*error = sm_try(call_part, &call);
+	if (*error == NULL)
+		return true;
+	*work = before;
+	if ((*error)->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		(*error)->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
 	{
-		part(schema, plan, work);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
-			error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
-			ReThrowError(error);
-		*work = before;
-		done = false;
+		FreeErrorData(*error);
+		*error = NULL;
 		ereport(NOTICE,
 				(errmsg("gave way to traffic: could not change the partitions of session_events"),
 				 errhint("The next session_cleanup() tries again.")));
 	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return done;
+	return false;
+}
+
+static void
+call_part(void *arg)
+{
+	PartCall   *call = arg;
+
+	MemoryContextSwitchTo(call->context);
+	call->part(call->schema, call->plan, call->work);
+}
+
+/*
+ * A plan could not be carried out as a whole: try each thing in it by itself,
+ * and pass over what cannot be done.  True unless it had to give way.
+ */
+static bool
+carry_out_singly(const SmSchema *schema, StepPlan *plan, SmPartitionWork *work)
+{
+	ListCell   *lc;
+	ErrorData  *error;
+
+	foreach(lc, plan->pieces)
+	{
+		Piece	   *piece = lfirst(lc);
+		StepPlan	one = {.pieces = list_make1(piece)};
+		bool		is_new = !OidIsValid(piece->range.relid);
+
+		if (run_part(carry_out, schema, &one, work, &error))
+			continue;
+		if (error == NULL)
+			return false;
+		/* another step would only fail again */
+		plan->more = false;
+		sm_failed(SM_STEP_PARTITIONS, is_new ?
+				  psprintf("make the partition of session_events for %s",
+						   utc_literal(piece->range.from)) :
+				  psprintf("move events into partition \"%s\"",
+						   get_rel_name(piece->range.relid)), error);
+	}
+	foreach(lc, plan->past)
+	{
+		StepPlan	one = {.past = list_make1_oid(lfirst_oid(lc))};
+
+		if (run_part(carry_out, schema, &one, work, &error))
+			continue;
+		if (error == NULL)
+			return false;
+		if (work->n_stuck < (int) lengthof(work->stuck))
+			work->stuck[work->n_stuck++] = lfirst_oid(lc);
+		else
+			plan->more = false;
+		sm_failed(SM_STEP_PARTITIONS,
+				  psprintf("drop partition \"%s\"", get_rel_name(lfirst_oid(lc))),
+				  error);
+	}
+	return true;
 }
 
 /* Look what there is to do, and delete what only has to be deleted. */
@@ -247,11 +316,11 @@ prepare(const SmSchema *schema, StepPlan *plan, SmPartitionWork *work)
 	List	   *ranges = list_ranges(schema);
 
 	plan_ahead(schema, ranges, now, plan);
-	if (sm_event_retention > 0)
+	if (sm_event_retention > 0 && !sm_clock_in_doubt())
 	{
 		TimestampTz cutoff = now - (int64) sm_event_retention * USECS_PER_SEC;
 
-		plan_drops(ranges, cutoff, plan);
+		plan_drops(ranges, cutoff, work, plan);
 		prune_default(schema, cutoff, plan, work);
 	}
 	/* events of periods that passed without maintenance */
@@ -349,7 +418,8 @@ plan_ahead(const SmSchema *schema, List *ranges, TimestampTz now,
 
 /* The partitions that hold nothing younger than a moment. */
 static void
-plan_drops(List *ranges, TimestampTz cutoff, StepPlan *plan)
+plan_drops(List *ranges, TimestampTz cutoff, const SmPartitionWork *work,
+		   StepPlan *plan)
 {
 	ListCell   *lc;
 
@@ -357,7 +427,8 @@ plan_drops(List *ranges, TimestampTz cutoff, StepPlan *plan)
 	{
 		Range	   *range = lfirst(lc);
 
-		if (!OidIsValid(range->relid) || range->until > cutoff)
+		if (!OidIsValid(range->relid) || range->until > cutoff ||
+			is_stuck(work, range->relid))
 			continue;
 		if (list_length(plan->past) == STEP_PARTITIONS)
 		{
@@ -366,6 +437,32 @@ plan_drops(List *ranges, TimestampTz cutoff, StepPlan *plan)
 		}
 		plan->past = lappend_oid(plan->past, range->relid);
 	}
+}
+
+/* Could it not be dropped in an earlier step? */
+static bool
+is_stuck(const SmPartitionWork *work, Oid relid)
+{
+	for (int i = 0; i < work->n_stuck; i++)
+		if (work->stuck[i] == relid)
+			return true;
+	return false;
+}
+
+static List *
+copy_pieces(List *pieces)
+{
+	List	   *copies = NIL;
+	ListCell   *lc;
+
+	foreach(lc, pieces)
+	{
+		Piece	   *copy = palloc(sizeof(Piece));
+
+		*copy = *(Piece *) lfirst(lc);
+		copies = lappend(copies, copy);
+	}
+	return copies;
 }
 
 /*

@@ -24,6 +24,8 @@ typedef struct SmPartitionWork
 	int32		created;
 	int32		dropped;
 	TimestampTz pruned_until;	/* 0: from the beginning */
+	int			n_stuck;
+	Oid			stuck[64];		/* partitions that could not be dropped */
 } SmPartitionWork;
 
 extern bool sm_partitions_step(const SmSchema *schema, int64 max_events,

@@ -19,8 +19,11 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #include "authenticate.h"
+#include "contain.h"
 #include "keyring.h"
 #include "reseal.h"
 #include "session.h"
@@ -29,10 +32,29 @@
 /* Sessions that a worker moves in one transaction. */
 #define STEP_ROWS	500
 
+/* When a worker begins a round anew after one in which sessions failed. */
+#define MIN_RETRY_US	USECS_PER_MINUTE
+#define MAX_RETRY_US	USECS_PER_HOUR
+
+/* Sessions that are re-sealed together. */
+typedef struct Chunk
+{
+	const SmSchema *schema;
+	int32		active;
+	int64		max_rows;
+	pg_uuid_t	after;			/* where to begin, and then how far it came */
+	pg_uuid_t	at;				/* the session that was tried last */
+	bool		at_end;
+	int64		resealed;
+	int64		skipped;
+} Chunk;
+
 PG_FUNCTION_INFO_V1(sm_session_reencrypt);
 
 static int64 reseal_from(const SmSchema *schema, int32 active, int64 batch,
-						 pg_uuid_t *after, bool *at_end, int64 *skipped);
+						 pg_uuid_t *after, bool *at_end, int64 *skipped,
+						 int64 *failed);
+static void reseal_chunk(void *arg);
 static bool all_keys_present(const SmSchema *schema);
 static bool reseal(SmScan *scan, int32 active, int64 *skipped);
 
@@ -55,6 +77,7 @@ sm_session_reencrypt(PG_FUNCTION_ARGS)
 	bool		from_start;
 	bool		at_end;
 	int64		skipped = 0;
+	int64		failed = 0;
 
 	PreventCommandIfReadOnly("session_reencrypt()");
 	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 1)
@@ -62,6 +85,7 @@ sm_session_reencrypt(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch must be greater than zero")));
 	schema = sm_schema_of(fcinfo);
+	sm_check_at_once();
 	active = sm_key_active(schema)->id;
 	if (position.relid != schema->sessions || position.key_id != active)
 	{
@@ -73,7 +97,7 @@ sm_session_reencrypt(PG_FUNCTION_ARGS)
 	{
 		from_start = memcmp(&position.after, &lowest, UUID_LEN) == 0;
 		resealed = reseal_from(schema, active, PG_GETARG_INT32(0),
-							   &position.after, &at_end, &skipped);
+							   &position.after, &at_end, &skipped, &failed);
 	} while (at_end && !from_start && resealed == 0);
 	if (resealed == 0 && skipped > 0)
 		ereport(NOTICE,
@@ -94,9 +118,11 @@ sm_reseal_step(const SmSchema *schema)
 	int64		resealed;
 	bool		at_end;
 	bool		again;
+	bool		later;
 	bool		isnull;
 	pg_uuid_t	after;
 	int64		skipped = 0;
+	int64		failed = 0;
 
 	if (SPI_execute(psprintf("SELECT key_id FROM %s WHERE state = 'active' AND resealed_at IS NULL",
 							 keys), true, 1) != SPI_OK_SELECT)
@@ -114,13 +140,19 @@ sm_reseal_step(const SmSchema *schema)
 		sm_database->reseal_key = active;
 		sm_database->resealed = 0;
 		sm_database->resealed_in_round = 0;
+		sm_database->reseal_failed_in_round = 0;
+		sm_database->reseal_retry_at = 0;
+		sm_database->reseal_retry_us = MIN_RETRY_US;
 		memset(sm_database->reseal_after, 0, UUID_LEN);
 	}
 	memcpy(&after, sm_database->reseal_after, UUID_LEN);
+	later = sm_clock() < sm_database->reseal_retry_at;
 	LWLockRelease(sm_shared->lock);
+	if (later)
+		return true;
 
 	resealed = reseal_from(schema, active, STEP_ROWS, &after, &at_end,
-						   &skipped);
+						   &skipped, &failed);
 
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	memcpy(sm_database->reseal_after, &after, UUID_LEN);
@@ -128,12 +160,24 @@ sm_reseal_step(const SmSchema *schema)
 	/* what was passed over calls for another round */
 	sm_database->resealed_in_round += resealed + skipped;
 	/* a login may have sealed under the old key while this began: look again */
+	sm_database->reseal_failed_in_round += failed;
 	again = !at_end || sm_database->resealed_in_round > 0;
 	if (at_end)
+	{
+		later = !again && sm_database->reseal_failed_in_round > 0;
 		sm_database->resealed_in_round = 0;
+		sm_database->reseal_failed_in_round = 0;
+	}
+	if (later)
+	{
+		sm_database->reseal_retry_at = sm_clock() + sm_database->reseal_retry_us;
+		sm_database->reseal_retry_us = Min(sm_database->reseal_retry_us * 2, MAX_RETRY_US);
+	}
 	LWLockRelease(sm_shared->lock);
 	if (again)
 		return false;
+	if (later)
+		return true;
 	if (SPI_execute(psprintf("UPDATE %s SET resealed_at = pg_catalog.clock_timestamp()"
 							 " WHERE key_id = %d AND state = 'active'",
 							 keys, active), false, 0) != SPI_OK_UPDATE)
@@ -144,38 +188,88 @@ sm_reseal_step(const SmSchema *schema)
 /*
  * Re-seal up to "batch" sessions with ids above *after, which moves along and
  * becomes the lowest at the end of the table.  Adds to *skipped those that
- * somebody else is writing to: waiting for them could deadlock.
+ * somebody else is writing to, as waiting for them could deadlock, and to
+ * *failed those that cannot be written.
  */
 static int64
 reseal_from(const SmSchema *schema, int32 active, int64 batch,
-			pg_uuid_t *after, bool *at_end, int64 *skipped)
+			pg_uuid_t *after, bool *at_end, int64 *skipped, int64 *failed)
 {
+	Chunk		chunk = {
+		.schema = schema,
+		.active = active,
+		.after = *after
+	};
+	int64		resealed = 0;
+	int64		singly = 0;		/* so many of the next */
+
+	while (resealed < batch && !chunk.at_end)
+	{
+		Chunk		next = chunk;
+		ErrorData  *error;
+
+		next.resealed = 0;
+		next.max_rows = singly > 0 ? 1 : Min(STEP_ROWS, batch - resealed);
+		error = sm_try(reseal_chunk, &next);
+		if (error == NULL)
+		{
+			chunk = next;
+			resealed += chunk.resealed;
+			singly = Max(0, singly - 1);
+		}
+		else if (next.max_rows > 1)
+		{
+			FreeErrorData(error);
+			singly = next.max_rows;
+		}
+		else
+		{
+			sm_failed(SM_STEP_RESEALING,
+					  psprintf("re-seal session %s",
+							   DatumGetCString(DirectFunctionCall1(uuid_out,
+																   UUIDPGetDatum(&next.at)))),
+					  error);
+			(*failed)++;
+			chunk.after = next.at;
+			chunk.skipped = next.skipped;
+			singly--;
+		}
+	}
+	*after = chunk.after;
+	*at_end = chunk.at_end;
+	*skipped += chunk.skipped;
+	if (*at_end)
+		memset(after, 0, sizeof(*after));
+	sm_count_many(SM_RESEALED, resealed);
+	return resealed;
+}
+
+/* Re-seal a chunk's sessions, all of them or none. */
+static void
+reseal_chunk(void *arg)
+{
+	Chunk	   *chunk = arg;
 	SmScan		scan;
 	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext,
 												  "session_manager re-sealing",
 												  ALLOCSET_DEFAULT_SIZES);
-	int64		resealed = 0;
 
-	sm_scan_from_id(&scan, schema, after->data);
-	while (!(*at_end = !sm_scan_next(&scan)))
+	sm_scan_from_id(&scan, chunk->schema, chunk->after.data);
+	while (chunk->resealed < chunk->max_rows &&
+		   !(chunk->at_end = !sm_scan_next(&scan)))
 	{
 		MemoryContext old = MemoryContextSwitchTo(per_row);
-		pg_uuid_t	id = *scan.session.session_id;
 
 		CHECK_FOR_INTERRUPTS();
-		resealed += reseal(&scan, active, skipped);
-		*after = id;
+		chunk->at = *scan.session.session_id;
+		if (reseal(&scan, chunk->active, &chunk->skipped))
+			chunk->resealed++;
+		chunk->after = chunk->at;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(per_row);
-		if (resealed == batch)
-			break;
 	}
 	sm_scan_end(&scan);
-	if (*at_end)
-		memset(after, 0, sizeof(*after));
 	MemoryContextDelete(per_row);
-	sm_count_many(SM_RESEALED, resealed);
-	return resealed;
 }
 
 /* Could every session be opened, as far as keys go? */

@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include <time.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -82,7 +81,7 @@ sm_shared_attach(void)
 		if (sm_database->state == SM_DB_WITHOUT)
 			sm_database->state = SM_DB_UNKNOWN;
 		if (sm_database->state == SM_DB_UNKNOWN)
-			sm_database->next_pass_at = 0;
+			sm_database->next_pass = 0;
 		LWLockRelease(sm_shared->lock);
 		sm_shared_wake();
 	}
@@ -163,18 +162,6 @@ sm_shared_wake(void)
 	LWLockRelease(sm_shared->lock);
 }
 
-/*
- * Microseconds by a clock that nobody can set.
- */
-int64
-sm_clock(void)
-{
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
-}
-
 static void
 request(void)
 {
@@ -206,6 +193,7 @@ startup(void)
 		sm_shared->verdict_lock = &locks[1].lock;
 		sm_shared->cache_lock = &locks[2].lock;
 		sm_shared->started_at = sm_clock();
+		sm_clock_startup();
 	}
 	sm_touch_startup();
 	sm_verdict_startup();

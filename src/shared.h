@@ -68,6 +68,24 @@ typedef struct SmCache
 	int64		restarts;		/* times that another Redis server was met */
 } SmCache;
 
+/* The steps of a pass of maintenance. */
+typedef enum SmStep
+{
+	SM_STEP_FINDINGS,
+	SM_STEP_TOUCHES,
+	SM_STEP_SWEEP,
+	SM_STEP_PARTITIONS,
+	SM_STEP_RESEALING,
+	SM_N_STEPS
+} SmStep;
+
+/* The last failure of a step. */
+typedef struct SmFailure
+{
+	TimestampTz at;				/* 0: none yet */
+	char		error[160];		/* in ASCII */
+} SmFailure;
+
 /* A database.  All but the atomics is guarded by SmShared's lock. */
 typedef struct SmDatabase
 {
@@ -76,12 +94,15 @@ typedef struct SmDatabase
 	int			worker_pid;		/* 0 while no worker is in it */
 
 	/* the last pass of a worker */
-	TimestampTz last_pass_at;
-	TimestampTz next_pass_at;
+	TimestampTz last_pass_at;	/* to be shown; 0: none yet */
+	int64		last_pass;		/* by sm_clock() */
+	int64		next_pass;		/* by sm_clock(); 0: at once */
 	int64		pass_us;
 	int64		swept;			/* sessions deleted in it */
 	int64		requeued;
 	bool		unfinished;		/* there was more to do */
+	int			failed_passes;	/* in a row */
+	SmFailure	failures[SM_N_STEPS];
 
 	/* whether a restore may be under way; written by the worker alone */
 	bool		settled;
@@ -98,6 +119,9 @@ typedef struct SmDatabase
 	int32		reseal_key;		/* 0: nothing to do */
 	int64		resealed;		/* for that key, ever */
 	int64		resealed_in_round;
+	int64		reseal_failed_in_round;
+	int64		reseal_retry_at;	/* by sm_clock(); 0: at any time */
+	int64		reseal_retry_us;
 	uint8		reseal_after[16];
 
 	pg_atomic_uint32 wanted;	/* verdicts wait for a worker */
@@ -131,6 +155,14 @@ typedef struct SmFence
 	uint8		ids[SM_FENCE_IDS][16];
 } SmFence;
 
+/* What the wall clock is believed to show.  Guarded by SmShared's lock. */
+typedef struct SmWallClock
+{
+	int64		offset;			/* from sm_clock() */
+	int64		jump;			/* what it has jumped by, if in doubt */
+	int64		doubted_since;	/* by sm_clock(); 0: not in doubt */
+} SmWallClock;
+
 typedef struct SmShared
 {
 	LWLock	   *lock;
@@ -140,6 +172,7 @@ typedef struct SmShared
 	uint64		fence_ticket;
 	SmFence		fences[SM_FENCES];
 	int64		started_at;		/* by sm_clock() */
+	SmWallClock wall_clock;
 	SmDatabase	databases[SM_MAX_DATABASES];
 } SmShared;
 
@@ -154,7 +187,11 @@ extern void sm_shared_attach(void);
 extern SmDatabase *sm_shared_slot(Oid oid, bool create);
 extern void sm_shared_free(Oid oid);
 extern void sm_shared_wake(void);
+
+/* clock.c */
 extern int64 sm_clock(void);
+extern void sm_clock_startup(void);
+extern bool sm_clock_in_doubt(void);
 
 extern bool sm_worker_comes(void);
 

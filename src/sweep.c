@@ -19,9 +19,12 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/uuid.h"
 
 #include "authenticate.h"
+#include "contain.h"
 #include "guc.h"
 #include "partition.h"
 #include "result.h"
@@ -39,10 +42,37 @@
 #define YIELD_STEP		8
 #define YIELD_US		50
 
+/* Sessions swept in the first subtransaction. */
+#define FIRST_CHUNK		1000
+
+/* When a session that could not be swept is tried again. */
+#define MIN_DELAY_US	(10 * USECS_PER_SEC)
+#define MAX_DELAY_US	USECS_PER_HOUR
+
+/* Sessions to remember that can neither be swept nor be put off. */
+#define MAX_STUCK		1000
+
+/* Sessions that are swept together. */
+typedef struct Chunk
+{
+	const SmSchema *schema;
+	int64		max_rows;
+	TimestampTz now;
+	TimestampTz from;			/* where to begin, and then how far it came */
+	List	   *stuck;			/* ids to be passed over, due at "from" */
+	pg_uuid_t	at;				/* the session that was tried last */
+	int64		done;
+	SmSweep		sweep;
+} Chunk;
+
 PG_FUNCTION_INFO_V1(sm_session_cleanup);
 
 static int64 arg_count(FunctionCallInfo fcinfo, int n, const char *name,
 					   int64 none);
+static void sweep_chunk(void *arg);
+static void put_off(Chunk *chunk, const Chunk *failed, ErrorData *error);
+static void queue_again(void *arg);
+static bool is_stuck(const Chunk *chunk, const pg_uuid_t *id);
 static bool sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 						  SmSweep *sweep);
 static TimestampTz kept_until(const SmSession *session);
@@ -69,6 +99,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("session_cleanup()");
 	schema = sm_schema_of(fcinfo);
 	max_rows = max_batches > 0 ? batch * max_batches : PG_INT64_MAX;
+	sm_check_at_once();
 	(void) sm_sweep(schema, max_rows, &from, &sweep);
 
 	/* last: what it locks stays locked until the transaction ends */
@@ -90,43 +121,178 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 /*
  * Look at up to "max_rows" sessions that are due, from *from on; returns how
  * many were dealt with and moves *from to the last.
+ *
+ * Chunks of them are swept in a subtransaction each, which double while all
+ * goes well: many subtransactions that write would slow down everybody's
+ * snapshots.  Where a chunk fails, its sessions are swept one by one.  One that
+ * fails then is put off.
  */
 int64
 sm_sweep(const SmSchema *schema, int64 max_rows, TimestampTz *from,
 		 SmSweep *sweep)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	SmSweep		before = *sweep;
+	Chunk		chunk = {
+		.schema = schema,
+		.now = GetCurrentTimestamp(),
+		.from = *from,
+		.sweep = *sweep
+	};
+	int64		size = FIRST_CHUNK;
+	int64		singly = 0;		/* so many of the next */
+	int64		done = 0;
+
+	if (sm_clock_in_doubt())
+		return 0;
+	while (done < max_rows)
+	{
+		Chunk		next = chunk;
+		ErrorData  *error;
+
+		next.done = 0;
+		next.max_rows = singly > 0 ? 1 : Min(size, max_rows - done);
+		error = sm_try(sweep_chunk, &next);
+		if (error == NULL)
+		{
+			if (done / PROGRESS_STEP < (done + next.done) / PROGRESS_STEP)
+				ereport(NOTICE,
+						(errmsg("swept %lld sessions so far",
+								(long long) (done + next.done))));
+			chunk = next;
+			done += chunk.done;
+			if (chunk.done < chunk.max_rows)
+				break;
+			if (singly > 0)
+				singly--;
+			else
+				size *= 2;
+		}
+		else if (next.max_rows > 1)
+		{
+			FreeErrorData(error);
+			if (next.max_rows <= FIRST_CHUNK)
+				singly = next.max_rows;
+			size = FIRST_CHUNK;
+		}
+		else
+		{
+			put_off(&chunk, &next, error);
+			done++;
+			singly--;
+		}
+	}
+	*from = chunk.from;
+	*sweep = chunk.sweep;
+	sm_count_many(SM_SWEPT, sweep->deleted - before.deleted);
+	sm_count_many(SM_REQUEUED, sweep->requeued - before.requeued);
+	return done;
+}
+
+/* Sweep a chunk's sessions, all of them or none. */
+static void
+sweep_chunk(void *arg)
+{
+	Chunk	   *chunk = arg;
 	SmScan		scan;
-	SmEventWriter *events = sm_events_begin(schema);
+	SmEventWriter *events = sm_events_begin(chunk->schema);
 	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext,
 												  "session_manager sweep",
 												  ALLOCSET_DEFAULT_SIZES);
-	SmSweep		before = *sweep;
-	int64		done = 0;
 	int64		seen = 0;
 
-	sm_scan_by_sweep_at(&scan, schema, *from, now);
-	while (done < max_rows && sm_scan_next(&scan))
+	sm_scan_by_sweep_at(&scan, chunk->schema, chunk->from, chunk->now);
+	while (chunk->done < chunk->max_rows && sm_scan_next(&scan))
 	{
-		MemoryContext old = MemoryContextSwitchTo(per_row);
+		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
-		if (sweep->yields && ++seen % YIELD_STEP == 0)
+		if (chunk->sweep.yields && ++seen % YIELD_STEP == 0)
 			pg_usleep(YIELD_US);
-		*from = scan.session.sweep_at;
-		if (sweep_session(&scan, events, now, sweep) &&
-			++done % PROGRESS_STEP == 0)
-			ereport(NOTICE,
-					(errmsg("swept %lld sessions so far", (long long) done)));
+		if (chunk->stuck != NIL && is_stuck(chunk, scan.session.session_id))
+			continue;
+		chunk->from = scan.session.sweep_at;
+		chunk->at = *scan.session.session_id;
+		old = MemoryContextSwitchTo(per_row);
+		if (sweep_session(&scan, events, chunk->now, &chunk->sweep))
+			chunk->done++;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(per_row);
 	}
 	sm_scan_end(&scan);
 	sm_events_end(events);
 	MemoryContextDelete(per_row);
-	sm_count_many(SM_SWEPT, sweep->deleted - before.deleted);
-	sm_count_many(SM_REQUEUED, sweep->requeued - before.requeued);
-	return done;
+}
+
+/*
+ * The session that "failed" was at cannot be swept.  Have it looked at again
+ * when it has been due for twice as long; if not even that can be written, pass
+ * over it.
+ */
+static void
+put_off(Chunk *chunk, const Chunk *failed, ErrorData *error)
+{
+	Chunk		queue = *failed;
+	ErrorData  *again;
+
+	sm_failed(SM_STEP_SWEEP,
+			  psprintf("delete or queue session %s",
+					   DatumGetCString(DirectFunctionCall1(uuid_out,
+														   UUIDPGetDatum(&failed->at)))),
+			  error);
+	again = sm_try(queue_again, &queue);
+	if (chunk->from != failed->from)
+	{
+		chunk->from = failed->from;
+		list_free_deep(chunk->stuck);
+		chunk->stuck = NIL;
+	}
+	if (again != NULL)
+	{
+		pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+		FreeErrorData(again);
+		*id = failed->at;
+		chunk->stuck = lappend(chunk->stuck, id);
+		/* all of them due at the same moment: go past it */
+		if (list_length(chunk->stuck) >= MAX_STUCK)
+		{
+			chunk->from++;
+			list_free_deep(chunk->stuck);
+			chunk->stuck = NIL;
+		}
+	}
+}
+
+static void
+queue_again(void *arg)
+{
+	Chunk	   *chunk = arg;
+	SmScan		scan;
+	SmChanges	changes = {0};
+
+	sm_scan_by_id(&scan, chunk->schema, chunk->at.data, RowExclusiveLock);
+	if (sm_scan_next(&scan) &&
+		sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitSkip))
+	{
+		int64		overdue = chunk->now - kept_until(&scan.session);
+
+		overdue = Min(Max(overdue, MIN_DELAY_US), MAX_DELAY_US);
+		sm_change(&changes, Anum_sweep_at,
+				  TimestampTzGetDatum(chunk->now + overdue));
+		sm_scan_update(&scan, &changes);
+	}
+	sm_scan_end(&scan);
+}
+
+static bool
+is_stuck(const Chunk *chunk, const pg_uuid_t *id)
+{
+	ListCell   *lc;
+
+	foreach(lc, chunk->stuck)
+		if (memcmp(lfirst(lc), id, UUID_LEN) == 0)
+			return true;
+	return false;
 }
 
 static int64

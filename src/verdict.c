@@ -38,9 +38,14 @@
 #define QUEUE_LEN	1024
 #define PENDING_LEN 16
 
+/* When a finding that could not be carried out is tried again. */
+#define MIN_RETRY_US	(3 * USECS_PER_SEC)
+#define MAX_RETRY_US	(5 * USECS_PER_MINUTE)
+
 typedef struct Queue
 {
 	int			n;
+	uint64		last_id;
 	SmVerdict	verdicts[QUEUE_LEN];
 } Queue;
 
@@ -60,6 +65,8 @@ static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
 static void enqueue(const SmVerdict *verdict);
 static int	room(const SmVerdict *verdict, int len);
 static bool put(const SmVerdict *verdict);
+static bool take(uint64 id);
+static uint64 most_failed(void);
 
 /*
  * Ask to hear of the ends of transactions.  Called once, from _PG_init.
@@ -86,7 +93,10 @@ sm_verdict_startup(void)
 
 	queue = ShmemInitStruct("session_manager verdicts", sizeof(Queue), &found);
 	if (!found)
+	{
 		queue->n = 0;
+		queue->last_id = 0;
+	}
 }
 
 /*
@@ -141,17 +151,20 @@ sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
 }
 
 /*
- * Copy a database's oldest finding; false if there is none.  It stays on the
- * queue until sm_verdict_done: a worker that fails must not lose it.
+ * Copy a database's oldest finding that is not to be tried later; false if
+ * there is none.  It stays on the queue until sm_verdict_done: a worker that
+ * fails must not lose it.
  */
 bool
 sm_verdict_peek(Oid database, SmVerdict *verdict)
 {
 	bool		found = false;
+	int64		now = sm_clock();
 
 	LWLockAcquire(sm_shared->verdict_lock, LW_SHARED);
 	for (int i = 0; i < queue->n && !found; i++)
-		if (queue->verdicts[i].database == database)
+		if (queue->verdicts[i].database == database &&
+			queue->verdicts[i].retry_at <= now)
 		{
 			*verdict = queue->verdicts[i];
 			found = true;
@@ -161,27 +174,52 @@ sm_verdict_peek(Oid database, SmVerdict *verdict)
 }
 
 /*
- * Take a database's oldest finding off the queue once it has been carried out,
- * or else move it behind the others.  Nobody but the one worker of that
- * database does.
+ * Take a finding off the queue once it has been carried out.
  */
 void
-sm_verdict_done(Oid database, bool carried_out)
+sm_verdict_done(const SmVerdict *verdict)
 {
 	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	(void) take(verdict->id);
+	LWLockRelease(sm_shared->verdict_lock);
+}
+
+/*
+ * Move a finding behind the others, as somebody is writing to the session, or
+ * because it failed: then it has to wait, longer each time.
+ */
+void
+sm_verdict_later(const SmVerdict *verdict, bool failed)
+{
+	SmVerdict	later = *verdict;
+
+	if (failed)
+	{
+		later.retry_at = sm_clock() +
+			Min(MAX_RETRY_US, MIN_RETRY_US << Min(later.failures, 10));
+		later.failures++;
+	}
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	if (take(verdict->id))
+		queue->verdicts[queue->n++] = later;
+	LWLockRelease(sm_shared->verdict_lock);
+}
+
+/*
+ * When the first of a database's findings is to be tried, by sm_clock(); the
+ * maximum if there is none.
+ */
+int64
+sm_verdict_retry_at(Oid database)
+{
+	int64		at = PG_INT64_MAX;
+
+	LWLockAcquire(sm_shared->verdict_lock, LW_SHARED);
 	for (int i = 0; i < queue->n; i++)
 		if (queue->verdicts[i].database == database)
-		{
-			SmVerdict	verdict = queue->verdicts[i];
-
-			queue->n--;
-			memmove(&queue->verdicts[i], &queue->verdicts[i + 1],
-					(queue->n - i) * sizeof(SmVerdict));
-			if (!carried_out)
-				queue->verdicts[queue->n++] = verdict;
-			break;
-		}
+			at = Min(at, queue->verdicts[i].retry_at);
 	LWLockRelease(sm_shared->verdict_lock);
+	return at;
 }
 
 /*
@@ -190,10 +228,29 @@ sm_verdict_done(Oid database, bool carried_out)
 void
 sm_verdict_forget(Oid database)
 {
-	SmVerdict	verdict;
+	int			n = 0;
 
-	while (sm_verdict_peek(database, &verdict))
-		sm_verdict_done(database, true);
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < queue->n; i++)
+		if (queue->verdicts[i].database != database)
+			queue->verdicts[n++] = queue->verdicts[i];
+	queue->n = n;
+	LWLockRelease(sm_shared->verdict_lock);
+}
+
+/* Take a finding off the queue, which is locked. */
+static bool
+take(uint64 id)
+{
+	for (int i = 0; i < queue->n; i++)
+		if (queue->verdicts[i].id == id)
+		{
+			queue->n--;
+			memmove(&queue->verdicts[i], &queue->verdicts[i + 1],
+					(queue->n - i) * sizeof(SmVerdict));
+			return true;
+		}
+	return false;
 }
 
 static void
@@ -242,6 +299,22 @@ room(const SmVerdict *verdict, int len)
 	}
 }
 
+/* The finding that has failed most often; 0 if none has.  The queue is locked. */
+static uint64
+most_failed(void)
+{
+	uint64		id = 0;
+	int			failures = 0;
+
+	for (int i = 0; i < queue->n; i++)
+		if (queue->verdicts[i].failures > failures)
+		{
+			id = queue->verdicts[i].id;
+			failures = queue->verdicts[i].failures;
+		}
+	return id;
+}
+
 /* False if the queue has no room for it. */
 static bool
 put(const SmVerdict *verdict)
@@ -250,8 +323,17 @@ put(const SmVerdict *verdict)
 
 	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
 	full = (queue->n >= room(verdict, QUEUE_LEN));
+	/* what cannot be carried out must not keep out what can */
+	if (full && take(most_failed()))
+	{
+		sm_count(SM_VERDICTS_OVERFLOWED);
+		full = (queue->n >= room(verdict, QUEUE_LEN));
+	}
 	if (!full)
-		queue->verdicts[queue->n++] = *verdict;
+	{
+		queue->verdicts[queue->n] = *verdict;
+		queue->verdicts[queue->n++].id = ++queue->last_id;
+	}
 	LWLockRelease(sm_shared->verdict_lock);
 
 	if (!full)

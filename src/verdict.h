@@ -21,6 +21,9 @@
 typedef struct SmVerdict
 {
 	Oid			database;
+	uint64		id;				/* in the queue */
+	int			failures;
+	int64		retry_at;		/* by sm_clock(); 0: at any time */
 	SmEventType type;
 	TimestampTz at;
 	pg_uuid_t	session_id;
@@ -43,7 +46,9 @@ extern bool sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id,
 							int64 suppressed, const inet *ip,
 							const text *user_agent);
 extern bool sm_verdict_peek(Oid database, SmVerdict *verdict);
-extern void sm_verdict_done(Oid database, bool carried_out);
+extern void sm_verdict_done(const SmVerdict *verdict);
+extern void sm_verdict_later(const SmVerdict *verdict, bool failed);
+extern int64 sm_verdict_retry_at(Oid database);
 extern void sm_verdict_forget(Oid database);
 
 #endif							/* SM_VERDICT_H */

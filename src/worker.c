@@ -41,11 +41,13 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 #include "utils/varlena.h"
 
 #include "authenticate.h"
 #include "batch.h"
 #include "compat.h"
+#include "contain.h"
 #include "guc.h"
 #include "keyring.h"
 #include "partition.h"
@@ -93,17 +95,36 @@ typedef struct Running
 {
 	BackgroundWorkerHandle *handle; /* NULL: none */
 	Oid			database;
-	TimestampTz started_at;
+	int64		started_at;		/* by sm_clock() */
 } Running;
 
 /* A pass of a worker through its database. */
 typedef struct Pass
 {
-	TimestampTz started_at;
+	int64		started_at;		/* by sm_clock() */
 	bool		full;			/* not only for verdicts and touches */
 	bool		unfinished;
+	bool		failed;			/* a step of it did, as a whole */
+	bool		may_maintain;	/* full, and no dump is being restored */
 	bool		served;			/* the extension is there and ours */
 } Pass;
+
+/* A finding that is being carried out. */
+typedef struct Finding
+{
+	const SmSchema *schema;
+	const SmVerdict *verdict;
+	bool		done;			/* or somebody is writing to the session */
+} Finding;
+
+/* Touches that are written together. */
+typedef struct Touches
+{
+	const SmSchema *schema;
+	const SmTouch *touches;
+	bool	   *written;
+	int			n;
+} Touches;
 
 static Running running[MAX_WORKERS];
 
@@ -111,7 +132,7 @@ static Running running[MAX_WORKERS];
 static struct
 {
 	BackgroundWorkerHandle *handle; /* NULL: none */
-	TimestampTz ended_at;
+	int64		ended_at;		/* by sm_clock() */
 }			cache_workers[SM_MAX_DATABASES];
 
 static void launcher_gone(int code, Datum arg);
@@ -122,21 +143,29 @@ static void review_slots(List *used, List *all, List *chosen);
 static void hasten_passes(void);
 static void collect_workers(void);
 static bool is_running(Oid database);
-static void tend_caches(List *chosen, TimestampTz now, TimestampTz *next);
+static void tend_caches(List *chosen, int64 now, int64 *next);
 static bool start_background(const char *function, const char *type,
 							 Oid database, BackgroundWorkerHandle **handle);
-static TimestampTz due_at(SmDatabase *database);
+static int64 due_at(SmDatabase *database);
+static int64 retry_gap(SmDatabase *database);
 static void start_worker(SmDatabase *database);
 static void worker_gone(int code, Datum arg);
 static void run_pass(Pass *pass);
+static void run_step(Pass *pass, SmStep step, const char *what,
+					 void (*work) (Pass *pass));
+static void look_for_extension(Pass *pass);
 static const SmSchema *begin_batch(Pass *pass, const char *activity);
 static bool pass_is_over(Pass *pass);
 static void carry_out_verdicts(Pass *pass);
+static void carry_out_finding(void *arg);
 static bool carry_out(const SmSchema *schema, const SmVerdict *verdict);
 static void flush_touches(Pass *pass);
+static bool write_touches(const SmSchema *schema, const SmTouch *touches,
+						  bool *written, int n);
+static void write_each(void *arg);
 static bool write_touch(const SmSchema *schema, const SmTouch *touch);
 static bool is_inet(const SmTouch *touch);
-static bool may_maintain(Pass *pass);
+static void look_for_restore(Pass *pass);
 static void sweep_database(Pass *pass);
 static void maintain_partitions(Pass *pass);
 static void reseal_database(Pass *pass);
@@ -189,8 +218,8 @@ sm_launcher_main(Datum arg)
 		List	   *all;
 		List	   *chosen;
 		ListCell   *lc;
-		TimestampTz now;
-		TimestampTz next;
+		int64		now;
+		int64		next;
 
 		CHECK_FOR_INTERRUPTS();
 		if (ShutdownRequestPending)
@@ -216,13 +245,14 @@ sm_launcher_main(Datum arg)
 					 errhint("Name those with the extension in \"session_manager.databases\", and restart the server.")));
 		complained = list_length(chosen) > SM_MAX_DATABASES;
 
-		now = GetCurrentTimestamp();
+		(void) sm_clock_in_doubt();
+		now = sm_clock();
 		next = now + LOOK_MS * INT64CONST(1000);
 		tend_caches(chosen, now, &next);
 		foreach(lc, chosen)
 		{
 			SmDatabase *database = sm_shared_slot(lfirst_oid(lc), true);
-			TimestampTz due;
+			int64		due;
 
 			if (database == NULL || is_running(database->oid))
 				continue;
@@ -234,7 +264,7 @@ sm_launcher_main(Datum arg)
 		}
 
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(10, TimestampDifferenceMilliseconds(now, next)),
+						 Max(10, (next - now) / 1000),
 						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
@@ -251,9 +281,9 @@ sm_worker_main(Datum arg)
 	sm_batch_connect(DatumGetObjectId(arg));
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	sm_database->worker_pid = MyProcPid;
-	pass.started_at = GetCurrentTimestamp();
+	pass.started_at = sm_clock();
 	pass.full = (sm_database->state == SM_DB_UNKNOWN ||
-				 sm_database->next_pass_at <= pass.started_at);
+				 sm_database->next_pass <= pass.started_at);
 	LWLockRelease(sm_shared->lock);
 	before_shmem_exit(worker_gone, (Datum) 0);
 
@@ -370,7 +400,7 @@ review_slots(List *used, List *all, List *chosen)
 		else if (database->state == SM_DB_NOT_CHOSEN)
 		{
 			database->state = SM_DB_UNKNOWN;
-			database->next_pass_at = 0;
+			database->next_pass = 0;
 		}
 	}
 	LWLockRelease(sm_shared->lock);
@@ -380,11 +410,11 @@ review_slots(List *used, List *all, List *chosen)
 static void
 hasten_passes(void)
 {
-	TimestampTz latest = GetCurrentTimestamp() + (int64) sm_sweep_interval * USECS_PER_SEC;
+	int64		latest = sm_clock() + (int64) sm_sweep_interval * USECS_PER_SEC;
 
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < SM_MAX_DATABASES; i++)
-		sm_shared->databases[i].next_pass_at = Min(sm_shared->databases[i].next_pass_at, latest);
+		sm_shared->databases[i].next_pass = Min(sm_shared->databases[i].next_pass, latest);
 	LWLockRelease(sm_shared->lock);
 }
 
@@ -409,10 +439,11 @@ collect_workers(void)
 		LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 		database->worker_pid = 0;
 		/* failed before it could say when to come again */
-		if (database->last_pass_at < running[i].started_at)
+		if (database->last_pass < running[i].started_at)
 		{
 			database->last_pass_at = GetCurrentTimestamp();
-			database->next_pass_at = database->last_pass_at + RETRY_MS * INT64CONST(1000);
+			database->last_pass = sm_clock();
+			database->next_pass = database->last_pass + retry_gap(database);
 		}
 		LWLockRelease(sm_shared->lock);
 	}
@@ -427,14 +458,29 @@ is_running(Oid database)
 	return false;
 }
 
-/* When a database wants a worker next. */
-static TimestampTz
+/*
+ * How long to wait after a pass that failed, longer each time.  The lock is
+ * held.
+ */
+static int64
+retry_gap(SmDatabase *database)
+{
+	int64		gap = (RETRY_MS * INT64CONST(1000)) << Min(database->failed_passes, 10);
+
+	database->failed_passes++;
+	return Min(gap, Max(RETRY_MS * INT64CONST(1000),
+						(int64) sm_sweep_interval * USECS_PER_SEC));
+}
+
+/* When a database wants a worker next, by sm_clock(). */
+static int64
 due_at(SmDatabase *database)
 {
-	TimestampTz due;
+	int64		due;
+	int64		retry_at = sm_verdict_retry_at(database->oid);
 
 	LWLockAcquire(sm_shared->lock, LW_SHARED);
-	due = database->next_pass_at;
+	due = database->next_pass;
 	switch (database->state)
 	{
 		case SM_DB_UNKNOWN:
@@ -443,19 +489,22 @@ due_at(SmDatabase *database)
 		case SM_DB_WITHOUT:
 			/* a call of a function there sets it to unknown */
 		case SM_DB_NOT_CHOSEN:
-			due = DT_NOEND;
+			due = PG_INT64_MAX;
 			break;
 		case SM_DB_SERVED:
 			if (pg_atomic_read_u32(&database->wanted) != 0)
 				due = 0;
 			else if (pg_atomic_read_u64(&database->noted) !=
 					 pg_atomic_read_u64(&database->flushed))
-				due = Min(due, database->last_pass_at +
+				due = Min(due, database->last_pass +
 						  (int64) sm_flush_interval * USECS_PER_SEC);
+			/* one that is new is wanted at once */
+			if (retry_at != 0)
+				due = Min(due, retry_at);
 			break;
 	}
-	if (database->last_pass_at != 0)
-		due = Max(due, database->last_pass_at + GAP_MS * INT64CONST(1000));
+	if (database->last_pass != 0)
+		due = Max(due, database->last_pass + GAP_MS * INT64CONST(1000));
 	LWLockRelease(sm_shared->lock);
 	return due;
 }
@@ -471,7 +520,7 @@ start_worker(SmDatabase *database)
 	if (slot == NULL)
 		return;					/* its end wakes us */
 	slot->database = database->oid;
-	slot->started_at = GetCurrentTimestamp();
+	slot->started_at = sm_clock();
 	if (!start_background("sm_worker_main", "session_manager worker",
 						  database->oid, &slot->handle))
 		slot->handle = NULL;
@@ -483,7 +532,7 @@ start_worker(SmDatabase *database)
  * can be alive.
  */
 static void
-tend_caches(List *chosen, TimestampTz now, TimestampTz *next)
+tend_caches(List *chosen, int64 now, int64 *next)
 {
 	for (int i = 0; i < SM_MAX_DATABASES; i++)
 	{
@@ -492,7 +541,7 @@ tend_caches(List *chosen, TimestampTz now, TimestampTz *next)
 		bool		wanted;
 		bool		present;
 		pid_t		pid;
-		TimestampTz due;
+		int64		due;
 
 		if (cache_workers[i].handle != NULL &&
 			GetBackgroundWorkerPid(cache_workers[i].handle, &pid) == BGWH_STOPPED)
@@ -538,7 +587,7 @@ static bool
 start_background(const char *function, const char *type, Oid database,
 				 BackgroundWorkerHandle **handle)
 {
-	static TimestampTz complained_at = 0;
+	static int64 complained_at = 0;
 	BackgroundWorker worker;
 	MemoryContext old;
 	bool		started;
@@ -558,13 +607,13 @@ start_background(const char *function, const char *type, Oid database,
 	started = RegisterDynamicBackgroundWorker(&worker, handle);
 	MemoryContextSwitchTo(old);
 	if (!started &&
-		TimestampDifferenceExceeds(complained_at, GetCurrentTimestamp(), 60 * 1000))
+		(complained_at == 0 || sm_clock() > complained_at + USECS_PER_MINUTE))
 	{
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no background worker is free for session_manager"),
 				 errhint("Raise max_worker_processes.")));
-		complained_at = GetCurrentTimestamp();
+		complained_at = sm_clock();
 	}
 	return started;
 }
@@ -580,41 +629,82 @@ worker_gone(int code, Datum arg)
 static void
 run_pass(Pass *pass)
 {
-	TimestampTz now;
+	int64		now;
 	uint64		deleted = pg_atomic_read_u64(&sm_database->counters[SM_SWEPT]);
 	uint64		requeued = pg_atomic_read_u64(&sm_database->counters[SM_REQUEUED]);
 
 	pg_atomic_write_u32(&sm_database->wanted, 0);
-	if (begin_batch(pass, "looking for session_manager") != NULL)
-		sm_batch_end();
-	if (pass->served)
-		carry_out_verdicts(pass);
-	if (pass->served)
-		flush_touches(pass);
-	if (pass->served && pass->full && may_maintain(pass))
+	run_step(pass, SM_STEP_SWEEP, "look for itself", look_for_extension);
+	run_step(pass, SM_STEP_FINDINGS, "record findings of rolled-back transactions",
+			 carry_out_verdicts);
+	run_step(pass, SM_STEP_TOUCHES, "write last-seen times", flush_touches);
+	if (pass->full)
+		run_step(pass, SM_STEP_SWEEP, "look for a restore", look_for_restore);
+	if (pass->may_maintain)
 	{
-		sm_count(SM_SWEEPS);
-		sweep_database(pass);
-		if (pass->served)
-			maintain_partitions(pass);
-		if (pass->served)
-			reseal_database(pass);
+		run_step(pass, SM_STEP_SWEEP, "delete dead sessions", sweep_database);
+		run_step(pass, SM_STEP_PARTITIONS, "maintain partitions of session_events",
+				 maintain_partitions);
+		run_step(pass, SM_STEP_RESEALING, "re-seal sessions", reseal_database);
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 
-	now = GetCurrentTimestamp();
+	now = sm_clock();
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
-	sm_database->last_pass_at = now;
+	sm_database->last_pass_at = GetCurrentTimestamp();
+	sm_database->last_pass = now;
+	if (pass->failed)
+		sm_database->next_pass = now + retry_gap(sm_database);
+	else if (pass->full)
+	{
+		sm_database->next_pass = pass->unfinished ? now :
+			now + (int64) sm_sweep_interval * USECS_PER_SEC;
+		sm_database->failed_passes = 0;
+	}
 	if (pass->full)
 	{
-		sm_database->next_pass_at = pass->unfinished ? now :
-			now + (int64) sm_sweep_interval * USECS_PER_SEC;
 		sm_database->pass_us = now - pass->started_at;
 		sm_database->swept = pg_atomic_read_u64(&sm_database->counters[SM_SWEPT]) - deleted;
 		sm_database->requeued = pg_atomic_read_u64(&sm_database->counters[SM_REQUEUED]) - requeued;
 		sm_database->unfinished = pass->unfinished;
 	}
 	LWLockRelease(sm_shared->lock);
+}
+
+/*
+ * Take a step of a pass.  Should it fail as a whole, the others go on.
+ */
+static void
+run_step(Pass *pass, SmStep step, const char *what, void (*work) (Pass *pass))
+{
+	if (!pass->served && work != look_for_extension)
+		return;
+	PG_TRY();
+	{
+		work(pass);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(TopMemoryContext);
+		error = CopyErrorData();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		MemoryContextSwitchTo(TopMemoryContext);
+		RESUME_INTERRUPTS();
+		pass->failed = true;
+		sm_failed(step, what, error);
+	}
+	PG_END_TRY();
+}
+
+static void
+look_for_extension(Pass *pass)
+{
+	if (begin_batch(pass, "looking for session_manager") != NULL)
+		sm_batch_end();
 }
 
 /* As sm_batch_begin, and note whether the database is to be looked after. */
@@ -631,6 +721,8 @@ begin_batch(Pass *pass, const char *activity)
 	}
 	schema = sm_batch_begin(activity);
 	pass->served = (schema != NULL);
+	if (schema != NULL)
+		sm_check_at_once();
 	return schema;
 }
 
@@ -638,7 +730,7 @@ begin_batch(Pass *pass, const char *activity)
 static bool
 pass_is_over(Pass *pass)
 {
-	if (!TimestampDifferenceExceeds(pass->started_at, GetCurrentTimestamp(), PASS_MS))
+	if (sm_clock() < pass->started_at + PASS_MS * INT64CONST(1000))
 		return false;
 	pass->unfinished = true;
 	return true;
@@ -655,21 +747,42 @@ carry_out_verdicts(Pass *pass)
 
 	while (sm_verdict_peek(MyDatabaseId, &verdict))
 	{
-		const SmSchema *schema = begin_batch(pass, "recording findings of rolled-back transactions");
-		bool		done;
+		Finding		finding = {
+			.schema = begin_batch(pass, "recording findings of rolled-back transactions"),
+			.verdict = &verdict
+		};
+		ErrorData  *error;
 
-		if (schema == NULL)
+		if (finding.schema == NULL)
 			break;
-		done = carry_out(schema, &verdict);
+		error = sm_try(carry_out_finding, &finding);
+		if (error != NULL)
+			sm_failed(SM_STEP_FINDINGS,
+					  psprintf("record \"%s\" for session %s",
+							   sm_event_name(verdict.type),
+							   DatumGetCString(DirectFunctionCall1(uuid_out,
+																   UUIDPGetDatum(&verdict.session_id)))),
+					  error);
 		sm_batch_end();
-		sm_verdict_done(MyDatabaseId, done);
-		if (!done || pass_is_over(pass))
+		if (error == NULL && finding.done)
+			sm_verdict_done(&verdict);
+		else
+			sm_verdict_later(&verdict, error != NULL);
+		if ((error == NULL && !finding.done) || pass_is_over(pass))
 		{
 			/* the next pass goes on */
 			pg_atomic_write_u32(&sm_database->wanted, 1);
 			break;
 		}
 	}
+}
+
+static void
+carry_out_finding(void *arg)
+{
+	Finding    *finding = arg;
+
+	finding->done = carry_out(finding->schema, finding->verdict);
 }
 
 /* False if somebody is writing to the session. */
@@ -740,6 +853,7 @@ flush_touches(Pass *pass)
 	SmTouch    *touches;
 	bool	   *written;
 	bool		all = true;
+	bool		failed = false;
 	int			position = 0;
 
 	if (noted == pg_atomic_read_u64(&sm_database->flushed))
@@ -759,8 +873,7 @@ flush_touches(Pass *pass)
 		/* losing these to a crash is what is promised anyway */
 		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-		for (int i = 0; i < n; i++)
-			written[i] = write_touch(schema, &touches[i]);
+		failed |= !write_touches(schema, touches, written, n);
 		sm_batch_end();
 		for (int i = 0; i < n; i++)
 		{
@@ -774,8 +887,9 @@ flush_touches(Pass *pass)
 		}
 		if (position >= 0 && pass_is_over(pass))
 		{
-			/* the next pass, soon, finds what is left */
-			pg_atomic_write_u32(&sm_database->wanted, 1);
+			/* the next pass, soon, finds what is left; what failed has to wait */
+			if (!failed)
+				pg_atomic_write_u32(&sm_database->wanted, 1);
 			all = false;
 			break;
 		}
@@ -784,6 +898,48 @@ flush_touches(Pass *pass)
 	pfree(written);
 	if (pass->served && all)
 		pg_atomic_write_u64(&sm_database->flushed, noted);
+}
+
+/*
+ * Write touches all together, or one by one if that fails.  False if any has
+ * failed.
+ */
+static bool
+write_touches(const SmSchema *schema, const SmTouch *touches, bool *written, int n)
+{
+	Touches		all = {schema, touches, written, n};
+	ErrorData  *error = sm_try(write_each, &all);
+	bool		failed = false;
+
+	if (error == NULL)
+		return true;
+	FreeErrorData(error);
+	for (int i = 0; i < n; i++)
+	{
+		Touches		one = {schema, &touches[i], &written[i], 1};
+
+		CHECK_FOR_INTERRUPTS();
+		error = sm_try(write_each, &one);
+		if (error == NULL)
+			continue;
+		failed = true;
+		written[i] = false;
+		sm_failed(SM_STEP_TOUCHES,
+				  psprintf("write the last-seen time of session %s",
+						   DatumGetCString(DirectFunctionCall1(uuid_out,
+															   UUIDPGetDatum(&touches[i].session_id)))),
+				  error);
+	}
+	return !failed;
+}
+
+static void
+write_each(void *arg)
+{
+	Touches    *batch = arg;
+
+	for (int i = 0; i < batch->n; i++)
+		batch->written[i] = write_touch(batch->schema, &batch->touches[i]);
 }
 
 /* False if somebody is writing to the session, or its key is away: then later. */
@@ -837,21 +993,23 @@ is_inet(const SmTouch *touch)
 }
 
 /* Not while a dump is being restored: notes what to wait for. */
-static bool
-may_maintain(Pass *pass)
+static void
+look_for_restore(Pass *pass)
 {
 	const SmSchema *schema = begin_batch(pass, "looking for a restore");
 	const char *pending;
 
 	if (schema == NULL)
-		return false;
+		return;
 	pending = sm_restore_pending(schema);
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	strlcpy(sm_database->waits_for, pending != NULL ? pending : "",
 			sizeof(sm_database->waits_for));
 	LWLockRelease(sm_shared->lock);
+	pass->may_maintain = (pending == NULL);
 	sm_batch_end();
-	return pending == NULL;
+	if (pass->may_maintain)
+		sm_count(SM_SWEEPS);
 }
 
 /*
