@@ -42,8 +42,9 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
 class Superuser:
     """A connection of the database's superuser, through whichever psycopg Django uses."""
 
-    def __init__(self) -> None:
-        config = {**django_settings.PG_SUPERUSER, "NAME": connection.settings_dict["NAME"]}
+    def __init__(self, name: str | None = None) -> None:
+        name = name or connection.settings_dict["NAME"]
+        config = {**django_settings.PG_SUPERUSER, "NAME": name}
         self.connection = ConnectionHandler({"default": config})["default"]
 
     def __enter__(self) -> Superuser:

@@ -36,7 +36,8 @@ def collect(messages: Any) -> set[str]:
 def test_nothing_to_say() -> None:
     assert static() == set()
     assert servers() == set()
-    assert [m for m in run_checks() if (m.id or "").startswith("session_manager")] == []
+    messages = run_checks(databases=["default"])
+    assert [m for m in messages if (m.id or "").startswith("session_manager")] == []
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,12 @@ def elsewhere(transactional_db: None) -> Any:
 
 def test_another_alias() -> None:
     assert check_servers(None, databases=["other"]) == []
+
+
+def test_servers_are_not_asked_unless_told_to(elsewhere: Any) -> None:
+    elsewhere(HOST="/nonexistent")
+    assert check_servers(None) == []
+    assert [m for m in run_checks() if (m.id or "").startswith("session_manager")] == []
 
 
 def test_unreachable(elsewhere: Any) -> None:

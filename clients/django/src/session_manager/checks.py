@@ -187,7 +187,8 @@ def check_servers(
         alias = settings.DATABASE
     except (ImproperlyConfigured, TypeError, ValueError):
         return []  # E001 has said so
-    if databases is not None and alias not in databases:
+    # As Django's own: not unless asked.  Else every command would ask the servers first.
+    if databases is None or alias not in databases:
         return []
     if alias not in connections or connections[alias].vendor != "postgresql":
         return [

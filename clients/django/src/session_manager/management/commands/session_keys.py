@@ -12,6 +12,8 @@ from session_manager.management.tables import table
 
 
 class Command(SessionCommand):
+    # It repairs what the checks find.
+    requires_system_checks = []
     help = (
         "Shows and changes the keys that seal sessions; never shows a key. Takes a role with the "
         "bundle admin, and generate a superuser: see --database."

@@ -12,6 +12,8 @@ from session_manager.conf import settings
 
 
 class Command(BaseCommand):
+    # It repairs what the checks find.
+    requires_system_checks = []
     help = (
         "Creates the extension and its first key and lets a role use both, as a superuser. "
         "migrate does the same if it connects as one; this is for where it does not."
