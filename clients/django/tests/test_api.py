@@ -25,6 +25,9 @@ pytestmark = pytest.mark.django_db
 API = "/api/sessions/"
 CREATE, CURRENT, REFRESH = f"{API}create/", f"{API}current/", f"{API}refresh/"
 ALL, TENANT = f"{API}invalidate-all/", f"{API}tenant/"
+DEEP: Any = {}
+for _ in range(700):
+    DEEP = {"a": DEEP}
 SESSION_MEMBERS = {
     "id",
     "created_at",
@@ -359,11 +362,64 @@ class TestCurrent:
         assert response.status_code == 400
         assert set(response.json()) == {"detail", "code"}
 
-    def test_deep_patch(self, signed_in: Browser) -> None:
-        deep: Any = {}
-        for _ in range(900):
-            deep = {"a": deep}
-        assert signed_in.unsafe("PATCH", CURRENT, {"deep": deep}).status_code in (200, 400)
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *('{"a":' * depth + "1" + "}" * depth for depth in (50, 101, 300, 600, 900, 950, 970)),
+            *('{"a":' + "[" * depth + "]" * depth + "}" for depth in (50, 101, 900, 970)),
+            *(f'{{"a": {number}}}' for number in ("1e308", "9" * 4000, "9" * 5000, "1e-400")),
+            '{"profile": {"sub": "x"}}',
+            '{"profile": {"sub": null}}',
+            '{"profile": 7}',
+            '{"profile": {"name": 7, "email": ["x"], "picture": {}}}',
+            '{"": {"": ""}}',
+        ],
+    )
+    def test_a_patch_is_written_or_refused(
+        self, signed_in: Browser, created: CreatedSession, text: str
+    ) -> None:
+        """And whatever has been sent, the session can be read, and is as the answer says."""
+        signed_in.cookies["csrftoken"] = "a" * 32
+        response = signed_in.generic(
+            "PATCH",
+            CURRENT,
+            text,
+            content_type="application/json",
+            headers={"X-CSRFToken": "a" * 32, "Sec-Fetch-Site": "same-origin"},
+        )
+        assert response.status_code in (200, 400)
+        session = session_service.get(created.token)
+        assert session is not None
+        assert (session.version == 1) is (response.status_code == 400)
+        read = signed_in.get(CURRENT)
+        assert read.status_code == 200
+        assert read.json()["session"]["data"] == session.data
+        assert signed_in.unsafe("POST", REFRESH).status_code == 200
+
+    def test_no_depth_makes_a_session_unreadable(self, signed_in: Browser) -> None:
+        """Where the stack ends depends on who calls: what one may write, another must read."""
+        signed_in.cookies["csrftoken"] = "a" * 32
+        for depth in range(800, 1000, 2):
+            response = signed_in.generic(
+                "PATCH",
+                CURRENT,
+                '{"a":' * depth + "1" + "}" * depth,
+                content_type="application/json",
+                headers={"X-CSRFToken": "a" * 32, "Sec-Fetch-Site": "same-origin"},
+            )
+            assert response.status_code == 400
+            assert signed_in.get(CURRENT).status_code == 200
+
+    @pytest.mark.parametrize(
+        "data", [{"profile": {"sub": "auth0|somebody else"}}, {"deep": DEEP}, {"a": 1}]
+    )
+    def test_a_login_is_done_or_refused(
+        self, auth0: Issuer, browser: Browser, user_id: str, data: Any
+    ) -> None:
+        response = create(browser, auth0.token(user_id), {"data": data})
+        assert response.status_code in (201, 400)
+        count = session_service.get_active_sessions_count(user_id=user_id)
+        assert count == (1 if response.status_code == 201 else 0)
 
     def test_protected_patch(self, signed_in: Browser, created: CreatedSession) -> None:
         response = signed_in.unsafe("PATCH", CURRENT, {"plan": "enterprise", "a": 1})

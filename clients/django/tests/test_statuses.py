@@ -98,7 +98,11 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
             Cell(body={"a": 1}, headers={"If-Match": '"1"'}),
             Cell(body={"a": 1}, content_type="application/merge-patch+json"),
         ],
-        400: [NOT_JSON, Cell("protected_data", body={"plan": "team"})],
+        400: [
+            NOT_JSON,
+            Cell("protected_data", body={"plan": "team"}),
+            Cell("user_mismatch", body={"profile": {"sub": "auth0|somebody else"}}),
+        ],
         401: REFUSED,
         403: [FOREIGN],
         412: [Cell("version_conflict", body={"a": 1}, headers={"If-Match": '"7"'})],

@@ -42,6 +42,11 @@ _RETRY = ("40001", "40P01")
 _LOST = ("08", "57P", "53300")
 
 
+# Levels of JSON.  Python's reader and writer give up where their stack ends, some ten times as
+# deep, and by then what has been written could not be read back.
+MAX_DEPTH = 100
+
+
 _alias: ContextVar[str | None] = ContextVar("session_manager_database", default=None)
 
 
@@ -144,10 +149,22 @@ def json_argument(value: Any) -> str | None:
     """JSON text for a jsonb parameter; InvalidArgument for what JSON cannot say."""
     if value is None:
         return None
+    if _too_deep(value):
+        raise exceptions.InvalidArgument(f"JSON nested more deeply than {MAX_DEPTH} levels")
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise exceptions.InvalidArgument(f"not JSON: {type(error).__name__}") from error
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        containers = [v for v in level if isinstance(v, (dict, list, tuple))]
+        if not containers:
+            return False
+        level = [v for c in containers for v in (c.values() if isinstance(c, dict) else c)]
+    return True
 
 
 def text_argument(value: str | None) -> str | None:

@@ -19,7 +19,7 @@ from rest_framework.exceptions import ParseError, PermissionDenied
 from rest_framework.request import Request
 
 from .conf import settings
-from .profiles import profile_from
+from .profiles import refuse_another, shown
 from .types import JSON, Session
 
 # Claims that say how the user proved who they are.
@@ -51,7 +51,9 @@ def decide(request: Request, claims: Mapping[str, Any], body: Mapping[str, Any])
     subject: str = claims["sub"]
     given = dict(body.get("data") or {})
     refuse_protected(given)
-    profile = profile_from(body.get("user"), subject)
+    for profile in (given.get("profile"), body.get("user")):
+        refuse_another(profile, subject)
+    profile = shown(body.get("user"))
     if profile:
         given["profile"] = profile
     config = settings.AUTH0

@@ -18,12 +18,16 @@ FIELDS = ("name", "nickname", "given_name", "family_name", "email", "picture", "
 MAX_LENGTH = 1024
 
 
-def profile_from(user: Any, subject: str) -> JSON:
-    """The members of a profile that may be shown; ParseError if it is somebody else's."""
+def refuse_another(profile: Any, user_id: str) -> None:
+    """400 if a client sends the profile of somebody else."""
+    if isinstance(profile, dict) and profile.get("sub", user_id) != user_id:
+        raise ParseError("The profile is another user's than the session.", "user_mismatch")
+
+
+def shown(user: Any) -> JSON:
+    """The members of a profile that may be shown, whatever has been sent as one."""
     if not isinstance(user, dict):
         return {}
-    if user.get("sub", subject) != subject:
-        raise ParseError("The user is not the one of the access token.", "user_mismatch")
     return {
         name: value
         for name in FIELDS
@@ -33,8 +37,7 @@ def profile_from(user: Any, subject: str) -> JSON:
 
 def describe_user(user: Any, session: Session) -> JSON:
     """The user of a session for the browser."""
-    profile = session.data.get("profile")
-    described = dict(profile_from(profile, session.user_id)) if isinstance(profile, dict) else {}
+    described = shown(session.data.get("profile"))
     if isinstance(user, AbstractBaseUser):
         described["username"] = user.get_username()
         email = getattr(user, user.get_email_field_name(), "")

@@ -42,7 +42,7 @@ from .logins import decide, decide_tenant, proof_of, refuse_protected
 from .outcomes import decide as decide_cookie
 from .outcomes import write_cookie
 from .parsers import LimitedJSONParser, MergePatchParser
-from .profiles import describe_user
+from .profiles import describe_user, refuse_another
 from .requests import Lookup, known, plain, remember
 from .serializers import (
     CreateRequestSerializer,
@@ -187,6 +187,7 @@ class CurrentSessionView(SessionView):
         session = _session(request)
         patch = cast("dict[str, Any]", request.data)
         refuse_protected(patch)
+        refuse_another(patch.get("profile"), session.user_id)
         with _http_errors():
             updated = session_service.update(
                 token_from(request._request),
