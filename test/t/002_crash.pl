@@ -50,7 +50,7 @@ my $replaced = "$login
 my $another_key = q(
 	SELECT session_key_generate() AS key \gset
 	SELECT session_key_activate(:key) \g /dev/null);
-ok( wait_until(sub { !is_durable('', q(session_create('ann'))) }, 10),
+ok( wait_until(sub { !is_durable('', q(session_create('ann'))) }),
 	'without synchronous_commit a login is acknowledged before it is written');
 # somebody else may write now and then
 ok(is_durable(@$_) || is_durable(@$_), "$_->[1] is written all the same")

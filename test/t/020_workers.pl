@@ -38,18 +38,6 @@ sub info
 		"SELECT value FROM session_info() WHERE key = '$key'");
 }
 
-# Run a statement that must succeed in five seconds.
-sub quick
-{
-	my ($name, $sql) = @_;
-	my $start = time();
-	my ($status, $stdout, $stderr) = $node->psql('postgres', $sql);
-	my $took = time() - $start;
-	ok($status == 0 && $took < 5, $name)
-	  or diag(sprintf('%.1f s, %s', $took, $stderr));
-	return;
-}
-
 ok(wait_until(sub { sweeps('postgres') > 0 }), 'a worker looks after the database');
 like(info('workers'), qr/^on/, 'session_info says so');
 is($node->safe_psql('postgres',
@@ -65,7 +53,7 @@ ok(wait_until(sub { $node->safe_psql('d1', 'SELECT count(*) FROM user_sessions')
 $node->safe_psql('d1',
 	"SELECT session_create('bea', ttl => '1 hour')");
 $node->safe_psql('d1', q(UPDATE user_sessions SET expires_at = clock_timestamp(), sweep_at = clock_timestamp() + interval '2 seconds'));
-quick("database d$_ is copied while workers run", "CREATE DATABASE d$_ TEMPLATE d1")
+quick($node, "database d$_ is copied while workers run", "CREATE DATABASE d$_ TEMPLATE d1")
   for 2 .. $databases;
 ok( wait_until(
 		sub {
@@ -78,10 +66,10 @@ ok( wait_until(
 	'every copy is found and swept without a call of a function');
 
 # While they are all being swept
-quick("database d$_ is renamed", "ALTER DATABASE d$_ RENAME TO e$_") for 2 .. 6;
-quick("database e$_ is dropped", "DROP DATABASE e$_") for 2 .. 6;
-quick("database d$_ is dropped", "DROP DATABASE d$_") for 7 .. $databases;
-quick('the copied one as well', 'DROP DATABASE d1');
+quick($node, "database d$_ is renamed", "ALTER DATABASE d$_ RENAME TO e$_") for 2 .. 6;
+quick($node, "database e$_ is dropped", "DROP DATABASE e$_") for 2 .. 6;
+quick($node, "database d$_ is dropped", "DROP DATABASE d$_") for 7 .. $databases;
+quick($node, 'the copied one as well', 'DROP DATABASE d1');
 
 # DROP EXTENSION while workers run
 $node->safe_psql('postgres', 'CREATE DATABASE again');

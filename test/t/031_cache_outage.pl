@@ -110,16 +110,6 @@ sub impostor
 	return ($listener->sockport, sub { kill 'KILL', $pid; waitpid $pid, 0; });
 }
 
-# What a statement answers, and how many seconds it takes by the server's clock:
-# to start psql takes long on a busy machine.
-sub timed
-{
-	my ($statement) = @_;
-	my $now = "SELECT extract(epoch FROM clock_timestamp())";
-	my ($began, $answer, $ended) = split /\n/, sql("$now;\n$statement;\n$now;");
-	return ($answer, $ended - $began);
-}
-
 # Redis fails in some way and recovers; meanwhile a session is revoked.
 sub outage
 {
@@ -130,10 +120,10 @@ sub outage
 	my $key = epoch_key($node);
 	logged();
 	$fail->();
-	my ($answer, $took) = timed("SELECT session_invalidate('$token')");
+	my ($answer, $took) = timed($node, "SELECT session_invalidate('$token')");
 	is($answer, 't', "$name: a revocation succeeds");
 	cmp_ok($took, '<', 3, sprintf('%s: in less than three seconds (%.2f)', $name, $took));
-	(undef, $took) = timed("SELECT session_invalidate('$other')");
+	(undef, $took) = timed($node, "SELECT session_invalidate('$other')");
 	cmp_ok($took, '<', $how{again} // 1, sprintf('%s: the next one at once (%.2f)', $name, $took));
 	$recover->();
 	ok(!remembered($node, $redis, $token), "$name: it is not served afterwards");
@@ -157,11 +147,14 @@ for my $fail (['FLUSHALL'], [ 'DEL', epoch_key($node) ], [ 'SET', epoch_key($nod
 {
 	my $token = cached_session();
 	my $old = epoch($node, $redis);
-	$redis->call(@$fail);
-	ok(wait_until(sub { my $e = epoch($node, $redis); defined $e && $e ne $old && $e ne 'f' x 32 }, 2), "$fail->[0]: a new epoch soon");
+	my ($seconds, $us) = @{
+		$redis->call('EVAL', "local now = redis.call('TIME') redis.call(unpack(ARGV)) return now", 0, @$fail) };
+	ok(wait_until(sub { my $e = epoch($node, $redis); defined $e && $e ne $old && $e ne 'f' x 32 }), "$fail->[0]: a new epoch");
+	my $began = sql("SELECT extract(epoch FROM clock_timestamp()) - split_part(value, ' ', 1)::numeric FROM session_info() WHERE key = 'cache_epoch'");
+	cmp_ok($began - ($seconds + $us / 1e6), '<', 2, 'soon');
 	ok(!remembered($node, $redis, $token), 'under which nothing is served');
 	$redis->call(@$fail);
-	cmp_ok((timed("SELECT session_invalidate('$token')"))[1], '<', 1, 'nobody waits for long');
+	cmp_ok((timed($node, "SELECT session_invalidate('$token')"))[1], '<', 1, 'nobody waits for long');
 	ok(!remembered($node, $redis, $token), 'and what was revoked is not served');
 	wait_for_epoch($node, $redis);
 }
@@ -179,11 +172,18 @@ like(logged(), qr/has no connection to Redis at ".*" for database "postgres": Se
 	my $waiting = connection($node);
 	my $pid = query($waiting, 'SELECT pg_backend_pid()');
 	$redis->stop;
-	$waiting->{timeout}->start(10) if $waiting->{timeout};
-	$waiting->query_until(qr/^waits/m, "\\echo waits\nSET statement_timeout = '100ms'; BEGIN; SELECT session_invalidate('$token'); COMMIT;\n");
-	sleep 0.5;
-	is(sql("SELECT state FROM pg_stat_activity WHERE pid = $pid"), 'active', 'statement_timeout does not end the wait');
-	sql("SELECT pg_cancel_backend($pid)");
+	my $watcher = connection($node);
+	# Do something to it when it has waited for a while.
+	my $interrupt = sub {
+		my ($function, $waits) = @_;
+		return wait_until(sub {
+			query($watcher, qq(
+				SELECT $function(pid) FROM pg_stat_activity WHERE pid = $pid AND state = 'active'
+				AND query LIKE '$waits' AND query_start < clock_timestamp() - interval '500 ms')) eq 't';
+		}, 5);
+	};
+	$waiting->query_until(qr/^waits/m, "\\echo waits\nBEGIN; SELECT session_invalidate('$token'); SET LOCAL statement_timeout = '200ms'; COMMIT;\n");
+	ok($interrupt->('pg_cancel_backend', 'COMMIT%'), 'statement_timeout does not end the wait');
 	my ($output, $errors) = query($waiting, 'SELECT 1');
 	like($errors . $waiting->{stderr}, qr/canceling statement due to user request/, 'a cancellation does');
 	ok(live($node, $token), 'and the session is alive');
@@ -191,13 +191,13 @@ like(logged(), qr/has no connection to Redis at ".*" for database "postgres": Se
 	wait_for_epoch($node, $redis);
 	$redis->stop;
 	$waiting->query_until(qr/^waits/m, "\\echo waits\nSELECT session_invalidate('$token');\n");
-	sleep 0.3;
-	sql("SELECT pg_terminate_backend($pid)");
-	ok(wait_until(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }, 1), 'a termination as well');
+	ok($interrupt->('pg_terminate_backend', 'SELECT session_invalidate%'), 'it waits again');
+	ok(wait_until(sub { query($watcher, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }), 'a termination as well');
+	$watcher->quit;
 	ok(live($node, $token), 'and the session is alive');
 	$redis->continue;
 	wait_for_epoch($node, $redis);
-	cmp_ok((timed("SELECT session_invalidate('$token')"))[1], '<', 1, 'nobody waits for what was cancelled');
+	cmp_ok((timed($node, "SELECT session_invalidate('$token')"))[1], '<', 1, 'nobody waits for what was cancelled');
 	eval { $waiting->quit };
 }
 
@@ -209,19 +209,14 @@ for my $mode ('strict', 'async')
 	my $token = cached_session();
 	$redis->call(qw(ACL SETUSER session_manager off));
 	$redis->call(qw(CLIENT KILL USER session_manager));
-	my $start = time();
-	sql("SELECT session_invalidate('$token')");
-	my $took = time() - $start;
-	my $last = $start;
-	while (time() < $start + 4)
-	{
-		$last = time() if remembered($node, $redis, $token);
-		sleep 0.01;
-	}
-	cmp_ok($last - $start, '<=', 3, sprintf('%s, cut off: served for %.2f s', $mode, $last - $start));
+	my $key = epoch_key($node);
+	my (undef, $took, $start, $end) = timed($node, "SELECT session_invalidate('$token')");
+	my $last = served_until($redis, $key, $token);
+	my $served = $last > 0 ? $last - $start : 0;
+	cmp_ok($served, '<=', 3, sprintf('%s, cut off: served for %.2f s', $mode, $served));
 	if ($mode eq 'strict')
 	{
-		cmp_ok($last, '<=', $start + $took, 'strict: not after the revocation returned');
+		cmp_ok($last, '<=', $end, 'strict: not after the revocation returned');
 		cmp_ok($took, '<', 3, sprintf('which took %.2f s', $took));
 	}
 	else
@@ -237,15 +232,11 @@ for my $mode ('strict', 'async')
 	my $token = cached_session();
 	my $worker = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'");
 	kill 'STOP', $worker;
-	my $start = time();
-	sql("SELECT session_invalidate('$token')");
-	my $last = $start;
-	while (time() < $start + 4)
-	{
-		$last = time() if remembered($node, $redis, $token);
-		sleep 0.01;
-	}
-	cmp_ok($last - $start, '<=', 3, sprintf('async, the worker hangs: served for %.2f s', $last - $start));
+	my $key = epoch_key($node);
+	my $start = (timed($node, "SELECT session_invalidate('$token')"))[2];
+	my $last = served_until($redis, $key, $token);
+	my $served = $last > 0 ? $last - $start : 0;
+	cmp_ok($served, '<=', 3, sprintf('async, the worker hangs: served for %.2f s', $served));
 	is(sql('SELECT count(*) FROM session_outbox'), 1, 'the outbox knows');
 	kill 'CONT', $worker;
 	ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }), 'until the worker looks at it');
@@ -256,7 +247,7 @@ for my $mode ('strict', 'async')
 	ok(wait_until(sub { info($node, 'cache') eq 'strict' }), 'strict again');
 	$token = cached_session();
 	kill 'STOP', $worker;
-	my $took = took(sub { sql("SELECT session_invalidate('$token')") });
+	my (undef, $took) = timed($node, "SELECT session_invalidate('$token')");
 	ok(!remembered($node, $redis, $token), 'strict, the worker hangs: not served');
 	cmp_ok($took, '<', 3, sprintf('after %.2f s', $took));
 	kill 'CONT', $worker;
@@ -320,12 +311,11 @@ set(redis_socket => $redis->socket, redis_user => 'session_manager', redis_passw
 wait_for_epoch($node, $redis);
 {
 	my $token = cached_session();
-	my $start = time();
 	set(redis_socket => $tcp->socket);
 	sleep 0.2;
-	sql("SELECT session_invalidate('$token')");
+	my (undef, $took) = timed($node, "SELECT session_invalidate('$token')");
 	ok(!remembered($node, $redis, $token), 'a change of servers: the old one serves nothing that is revoked');
-	cmp_ok(time() - $start, '<', 3, 'in time');
+	cmp_ok($took, '<', 3, 'in time');
 	set(redis_socket => $redis->socket);
 	wait_for_epoch($node, $redis);
 	ok(!remembered($node, $redis, $token), 'nor when it comes back');

@@ -22,7 +22,7 @@ use Exporter 'import';
 use RedisServer;
 use SessionManagerTest;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   cached_node
@@ -34,7 +34,8 @@ our @EXPORT = qw(
   wait_for_epoch
   remember
   remembered
-  took
+  served_at
+  served_until
 );
 
 # A server with the extension, and its cache in the Redis server.
@@ -136,13 +137,31 @@ sub remembered
 	return defined $value && defined $epoch && $value eq "V$epoch" ? 1 : 0;
 }
 
-# How many seconds something took.
-sub took
+# When a reader that knows the epoch's key is served a session, by Redis's clock;
+# undef if it is not.
+sub served_at
 {
-	my ($what) = @_;
-	my $start = time();
-	$what->();
-	return time() - $start;
+	my ($redis, $epoch_key, $token) = @_;
+	my ($value, $epoch, $seconds, $us) = @{
+		$redis->call('EVAL',
+			"local now = redis.call('TIME') "
+			  . "local found = redis.call('MGET', KEYS[1], KEYS[2]) "
+			  . 'return {found[1], found[2], now[1], now[2]}',
+			2, redis_key($token), $epoch_key) };
+	return undef unless defined $value && defined $epoch && $value eq "V$epoch";
+	return $seconds + $us / 1e6;
+}
+
+# When it was served last, looking for four seconds; 0: never.
+sub served_until
+{
+	my ($redis, $epoch_key, $token) = @_;
+	my $last = 0;
+	for (my $end = time() + 4; time() < $end; usleep(10_000))
+	{
+		$last = served_at($redis, $epoch_key, $token) // $last;
+	}
+	return $last;
 }
 
 1;

@@ -23,6 +23,7 @@ use IPC::Run;
 use MIME::Base64 qw(encode_base64url decode_base64url);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Test::More;
 use Time::HiRes qw(usleep time);
 
 our @EXPORT = qw(
@@ -40,6 +41,8 @@ our @EXPORT = qw(
   query
   failure
   wait_until
+  timed
+  quick
   in_parallel
   finish_all
   long_runs
@@ -218,6 +221,29 @@ sub wait_until
 		return 0 if time() > $end;
 		usleep(100_000);
 	}
+}
+
+# What a statement answers, and how many seconds it takes by the server's clock:
+# to start psql takes long on a busy machine.
+sub timed
+{
+	my ($node, $statement, $dbname) = @_;
+	my $now = 'SELECT extract(epoch FROM clock_timestamp())';
+	my @lines = split /\n/,
+	  $node->safe_psql($dbname // 'postgres', "$now;\n$statement;\n$now;"), -1;
+	my ($began, $ended) = (shift @lines, pop @lines);
+	return (join("\n", @lines), $ended - $began, $began, $ended);
+}
+
+# A statement that must succeed, and in five seconds.
+sub quick
+{
+	my ($node, $name, $sql, $dbname) = @_;
+	my (undef, $took) = eval { timed($node, $sql, $dbname) };
+	my $problem = $@;
+	ok(defined $took && $took < 5, $name)
+	  or diag(defined $took ? sprintf('%.1f s', $took) : $problem);
+	return;
 }
 
 # Start commands at once; finish_all() waits for them.  Each command is a
