@@ -15,7 +15,7 @@
  */
 
 import { SessionError } from './error.js';
-import { aborted, request } from './request.js';
+import { aborted, request, sleep } from './request.js';
 import { openTabs, type Tabs, type Work } from './tabs.js';
 import type { SessionAnswer, SessionData, SessionStatus, SignOutScope, User } from './types.js';
 
@@ -92,6 +92,8 @@ const HEARTBEAT = 10_000;
 const FRESH = 5_000;
 /** The pause after the retries of a request have failed too. */
 const PAUSE = 30_000;
+/** How long a tab that has waited for its turn waits for what the tab before it has to tell. */
+const NEWS = 500;
 const JITTER = 0.1;
 
 const TEXT = {
@@ -127,6 +129,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   /** Answers to requests of an earlier generation are dropped. */
   let generation = 0;
   let endedId: string | undefined;
+  let onNextNews: (() => void) | undefined;
   /** Which end of life `refreshDue` belongs to. */
   let planned: string | undefined;
   /** By the server's clock. */
@@ -265,6 +268,8 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   async function refreshInTurn(waited: boolean, signal: AbortSignal, before: string): Promise<void> {
     const isDone = () => state.data?.session.expires_at !== before;
     const isOver = () => isDone() || signal.aborted;
+    // On a busy machine the turn may come sooner than the news of what the tab before did with it.
+    if (waited && !isOver()) await Promise.race([nextNews(), sleep(NEWS), aborted(signal)]);
     if (waited && !isOver()) await Promise.race([look(), aborted(signal)]);
     // What gave way is still due, and waits for another turn.
     if (isOver()) return;
@@ -328,12 +333,18 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   const inTurn = <T>(work: Work<T>): Promise<T> =>
     tabs ? tabs.inTurn(work, true) : work(false, new AbortController().signal);
 
+  const nextNews = () =>
+    new Promise<void>((resolve) => {
+      onNextNews = resolve;
+    });
+
   function onNews(news: News): void {
     if (news.session) hydrate(news);
     else if (!state.data || state.data.session.id === news.id) {
       end(news.kind, false);
       endedId = news.id;
     }
+    onNextNews?.();
     schedule();
   }
 

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { SessionData } from '../src/index.js';
 import { createSessionStore, type SessionStore, type StoreOptions } from '../src/store.js';
 import { Backend, server } from './support/backend.js';
-import { setLocks, setOnline, setVisible } from './support/browser.js';
+import { FakeChannel, setLocks, setOnline, setVisible } from './support/browser.js';
 import { deepSleep, pass, settle, withoutChance } from './support/time.js';
 
 const GET = 'GET /api/session';
@@ -356,6 +356,27 @@ describe('several tabs', () => {
     expect(backend.times(GET)).toBe(0);
     expect(new Set(tabs.map((tab) => tab.getState().data?.session.expires_at)).size).toBe(1);
     expect(Date.parse(tabs[2]!.getState().data!.session.expires_at)).toBeGreaterThan(Date.now() + 50 * MINUTE);
+  });
+
+  it.each([100, 400])('send exactly one refresh when news takes %d ms, as on a busy machine', async (late) => {
+    vi.stubGlobal(
+      'BroadcastChannel',
+      class extends FakeChannel {
+        override postMessage(message: unknown): void {
+          setTimeout(() => {
+            super.postMessage(message);
+          }, late);
+        }
+      },
+    );
+    const data = backend.signIn();
+    backend.latency = 300;
+    const tabs = [open(data), open(data), open(data)];
+    const done = Promise.all(tabs.map((tab) => tab.refresh()));
+    await pass(5_000, 50);
+    await done;
+    expect(backend.log).toEqual([REFRESH]);
+    expect(new Set(tabs.map((tab) => tab.getState().data?.session.expires_at)).size).toBe(1);
   });
 
   it('send exactly one refresh without navigator.locks', async () => {
