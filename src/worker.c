@@ -1038,14 +1038,15 @@ sweep_database(Pass *pass)
 	{
 		int64		began_at = sm_clock();
 		const SmSchema *schema = begin_batch(pass, "deleting dead sessions");
+		/* one row tells how long the way to it was, and is not waited after */
+		bool		measures = anew;
 
 		if (schema == NULL)
 			return;
-		/* one row tells how long the way to it was */
-		batch = anew ? 1 : sm_sweep_batch;
+		batch = measures ? 1 : sm_sweep_batch;
 		done = sm_sweep(schema, batch, &from, &sweep);
 		sm_batch_end();
-		if (anew)
+		if (measures)
 		{
 			sm_database->sweep_began_at = began_at;
 			sm_database->sweep_walk_us = sm_clock() - began_at;
@@ -1054,7 +1055,7 @@ sweep_database(Pass *pass)
 		/* still the beginning if nothing was due */
 		sm_database->sweep_from = from;
 		sm_database->sweep_unfinished = (done == batch);
-		if (done == batch && batch > 1 && sm_sweep_pause > 0)
+		if (done == batch && !measures && sm_sweep_pause > 0)
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 sm_sweep_pause, PG_WAIT_EXTENSION);

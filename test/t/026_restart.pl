@@ -85,6 +85,10 @@ works('after a reload');
 # A worker is hard to catch: it is killed while it waits between two batches.
 $node->append_conf('postgresql.conf', "session_manager.sweep_pause = 500ms\nsession_manager.sweep_batch = 1");
 $node->reload;
+# (what began before the server had read that would do all at once)
+wait_until(sub { value('SHOW session_manager.sweep_pause') eq '500ms' }) or die 'not reloaded';
+wait_until(sub { value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'session_manager worker'") eq '0' })
+  or die 'a worker goes on for ever';
 value("SELECT count(*) FROM generate_series(1, 400) AS i, session_create('bea', jsonb_build_object('i', i), ttl => '1 millisecond')");
 # (one that ends, or begins, says nothing)
 my $pid = '';
