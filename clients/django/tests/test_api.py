@@ -396,6 +396,15 @@ class TestCurrent:
         assert read.json()["session"]["data"] == session.data
         assert signed_in.unsafe("POST", REFRESH).status_code == 200
 
+    def test_a_profile_of_another_that_is_there_already(
+        self, signed_in: Browser, created: CreatedSession, user_id: str
+    ) -> None:
+        """Written by an older version, or by the application: it is read, and shown as it is."""
+        session_service.update(created.token, {"profile": {"sub": "x", "name": "Ada"}})
+        for response in (signed_in.get(CURRENT), signed_in.unsafe("POST", REFRESH)):
+            assert response.status_code == 200
+            assert response.json()["user"] == {"id": user_id, "name": "Ada"}
+
     def test_no_depth_makes_a_session_unreadable(self, signed_in: Browser) -> None:
         """Where the stack ends depends on who calls: what one may write, another must read."""
         signed_in.cookies["csrftoken"] = "a" * 32
