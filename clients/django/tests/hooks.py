@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from rest_framework.exceptions import PermissionDenied
 
 from session_manager.logins import LoginDecision
@@ -13,6 +14,16 @@ def on_login(request: Any, claims: dict[str, Any]) -> LoginDecision:
     if claims["sub"] == "auth0|blocked":
         raise PermissionDenied("You are blocked.", "blocked")
     return LoginDecision(claims["sub"], {"plan": "team"}, "acme")
+
+
+def on_login_that_writes(request: Any, claims: dict[str, Any]) -> LoginDecision:
+    user, _ = get_user_model().objects.get_or_create(username=claims["sub"])
+    return LoginDecision(user.username)
+
+
+def on_switch_tenant_that_writes(request: Any, session: Any, tenant_id: str) -> dict[str, Any]:
+    get_user_model().objects.get_or_create(username=session.user_id)
+    return {}
 
 
 def on_switch_tenant(request: Any, session: Any, tenant_id: str) -> dict[str, Any] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import PermissionDenied
 
@@ -250,8 +251,69 @@ class TestLimit:
         response = create(other, auth0.token(user_id))
         assert (response.status_code, response.json()["code"]) == (409, "session_limit_reached")
         assert other.token() is None
+        # To choose from; a login would end the first one, so the others count.
+        (listed,) = response.json()["sessions"]
+        assert (listed["user_agent"], listed["is_current"]) == (None, False)
+        assert "sm1_" not in response.content.decode()
         # The one who presents the session replaces it.
         assert create(browser, auth0.token(user_id)).status_code == 201
+
+    def test_limit_of_a_form(self, browser: Browser, user_id: str, database_setting: Any) -> None:
+        """log_in in a view of Django's own."""
+        database_setting("max_sessions_per_user", "1")
+        database_setting("on_limit", "deny")
+        first = session_service.create(user_id, user_agent="a phone")
+        presented = session_service.create(f"{user_id} is another")
+        response = browser.give(presented.token).get(f"/login/?user={user_id}")
+        assert (response.status_code, response.json()["code"]) == (409, "session_limit_reached")
+        (listed,) = response.json()["sessions"]
+        assert (listed["id"], listed["user_agent"]) == (str(first.id), "a phone")
+        assert kept(response)
+        assert session_service.get(presented.token) is not None
+        # The choice.
+        assert session_service.invalidate_id(listed["id"], user_id)
+        assert browser.get(f"/login/?user={user_id}").status_code == 204
+
+
+class TestNoWrites:
+    """A database in recovery refuses as one whose transactions are read-only does."""
+
+    pytestmark = pytest.mark.django_db(transaction=True)
+
+    @pytest.fixture
+    def read_only(self, superuser: Any) -> Iterator[Callable[[], None]]:
+        name = connection.settings_dict["NAME"]
+
+        def begin() -> None:
+            superuser.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+            connections.close_all()
+
+        yield begin
+        superuser.execute(f"ALTER DATABASE {name} RESET ALL")
+        connections.close_all()
+
+    @pytest.mark.parametrize("hook", [None, "tests.hooks.on_login_that_writes"])
+    def test_login(
+        self,
+        auth0: Issuer,
+        browser: Browser,
+        user_id: str,
+        configure: Any,
+        read_only: Any,
+        hook: str | None,
+    ) -> None:
+        configure(ON_LOGIN=hook)
+        read_only()
+        response = create(browser, auth0.token(user_id))
+        assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+        assert response["Retry-After"] == "2"
+
+    def test_switch(self, signed_in: Browser, configure: Any, read_only: Any) -> None:
+        configure(ON_SWITCH_TENANT="tests.hooks.on_switch_tenant_that_writes")
+        read_only()
+        response = signed_in.unsafe("POST", TENANT, {"tenant_id": "globex"})
+        assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+        assert kept(response)
 
 
 class TestCurrent:

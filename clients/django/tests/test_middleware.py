@@ -9,7 +9,9 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.test import AsyncClient, Client
 
+from session_manager import exceptions
 from session_manager.conf import settings
+from session_manager.exceptions import SessionError
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
 
@@ -68,6 +70,45 @@ def test_log_in_and_out(browser: Browser, user_id: str) -> None:
     response = browser.get("/logout/")
     assert response.cookies[settings.cookie_name].value == ""
     assert session_service.get_active_sessions_count(user_id=user_id) == 0
+
+
+MEANINGS = [
+    ("StoreUnavailable", 503, "store_unavailable"),
+    ("VersionConflict", 412, "version_conflict"),
+    ("LimitReached", 409, "session_limit_reached"),
+    ("TooLarge", 413, "too_large"),
+    ("InvalidArgument", 400, "parse_error"),
+    ("DataCorrupt", 500, "session_data_corrupt"),
+]
+
+
+@pytest.mark.parametrize("path", ["/raise/", "/araise/", "/api-raise/"])
+@pytest.mark.parametrize(("name", "status", "code"), MEANINGS)
+def test_what_the_service_raises(path: str, name: str, status: int, code: str) -> None:
+    client = Client(raise_request_exception=False)
+    response = client.get(path, {"name": name})
+    assert response.status_code == status
+    assert (response.get("Retry-After") == "2") is (status == 503)
+    if (status, path) == (500, "/api-raise/") or status != 500:
+        assert response.json()["code"] == code
+
+
+@pytest.mark.parametrize(("name", "status", "code"), MEANINGS[:-1])
+def test_with_a_handler_of_the_application_s(
+    settings: Any, name: str, status: int, code: str
+) -> None:
+    settings.REST_FRAMEWORK = {
+        **settings.REST_FRAMEWORK,
+        "EXCEPTION_HANDLER": "rest_framework.views.exception_handler",
+    }
+    response = Client().get("/api-raise/", {"name": name})
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+def test_all_of_them_are_here() -> None:
+    classes = {c.__name__ for c in vars(exceptions).values() if isinstance(c, type)}
+    raised = {c for c in classes if issubclass(getattr(exceptions, c, object), SessionError)}
+    assert raised - {"SessionError"} == {name for name, *_ in MEANINGS}
 
 
 @pytest.mark.django_db(transaction=True)

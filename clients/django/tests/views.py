@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from session_manager import exceptions
 from session_manager.cookies import token_from
 from session_manager.login import log_in, log_out
 from session_manager.services import session_service
@@ -60,6 +61,19 @@ async def avisit(request: HttpRequest) -> HttpResponse:
 
 def plain(request: HttpRequest) -> HttpResponse:
     return HttpResponse("nothing of sessions\n")
+
+
+def raise_it(request: HttpRequest) -> HttpResponse:
+    raise getattr(exceptions, request.GET["name"])("of the view")
+
+
+async def araise_it(request: HttpRequest) -> HttpResponse:
+    return raise_it(request)
+
+
+class RaiseIt(WhoAmI):
+    def get(self, request: Request) -> Response:
+        raise getattr(exceptions, request.GET["name"])("of the view")
 
 
 def broken(request: HttpRequest) -> HttpResponse:

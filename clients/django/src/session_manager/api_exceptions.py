@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rest_framework import status
-from rest_framework.exceptions import APIException, NotAuthenticated
+from rest_framework.exceptions import APIException, NotAuthenticated, ParseError
 from rest_framework.response import Response
 
 from .conf import settings
-from .exceptions import DataCorrupt, StoreUnavailable
+from .exceptions import (
+    DataCorrupt,
+    LimitReached,
+    SessionError,
+    StoreUnavailable,
+    TooLarge,
+    VersionConflict,
+)
+from .types import ListedSession
 
 
 class SessionExpired(NotAuthenticated):
@@ -42,6 +51,11 @@ class SessionLimit(APIException):
     default_detail = "You have as many sessions as allowed."
     default_code = "session_limit_reached"
 
+    def __init__(self, sessions: Sequence[ListedSession] = ()) -> None:
+        super().__init__()
+        #: For the user to choose from.
+        self.sessions = sessions
+
 
 class TokenReplaced(APIException):
     """409: another request has got the session's new token, and the browser with it."""
@@ -68,6 +82,34 @@ class CorruptData(APIException):
     default_code = "session_data_corrupt"
 
 
+_MEANING: dict[type[SessionError], type[APIException]] = {
+    StoreUnavailable: ServiceUnavailable,
+    DataCorrupt: CorruptData,
+    VersionConflict: PreconditionFailed,
+    TooLarge: PayloadTooLarge,
+}
+
+
+def as_api_exception(error: SessionError) -> APIException:
+    """An exception of the service's as the HTTP status that it is answered with."""
+    if isinstance(error, LimitReached):
+        return SessionLimit(error.sessions)
+    for kind, meaning in _MEANING.items():
+        if isinstance(error, kind):
+            return meaning()
+    return ParseError(str(error))
+
+
+def body_of(exc: APIException) -> dict[str, Any]:
+    """What the answer says of an error."""
+    body = {"detail": str(exc.detail), "code": getattr(exc.detail, "code", "error")}
+    if isinstance(exc, SessionLimit):
+        from .serializers import ListedSessionSerializer
+
+        body["sessions"] = ListedSessionSerializer(exc.sessions, many=True).data
+    return body
+
+
 def exception_handler(exc: Exception, context: Any) -> Response | None:
     """DRF's handler, with the error's code beside its detail.
 
@@ -77,13 +119,14 @@ def exception_handler(exc: Exception, context: Any) -> Response | None:
     # DRF imports authentication classes, and so this module, while it imports its views.
     from rest_framework.views import exception_handler as drf_exception_handler
 
-    if isinstance(exc, StoreUnavailable):
-        exc = ServiceUnavailable()
-    elif isinstance(exc, DataCorrupt):
-        exc = CorruptData()
+    if isinstance(exc, SessionError):
+        exc = as_api_exception(exc)
     response = drf_exception_handler(exc, context)
     if response is None or not isinstance(response.data, dict) or "detail" not in response.data:
         return response
-    detail = response.data["detail"]
-    response.data = {"detail": str(detail), "code": getattr(detail, "code", "error")}
+    if isinstance(exc, APIException):
+        response.data = body_of(exc)
+    else:  # Django's Http404 and PermissionDenied, which DRF translates.
+        detail = response.data["detail"]
+        response.data = {"detail": str(detail), "code": getattr(detail, "code", "error")}
     return response

@@ -12,9 +12,9 @@ from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from .api_exceptions import ServiceUnavailable
+from .api_exceptions import as_api_exception
 from .csrf import enforce_csrf
-from .exceptions import StoreUnavailable
+from .exceptions import SessionError
 from .requests import look_up
 from .types import Session
 from .users import load_user
@@ -33,9 +33,9 @@ class SessionAuthentication(BaseAuthentication):
         try:
             session = look_up(http_request).session
             user = load_user(session.user_id, session) if session else None
-        except StoreUnavailable as error:
+        except SessionError as error:
             # An exception of DRF's, as the application's handler may be another one.
-            raise ServiceUnavailable from error
+            raise as_api_exception(error) from error
         if session is None or user is None:
             return None
         enforce_csrf(http_request)

@@ -192,8 +192,10 @@ def _auth0(given: Mapping[str, Any] | None) -> Auth0Settings | None:
     if not audience:
         raise ImproperlyConfigured('SESSION_MANAGER["AUTH0"] needs AUDIENCE.')
     values["AUDIENCE"] = tuple(audience)
-    values.setdefault("JWKS_URL", values["ISSUER"].rstrip("/") + "/.well-known/jwks.json")
+    if values.get("JWKS_URL") is None:
+        values["JWKS_URL"] = values["ISSUER"].rstrip("/") + "/.well-known/jwks.json"
     _refuse_unknown(values, Auth0Settings, 'SESSION_MANAGER["AUTH0"]')
+    _refuse_none(values, Auth0Settings, 'SESSION_MANAGER["AUTH0"]')
     return Auth0Settings(**values)
 
 
@@ -201,6 +203,14 @@ def _refuse_unknown(values: Mapping[str, Any], model: Any, name: str) -> None:
     unknown = set(values) - {f.name for f in fields(model)}
     if unknown:
         raise ImproperlyConfigured(f"{name} has unknown keys: {', '.join(sorted(unknown))}.")
+
+
+def _refuse_none(values: Mapping[str, Any], model: Any, name: str) -> None:
+    """None where it means nothing; else the first request would fail on it, oddly."""
+    for f in fields(model):
+        # The annotations are strings here.
+        if f.name in values and values[f.name] is None and not str(f.type).endswith("| None"):
+            raise ImproperlyConfigured(f'{name}["{f.name}"] must not be None.')
 
 
 def _ttl(given: Any) -> timedelta | None:
@@ -211,7 +221,10 @@ def _ttl(given: Any) -> timedelta | None:
 
 def load_settings() -> Settings:
     """Read Django's settings."""
-    given: dict[str, Any] = dict(getattr(django_settings, "SESSION_MANAGER", {}))
+    found = getattr(django_settings, "SESSION_MANAGER", {})
+    if not isinstance(found, Mapping):
+        raise ImproperlyConfigured("SESSION_MANAGER must be a dictionary.")
+    given: dict[str, Any] = dict(found)
     for internal in ("DEBUG",):
         given.pop(internal, None)
     _refuse_unknown(given, Settings, "SESSION_MANAGER")
@@ -223,8 +236,12 @@ def load_settings() -> Settings:
         given["REDIS_DB"] = getattr(django_settings, "REDIS_SESSION_DB", 1)
     given["TTL"] = _ttl(given.get("TTL", getattr(django_settings, "SESSION_TTL", None)))
     given["AUTH0"] = _auth0(given.get("AUTH0"))
+    rates = given.get("THROTTLE_RATES", {})
+    if rates is None:
+        rates = dict.fromkeys(DEFAULT_THROTTLE_RATES)
+    given["THROTTLE_RATES"] = {**DEFAULT_THROTTLE_RATES, **rates}
+    _refuse_none(given, Settings, "SESSION_MANAGER")
     given["PROTECTED_DATA"] = tuple(given.get("PROTECTED_DATA", DEFAULT_PROTECTED_DATA))
-    given["THROTTLE_RATES"] = {**DEFAULT_THROTTLE_RATES, **given.get("THROTTLE_RATES", {})}
     return Settings(**given, DEBUG=django_settings.DEBUG)
 
 

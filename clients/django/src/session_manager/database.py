@@ -38,6 +38,8 @@ _INVALID = ("22", "54001")
 # What a server that stops, restarts or is not there leads to.
 _UNAVAILABLE_QUIETLY = (OperationalError, InterfaceError)
 _RETRY = ("40001", "40P01")
+# The server is in recovery, or its administrator lets nobody write.
+_READ_ONLY = "25006"
 # The connection broke, or the server stops, starts or lets no more in.
 _LOST = ("08", "57P", "53300")
 
@@ -138,11 +140,13 @@ def translate(error: Error) -> exceptions.SessionError:
 
 @contextmanager
 def answers() -> Iterator[None]:
-    """A database that does not answer, in the block, as StoreUnavailable."""
+    """A database that does not answer, or takes no writes, in the block, as StoreUnavailable."""
     try:
         yield
-    except _UNAVAILABLE_QUIETLY as error:
-        raise translate(error) from error
+    except Error as error:
+        if isinstance(error, _UNAVAILABLE_QUIETLY) or sqlstate(error) == _READ_ONLY:
+            raise translate(error) from error
+        raise
 
 
 def json_argument(value: Any) -> str | None:

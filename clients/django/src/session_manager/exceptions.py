@@ -6,6 +6,10 @@ is None, a verdict.  StoreUnavailable is no verdict at all, so the cookie is kep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from .types import ListedSession
+
 
 class SessionError(Exception):
     """Base of what the service raises."""
@@ -25,6 +29,9 @@ class VersionConflict(SessionError):
 
 class LimitReached(SessionError):
     """The user has as many sessions as allowed, and on_limit is deny (SQLSTATE SM002)."""
+
+    #: The user's sessions, newest first, of which one would have to end.
+    sessions: Sequence[ListedSession] = ()
 
 
 class TooLarge(SessionError):

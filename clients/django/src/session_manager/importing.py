@@ -28,6 +28,7 @@ from django.utils.crypto import constant_time_compare
 
 from .addresses import client_ip, user_agent
 from .conf import settings
+from .exceptions import LimitReached
 from .models import ImportedSession
 from .services import session_service
 from .types import JSON, CreatedSession, Session
@@ -116,13 +117,17 @@ def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] 
             if noted.adopted_at < now - GRACE:
                 return None
             return _shared(noted, _kept(user, data)), None
-        created = session_service.create(
-            noted.user_id,
-            _kept(user, data),
-            ip=client_ip(request),
-            user_agent=user_agent(request),
-            auth={"method": "import"},
-        )
+        try:
+            created = session_service.create(
+                noted.user_id,
+                _kept(user, data),
+                ip=client_ip(request),
+                user_agent=user_agent(request),
+                auth={"method": "import"},
+            )
+        except LimitReached:
+            # They will be told when they sign in; here whatever they look at would be refused.
+            return None
         noted.adopted_at, noted.session_id = now, created.id
         noted.save(update_fields=["adopted_at", "session_id"])
     session = session_service.get(

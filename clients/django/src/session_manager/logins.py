@@ -19,6 +19,7 @@ from rest_framework.exceptions import ParseError, PermissionDenied
 from rest_framework.request import Request
 
 from .conf import settings
+from .database import answers
 from .profiles import refuse_another, shown
 from .types import JSON, Session
 
@@ -60,7 +61,8 @@ def decide(request: Request, claims: Mapping[str, Any], body: Mapping[str, Any])
     tenant = claims.get(config.TENANT_CLAIM) if config and config.TENANT_CLAIM else None
     decision = LoginDecision(subject, tenant_id=tenant if isinstance(tenant, str) else None)
     if settings.ON_LOGIN:
-        decision = settings.load(settings.ON_LOGIN)(request, claims)
+        with answers():
+            decision = settings.load(settings.ON_LOGIN)(request, claims)
         if not isinstance(decision, LoginDecision):
             raise PermissionDenied
     decision.data = {**given, **decision.data}
@@ -71,7 +73,8 @@ def decide_tenant(request: Request, session: Session, tenant_id: str) -> JSON:
     """The data of a user's session in another tenant; 403 unless ON_SWITCH_TENANT allows it."""
     data = None
     if settings.ON_SWITCH_TENANT:
-        data = settings.load(settings.ON_SWITCH_TENANT)(request, session, tenant_id)
+        with answers():
+            data = settings.load(settings.ON_SWITCH_TENANT)(request, session, tenant_id)
     if not isinstance(data, dict):
         raise PermissionDenied("You may not act for this tenant.", "tenant_refused")
     return data

@@ -17,10 +17,13 @@ from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
+from rest_framework.exceptions import APIException
+from rest_framework.renderers import JSONRenderer
 
+from .api_exceptions import ServiceUnavailable, as_api_exception, body_of
 from .conf import settings
 from .database import is_lost, translate
-from .exceptions import StoreUnavailable
+from .exceptions import DataCorrupt, SessionError
 from .outcomes import write_cookie
 from .requests import alook_up, look_up, was_asked
 from .types import NoSession, Session
@@ -28,14 +31,17 @@ from .types import NoSession, Session
 GetResponse = Callable[[HttpRequest], Any]
 
 
-def unavailable() -> HttpResponse:
-    """503: the database cannot answer.  The cookie is left alone."""
-    return HttpResponse(
-        "The session store cannot answer at the moment.\n",
-        status=503,
-        content_type="text/plain",
-        headers={"Retry-After": str(settings.RETRY_AFTER), "Cache-Control": "no-store"},
+def refusal(exc: APIException) -> HttpResponse:
+    """What the session endpoints would answer; a 503 leaves the cookie alone."""
+    response = HttpResponse(
+        JSONRenderer().render(body_of(exc)),
+        status=exc.status_code,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
     )
+    if isinstance(exc, ServiceUnavailable):
+        response["Retry-After"] = str(exc.wait)
+    return response
 
 
 def _translated(exception: Exception) -> Exception:
@@ -83,8 +89,10 @@ class SessionMiddleware:
         request.asession_info = afind  # type: ignore[attr-defined]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if isinstance(_translated(exception), StoreUnavailable):
-            return unavailable()
+        error = _translated(exception)
+        # DataCorrupt is Django's own 500, which it logs and reports.
+        if isinstance(error, SessionError) and not isinstance(error, DataCorrupt):
+            return refusal(as_api_exception(error))
         return None
 
     def process_response(

@@ -72,7 +72,10 @@ class CreateView(_View):  # type: ignore[no-untyped-call]
                 auth=[{"accessToken": []}],  # type: ignore[list-item]
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.CreateRequestSerializer,
-                responses=answers({201: s.CurrentSerializer}, 400, 401, 403, 409, 413, 415),
+                responses={
+                    **answers({201: s.CurrentSerializer}, 400, 401, 403, 413, 415),
+                    409: OpenApiResponse(s.LimitErrorSerializer, ERRORS[409]),
+                },
             )
             def post(self, request: Any) -> Any: ...
 

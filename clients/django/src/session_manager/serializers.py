@@ -116,6 +116,12 @@ class ErrorSerializer(_ReadOnly):
     code = serializers.CharField()
 
 
+class LimitErrorSerializer(ErrorSerializer):
+    """Too many sessions, and those there are."""
+
+    sessions = ListedSessionSerializer(many=True)
+
+
 class CreateRequestSerializer(_ReadOnly):
     """The body of create.  The user id is the token's subject, whatever stands here."""
 

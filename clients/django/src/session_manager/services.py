@@ -35,6 +35,7 @@ from .database import (
     text_argument,
     utc,
 )
+from .exceptions import LimitReached
 from .tokens import digest_form, is_token, session_id_of
 from .types import (
     JSON,
@@ -105,23 +106,28 @@ class SessionService:
         """
         # Beyond max_sessions_per_user the oldest ones end.
         note_change(None)
-        rows = call(
-            "SELECT session_id, session_token, "
-            + utc("created_at", "expires_at", "absolute_expires_at")
-            + f" FROM {function('session_create')}"
-            "(%s, %s::jsonb, %s::interval, %s::inet, %s, %s, %s::jsonb, %s::interval)",
-            [
-                text_argument(user_id),
-                json_argument({} if data is None else data),
-                settings.TTL if ttl is None else ttl,
-                ip,
-                _clean(user_agent),
-                text_argument(tenant_id),
-                json_argument(auth),
-                max_lifetime,
-            ],
-            savepoint=True,
-        )
+        try:
+            rows = call(
+                "SELECT session_id, session_token, "
+                + utc("created_at", "expires_at", "absolute_expires_at")
+                + f" FROM {function('session_create')}"
+                "(%s, %s::jsonb, %s::interval, %s::inet, %s, %s, %s::jsonb, %s::interval)",
+                [
+                    text_argument(user_id),
+                    json_argument({} if data is None else data),
+                    settings.TTL if ttl is None else ttl,
+                    ip,
+                    _clean(user_agent),
+                    text_argument(tenant_id),
+                    json_argument(auth),
+                    max_lifetime,
+                ],
+                savepoint=True,
+            )
+        except LimitReached as error:
+            # Now, as the caller's transaction, which may have ended one, is going to roll back.
+            error.sessions = self.list(user_id)
+            raise
         row = rows[0]
         created = CreatedSession(
             row["session_id"],

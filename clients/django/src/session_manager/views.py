@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, NoReturn, cast
@@ -29,7 +27,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
-from . import api_exceptions, exceptions
+from . import api_exceptions
 from .addresses import client_ip, user_agent
 from .api_exceptions import SessionExpired, TokenReused
 from .auth0 import bearer_token, verifier
@@ -154,14 +152,13 @@ class CreateSessionView(SessionView):
         user = load_user(decision.user_id)
         if user is None:
             raise PermissionDenied("There is no such user.", "user_not_found")
-        with _http_errors():
-            log_in(
-                request._request,
-                decision.user_id,
-                decision.data,
-                tenant_id=decision.tenant_id,
-                auth=proof_of(claims),
-            )
+        log_in(
+            request._request,
+            decision.user_id,
+            decision.data,
+            tenant_id=decision.tenant_id,
+            auth=proof_of(claims),
+        )
         request.user = user
         return self.answer(request, _session(request), status.HTTP_201_CREATED)
 
@@ -188,12 +185,11 @@ class CurrentSessionView(SessionView):
         patch = cast("dict[str, Any]", request.data)
         refuse_protected(patch)
         refuse_another(patch.get("profile"), session.user_id)
-        with _http_errors():
-            updated = session_service.update(
-                token_from(request._request),
-                patch,
-                expected_version=_expected_version(request, session),
-            )
+        updated = session_service.update(
+            token_from(request._request),
+            patch,
+            expected_version=_expected_version(request, session),
+        )
         if updated is None:
             _refuse(request)
         session = replace(session, version=updated.version, data=updated.data)
@@ -254,8 +250,7 @@ class SwitchTenantView(SessionView):
         session = _session(request)
         tenant_id = _validated(SwitchTenantRequestSerializer, request.data)["tenant_id"]
         data = decide_tenant(request, session, tenant_id)
-        with _http_errors():
-            switched = switch_tenant(request._request, tenant_id, data)
+        switched = switch_tenant(request._request, tenant_id, data)
         if switched.status == "already_rotated":
             raise api_exceptions.TokenReplaced
         if switched.token is None:
@@ -345,21 +340,6 @@ def _refuse(request: Request, error: type[NotAuthenticated] = SessionExpired) ->
     outcome = decide_cookie(request._request, None)
     remember(request._request, Lookup(token_from(request._request), None, outcome=outcome))
     raise error
-
-
-@contextmanager
-def _http_errors() -> Iterator[None]:
-    """The service's exceptions as HTTP statuses."""
-    try:
-        yield
-    except exceptions.LimitReached as error:
-        raise api_exceptions.SessionLimit from error
-    except exceptions.VersionConflict as error:
-        raise api_exceptions.PreconditionFailed from error
-    except exceptions.TooLarge as error:
-        raise api_exceptions.PayloadTooLarge from error
-    except exceptions.InvalidArgument as error:
-        raise ParseError(str(error)) from error
 
 
 def _expected_version(request: Request, session: Session) -> int | None:
