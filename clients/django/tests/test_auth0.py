@@ -67,6 +67,16 @@ def test_refused_claims(auth0: Issuer, changes: dict[str, Any]) -> None:
     assert refused(auth0.token("auth0|ada", **changes))
 
 
+@pytest.mark.parametrize("parties", ["spa", ["spa", "app"]])
+def test_authorized_parties(auth0: Issuer, configure: Any, settings: Any, parties: Any) -> None:
+    """Another client of the same issuer may get tokens for the same audience."""
+    assert verifier().verify(auth0.token("auth0|ada", azp="somebody's"))
+    configure(AUTH0={**settings.SESSION_MANAGER["AUTH0"], "AUTHORIZED_PARTIES": parties})
+    assert verifier().verify(auth0.token("auth0|ada", azp="spa"))
+    for other in ("somebody's", "", "sp", None, ["spa"]):
+        assert refused(auth0.token("auth0|ada", azp=other))
+
+
 @pytest.mark.parametrize("sub", [7, ["auth0|ada"], {"a": 1}, True])
 def test_a_subject_is_text(auth0: Issuer, sub: Any) -> None:
     algorithm, key = auth0.keys["rsa"]

@@ -90,6 +90,14 @@ class TestUsers:
         # The session lives: no verdict to clear the cookie by.
         assert settings.cookie_name not in response.cookies
 
+    def test_several(self, browser: Browser, configure: Any) -> None:
+        """Nobody is taken for one of several."""
+        configure(USER_ID_FIELD="email")
+        for name in ("ada", "bob"):
+            get_user_model().objects.create_user(name, "both@example.com")
+        browser.give(session_service.create("both@example.com").token)
+        assert browser.get("/protected/").status_code == 401
+
     def test_inactive(self, browser: Browser, configure: Any, auth0: Issuer) -> None:
         configure(USER_ID_FIELD="username")
         get_user_model().objects.create_user("ada", is_active=False)

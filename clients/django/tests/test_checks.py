@@ -48,6 +48,8 @@ def test_nothing_to_say() -> None:
         ({"TTL": "soon"}, "E001"),
         ({"ON_LOGIN": "no.such.hook"}, "E002"),
         ({"USER_LOADER": "tests.hooks.__name__"}, "E002"),
+        ({"USER_ID_FIELD": "email"}, "E022"),
+        ({"USER_ID_FIELD": "no_such_field"}, "E022"),
         ({"COOKIE_NAME": "sessionid", "COOKIE_HOST_PREFIX": False}, "E003"),
         ({"COOKIE_SECURE": False}, "W004"),
         ({"COOKIE_HOST_PREFIX": True, "COOKIE_DOMAIN": "example.com"}, "E005"),
@@ -61,6 +63,12 @@ def test_nothing_to_say() -> None:
 def test_settings(configure: Any, values: dict[str, Any], expected: str) -> None:
     configure(**values)
     assert expected in static()
+
+
+@pytest.mark.parametrize("name", ["pk", "id", "username"])
+def test_unique_fields(configure: Any, name: str) -> None:
+    configure(USER_ID_FIELD=name)
+    assert static() == set()
 
 
 def test_the_same_cookie_in_debug(settings: Any) -> None:

@@ -224,6 +224,9 @@ class TokenVerifier:
         subject = claims.get("sub")
         if not isinstance(subject, str) or not subject:
             raise InvalidToken
+        parties = self.config.AUTHORIZED_PARTIES
+        if parties is not None and claims.get("azp") not in parties:
+            raise InvalidToken
         return claims
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db import Error as DBError
 from django.utils.module_loading import import_string
@@ -42,7 +43,15 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="session_manager.E001",
             )
         ]
-    return [*_hooks(), *_cookie(), *_middleware(), *_proxies(), *_cache_key(), *_reports()]
+    return [
+        *_hooks(),
+        *_user_id_field(),
+        *_cookie(),
+        *_middleware(),
+        *_proxies(),
+        *_cache_key(),
+        *_reports(),
+    ]
 
 
 def _hooks() -> Iterator[CheckMessage]:
@@ -60,6 +69,27 @@ def _hooks() -> Iterator[CheckMessage]:
                 hint="Give the dotted path of a function.",
                 id="session_manager.E002",
             )
+
+
+def _user_id_field() -> Iterator[CheckMessage]:
+    name = settings.USER_ID_FIELD
+    if name is None or name == "pk":
+        return
+    meta = get_user_model()._meta
+    try:
+        field = meta.get_field(name)
+    except FieldDoesNotExist:
+        problem = "is no field of the user model"
+    else:
+        alone = {c.fields for c in meta.total_unique_constraints}
+        if getattr(field, "unique", False) or (name,) in alone:
+            return
+        problem = "is not unique: one session could be several users'"
+    yield Error(
+        f'SESSION_MANAGER["USER_ID_FIELD"] is {name!r}, which {problem}.',
+        hint="Name a field with unique=True that users cannot set themselves, or \"pk\".",
+        id="session_manager.E022",
+    )
 
 
 def _cookie() -> Iterator[CheckMessage]:

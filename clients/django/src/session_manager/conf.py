@@ -47,6 +47,8 @@ class Auth0Settings:
     ISSUER: str
     AUDIENCE: tuple[str, ...]
     JWKS_URL: str
+    #: Clients (``azp``) whose access tokens are accepted; None: any that the issuer has.
+    AUTHORIZED_PARTIES: tuple[str, ...] | None = None
     #: Seconds by which the issuer's clock may differ.
     LEEWAY: int = 10
     #: Claim that names the tenant; Auth0's organisations.
@@ -192,6 +194,9 @@ def _auth0(given: Mapping[str, Any] | None) -> Auth0Settings | None:
     if not audience:
         raise ImproperlyConfigured('SESSION_MANAGER["AUTH0"] needs AUDIENCE.')
     values["AUDIENCE"] = tuple(audience)
+    parties = values.get("AUTHORIZED_PARTIES")
+    if parties is not None:
+        values["AUTHORIZED_PARTIES"] = (parties,) if isinstance(parties, str) else tuple(parties)
     if values.get("JWKS_URL") is None:
         values["JWKS_URL"] = values["ISSUER"].rstrip("/") + "/.well-known/jwks.json"
     _refuse_unknown(values, Auth0Settings, 'SESSION_MANAGER["AUTH0"]')

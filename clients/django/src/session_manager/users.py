@@ -6,14 +6,21 @@ code.  With neither, SessionUser stands in: it needs no table and is authenticat
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.exceptions import (
+    MultipleObjectsReturned,
+    ObjectDoesNotExist,
+    ValidationError,
+)
 
 from .conf import settings
 from .database import answers
 from .types import Session
+
+logger = logging.getLogger("session_manager")
 
 
 class SessionUser:
@@ -71,6 +78,10 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
             try:
                 user = get_user_model()._default_manager.get(**{settings.USER_ID_FIELD: user_id})
             except (ObjectDoesNotExist, ValueError, ValidationError):
+                return None
+            except MultipleObjectsReturned:
+                # The check E022 says so beforehand.  Nobody is whoever of them it may be.
+                logger.error("several users have the same %s", settings.USER_ID_FIELD)
                 return None
         else:
             user = SessionUser(user_id)
