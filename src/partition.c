@@ -15,7 +15,9 @@
  *	 nobody.  Only then the step takes its ACCESS EXCLUSIVE locks, waiting for
  *	 them a moment at the most, looks for what came in meanwhile, and attaches
  *	 the table.  All of it is one transaction, so that every event is seen once
- *	 at every time, by old snapshots too.
+ *	 at every time, by old snapshots too.  (Not by a query that bounds the time
+ *	 from above and has a snapshot from before the move: for that the planner
+ *	 passes the default partition over.  session_history sets no such bound.)
  * - The parent is locked, although ATTACH PARTITION could do without: a query
  *	 that had read the list of partitions before and its snapshot after would
  *	 not find what was moved.
@@ -150,6 +152,7 @@ static bool is_planned(const StepPlan *plan, const Range *range);
 static void make_table(const SmSchema *schema, Piece *piece);
 static void attach(const SmSchema *schema, const StepPlan *plan, Piece *piece);
 static int64 move_events(const SmSchema *schema, const Piece *piece);
+static void check_moved(const SmSchema *schema, const Range *range);
 static void add_proven_check(const char *table, Oid relid, const char *check);
 static void prune_default(const SmSchema *schema, TimestampTz cutoff,
 						  StepPlan *plan, SmPartitionWork *work);
@@ -200,6 +203,8 @@ sm_partitions_step(const SmSchema *schema, int64 max_events,
 	/* not where the caller, who need not be the owner, would have it */
 	set_local("default_tablespace", "");
 	set_local("default_table_access_method", "heap");
+	/* an error, rather than a policy that hides events from a move */
+	set_local("row_security", "off");
 	/* there may be no statistics yet: always by the index that leads with time */
 	set_local("enable_seqscan", "off");
 	set_local("enable_bitmapscan", "off");
@@ -629,6 +634,7 @@ attach(const SmSchema *schema, const StepPlan *plan, Piece *piece)
 		}
 	}
 	from = utc_literal(piece->range.from);
+	check_moved(schema, &piece->range);
 
 	if (get_rel_relispartition(piece->range.relid))
 		execute(psprintf("ALTER TABLE %s DETACH PARTITION %s", parent, piece->name));
@@ -695,12 +701,32 @@ move_events(const SmSchema *schema, const Piece *piece)
 }
 
 /*
+ * Triggers and rules of the default partition's owner may keep events there,
+ * or put others there.  Behind the bounds of another partition no query that
+ * names their time would look for them.
+ */
+static void
+check_moved(const SmSchema *schema, const Range *range)
+{
+	Relation	rel = table_open(schema->events_default, NoLock);
+	bool		alone = (rel->trigdesc == NULL && rel->rd_rules == NULL);
+	TimestampTz at;
+
+	table_close(rel, NoLock);
+	if (!alone &&
+		event_time(schema, "ASC", range->from, range->until, 0, &at))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger or rule on session_events_default kept events there that were to be moved")));
+}
+
+/*
  * Add a CHECK constraint that is known to hold, so that ATTACH PARTITION need
  * not read the table.  What VALIDATE CONSTRAINT would find out by reading it
  * follows from what we have just done under an ACCESS EXCLUSIVE lock: the
  * events of the range were deleted from the default partition, and looked for
- * by its index; a new table got those and no others, and one that grows had
- * held nothing outside its old bounds.
+ * by its index, see check_moved(); a new table got those and no others, and
+ * one that grows had held nothing outside its old bounds.
  */
 static void
 add_proven_check(const char *table, Oid relid, const char *check)

@@ -241,6 +241,16 @@ SELECT session_token FROM session_create('lea') \gset lea_
 SELECT session_invalidate(:'lea_session_token');
 SELECT event FROM session_history(user_id => 'lea');
 DROP TRIGGER leave_out ON session_events;
+-- one that a trigger keeps in the default partition is still found there
+INSERT INTO session_events (at, user_id, event) VALUES (now() - interval '40 days', 'mia', 'created');
+CREATE TRIGGER leave_out BEFORE DELETE ON session_events FOR EACH ROW EXECUTE FUNCTION test.leave_out();
+SET client_min_messages = error;	-- the warning names the month
+SELECT count(*) FROM session_cleanup();
+RESET client_min_messages;
+SELECT count(*) FROM session_events WHERE user_id = 'mia' AND at BETWEEN now() - interval '41 days' AND now() - interval '39 days';
+DROP TRIGGER leave_out ON session_events;
+SELECT events_moved > 0 AS moved FROM session_cleanup();
+SELECT count(*) FROM session_events WHERE user_id = 'mia' AND at BETWEEN now() - interval '41 days' AND now() - interval '39 days';
 
 -- Row-level security is not asked.
 ALTER TABLE user_sessions ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
