@@ -90,6 +90,59 @@ class TestUsers:
         # The session lives: no verdict to clear the cookie by.
         assert settings.cookie_name not in response.cookies
 
+    @pytest.mark.parametrize("loader", [False, True])
+    @pytest.mark.parametrize("end", ["deactivated", "deleted"])
+    def test_a_session_without_its_user_is_none(
+        self, browser: Browser, configure: Any, loader: bool, end: str
+    ) -> None:
+        """In views of Django's own, in asynchronous ones, in DRF, and for row-level security."""
+        if loader:
+            configure(USER_LOADER="tests.hooks.load_by_name")
+        else:
+            configure(USER_ID_FIELD="username")
+        user = get_user_model().objects.create_user("ada")
+        created = session_service.create("ada", {"cart": [1]})
+        browser.give(created.token)
+        paths = ("/info/", "/ainfo/")
+        for path in paths:
+            assert browser.get(path).json()["exists"] is True
+        assert browser.get("/bound/").json() == {"user": "ada"}
+        if end == "deleted":
+            user.delete()
+        else:
+            user.is_active = False
+            user.save()
+        for path in paths:
+            response = browser.get(path)
+            assert response.json() == {"exists": False, "user": None, "data": {}}
+            # The user may come back: no verdict to clear the cookie by.
+            assert settings.cookie_name not in response.cookies
+        assert browser.get("/bound/").status_code == 401
+        assert browser.get("/protected/").status_code == 401
+        assert browser.get("/whoami/").json() == {"user": None}
+        # What signs out still does.
+        assert browser.get("/logout/").cookies[settings.cookie_name].value == ""
+        assert session_service.get(created.token) is None
+
+    def test_one_look_up_of_the_user(
+        self, browser: Browser, configure: Any, django_assert_num_queries: Any
+    ) -> None:
+        configure(USER_ID_FIELD="username")
+        get_user_model().objects.create_user("ada")
+        browser.give(session_service.create("ada").token)
+        with django_assert_num_queries(2):
+            browser.get("/protected/")
+        with django_assert_num_queries(2):
+            browser.get("/info/")
+        with django_assert_num_queries(0):
+            browser.get("/plain/")
+
+    def test_logged_in_without_being_active(self, browser: Browser, configure: Any) -> None:
+        configure(USER_ID_FIELD="username")
+        get_user_model().objects.create_user("ada", is_active=False)
+        browser.get("/login/?user=ada")
+        assert browser.get("/info/").json()["exists"] is False
+
     def test_several(self, browser: Browser, configure: Any) -> None:
         """Nobody is taken for one of several."""
         configure(USER_ID_FIELD="email")

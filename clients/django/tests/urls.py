@@ -14,6 +14,7 @@ urlpatterns = [
     path("ainfo/", views.ainfo),
     path("avisit/", views.avisit),
     path("plain/", views.plain),
+    path("bound/", views.Bound.as_view()),
     path("raise/", views.raise_it),
     path("araise/", views.araise_it),
     path("api-raise/", views.RaiseIt.as_view()),

@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 
 from session_manager import exceptions
 from session_manager.cookies import token_from
+from session_manager.identity import bound_user_id, session_identity
 from session_manager.login import log_in, log_out
 from session_manager.services import session_service
 
@@ -29,6 +30,20 @@ class WhoAmI(APIView):
 
 class Protected(WhoAmI):
     permission_classes = [IsAuthenticated]
+
+
+class Bound(WhoAmI):
+    """What row-level security sees."""
+
+    authentication_classes: list[Any] = []
+
+    def get(self, request: Request) -> Response:
+        with session_identity(request):
+            return Response({"user": bound_user_id()})
+
+    # Without a challenge DRF would answer 403.
+    def get_authenticate_header(self, request: Request) -> str:
+        return "Session"
 
 
 def info(request: HttpRequest) -> HttpResponse:

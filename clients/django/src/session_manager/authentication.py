@@ -17,7 +17,6 @@ from .csrf import enforce_csrf
 from .exceptions import SessionError
 from .requests import look_up
 from .types import Session
-from .users import load_user
 
 
 class SessionAuthentication(BaseAuthentication):
@@ -31,15 +30,14 @@ class SessionAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Any, Session] | None:
         http_request: HttpRequest = request._request
         try:
-            session = look_up(http_request).session
-            user = load_user(session.user_id, session) if session else None
+            lookup = look_up(http_request)
         except SessionError as error:
             # An exception of DRF's, as the application's handler may be another one.
             raise as_api_exception(error) from error
-        if session is None or user is None:
+        if lookup.session is None:
             return None
         enforce_csrf(http_request)
-        return user, session
+        return lookup.user, lookup.session
 
     def authenticate_header(self, request: Request) -> str:
         # A challenge makes DRF answer 401 instead of 403.

@@ -87,7 +87,7 @@ def _user_id_field() -> Iterator[CheckMessage]:
         problem = "is not unique: one session could be several users'"
     yield Error(
         f'SESSION_MANAGER["USER_ID_FIELD"] is {name!r}, which {problem}.',
-        hint="Name a field with unique=True that users cannot set themselves, or \"pk\".",
+        hint='Name a field with unique=True that users cannot set themselves, or "pk".',
         id="session_manager.E022",
     )
 

@@ -19,7 +19,7 @@ from rest_framework.request import Request
 
 from .conf import settings
 from .database import answers, call, function
-from .requests import current_token, plain
+from .requests import current_token, look_up, plain
 from .services import session_service
 
 _BOUND = "_session_manager_bound"
@@ -37,6 +37,10 @@ def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
         token: str | None = request
     else:
         token = current_token(plain(request))
+        # Asked only where it can be known that the user is gone: then there is no session.
+        knows_users = settings.USER_LOADER or settings.USER_ID_FIELD
+        if knows_users and look_up(plain(request)).session is None:
+            token = None
     connection = connections[settings.DATABASE]
     nested = connection.in_atomic_block
     bound: list[str] = connection.__dict__.setdefault(_BOUND, [])

@@ -7,6 +7,7 @@ one look-up.  Without a cookie nothing is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
@@ -20,6 +21,7 @@ from .database import answers
 from .outcomes import Outcome, decide
 from .services import session_service
 from .types import CreatedSession, RefreshedSession, Session
+from .users import load_user
 
 _ATTRIBUTE = "_session_manager_lookups"
 
@@ -34,11 +36,29 @@ class Lookup:
     created: CreatedSession | RefreshedSession | None = None
     #: What it decided about the cookie.
     outcome: Outcome | None = None
+    #: The session's user, once looked for.
+    user: Any = None
+    #: The session lives, but its user is gone or not active: no session, and no verdict on it.
+    without_user: bool = False
 
     @property
     def refused(self) -> bool:
         """A cookie was presented and PostgreSQL knows of no live session: a definite verdict."""
-        return self.token is not None and self.session is None and self.created is None
+        return (
+            self.token is not None
+            and self.session is None
+            and self.created is None
+            and not self.without_user
+        )
+
+    def find_user(self) -> Lookup:
+        """Without a user, as far as the settings tell who that is, there is no session."""
+        if self.session is not None and self.user is None:
+            self.user = load_user(self.session.user_id, self.session)
+            if self.user is None:
+                self.session = None
+                self.without_user = True
+        return self
 
 
 def plain(request: HttpRequest | Request) -> HttpRequest:
@@ -71,10 +91,10 @@ def remember(request: HttpRequest, lookup: Lookup) -> None:
 
 
 def look_up(request: HttpRequest) -> Lookup:
-    """Find the session of a request; raises StoreUnavailable, which leaves no outcome."""
+    """Find the session of a request and its user; StoreUnavailable leaves no outcome."""
     lookup = known(request)
     if lookup is not None:
-        return lookup
+        return lookup.find_user()
     token = token_from(request)
     session = None
     created = None
@@ -96,10 +116,12 @@ def look_up(request: HttpRequest) -> Lookup:
         outcome = decide(request, None, definite=definite)
     lookup = Lookup(token, session, created, outcome)
     remember(request, lookup)
-    return lookup
+    return lookup.find_user()
 
 
 async def alook_up(request: HttpRequest) -> Lookup:
     """look_up for asynchronous code."""
     lookup = known(request)
-    return lookup if lookup is not None else await sync_to_async(look_up)(request)
+    if lookup is not None and (lookup.session is None or lookup.user is not None):
+        return lookup
+    return await sync_to_async(look_up)(request)
