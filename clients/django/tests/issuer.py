@@ -23,6 +23,8 @@ class _Handler(BaseHTTPRequestHandler):
         issuer.requests += 1
         if issuer.delay:
             time.sleep(issuer.delay)
+        issuer.released.wait(60)
+        issuer.answers += 1
         body = issuer.body if issuer.body is not None else json.dumps(issuer.jwks()).encode()
         self.send_response(issuer.status)
         if issuer.location:
@@ -63,7 +65,11 @@ class Issuer:
         self.keys: dict[str, tuple[str, Any]] = dict(self._initial)
         self.extra: list[Any] = []
         self.requests = 0
+        self.answers = 0
         self.delay = 0.0
+        #: Answers wait for this.
+        self.released = threading.Event()
+        self.released.set()
         self.status = 200
         self.body: bytes | None = None
         self.location: str | None = None

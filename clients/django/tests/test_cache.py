@@ -231,11 +231,18 @@ class TestOutage:
         wait_for(lambda: cached(token))
         assert not cache.breaker.is_open
 
-    def test_a_revocation_while_redis_is_down(self, redis_server: RedisServer, token: str) -> None:
+    def test_a_revocation_while_redis_is_down(
+        self, redis_server: RedisServer, token: str, user_id: str
+    ) -> None:
+        other = session_service.create(user_id).token
         redis_server.stop()
         before = time.monotonic()
         assert session_service.invalidate(token)
-        assert time.monotonic() - before < 5
+        between = time.monotonic()
+        # This one waits for nothing but its turn on a busy machine.
+        assert session_service.invalidate(other)
+        after = time.monotonic()
+        assert between - before < 5 + 10 * (after - between)
         redis_server.start()
         redis_server.wait_for_epoch()
         assert session_service.get(token) is None
@@ -493,7 +500,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ask = cache_module._ask
 
     def counted() -> Any:
-        times.append(time.monotonic())
+        cache = session_cache()
+        assert cache is not None
+        assert cache._asked_at is not None
+        times.append(cache._asked_at)
         return ask()
 
     monkeypatch.setattr(cache_module, "_ask", counted)
@@ -502,6 +512,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def gaps(times: list[float]) -> list[float]:
     return [later - sooner for sooner, later in itertools.pairwise(times)]
+
+
+class Reads:
+    """Reads of a session, and when each began."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self.times: list[float] = []
+
+    def __call__(self) -> bool:
+        self.times.append(time.monotonic())
+        return cached(self._token)
+
+    def late(self, last: float, asked: float) -> int:
+        """How many reads it took, once the settings were due again, until they were asked for."""
+        return len([moment for moment in self.times if last + 5 <= moment <= asked])
 
 
 class TestSettingsAreAskedAgain:
@@ -516,23 +542,21 @@ class TestSettingsAreAskedAgain:
 
         token = session_service.create(user_id).token
         fill(token)
+        read = Reads(token)
         try:
             switch("ALTER SYSTEM SET session_manager.redis_mode = off")
             wait_for(lambda: redis_server.epoch() is None)
             before = time.monotonic()
-            wait_for(lambda: cached(token) or time.monotonic() > before + 6, 10)
-            assert not cached(token)
-            assert asked[-1] > before
+            wait_for(lambda: read() or (asked and asked[-1] > before), 30)
+            assert not read()
             switch("ALTER SYSTEM RESET session_manager.redis_mode")
             redis_server.wait_for_epoch()
-            before = time.monotonic()
-            wait_for(lambda: cached(token), 10)
-            assert time.monotonic() - before < 5.5
+            wait_for(read, 30)
         finally:
             switch("ALTER SYSTEM RESET session_manager.redis_mode")
             redis_server.wait_for_epoch()
         assert min(gaps(asked)) >= 5
-        assert len(asked) <= 4
+        assert all(read.late(*pair) <= 1 for pair in itertools.pairwise(asked))
 
     def test_a_failed_question(
         self, redis_server: RedisServer, user_id: str, monkeypatch: pytest.MonkeyPatch
@@ -554,9 +578,15 @@ class TestSettingsAreAskedAgain:
         token = session_service.create(user_id).token
         assert not cached(token)
         monkeypatch.undo()
-        before = time.monotonic()
-        wait_for(lambda: cached(token), 10)
-        assert 4 < time.monotonic() - before < 6
+        cache = session_cache()
+        assert cache is not None
+        failed_at = cache._asked_at
+        assert failed_at is not None
+        read = Reads(token)
+        wait_for(read, 30)
+        assert cache._asked_at is not None
+        assert cache._asked_at - failed_at >= 5
+        assert read.late(failed_at, cache._asked_at) <= 1
 
     def test_not_while_all_is_well(
         self, redis_server: RedisServer, token: str, asked: list[float]

@@ -119,9 +119,10 @@ def test_masking_takes_no_time() -> None:
     """Nobody keeps a report busy with what only begins like a token."""
     for piece in ("eyJ", "sm1_", "eyJ.", "sm1_eyJ", "eyJsd1_aaaaaaaa."):
         text = piece * (2_000_000 // len(piece))
-        before = time.monotonic()
+        before = time.thread_time()
         mask(text)
-        assert time.monotonic() - before < 2
+        # of the processor's time, whoever else wants it
+        assert time.thread_time() - before < 2
 
 
 def test_the_check(settings: Any, browser: Browser) -> None:
