@@ -91,6 +91,17 @@ def test_middleware(settings: Any, configure: Any) -> None:
     assert static() == {"E007"}
 
 
+def test_where_the_user_is_set(settings: Any) -> None:
+    ours = "session_manager.middleware.AuthenticationMiddleware"
+    chain = settings.MIDDLEWARE
+    settings.MIDDLEWARE = [*chain, ours]
+    assert static() == set()
+    settings.MIDDLEWARE = [ours, *chain]
+    assert static() == {"E023"}
+    settings.MIDDLEWARE = [*chain[:-1], ours, chain[-1]]
+    assert static() == {"E023"}
+
+
 def test_proxies(settings: Any, configure: Any) -> None:
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     assert static() == {"W009"}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import engines
+from django.views import View
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -44,6 +48,34 @@ class Bound(WhoAmI):
     # Without a challenge DRF would answer 403.
     def get_authenticate_header(self, request: Request) -> str:
         return "Session"
+
+
+@login_required
+def members(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(request.user))
+
+
+class Members(LoginRequiredMixin, View):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return members(request)
+
+
+def greeting(request: HttpRequest) -> HttpResponse:
+    text = "{% if user.is_authenticated %}{{ user }}{% else %}nobody{% endif %}"
+    return HttpResponse(engines["django"].from_string(text).render({}, request))
+
+
+async def amember(request: HttpRequest) -> HttpResponse:
+    user = await request.auser()
+    return HttpResponse(str(user) if user.is_authenticated else "nobody")
+
+
+def login_and_tell(request: HttpRequest) -> HttpResponse:
+    before = str(request.user)
+    log_in(request, request.GET["user"])
+    during = str(request.user)
+    log_out(request)
+    return JsonResponse({"users": [before, during, str(request.user)]})
 
 
 def info(request: HttpRequest) -> HttpResponse:

@@ -27,6 +27,8 @@ TAG = "session_manager"
 MAJOR = "1"
 
 OURS = "session_manager.middleware.SessionMiddleware"
+OUR_USERS = "session_manager.middleware.AuthenticationMiddleware"
+DJANGO_USERS = "django.contrib.auth.middleware.AuthenticationMiddleware"
 UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 DJANGO_SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 
@@ -141,6 +143,18 @@ def _middleware() -> list[CheckMessage]:
                 )
             ]
         return []
+    if OUR_USERS in chain and any(
+        name in chain and chain.index(name) > chain.index(OUR_USERS)
+        for name in (OURS, DJANGO_USERS)
+    ):
+        return [
+            Error(
+                "session_manager's AuthenticationMiddleware comes too early: request.user would "
+                "not be the session's.",
+                hint=f"Put {OUR_USERS!r} after {OURS!r} and, if you use it, {DJANGO_USERS!r}.",
+                id="session_manager.E023",
+            )
+        ]
     if UPDATE_CACHE in chain and chain.index(UPDATE_CACHE) > chain.index(OURS):
         return [
             Error(

@@ -24,7 +24,7 @@ from .addresses import client_ip, user_agent
 from .conf import settings
 from .database import answers
 from .outcomes import decide
-from .requests import Lookup, current_token, plain, remember
+from .requests import Lookup, current_token, plain, remember, renew_user
 from .services import session_service
 from .types import JSON, CreatedSession, RefreshedSession
 from .users import user_id_of
@@ -69,6 +69,7 @@ def log_in(
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
     given = created if session else None
     remember(request, Lookup(created.token, session, given, decide(request, given)))
+    renew_user(request)
     return created
 
 
@@ -102,4 +103,5 @@ def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
     ended = session_service.invalidate(token, reason)
     outcome = None if token is None else decide(request, None)
     remember(request, Lookup(token, None, outcome=outcome))
+    renew_user(request)
     return ended

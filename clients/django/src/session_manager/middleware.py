@@ -25,7 +25,7 @@ from .conf import settings
 from .database import is_lost, translate
 from .exceptions import DataCorrupt, SessionError
 from .outcomes import write_cookie
-from .requests import alook_up, look_up, was_asked
+from .requests import alook_up, look_up, set_user, was_asked
 from .types import NoSession, Session
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -102,3 +102,23 @@ class SessionMiddleware:
             patch_vary_headers(response, ("Cookie",))
         write_cookie(request, response)
         return response
+
+
+class AuthenticationMiddleware:
+    """``request.user`` and ``request.auser`` of the session, found when they are first used.
+
+    Put it after SessionMiddleware, and after Django's AuthenticationMiddleware where that is in
+    use: without a session of ours the user is whom that has found, else anonymous.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        set_user(request)
+        return self.get_response(request)

@@ -11,6 +11,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
 from rest_framework.request import Request
 
 from .addresses import client_ip, user_agent
@@ -24,6 +25,7 @@ from .types import CreatedSession, RefreshedSession, Session
 from .users import load_user
 
 _ATTRIBUTE = "_session_manager_lookups"
+_OTHERS = "_session_manager_other_users"
 
 
 @dataclass
@@ -125,3 +127,36 @@ async def alook_up(request: HttpRequest) -> Lookup:
     if lookup is not None and (lookup.session is None or lookup.user is not None):
         return lookup
     return await sync_to_async(look_up)(request)
+
+
+def set_user(request: HttpRequest) -> None:
+    """Let ``user`` and ``auser`` be the session's user; without one, whom others have found."""
+    from django.contrib.auth.models import AnonymousUser
+
+    others = request.__dict__.setdefault(
+        _OTHERS, (getattr(request, "user", None), getattr(request, "auser", None))
+    )
+    other, aother = others
+
+    def find() -> Any:
+        user = look_up(request).user
+        if user is None:
+            user = AnonymousUser() if other is None else other
+        return user
+
+    async def afind() -> Any:
+        user = (await alook_up(request)).user
+        if user is None and aother is not None:
+            user = await aother()
+        elif user is None:
+            user = AnonymousUser()
+        return user
+
+    request.user = SimpleLazyObject(find)  # type: ignore[assignment]
+    request.auser = afind
+
+
+def renew_user(request: HttpRequest) -> None:
+    """After a login or a logout, if AuthenticationMiddleware is in use."""
+    if _OTHERS in request.__dict__:
+        set_user(request)
