@@ -29,6 +29,7 @@ PG_FUNCTION_INFO_V1(sm_session_info);
 
 static bool preloaded = false;
 
+static char *waits_for_place(void);
 static const char *workers_state(void);
 static const char *last_pass(void);
 static const char *resealing(const SmSchema *schema);
@@ -118,6 +119,21 @@ sm_session_info(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* What keeps a pass that is due from running, or NULL. */
+static char *
+waits_for_place(void)
+{
+	int64		since;
+
+	LWLockAcquire(sm_shared->lock, LW_SHARED);
+	since = sm_database->place_wanted_at;
+	LWLockRelease(sm_shared->lock);
+	if (since == 0)
+		return NULL;
+	return psprintf("on: a pass has waited for a free background worker for %d s; raise max_worker_processes",
+					(int) ((sm_clock() - since) / USECS_PER_SEC));
+}
+
 static const char *
 workers_state(void)
 {
@@ -133,7 +149,8 @@ workers_state(void)
 	switch (sm_database->state)
 	{
 		case SM_DB_UNKNOWN:
-			return "on: the first pass is to come";
+			return waits_for_place() ? waits_for_place() :
+				"on: the first pass is to come";
 		case SM_DB_WITHOUT:
 			return "off: the last worker did not find the extension";
 		case SM_DB_NOT_CHOSEN:
@@ -141,6 +158,8 @@ workers_state(void)
 		case SM_DB_OTHER_VERSION:
 			return "off: the extension is at another version than the library; run ALTER EXTENSION session_manager UPDATE";
 		case SM_DB_SERVED:
+			if (waits_for_place())
+				return waits_for_place();
 			if (sm_database->waits_for[0] != '\0')
 				return psprintf("on: maintenance waits for %s", sm_database->waits_for);
 			return sm_database->worker_pid != 0 ?
@@ -252,6 +271,10 @@ cache_state(void)
 		return sm_redis_mode == SM_REDIS_OFF ? "off" :
 			"off: the server is a standby";
 	mode = pg_atomic_read_u32(&sm_database->cache.mode);
+	if (*(volatile bool *) &sm_database->cache.no_place)
+		return mode == SM_REDIS_OFF ?
+			"off: no background worker is free for it; raise max_worker_processes" :
+			psprintf("%s: being switched off", names[mode]);
 	if (mode == SM_REDIS_OFF && sm_redis_mode != SM_REDIS_OFF)
 		return psprintf("off: workers are %s", workers_state());
 	if (mode != SM_REDIS_OFF && sm_redis_mode == SM_REDIS_OFF)

@@ -55,6 +55,7 @@ typedef struct SmCache
 	int64		dead_at;		/* no epoch lives past this, by sm_clock() */
 	Latch	   *worker;			/* NULL while there is none */
 	bool		unwanted;		/* the worker is to go */
+	bool		no_place;		/* for a worker: others need it */
 	bool		back_soon;		/* it went so as to be in nobody's way */
 	pg_atomic_uint32 commits;	/* that left something in the outbox */
 
@@ -101,6 +102,7 @@ typedef struct SmDatabase
 	int64		swept;			/* sessions deleted in it */
 	int64		requeued;
 	bool		unfinished;		/* there was more to do */
+	int64		place_wanted_at;	/* by sm_clock(); 0: no pass waits for one */
 	int			failed_passes;	/* in a row */
 	SmFailure	failures[SM_N_STEPS];
 

@@ -12,6 +12,9 @@
  *
  * While session_manager.redis_mode is not off, the launcher also keeps a worker
  * of another kind in each database that has the extension, see cache_worker.c.
+ * These stay, and the server has only so many places for workers.  Where passes
+ * that are due find none, caches give theirs up, one after the other: without
+ * a cache sessions work, without passes the tables grow.
  *
  * Nothing runs during recovery or a binary upgrade.
  *
@@ -75,6 +78,11 @@
 /* How long a database is left alone by the worker that speaks to Redis. */
 #define CACHE_GAP_MS	300
 
+/* How long passes find no place before a cache gives up its own, and how long
+ * until it may try again. */
+#define STARVED_MS		5000
+#define PLACES_MS		(10 * 60 * 1000)
+
 /* What DROP DATABASE sets datconnlimit to before it is past return. */
 #define INVALID_DATABASE_LIMIT	(-2)
 
@@ -97,6 +105,13 @@ typedef struct Running
 	Oid			database;
 	int64		started_at;		/* by sm_clock() */
 } Running;
+
+/* A database that is due for a pass. */
+typedef struct Due
+{
+	int64		since;			/* by sm_clock() */
+	SmDatabase *database;
+} Due;
 
 /* A pass of a worker through its database. */
 typedef struct Pass
@@ -135,6 +150,13 @@ static struct
 	int64		ended_at;		/* by sm_clock() */
 }			cache_workers[SM_MAX_DATABASES];
 
+/* How many of these there may be, as far as is known, and until when. */
+static int	cache_places = SM_MAX_DATABASES;
+static int64 cache_places_until;	/* by sm_clock() */
+
+/* Since when passes have found no place, by sm_clock(); 0: they find one. */
+static int64 starved_since = 0;
+
 static void launcher_gone(int code, Datum arg);
 static void find_databases(List **all, List **chosen);
 static bool is_chosen(const char *name);
@@ -148,7 +170,11 @@ static bool start_background(const char *function, const char *type,
 							 Oid database, BackgroundWorkerHandle **handle);
 static int64 due_at(SmDatabase *database);
 static int64 retry_gap(SmDatabase *database);
-static void start_worker(SmDatabase *database);
+static int	compare_due(const void *a, const void *b);
+static void start_passes(Due *due, int n, int64 now);
+static bool start_worker(SmDatabase *database);
+static void review_places(bool starved, int64 now);
+static void set_place_wanted(SmDatabase *database, bool wanted);
 static void worker_gone(int code, Datum arg);
 static void run_pass(Pass *pass);
 static void run_step(Pass *pass, SmStep step, const char *what,
@@ -218,6 +244,8 @@ sm_launcher_main(Datum arg)
 		List	   *all;
 		List	   *chosen;
 		ListCell   *lc;
+		Due		   *due;
+		int			n_due = 0;
 		int64		now;
 		int64		next;
 
@@ -249,19 +277,24 @@ sm_launcher_main(Datum arg)
 		now = sm_clock();
 		next = now + LOOK_MS * INT64CONST(1000);
 		tend_caches(chosen, now, &next);
+		due = palloc((list_length(chosen) + 1) * sizeof(Due));
 		foreach(lc, chosen)
 		{
 			SmDatabase *database = sm_shared_slot(lfirst_oid(lc), true);
-			int64		due;
+			int64		since;
 
 			if (database == NULL || is_running(database->oid))
 				continue;
-			due = due_at(database);
-			if (due <= now)
-				start_worker(database);
+			since = due_at(database);
+			if (since <= now)
+			{
+				due[n_due].since = since;
+				due[n_due++].database = database;
+			}
 			else
-				next = Min(next, due);
+				next = Min(next, since);
 		}
+		start_passes(due, n_due, now);
 
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Max(10, (next - now) / 1000),
@@ -509,7 +542,40 @@ due_at(SmDatabase *database)
 	return due;
 }
 
+/* The one that has waited longest comes first. */
+static int
+compare_due(const void *a, const void *b)
+{
+	int64		x = ((const Due *) a)->since;
+	int64		y = ((const Due *) b)->since;
+
+	return (x > y) - (x < y);
+}
+
+/* Start workers in databases that are due, as far as there is room for them. */
 static void
+start_passes(Due *due, int n, int64 now)
+{
+	bool		at_work = false;
+	int			started = 0;
+
+	qsort(due, n, sizeof(Due), compare_due);
+	while (started < n && start_worker(due[started].database))
+	{
+		set_place_wanted(due[started].database, false);
+		started++;
+	}
+	for (int i = 0; i < MAX_WORKERS; i++)
+		if (running[i].handle != NULL)
+			at_work = true;
+	/* who is at work makes room for the next */
+	for (int i = started; i < n; i++)
+		set_place_wanted(due[i].database, !at_work);
+	review_places(started < n && !at_work, now);
+}
+
+/* False if there is no room for a worker: the end of another wakes us. */
+static bool
 start_worker(SmDatabase *database)
 {
 	Running    *slot = NULL;
@@ -518,12 +584,68 @@ start_worker(SmDatabase *database)
 		if (running[i].handle == NULL)
 			slot = &running[i];
 	if (slot == NULL)
-		return;					/* its end wakes us */
+		return false;
 	slot->database = database->oid;
 	slot->started_at = sm_clock();
-	if (!start_background("sm_worker_main", "session_manager worker",
-						  database->oid, &slot->handle))
-		slot->handle = NULL;
+	if (start_background("sm_worker_main", "session_manager worker",
+						 database->oid, &slot->handle))
+		return true;
+	slot->handle = NULL;
+	return false;
+}
+
+/*
+ * Let a cache give up its place if passes have found none for some time, and
+ * let one more have a place every now and then.
+ */
+static void
+review_places(bool starved, int64 now)
+{
+	int			caches = 0;
+
+	if (cache_places < SM_MAX_DATABASES && now >= cache_places_until)
+	{
+		cache_places++;
+		cache_places_until = now + PLACES_MS * INT64CONST(1000);
+	}
+	if (!starved)
+	{
+		starved_since = 0;
+		return;
+	}
+	if (starved_since == 0)
+		starved_since = now;
+	if (now < starved_since + STARVED_MS * INT64CONST(1000))
+		return;
+	/* those that an earlier launcher started among them */
+	LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
+	for (int i = 0; i < SM_MAX_DATABASES; i++)
+		if (cache_workers[i].handle != NULL ||
+			sm_shared->databases[i].cache.worker != NULL)
+			caches++;
+	LWLockRelease(sm_shared->cache_lock);
+	if (caches == 0)
+		return;
+	cache_places = caches - 1;
+	cache_places_until = now + PLACES_MS * INT64CONST(1000);
+	/* it takes the cache's worker a moment to leave */
+	starved_since = now;
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("a cache of session_manager is switched off, as its worker takes a place that others need"),
+			 errhint("Raise max_worker_processes.")));
+}
+
+/* Note, for session_info, whether a pass waits for a place. */
+static void
+set_place_wanted(SmDatabase *database, bool wanted)
+{
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	if (!wanted)
+		database->place_wanted_at = 0;
+	else if (database->place_wanted_at == 0)
+		database->place_wanted_at = sm_clock();
+	LWLockRelease(sm_shared->lock);
 }
 
 /*
@@ -534,11 +656,14 @@ start_worker(SmDatabase *database)
 static void
 tend_caches(List *chosen, int64 now, int64 *next)
 {
+	int			places = cache_places;
+
 	for (int i = 0; i < SM_MAX_DATABASES; i++)
 	{
 		SmDatabase *database = &sm_shared->databases[i];
 		SmDatabaseState state;
 		bool		wanted;
+		bool		has_place = true;
 		bool		present;
 		pid_t		pid;
 		int64		due;
@@ -558,6 +683,11 @@ tend_caches(List *chosen, int64 now, int64 *next)
 		LWLockRelease(sm_shared->lock);
 		if (!OidIsValid(database->oid))
 			continue;
+		if (wanted && state == SM_DB_SERVED)
+		{
+			has_place = places-- > 0;
+			wanted = has_place;
+		}
 
 		LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 		present = cache_workers[i].handle != NULL || database->cache.worker != NULL;
@@ -566,6 +696,7 @@ tend_caches(List *chosen, int64 now, int64 *next)
 		else if (!present && sm_clock() > database->cache.dead_at)
 			pg_atomic_write_u32(&database->cache.mode, SM_REDIS_OFF);
 		database->cache.unwanted = !wanted;
+		database->cache.no_place = !has_place;
 		due = cache_workers[i].ended_at +
 			(database->cache.back_soon ? CACHE_GAP_MS : RETRY_MS) * INT64CONST(1000);
 		if (!wanted && database->cache.worker != NULL)
