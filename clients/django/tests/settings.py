@@ -85,7 +85,6 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 SESSION_TTL = 86400
-REDIS_SESSION_DB = 1
 # A fresh copy, so that a test that overrides one key starts from these.
 SESSION_MANAGER = {
     "GRANT_ROLE": os.environ.get("SM_TEST_GRANT_ROLE"),

@@ -50,6 +50,13 @@ def test_nothing_to_say() -> None:
         ({"USER_LOADER": "tests.hooks.__name__"}, "E002"),
         ({"USER_ID_FIELD": "email"}, "E022"),
         ({"USER_ID_FIELD": "no_such_field"}, "E022"),
+        ({"AUTH0": None}, "W024"),
+        ({"USER_ID_FIELD": "username"}, "W025"),
+        ({"THROTTLE_RATES": {"create": "20/fortnight"}}, "E026"),
+        ({"THROTTLE_RATES": {"create": "many"}}, "E026"),
+        ({"THROTTLE_RATES": {"login": "20/min"}}, "E026"),
+        ({"CACHE_KEY_FILE": "/etc/key"}, "W027"),
+        ({"REDIS_DB": 2}, "W027"),
         ({"COOKIE_NAME": "sessionid", "COOKIE_HOST_PREFIX": False}, "E003"),
         ({"COOKIE_SECURE": False}, "W004"),
         ({"COOKIE_HOST_PREFIX": True, "COOKIE_DOMAIN": "example.com"}, "E005"),
@@ -67,7 +74,7 @@ def test_settings(configure: Any, values: dict[str, Any], expected: str) -> None
 
 @pytest.mark.parametrize("name", ["pk", "id", "username"])
 def test_unique_fields(configure: Any, name: str) -> None:
-    configure(USER_ID_FIELD=name)
+    configure(USER_ID_FIELD=name, ON_LOGIN="tests.hooks.on_login")
     assert static() == set()
 
 
@@ -76,6 +83,32 @@ def test_the_same_cookie_in_debug(settings: Any) -> None:
     assert static() == set()
     settings.DEBUG = True
     assert static() == {"E003"}
+
+
+def test_a_database_of_redis_alone(settings: Any) -> None:
+    settings.REDIS_SESSION_DB = 1
+    assert static() == {"W027"}
+
+
+def test_no_rates(configure: Any) -> None:
+    configure(THROTTLE_RATES=None)
+    assert static() == set()
+
+
+def test_sign_in_by_forms_alone(configure: Any, settings: Any) -> None:
+    settings.ROOT_URLCONF = "django.contrib.auth.urls"
+    configure(AUTH0=None)
+    assert static() == set()
+
+
+def test_which_cookie_line_to_delete(configure: Any, settings: Any) -> None:
+    settings.SESSION_COOKIE_NAME = "session_token"
+    settings.DEBUG = True
+    (message,) = check_settings(None)
+    assert "Delete SESSION_COOKIE_NAME = 'session_token'" in str(message.hint)
+    configure(COOKIE_NAME="session_token")
+    (message,) = check_settings(None)
+    assert 'Delete "COOKIE_NAME"' in str(message.hint)
 
 
 def test_middleware(settings: Any, configure: Any) -> None:

@@ -16,15 +16,18 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db import Error as DBError
+from django.urls import reverse
 from django.utils.module_loading import import_string
 
-from .conf import DEFAULT_COOKIE_NAME, settings
+from .conf import DEFAULT_THROTTLE_RATES, settings
 from .database import function
 from .reporting import ExceptionReporterFilter
 
 TAG = "session_manager"
 #: Versions of the extension that this package works with: this major version.
 MAJOR = "1"
+
+REDIS_NAMES = ("REDIS_DB", "CACHE_KEY", "CACHE_KEY_FILE", "REDIS_TIMEOUT")
 
 OURS = "session_manager.middleware.SessionMiddleware"
 OUR_USERS = "session_manager.middleware.AuthenticationMiddleware"
@@ -48,6 +51,9 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         *_hooks(),
         *_user_id_field(),
+        *_first_login(),
+        *_throttle_rates(),
+        *_unused_redis(),
         *_cookie(),
         *_middleware(),
         *_proxies(),
@@ -94,6 +100,76 @@ def _user_id_field() -> Iterator[CheckMessage]:
     )
 
 
+def _routed() -> bool:
+    """Whether browsers can reach the endpoint that takes access tokens."""
+    try:
+        reverse("session_manager:create")
+    except Exception:  # Not there, or a URLconf that Django's own checks find fault with.
+        return False
+    return True
+
+
+def _first_login() -> Iterator[CheckMessage]:
+    if not _routed():
+        return
+    if settings.AUTH0 is None:
+        yield Warning(
+            "The endpoints are routed, but AUTH0 is not set: create/ would fail.",
+            hint='Set SESSION_MANAGER["AUTH0"] = {"DOMAIN": ..., "AUDIENCE": ...}, or leave '
+            "session_manager.urls out and use session_manager.login.log_in alone.",
+            id="session_manager.W024",
+        )
+    elif settings.USER_ID_FIELD and not (settings.USER_LOADER or settings.ON_LOGIN):
+        yield Warning(
+            "USER_ID_FIELD is set, but not ON_LOGIN: who is not in the table of users yet gets 403 "
+            "user_not_found at the first login.",
+            hint='Set SESSION_MANAGER["ON_LOGIN"] to a function that makes the user, or silence '
+            "this check if users are made elsewhere.",
+            id="session_manager.W025",
+        )
+
+
+def _throttle_rates() -> Iterator[CheckMessage]:
+    from .throttling import SessionThrottle
+
+    for name, rate in settings.THROTTLE_RATES.items():
+        try:
+            good = name in DEFAULT_THROTTLE_RATES and bool(SessionThrottle().parse_rate(rate))
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+            good = False
+        if not good:
+            yield Error(
+                f"THROTTLE_RATES has {name!r}: {rate!r}.",
+                hint=f'One of {", ".join(DEFAULT_THROTTLE_RATES)}, with a rate such as "20/min", '
+                "or None for no limit.",
+                id="session_manager.E026",
+            )
+
+
+def _unused_redis() -> Iterator[CheckMessage]:
+    if settings.REDIS_URL is not None:
+        return
+    ours = getattr(django_settings, "SESSION_MANAGER", {})
+    names = [f'SESSION_MANAGER["{n}"]' for n in REDIS_NAMES if ours.get(n) is not None]
+    if hasattr(django_settings, "REDIS_SESSION_DB"):
+        names.append("REDIS_SESSION_DB")
+    if names:
+        yield Warning(
+            f"There is no cache: REDIS_URL is not set, but {', '.join(names)}.",
+            hint='Set SESSION_MANAGER["REDIS_URL"], or delete what is for Redis.',
+            id="session_manager.W027",
+        )
+
+
+def _which_cookie_line() -> str:
+    if "COOKIE_NAME" in getattr(django_settings, "SESSION_MANAGER", {}):
+        return 'Delete "COOKIE_NAME" from SESSION_MANAGER.'
+    return (
+        f"Delete SESSION_COOKIE_NAME = {django_settings.SESSION_COOKIE_NAME!r} from the settings: "
+        "it would be Django's cookie as well as ours."
+    )
+
+
 def _cookie() -> Iterator[CheckMessage]:
     if (
         DJANGO_SESSIONS in django_settings.MIDDLEWARE
@@ -102,10 +178,7 @@ def _cookie() -> Iterator[CheckMessage]:
         yield Error(
             f"session_manager and django.contrib.sessions both use the cookie "
             f"{settings.cookie_name!r}.",
-            hint=(
-                'Name ours with SESSION_MANAGER = {"COOKIE_NAME": '
-                f'"{DEFAULT_COOKIE_NAME}"}} and leave SESSION_COOKIE_NAME to Django.'
-            ),
+            hint=_which_cookie_line(),
             id="session_manager.E003",
         )
     if not settings.cookie_secure and not settings.DEBUG:
