@@ -36,6 +36,9 @@
 /* So many sessions and causes are told apart. */
 #define REFUSALS	64
 
+/* The cause of a token whose secret never was the session's. */
+#define CAUSE_MISMATCH	"mismatch"
+
 /* When the last event of a kind was recorded, and how many were not since. */
 typedef struct Refusal
 {
@@ -49,7 +52,7 @@ typedef struct Refusal
 static bool matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 					const SmOwner *owner, const SmToken *token);
 static Refusal *find_refusal(SmEventType type, const char *cause,
-							 const uint8 *id);
+							 const uint8 *id, TimestampTz now);
 static const uint8 *ipv4_inside(inet *address);
 static void authenticate_nobody(const SmSchema *schema, const SmToken *token);
 
@@ -200,7 +203,7 @@ sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
 		return SM_MATCH_NONE;
 	token->match = sm_authenticate(schema, &scan->session, token);
 	if (token->match == SM_MATCH_NONE)
-		sm_refused(schema, refused_as, token, &scan->session, "mismatch",
+		sm_refused(schema, refused_as, token, &scan->session, CAUSE_MISMATCH,
 				   ip, user_agent);
 	return token->match;
 }
@@ -308,7 +311,7 @@ sm_refused(const SmSchema *schema, SmEventType type,
 		   const char *cause, inet *ip, text *user_agent)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	Refusal    *refusal = find_refusal(type, cause, session ? token->id : NULL);
+	Refusal    *refusal = find_refusal(type, cause, session ? token->id : NULL, now);
 	SmEvent		event = {.type = type};
 	JsonbParseState *detail;
 
@@ -349,12 +352,16 @@ sm_refused(const SmSchema *schema, SmEventType type,
  * What is known of refusals of this type and cause, of one session or, for a
  * NULL id, of tokens that belong to none.  Where there is no place left the
  * one that was recorded longest ago is forgotten: then its next refusal is
- * recorded too early, never too late.
+ * recorded too early, never too late.  But whoever guesses the secrets of more
+ * sessions than there are places, all of them just recorded, would get an
+ * event for every guess; these guesses share a place.
  */
 static Refusal *
-find_refusal(SmEventType type, const char *cause, const uint8 *id)
+find_refusal(SmEventType type, const char *cause, const uint8 *id,
+			 TimestampTz now)
 {
 	static Refusal of_nobody[2];
+	static Refusal of_many[2];
 	static Refusal of_sessions[REFUSALS];
 	Refusal    *oldest = &of_sessions[0];
 
@@ -371,6 +378,9 @@ find_refusal(SmEventType type, const char *cause, const uint8 *id)
 		if (refusal->last < oldest->last)
 			oldest = refusal;
 	}
+	if (strcmp(cause, CAUSE_MISMATCH) == 0 &&
+		!TimestampDifferenceExceeds(oldest->last, now, REFUSED_INTERVAL_MS))
+		return &of_many[type == SM_EVENT_REJECTED];
 	memset(oldest, 0, sizeof(Refusal));
 	oldest->type = type;
 	oldest->cause = cause;
