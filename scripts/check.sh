@@ -84,6 +84,31 @@ refuses_redis() {
   return $status
 }
 
+# A key file that belongs to root, as a mounted secret may, is taken where the
+# server may read it and nobody else, as ssl_key_file is.
+takes_roots_key_file() {
+  local dir=$work/roots-key mode expected answer status=0
+
+  start_server roots-key "session_manager.key_file = '$work/roots-keys'"
+  printf '1:%s\n' "$(od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n')" >"$work/roots-keys"
+  chown root:postgres "$work/roots-keys"
+  roots_sql() {
+    as_owner "$bindir/psql" -XAtq -h "$dir" -U postgres -d postgres -c "$1" 2>&1
+  }
+  roots_sql "SET client_min_messages = warning; CREATE EXTENSION session_manager CASCADE"
+  chmod 0640 "$work/roots-keys"
+  roots_sql "SELECT session_key_add(1)"
+  for mode in 0640:t 0440:t 0400:f 0644:f 0660:f 0641:f; do
+    expected=${mode#*:}
+    chmod "${mode%:*}" "$work/roots-keys"
+    answer=$(roots_sql "SELECT session_token LIKE 'sm1_%' FROM session_create('ann')" | grep -E '^(t|ERROR:)')
+    printf '%s: %s\n' "${mode%:*}" "$answer"
+    [[ $answer == "$expected" || ($expected == f && $answer == ERROR:*) ]] || status=1
+  done
+  stop_server roots-key
+  return $status
+}
+
 heading "build, $("$pg_config" --version)"
 copy_tree tree
 if ! stage_tree tree COPT=-Werror; then
@@ -94,6 +119,7 @@ verdict ok "$(gcc --version | head -n 1)"
 copy_tree clang
 check "$(clang --version | head -n 1)" build_tree clang CC=clang COPT=-Werror
 check "without hiredis" refuses_redis
+[ "$(id -u)" -ne 0 ] || check "a key file of root's" takes_roots_key_file
 
 heading "tests without a server"
 check "Makefile names every regression test" all_named sql "${REGRESS-}"

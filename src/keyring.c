@@ -804,7 +804,7 @@ report_unavailable(int32 key_id, SmKeyMaterial material)
 			 file_problem[0] != '\0' ?
 			 errdetail("%s", file_problem) :
 			 errdetail("The key file has no key with this id."),
-			 errhint("Put the key's line back into the file that session_manager.key_file names, owned by the server's user and of mode 0600; it is read again within a second.")));
+			 errhint("Put the key's line back into the file that session_manager.key_file names; it is read again within a second.")));
 }
 
 static void
