@@ -492,8 +492,8 @@ is_running(Oid database)
 }
 
 /*
- * How long to wait after a pass that failed, longer each time.  The lock is
- * held.
+ * How long to wait after a pass that failed, or did not get to maintenance,
+ * longer each time.  The lock is held.
  */
 static int64
 retry_gap(SmDatabase *database)
@@ -784,7 +784,8 @@ run_pass(Pass *pass)
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	sm_database->last_pass_at = GetCurrentTimestamp();
 	sm_database->last_pass = now;
-	if (pass->failed)
+	/* what a restore or a missing key holds up is not to wait for the interval */
+	if (pass->failed || (pass->full && pass->served && !pass->may_maintain))
 		sm_database->next_pass = now + retry_gap(sm_database);
 	else if (pass->full)
 	{

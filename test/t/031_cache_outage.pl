@@ -163,7 +163,7 @@ $redis->call(qw(CLIENT KILL TYPE normal SKIPME yes));
 ok(wait_until(sub { info($node, 'cache_server') =~ /waiting for the end of the last epoch/ }),
 	'after a broken connection the last epoch is let die');
 wait_for_epoch($node, $redis);
-like(logged(), qr/has no connection to Redis at ".*" for database "postgres": Server closed the connection\n(.*\n)*.*is connected to Redis/,
+like(logged(), qr/has no connection to Redis at ".*" for database "postgres": (Server closed the connection|Connection reset by peer)\n(.*\n)*.*is connected to Redis/,
 	'and the log says why');
 
 # What keeps a revocation waiting can be cancelled, and nothing is left of it.

@@ -171,4 +171,23 @@ is_whole($dbname, 'psql');
 unlike(slurp_file($node->logfile), qr/deadlock detected|already exists|TRAP/, 'without a conflict');
 $node->stop;
 
+# A database without a key is looked at again soon, whatever sweep_interval is.
+my $late = new_node(
+	'late',
+	preload => 'session_manager',
+	extension => 0,
+	conf => "session_manager.sweep_interval = 1h");
+$late->safe_psql('postgres',
+	'SET client_min_messages = warning; CREATE EXTENSION session_manager CASCADE');
+ok( wait_until(
+		sub {
+			$late->safe_psql('postgres',
+				"SELECT value FROM session_info() WHERE key = 'workers'") =~ /^on: maintenance waits/;
+		}),
+	'before there is a key, maintenance waits');
+$late->safe_psql('postgres', 'SELECT session_key_add(1)');
+ok( wait_until(
+		sub { $late->safe_psql('postgres', 'SELECT coalesce(max(sweeps), 0) FROM session_stats') > 0 }),
+	'and begins soon after');
+
 done_testing();
