@@ -84,9 +84,10 @@ as_owner() {
 # us; nothing that is copied does.
 copy_tree() {
   mkdir "$work/$1"
-  (cd "$root" &&
-    tar -cf - --exclude=node_modules --exclude=.next --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
-      --exclude=./build --exclude=./.git --exclude='./results' . || [ $? -eq 1 ]) |
+  {
+    tar -cf - -C "$root" --exclude=node_modules --exclude=.next --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
+      --exclude=./build --exclude=./.git --exclude='./results' . || [ $? -eq 1 ]
+  } |
     tar -xf - -C "$work/$1" --no-same-owner
   [ "$(id -u)" -ne 0 ] || chown -R postgres: "$work/$1"
 }
