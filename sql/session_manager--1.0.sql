@@ -122,7 +122,7 @@ COMMENT ON COLUMN user_sessions.previous_key_id IS 'key of previous_verifier';
 COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: tells a replay from a guess';
 COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was ended before its time, or null';
 COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was ended before its time';
-COMMENT ON COLUMN user_sessions.state_mac IS 'keyed BLAKE2b-128 of every column but last_seen_at, sweep_at, user_agent and sealed_data, which is bound by version and key: no token works in a row that it does not fit; null once the session is revoked';
+COMMENT ON COLUMN user_sessions.state_mac IS 'keyed SipHash-2-4-128 of every column but last_seen_at, sweep_at, user_agent and sealed_data, which is bound by version and key: no token works in a row that it does not fit; null once the session is revoked';
 COMMENT ON INDEX user_sessions_user_id_idx IS 'a user''s sessions: list, limits, sign-out everywhere';
 COMMENT ON INDEX user_sessions_sweep_at_idx IS 'what the sweep has to look at; one entry per session and lifetime';
 COMMENT ON INDEX user_sessions_tenant_id_idx IS 'a tenant''s sessions: count, end them all';

@@ -15,10 +15,11 @@
 
 #include "token.h"
 
-#define SM_KEY_LEN		32		/* master keys and subkeys */
+#define SM_KEY_LEN		32		/* master keys and most subkeys */
 #define SM_VERIFIER_LEN 32
 #define SM_CHECK_LEN	32
 #define SM_STATE_MAC_LEN	16
+#define SM_STATE_KEY_LEN	16
 
 /* Longest user or tenant id: bounds what is fed to a MAC from a table row. */
 #define SM_MAX_NAME_LEN 512
@@ -31,7 +32,7 @@ typedef struct SmSubkeys
 {
 	uint8		seal[SM_KEY_LEN];
 	uint8		verifier[SM_KEY_LEN];
-	uint8		state[SM_KEY_LEN];
+	uint8		state[SM_STATE_KEY_LEN];
 	uint8		check[SM_CHECK_LEN];	/* the only one that is stored */
 } SmSubkeys;
 
@@ -102,7 +103,7 @@ extern void sm_derive_subkeys(const uint8 master[SM_KEY_LEN],
 extern void sm_verifier(const uint8 key[SM_KEY_LEN], const SmOwner *owner,
 						const uint8 digest[SM_DIGEST_LEN],
 						uint8 verifier[SM_VERIFIER_LEN]);
-extern void sm_state_mac(const uint8 key[SM_KEY_LEN], const SmState *state,
+extern void sm_state_mac(const uint8 key[SM_STATE_KEY_LEN], const SmState *state,
 						 uint8 mac[SM_STATE_MAC_LEN]);
 extern bytea *sm_seal(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 					  const SmContent *content);
