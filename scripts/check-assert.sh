@@ -33,7 +33,8 @@ build_server() {
   else
     "$root/scripts/fetch-source.sh" "$built/source"
   fi
-  (cd "$built/source" &&
+  # PostgreSQL makes its generated headers only where no other make called it.
+  (cd "$built/source" && unset MAKELEVEL MAKEFLAGS MFLAGS &&
     CPPFLAGS=-DUSE_VALGRIND ./configure --prefix="$built/server" \
       --enable-cassert --enable-debug --enable-tap-tests --with-openssl \
       --without-readline CFLAGS='-O1 -fno-omit-frame-pointer' &&
