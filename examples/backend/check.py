@@ -134,6 +134,10 @@ def main() -> int:
     check("a tenant of others is refused", (status, body["code"]) == (403, "tenant_refused"))
     status, body = ada.send("PATCH", "/api/sessions/current/", {"plan": "enterprise"})
     check("a browser cannot give itself a plan", (status, body["code"]) == (400, "protected_data"))
+    status, body = ada.send("PATCH", "/api/sessions/current/", {"is_admin": True})
+    check("nor what nobody has thought of", (status, body["code"]) == (400, "protected_data"))
+    status, body = ada.send("PATCH", "/api/sessions/current/", {"client": {"theme": "dark"}})
+    check("what is its own it may write", body["session"]["data"]["client"] == {"theme": "dark"})
 
     status, body = linus.sign_in("auth0|linus")
     check("a second user signs in", status == 201)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import PermissionDenied
@@ -68,7 +69,7 @@ class TestCreate:
             token,
             {
                 "user": {"sub": user_id, "name": "Ada", "email": "ada@example.com", "x": 1},
-                "data": {"theme": "dark"},
+                "data": {"client": {"theme": "dark"}},
             },
         )
         assert response.status_code == 201
@@ -83,7 +84,7 @@ class TestCreate:
             "amr": ["pwd", "otp"],
         }
         assert body["session"]["data"] == {
-            "theme": "dark",
+            "client": {"theme": "dark"},
             "profile": {"name": "Ada", "email": "ada@example.com"},
         }
         assert response["Cache-Control"] == "no-store"
@@ -137,11 +138,22 @@ class TestCreate:
         response = create(browser, auth0.token(user_id), {"user": {"sub": "root"}})
         assert (response.status_code, response.json()["code"]) == (400, "user_mismatch")
 
-    @pytest.mark.parametrize("member", ["plan", "tenants", "roles", "subscription"])
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"plan": "enterprise"},
+            {"is_admin": True, "role": "admin", "scopes": ["*"]},
+            {"client": {}, "permissions": ["*"]},
+            {"profile": {"email": "root@example.com"}},
+            {"Client": {}},
+            {"__proto__": {"is_admin": True}},
+            {"": 1},
+        ],
+    )
     def test_what_only_the_server_may_set(
-        self, auth0: Issuer, browser: Browser, user_id: str, member: str
+        self, auth0: Issuer, browser: Browser, user_id: str, data: Any
     ) -> None:
-        response = create(browser, auth0.token(user_id), {"data": {member: "enterprise"}})
+        response = create(browser, auth0.token(user_id), {"data": data})
         assert (response.status_code, response.json()["code"]) == (400, "protected_data")
         assert session_service.get_active_sessions_count(user_id=user_id) == 0
 
@@ -195,7 +207,7 @@ class TestCreate:
     def test_a_refused_login_leaves_the_older_session(
         self, auth0: Issuer, signed_in: Browser, created: CreatedSession, user_id: str
     ) -> None:
-        response = create(signed_in, auth0.token(user_id), {"data": {"x": "y" * 66000}})
+        response = create(signed_in, auth0.token(user_id), {"data": {"client": "y" * 66000}})
         assert (response.status_code, response.json()["code"]) == (413, "too_large")
         assert session_service.get(created.token) is not None
         assert kept(response)
@@ -230,10 +242,10 @@ class TestCreate:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         configure(ON_LOGIN="tests.hooks.on_login")
-        response = create(browser, auth0.token(user_id), {"data": {"theme": "dark"}})
+        response = create(browser, auth0.token(user_id), {"data": {"client": {"theme": "dark"}}})
         body = response.json()["session"]
         assert body["tenant_id"] == "acme"
-        assert body["data"] == {"theme": "dark", "plan": "team"}
+        assert body["data"] == {"client": {"theme": "dark"}, "plan": "team"}
         response = create(browser, auth0.token("auth0|blocked"))
         assert (response.status_code, response.json()["code"]) == (403, "blocked")
 
@@ -370,15 +382,20 @@ class TestCurrent:
         assert response.cookies[settings.cookie_name]["secure"] is True
 
     def test_patch(self, signed_in: Browser) -> None:
-        response = signed_in.unsafe("PATCH", CURRENT, {"cart": None, "a": {"b": 1}})
+        response = signed_in.unsafe("PATCH", CURRENT, {"client": {"x": None, "a": {"b": 1}}})
         assert response.status_code == 200
-        assert response.json()["session"]["data"] == {"a": {"b": 1}}
+        data = response.json()["session"]["data"]
+        assert data == {"cart": [1], "client": {"a": {"b": 1}}}
         assert response.json()["session"]["version"] == 2
         assert response["ETag"] == '"2"'
         response = signed_in.unsafe(
-            "PATCH", CURRENT, {"a": {"c": 2}}, content_type="application/merge-patch+json"
+            "PATCH",
+            CURRENT,
+            {"client": {"a": {"c": 2}}},
+            content_type="application/merge-patch+json",
         )
-        assert response.json()["session"]["data"] == {"a": {"b": 1, "c": 2}}
+        data = response.json()["session"]["data"]
+        assert data == {"cart": [1], "client": {"a": {"b": 1, "c": 2}}}
 
     @pytest.mark.parametrize(
         ("if_match", "code"),
@@ -394,7 +411,7 @@ class TestCurrent:
         ],
     )
     def test_if_match(self, signed_in: Browser, if_match: str, code: int) -> None:
-        response = signed_in.unsafe("PATCH", CURRENT, {"a": 1}, headers={"If-Match": if_match})
+        response = signed_in.unsafe("PATCH", CURRENT, {"client": 1}, headers={"If-Match": if_match})
         assert response.status_code == code
         if code == 412:
             assert response.json()["code"] == "version_conflict"
@@ -402,7 +419,19 @@ class TestCurrent:
 
     @pytest.mark.parametrize(
         "patch",
-        ['{"a": "\\u0000"}', '{"a": "\\ud800"}', '{"a": 1e999}', "[]", "1", "{", '{"a":' * 5000],
+        [
+            '{"client": "\\u0000"}',
+            '{"client": {"\\u0000": 1}}',
+            '{"client": "\\ud800"}',
+            '{"client": 1e999}',
+            '{"\\ud800": 1}',
+            '{"client\\u0000": 1}',
+            "[]",
+            "1",
+            "null",
+            "{",
+            '{"client":' * 5000,
+        ],
     )
     def test_bad_patch(self, signed_in: Browser, patch: str) -> None:
         response = signed_in.generic(
@@ -427,14 +456,18 @@ class TestCurrent:
     @pytest.mark.parametrize(
         "text",
         [
-            *('{"a":' * depth + "1" + "}" * depth for depth in (50, 101, 300, 600, 900, 950, 970)),
-            *('{"a":' + "[" * depth + "]" * depth + "}" for depth in (50, 101, 900, 970)),
-            *(f'{{"a": {number}}}' for number in ("1e308", "9" * 4000, "9" * 5000, "1e-400")),
+            *(
+                '{"client":' * depth + "1" + "}" * depth
+                for depth in (50, 101, 300, 600, 900, 950, 970)
+            ),
+            *('{"client":' + "[" * depth + "]" * depth + "}" for depth in (50, 101, 900, 970)),
+            *(f'{{"client": {number}}}' for number in ("1e308", "9" * 4000, "9" * 5000, "1e-400")),
             '{"profile": {"sub": "x"}}',
             '{"profile": {"sub": null}}',
             '{"profile": 7}',
             '{"profile": {"name": 7, "email": ["x"], "picture": {}}}',
             '{"": {"": ""}}',
+            '{"client": {"": {"": ""}, "__proto__": {"constructor": {"prototype": 1}}}}',
         ],
     )
     def test_a_patch_is_written_or_refused(
@@ -474,7 +507,7 @@ class TestCurrent:
             response = signed_in.generic(
                 "PATCH",
                 CURRENT,
-                '{"a":' * depth + "1" + "}" * depth,
+                '{"client":' * depth + "1" + "}" * depth,
                 content_type="application/json",
                 headers={"X-CSRFToken": "a" * 32, "Sec-Fetch-Site": "same-origin"},
             )
@@ -482,7 +515,7 @@ class TestCurrent:
             assert signed_in.get(CURRENT).status_code == 200
 
     @pytest.mark.parametrize(
-        "data", [{"profile": {"sub": "auth0|somebody else"}}, {"deep": DEEP}, {"a": 1}]
+        "data", [{"profile": {"sub": "auth0|somebody else"}}, {"client": DEEP}, {"client": 1}]
     )
     def test_a_login_is_done_or_refused(
         self, auth0: Issuer, browser: Browser, user_id: str, data: Any
@@ -492,23 +525,102 @@ class TestCurrent:
         count = session_service.get_active_sessions_count(user_id=user_id)
         assert count == (1 if response.status_code == 201 else 0)
 
-    def test_protected_patch(self, signed_in: Browser, created: CreatedSession) -> None:
-        response = signed_in.unsafe("PATCH", CURRENT, {"plan": "enterprise", "a": 1})
+    @pytest.mark.parametrize(
+        "patch",
+        [
+            {"plan": "enterprise", "client": 1},
+            {"is_admin": True, "role": "admin", "scopes": ["*"]},
+            {"cart": None},
+            {"cart": [1]},
+            {"profile": {"email": "root@example.com"}},
+            {"profile": None},
+            {"__proto__": {"is_admin": True}},
+            {"client ": 1},
+            {"": None},
+        ],
+    )
+    def test_protected_patch(self, signed_in: Browser, created: CreatedSession, patch: Any) -> None:
+        """What is not named is the server's: to write, and to remove."""
+        response = signed_in.unsafe("PATCH", CURRENT, patch)
         assert (response.status_code, response.json()["code"]) == (400, "protected_data")
+        assert response.json()["detail"] == (
+            "Of the session's data a browser may write client, and the server the rest."
+        )
         session = session_service.get(created.token)
         assert session is not None
-        assert session.data == {"cart": [1]}
+        assert (session.data, session.version) == ({"cart": [1]}, 1)
+
+    @pytest.mark.parametrize(
+        ("patch", "data"),
+        [
+            ({"client": None}, {"cart": [1]}),
+            ({"client": "text"}, {"cart": [1], "client": "text"}),
+            ({"client": []}, {"cart": [1], "client": []}),
+            ({"client": {"a": None}}, {"cart": [1], "client": {"b": {"c": 1}}}),
+            (
+                {"client": {"a": {"b": {"c": None}}}},
+                {"cart": [1], "client": {"a": {"b": {}}, "b": {"c": 1}}},
+            ),
+            (
+                {"client": {"__proto__": {"plan": "x"}, "plan": "x"}},
+                {
+                    "cart": [1],
+                    "client": {"a": 1, "b": {"c": 1}, "__proto__": {"plan": "x"}, "plan": "x"},
+                },
+            ),
+            ({}, {"cart": [1], "client": {"a": 1, "b": {"c": 1}}}),
+        ],
+    )
+    def test_what_is_the_browser_s(
+        self, signed_in: Browser, created: CreatedSession, patch: Any, data: Any
+    ) -> None:
+        """Whole: of any form, and the rest stays as it is."""
+        session_service.update(created.token, {"client": {"a": 1, "b": {"c": 1}}})
+        response = signed_in.unsafe("PATCH", CURRENT, patch)
+        assert response.status_code == 200
+        assert response.json()["session"]["data"] == data
+
+    def test_other_members(
+        self, auth0: Issuer, browser: Browser, user_id: str, configure: Any
+    ) -> None:
+        configure(CLIENT_DATA=["theme", "language"])
+        response = create(browser, auth0.token(user_id), {"data": {"theme": "dark"}})
+        assert response.json()["session"]["data"] == {"theme": "dark"}
+        response = browser.unsafe("PATCH", CURRENT, {"theme": None, "language": "de"})
+        assert response.json()["session"]["data"] == {"language": "de"}
+        response = browser.unsafe("PATCH", CURRENT, {"client": {}})
+        assert (response.status_code, response.json()["code"]) == (400, "protected_data")
+
+    def test_nothing(self, auth0: Issuer, browser: Browser, user_id: str, configure: Any) -> None:
+        configure(CLIENT_DATA=())
+        assert create(browser, auth0.token(user_id), {"data": {"client": 1}}).status_code == 400
+        response = create(browser, auth0.token(user_id), {"data": {}, "user": {"name": "Ada"}})
+        assert response.json()["user"]["name"] == "Ada"
+        assert browser.unsafe("PATCH", CURRENT, {}).status_code == 200
+        assert browser.unsafe("PATCH", CURRENT, {"client": 1}).status_code == 400
+
+    def test_the_server_s_word(
+        self, auth0: Issuer, browser: Browser, user_id: str, configure: Any
+    ) -> None:
+        """An account without an e-mail address does not show the one that the browser sent."""
+        get_user_model().objects.create_user(user_id)
+        configure(USER_ID_FIELD="username")
+        profile = {"email": "root@example.com", "username": "root", "is_staff": True, "name": "Ada"}
+        response = create(browser, auth0.token(user_id), {"user": profile})
+        expected = {"id": user_id, "username": user_id, "name": "Ada"}
+        assert response.json()["user"] == expected
+        assert browser.get(CURRENT).json()["user"] == expected
 
     def test_too_large(self, signed_in: Browser, configure: Any) -> None:
-        response = signed_in.unsafe("PATCH", CURRENT, {"a": "x" * 70000})
+        response = signed_in.unsafe("PATCH", CURRENT, {"client": "x" * 70000})
         assert (response.status_code, response.json()["code"]) == (413, "too_large")
         configure(MAX_BODY_SIZE=1000)
-        response = signed_in.unsafe("PATCH", CURRENT, {"a": "x" * 2000})
+        response = signed_in.unsafe("PATCH", CURRENT, {"client": "x" * 2000})
         assert (response.status_code, response.json()["code"]) == (413, "too_large")
 
     def test_patch_of_an_ended_session(self, signed_in: Browser, created: CreatedSession) -> None:
         session_service.invalidate(created.token)
-        response = signed_in.unsafe("PATCH", CURRENT, {"a": 1})
+        response = signed_in.unsafe("PATCH", CURRENT, {"client": 1})
         assert response.status_code == 401
         assert cleared(response)
 

@@ -126,7 +126,7 @@ async def visit(visitor: Visitor, issuer: Issuer, n: int) -> None:
     anonymous = await visitor.expect(401, "GET", CURRENT)
     assert anonymous.json()["code"] == "not_authenticated"
     if n % 2:
-        created = await in_thread(session_service.create, user, {"mine": user})
+        created = await in_thread(session_service.create, user, {"client": {"mine": user}})
         session_id, token = str(created.id), created.token
         visitor.give(token)
     else:
@@ -134,7 +134,7 @@ async def visit(visitor: Visitor, issuer: Issuer, n: int) -> None:
             201,
             "POST",
             CREATE,
-            {"data": {"mine": user}, "user": {"name": user}},
+            {"data": {"client": {"mine": user}}, "user": {"name": user}},
             Authorization=f"Bearer {issuer.token(user)}",
         )
         body = response.json()
@@ -143,22 +143,22 @@ async def visit(visitor: Visitor, issuer: Issuer, n: int) -> None:
     response = await visitor.expect(200, "GET", CURRENT)
     body = response.json()
     assert (body["user"]["id"], body["session"]["id"]) == (user, session_id)
-    assert body["session"]["data"]["mine"] == user
+    assert body["session"]["data"]["client"]["mine"] == user
 
     body = (await visitor.expect(200, "GET", "/ainfo/")).json()
-    assert (body["exists"], body["user"], body["data"]["mine"]) == (True, user, user)
+    assert (body["exists"], body["user"], body["data"]["client"]["mine"]) == (True, user, user)
 
     body = (await visitor.expect(200, "GET", "/avisit/")).json()
     assert (body["user"], body["data"]["visits"]) == (user, 1)
-    assert (body["data"]["mine"], body["sessions"]) == (user, [session_id])
+    assert (body["data"]["client"]["mine"], body["sessions"]) == (user, [session_id])
 
     # The ETag from before the visit is one version behind.
     stale = response.headers["ETag"]
-    await visitor.expect(412, "PATCH", CURRENT, {"mood": user}, If_Match=stale)
+    await visitor.expect(412, "PATCH", CURRENT, {"client": {"mood": user}}, If_Match=stale)
     tag = (await visitor.expect(200, "GET", CURRENT)).headers["ETag"]
-    response = await visitor.expect(200, "PATCH", CURRENT, {"mood": user}, If_Match=tag)
+    response = await visitor.expect(200, "PATCH", CURRENT, {"client": {"mood": user}}, If_Match=tag)
     data = response.json()["session"]["data"]
-    assert (data["mine"], data["mood"], data["visits"]) == (user, user, 1)
+    assert (data["client"], data["visits"]) == ({"mine": user, "mood": user}, 1)
 
     before = visitor.token
     response = await visitor.expect(200, "POST", REFRESH)
@@ -302,19 +302,20 @@ async def one_session(visitors: list[Visitor], token: str, session_id: str) -> N
     assert {a.json()["exists"] for a in await all_of_them("GET", "/ainfo/")} == {True}
 
     # No change is lost.
-    assert ids(await all_of_them("PATCH", CURRENT, lambda n: {f"k{n}": n})) == {session_id}
+    changed = await all_of_them("PATCH", CURRENT, lambda n: {"client": {f"k{n}": n}})
+    assert ids(changed) == {session_id}
     answers = await all_of_them("GET", CURRENT)
-    expected = {f"k{n}": n for n in range(CLIENTS)}
+    expected = {"client": {f"k{n}": n for n in range(CLIENTS)}}
     assert all(answer.json()["session"]["data"] == expected for answer in answers)
     (tag,) = {answer.headers["ETag"] for answer in answers}
     assert tag == f'"{1 + CLIENTS}"'
 
     # Of those who change the same version, one does.
-    answers = await all_of_them("PATCH", CURRENT, lambda n: {"winner": n}, If_Match=tag)
+    answers = await all_of_them("PATCH", CURRENT, lambda n: {"client": n}, If_Match=tag)
     assert Counter(answer.status_code for answer in answers) == {200: 1, 412: CLIENTS - 1}
     (winner,) = (n for n, answer in enumerate(answers) if answer.status_code == 200)
     answers = await all_of_them("GET", CURRENT)
-    assert {answer.json()["session"]["data"]["winner"] for answer in answers} == {winner}
+    assert {answer.json()["session"]["data"]["client"] for answer in answers} == {winner}
 
     # One refresh gives a new token; the old one is good for the tabs that have not got it yet.
     answers = await all_of_them("POST", REFRESH)

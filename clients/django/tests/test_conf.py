@@ -49,6 +49,20 @@ def test_none_works_or_is_refused(configure: Callable[..., None], name: str) -> 
             settings.cookie_name  # noqa: B018
 
 
+def test_what_is_gone(configure: Callable[..., None]) -> None:
+    """It named what a browser may not write: read as its opposite, it would open the rest."""
+    configure(PROTECTED_DATA=("plan",))
+    with pytest.raises(ImproperlyConfigured, match=r'"PROTECTED_DATA".* "CLIENT_DATA" names what'):
+        settings.cookie_name  # noqa: B018
+
+
+@pytest.mark.parametrize("value", ["client", [1], {"client": 1, 2: 3}])
+def test_names_that_a_browser_may_write(configure: Callable[..., None], value: Any) -> None:
+    configure(CLIENT_DATA=value)
+    with pytest.raises(ImproperlyConfigured, match=r'"CLIENT_DATA".* list of names'):
+        settings.cookie_name  # noqa: B018
+
+
 @pytest.mark.parametrize("value", [None, [], "x"])
 def test_not_a_dictionary(settings: Any, value: Any) -> None:
     settings.SESSION_MANAGER = value

@@ -52,7 +52,7 @@ class Cell:
 
 
 HUGE = {"x": "y" * 140000}
-LARGE = {"x": "y" * 66000}
+LARGE = {"client": "y" * 66000}
 ENDED = Cell("session_expired", "ended", cookie="cleared")
 NOBODY = Cell("not_authenticated", "nobody")
 REFUSED = [ENDED, NOBODY]
@@ -94,18 +94,14 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
     ("get", "current/"): {200: [Cell()], 401: REFUSED, 500: CORRUPT},
     ("patch", "current/"): {
         200: [
-            Cell(body={"a": 1}),
-            Cell(body={"a": 1}, headers={"If-Match": '"1"'}),
-            Cell(body={"a": 1}, content_type="application/merge-patch+json"),
+            Cell(body={"client": {"a": 1}}),
+            Cell(body={"client": {"a": 1}}, headers={"If-Match": '"1"'}),
+            Cell(body={"client": {"a": 1}}, content_type="application/merge-patch+json"),
         ],
-        400: [
-            NOT_JSON,
-            Cell("protected_data", body={"plan": "team"}),
-            Cell("user_mismatch", body={"profile": {"sub": "auth0|somebody else"}}),
-        ],
+        400: [NOT_JSON, Cell("protected_data", body={"plan": "team"})],
         401: REFUSED,
         403: [FOREIGN],
-        412: [Cell("version_conflict", body={"a": 1}, headers={"If-Match": '"7"'})],
+        412: [Cell("version_conflict", body={"client": 1}, headers={"If-Match": '"7"'})],
         413: [TOO_LARGE, Cell("too_large", body=LARGE)],
         415: TEXT,
         500: CORRUPT,

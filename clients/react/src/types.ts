@@ -39,6 +39,8 @@ export interface Subscription {
 
 /** Session data, unless `Register` says otherwise: a JSON object. */
 export interface DefaultData {
+  /** What `update` may write, unless the backend's CLIENT_DATA names others; all else is the server's. */
+  client?: Record<string, unknown>;
   tenants?: Tenant[];
   plan?: string;
   subscription?: Subscription;

@@ -59,7 +59,7 @@ describe('useSession', () => {
   it('hands out the same functions at every render', async () => {
     const { result } = renderHook(() => useSession(), { wrapper: within(backend.signIn()) });
     const { createSession, update, refresh, signOut, switchTenant } = result.current;
-    await act(() => update({ theme: 'dark' }));
+    await act(() => update({ client: { theme: 'dark' } }));
     expect(result.current.data?.session.version).toBe(2);
     expect(result.current).toMatchObject({ createSession, update, refresh, signOut, switchTenant });
   });

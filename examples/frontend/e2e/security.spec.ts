@@ -78,7 +78,7 @@ test('another origin can neither end nor read nor change the session', async ({ 
       attempt('/api/session', { method: 'POST', mode: 'no-cors', body: '{"accessToken":"x"}' }),
       attempt('/api/session/refresh', { method: 'POST', mode: 'no-cors' }),
       attempt('/api/session/tenant', { method: 'POST', headers: json, body: '{}' }),
-      attempt('/api/session', { method: 'PATCH', headers: json, body: '{"theme":"evil"}' }),
+      attempt('/api/session', { method: 'PATCH', headers: json, body: '{"client":{"theme":"evil"}}' }),
     ]);
   }, baseURL ?? '');
   for (const outcome of outcomes) expect(outcome).toMatch(/^(failed|opaque 0 )$/);

@@ -24,14 +24,13 @@ DJANGO_COOKIE_NAME = "sessionid"
 DEFAULT_COOKIE_NAME = "session_token"
 HOST_PREFIX = "__Host-"
 
-DEFAULT_PROTECTED_DATA = (
-    "permissions",
-    "plan",
-    "roles",
-    "subscription",
-    "tenants",
-    "user",
-)
+DEFAULT_CLIENT_DATA = ("client",)
+#: Keys that there were, and what to do now.
+GONE = {
+    "PROTECTED_DATA": 'SESSION_MANAGER["PROTECTED_DATA"] is gone, as whatever it left out was the '
+    'browser\'s to write: "CLIENT_DATA" names what a browser may write, and all else is the '
+    "server's.",
+}
 DEFAULT_THROTTLE_RATES = {
     "create": "20/min",
     "refresh": "60/min",
@@ -87,8 +86,8 @@ class Settings:
     #: Dotted path of ``f(request, session, tenant_id) -> data or None``: whether the user may act
     #: for a tenant, and the session's data there.  None: nobody changes tenant.
     ON_SWITCH_TENANT: str | None = None
-    #: Members of the session's data that a client may not write.
-    PROTECTED_DATA: tuple[str, ...] = DEFAULT_PROTECTED_DATA
+    #: Members of the session's data that a browser may write; all else is the server's.
+    CLIENT_DATA: tuple[str, ...] = DEFAULT_CLIENT_DATA
 
     #: Number of proxies in front that append to X-Forwarded-For.
     TRUSTED_PROXIES: int = 0
@@ -218,6 +217,13 @@ def _refuse_none(values: Mapping[str, Any], model: Any, name: str) -> None:
             raise ImproperlyConfigured(f'{name}["{f.name}"] must not be None.')
 
 
+def _client_data(given: Any) -> tuple[str, ...]:
+    # A text is a sequence of texts, too: of its letters.
+    if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+        raise ImproperlyConfigured('SESSION_MANAGER["CLIENT_DATA"] must be a list of names.')
+    return tuple(given)
+
+
 def _ttl(given: Any) -> timedelta | None:
     if given is None or isinstance(given, timedelta):
         return given
@@ -232,6 +238,9 @@ def load_settings() -> Settings:
     given: dict[str, Any] = dict(found)
     for internal in ("DEBUG",):
         given.pop(internal, None)
+    for name, message in GONE.items():
+        if name in given:
+            raise ImproperlyConfigured(message)
     _refuse_unknown(given, Settings, "SESSION_MANAGER")
 
     inherited = getattr(django_settings, "SESSION_COOKIE_NAME", DJANGO_COOKIE_NAME)
@@ -246,7 +255,7 @@ def load_settings() -> Settings:
         rates = dict.fromkeys(DEFAULT_THROTTLE_RATES)
     given["THROTTLE_RATES"] = {**DEFAULT_THROTTLE_RATES, **rates}
     _refuse_none(given, Settings, "SESSION_MANAGER")
-    given["PROTECTED_DATA"] = tuple(given.get("PROTECTED_DATA", DEFAULT_PROTECTED_DATA))
+    given["CLIENT_DATA"] = _client_data(given.get("CLIENT_DATA", DEFAULT_CLIENT_DATA))
     return Settings(**given, DEBUG=django_settings.DEBUG)
 
 

@@ -41,10 +41,14 @@ class LoginDecision:
 
 
 def refuse_protected(data: Mapping[str, Any]) -> None:
-    """400 if a client tries to write what only the server may."""
-    protected = sorted(set(data) & set(settings.PROTECTED_DATA))
-    if protected:
-        raise ParseError(f"Only the server may set {', '.join(protected)}.", "protected_data")
+    """400 if a browser tries to write, or to remove, what only the server may."""
+    if not set(data) <= set(settings.CLIENT_DATA):
+        # What it sent is not repeated: there may be much of it, and anything.
+        names = ", ".join(settings.CLIENT_DATA) or "nothing"
+        raise ParseError(
+            f"Of the session's data a browser may write {names}, and the server the rest.",
+            "protected_data",
+        )
 
 
 def decide(request: Request, claims: Mapping[str, Any], body: Mapping[str, Any]) -> LoginDecision:
@@ -52,8 +56,7 @@ def decide(request: Request, claims: Mapping[str, Any], body: Mapping[str, Any])
     subject: str = claims["sub"]
     given = dict(body.get("data") or {})
     refuse_protected(given)
-    for profile in (given.get("profile"), body.get("user")):
-        refuse_another(profile, subject)
+    refuse_another(body.get("user"), subject)
     profile = shown(body.get("user"))
     if profile:
         given["profile"] = profile

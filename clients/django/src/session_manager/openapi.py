@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiViewExtension
+from drf_spectacular.extensions import (
+    OpenApiAuthenticationExtension,
+    OpenApiSerializerFieldExtension,
+    OpenApiViewExtension,
+)
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
@@ -39,6 +43,19 @@ def answers(success: dict[int, Any], *codes: int) -> dict[int, Any]:
         **success,
         **{code: OpenApiResponse(s.ErrorSerializer, ERRORS[code]) for code in (*codes, 429, 503)},
     }
+
+
+def client_data() -> dict[str, Any]:
+    """What a browser may write of the session's data."""
+    members: dict[str, Any] = {name: {} for name in settings.CLIENT_DATA}
+    return {"type": "object", "properties": members, "additionalProperties": False}
+
+
+class ClientDataSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.serializers.ClientDataField"
+
+    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        return client_data()
 
 
 class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -104,8 +121,8 @@ class CurrentView(_View):  # type: ignore[no-untyped-call]
                     RETRY_AFTER,
                 ],
                 request={
-                    "application/json": OpenApiTypes.OBJECT,
-                    "application/merge-patch+json": OpenApiTypes.OBJECT,
+                    "application/json": client_data(),
+                    "application/merge-patch+json": client_data(),
                 },
                 responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 412, 413, 415, 500),
             )

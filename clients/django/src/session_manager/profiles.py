@@ -1,8 +1,8 @@
 """The ``user`` of the endpoints' answers.
 
-The browser may send the profile that its sign-in library knows.  It is kept in the session's data
-as ``profile`` and shown back; what the application itself knows goes before it.  Nothing may be
-decided by it: the browser can say what it likes.
+The browser may send the profile that its sign-in library knows, when it signs in.  It is kept in
+the session's data as ``profile`` and shown back; what the application itself knows goes before it.
+Nothing may be decided by it: the browser can say what it likes.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ def describe_user(user: Any, session: Session) -> JSON:
     described = shown(session.data.get("profile"))
     if isinstance(user, AbstractBaseUser):
         described["username"] = user.get_username()
-        email = getattr(user, user.get_email_field_name(), "")
-        if email:
-            described["email"] = email
+        email_field = user.get_email_field_name()
+        if hasattr(user, email_field):
+            # Also that there is none: access is often decided by it.
+            described.pop("email", None)
+            if email := getattr(user, email_field):
+                described["email"] = email
         full_name = getattr(user, "get_full_name", str)()
         if full_name:
             described["name"] = full_name

@@ -40,6 +40,10 @@ class FlagField(serializers.BooleanField):
         return data
 
 
+class ClientDataField(serializers.DictField):
+    """Members of the session's data that CLIENT_DATA names; logins.decide refuses others."""
+
+
 class _ReadOnly(serializers.Serializer[Any]):
     def create(self, validated_data: Any) -> Any:
         raise NotImplementedError
@@ -129,7 +133,7 @@ class CreateRequestSerializer(_ReadOnly):
     user = serializers.DictField(
         required=False, help_text="The user's profile as the browser knows it; for display only."
     )
-    data = serializers.DictField(required=False)  # type: ignore[assignment]
+    data = ClientDataField(required=False)  # type: ignore[assignment]
 
 
 class RefreshRequestSerializer(_ReadOnly):

@@ -40,7 +40,7 @@ from .logins import decide, decide_tenant, proof_of, refuse_protected
 from .outcomes import decide as decide_cookie
 from .outcomes import write_cookie
 from .parsers import LimitedJSONParser, MergePatchParser
-from .profiles import describe_user, refuse_another
+from .profiles import describe_user
 from .requests import Lookup, known, plain, remember
 from .serializers import (
     CreateRequestSerializer,
@@ -184,7 +184,6 @@ class CurrentSessionView(SessionView):
         session = _session(request)
         patch = cast("dict[str, Any]", request.data)
         refuse_protected(patch)
-        refuse_another(patch.get("profile"), session.user_id)
         updated = session_service.update(
             token_from(request._request),
             patch,
