@@ -9,12 +9,15 @@
  */
 #include "postgres.h"
 
+#include <sys/socket.h>
+
 #include "common/int.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "arguments.h"
+#include "authenticate.h"
 #include "crypto.h"
 #include "guc.h"
 
@@ -75,12 +78,31 @@ sm_arg_reason(FunctionCallInfo fcinfo, int n)
 }
 
 /*
- * A client's address, or NULL.
+ * A client's address, or NULL.  An IPv4 address that is mapped into IPv6, as a
+ * socket of both families tells it, is that IPv4 address: one client has one
+ * address, whichever way it came.
  */
 inet *
 sm_arg_ip(FunctionCallInfo fcinfo, int n)
 {
-	return PG_ARGISNULL(n) ? NULL : PG_GETARG_INET_PP(n);
+	inet	   *given;
+	inet	   *ip;
+	const uint8 *ipv4;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	given = PG_GETARG_INET_PP(n);
+	ipv4 = sm_ipv4_inside(given);
+	if (ipv4 == NULL || ip_family(given) == PGSQL_AF_INET)
+		return given;
+
+	/* zeroed, for the macros: see utils/inet.h */
+	ip = (inet *) palloc0(sizeof(inet));
+	ip_family(ip) = PGSQL_AF_INET;
+	ip_bits(ip) = ip_bits(given) - SM_IPV4_MAPPED_BITS;
+	memcpy(ip_addr(ip), ipv4, ip_addrsize(ip));
+	SET_INET_VARSIZE(ip);
+	return ip;
 }
 
 /*

@@ -53,7 +53,6 @@ static bool matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 					const SmOwner *owner, const SmToken *token);
 static Refusal *find_refusal(SmEventType type, const char *cause,
 							 const uint8 *id, TimestampTz now);
-static const uint8 *ipv4_inside(inet *address);
 static void authenticate_nobody(const SmSchema *schema, const SmToken *token);
 
 /*
@@ -290,8 +289,8 @@ sm_client_changed(inet *known, inet *seen)
 		return false;
 	if (seen == NULL)
 		return true;
-	known_ipv4 = ipv4_inside(known);
-	seen_ipv4 = ipv4_inside(seen);
+	known_ipv4 = sm_ipv4_inside(known);
+	seen_ipv4 = sm_ipv4_inside(seen);
 	if (known_ipv4 != NULL && seen_ipv4 != NULL)
 		return memcmp(known_ipv4, seen_ipv4, BINDING_IPV4) != 0;
 	if (known_ipv4 != NULL || seen_ipv4 != NULL)
@@ -400,15 +399,20 @@ matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 		sm_equal(expected, VARDATA_ANY(verifier), SM_VERIFIER_LEN);
 }
 
-/* The four bytes of an IPv4 address, mapped into IPv6 (RFC 4291) or not. */
-static const uint8 *
-ipv4_inside(inet *address)
+/*
+ * The four bytes of an IPv4 address, mapped into IPv6 (RFC 4291) or not, or
+ * NULL.  A network that is wider than all that are mapped is none.
+ */
+const uint8 *
+sm_ipv4_inside(inet *address)
 {
-	static const uint8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+	static const uint8 mapped[SM_IPV4_MAPPED_BITS / 8] =
+	{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
 
 	if (ip_family(address) == PGSQL_AF_INET)
 		return ip_addr(address);
-	if (memcmp(ip_addr(address), mapped, sizeof(mapped)) == 0)
+	if (ip_bits(address) >= SM_IPV4_MAPPED_BITS &&
+		memcmp(ip_addr(address), mapped, sizeof(mapped)) == 0)
 		return ip_addr(address) + sizeof(mapped);
 	return NULL;
 }

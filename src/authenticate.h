@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "utils/inet.h"
+
 #include "events.h"
 #include "shared.h"
 #include "store.h"
@@ -23,6 +25,9 @@ typedef enum SmMatch
 	SM_MATCH_CURRENT,
 	SM_MATCH_PREVIOUS			/* the token before the last rotation */
 } SmMatch;
+
+/* The bits before the address in an IPv4 address that is mapped into IPv6. */
+#define SM_IPV4_MAPPED_BITS	96
 
 /* A token, or its digest form, taken apart. */
 typedef struct SmToken
@@ -70,6 +75,7 @@ extern SmLookup sm_find_live(SmScan *scan, const SmSchema *schema,
 							 SmToken *token, LOCKMODE lockmode,
 							 SmEventType refused_as, inet *ip, text *user_agent);
 extern bool sm_lock_live(SmScan *scan, SmToken *token);
+extern const uint8 *sm_ipv4_inside(inet *address);
 extern bool sm_client_changed(inet *known, inet *seen);
 extern void sm_refused(const SmSchema *schema, SmEventType type,
 					   const SmToken *token, const SmSession *session,

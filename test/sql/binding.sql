@@ -86,5 +86,14 @@ SELECT count(*) FROM session_get(:'c_session_token', '198.51.100.1');
 ROLLBACK;
 RESET session_manager.client_binding;
 
+-- An IPv4 address that is mapped into IPv6 is that address, for whoever looks.
+SELECT session_id, session_token FROM session_create('mapped', ip => '::ffff:192.0.2.7') \gset m_
+SELECT ip, family(ip), masklen(ip) FROM session_list('mapped');
+SELECT status FROM session_refresh(:'m_session_token', ip => '::FFFF:203.0.113.11');
+SELECT event, ip FROM session_history(user_id => 'mapped') ORDER BY event_id;
+-- a network of such addresses, and one that is wider than all of them
+SELECT count(*) FROM unnest('{::ffff:192.0.2.0/120, ::ffff:192.0.2.1/90}'::inet[]) AS n, session_create('networks', ip => n);
+SELECT ip FROM session_list('networks') ORDER BY ip;
+
 DROP TABLE test.pair;
 SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

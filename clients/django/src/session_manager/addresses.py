@@ -30,16 +30,20 @@ def client_ip(request: HttpRequest) -> str | None:
 
 @functools.lru_cache(maxsize=1024)
 def _address(text: str) -> str | None:
-    """An address without brackets, port or zone, in its canonical form."""
+    """An address without brackets, port or zone, in its canonical form.
+
+    A socket of both families tells an IPv4 address mapped into IPv6: that is the IPv4 address.
+    """
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return str(ipaddress.ip_address(text.partition("%")[0]))
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def user_agent(request: HttpRequest) -> str | None:
