@@ -51,6 +51,8 @@ def test_nothing_to_say() -> None:
         ({"USER_ID_FIELD": "email"}, "E022"),
         ({"USER_ID_FIELD": "no_such_field"}, "E022"),
         ({"AUTH0": None}, "W024"),
+        ({"AUTH0": None, "LOGIN_AUTHENTICATION": "tests.hooks.on_login"}, "E002"),
+        ({"AUTH0": None, "LOGIN_AUTHENTICATION": "tests.nothing.here"}, "E002"),
         ({"USER_ID_FIELD": "username"}, "W025"),
         ({"THROTTLE_RATES": {"create": "20/fortnight"}}, "E026"),
         ({"THROTTLE_RATES": {"create": "many"}}, "E026"),

@@ -63,6 +63,19 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def _hooks() -> Iterator[CheckMessage]:
+    path = settings.LOGIN_AUTHENTICATION
+    if path is not None:
+        try:
+            good = callable(getattr(import_string(path), "authenticate", None))
+        except ImportError:
+            good = False
+        if not good:
+            yield Error(
+                f'SESSION_MANAGER["LOGIN_AUTHENTICATION"] names {path!r}, which is no '
+                "authentication class.",
+                hint="Give the dotted path of a class as in DEFAULT_AUTHENTICATION_CLASSES.",
+                id="session_manager.E002",
+            )
     for name in ("USER_LOADER", "ON_LOGIN", "ON_SWITCH_TENANT", "IMPORT_DATA"):
         path = getattr(settings, name)
         if path is None:
@@ -112,10 +125,14 @@ def _routed() -> bool:
 def _first_login() -> Iterator[CheckMessage]:
     if not _routed():
         return
+    if settings.LOGIN_AUTHENTICATION:
+        # It finds the users, or makes them.
+        return
     if settings.AUTH0 is None:
         yield Warning(
             "The endpoints are routed, but AUTH0 is not set: create/ would fail.",
-            hint='Set SESSION_MANAGER["AUTH0"] = {"DOMAIN": ..., "AUDIENCE": ...}, or leave '
+            hint='Set SESSION_MANAGER["AUTH0"] = {"DOMAIN": ..., "AUDIENCE": ...}, or '
+            '"LOGIN_AUTHENTICATION" to your own class for access tokens, or leave '
             "session_manager.urls out and use session_manager.login.log_in alone.",
             id="session_manager.W024",
         )

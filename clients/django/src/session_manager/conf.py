@@ -103,6 +103,9 @@ class Settings:
         default_factory=lambda: dict(DEFAULT_THROTTLE_RATES)
     )
     AUTH0: Auth0Settings | None = None
+    #: Dotted path of a DRF authentication class that verifies a login's access token, in the place
+    #: of AUTH0.
+    LOGIN_AUTHENTICATION: str | None = None
 
     #: Sessions of django.contrib.sessions marked by import_django_sessions are taken over.
     IMPORT_DJANGO_SESSIONS: bool = False

@@ -18,7 +18,8 @@ from typing import Any
 from rest_framework.exceptions import ParseError, PermissionDenied
 from rest_framework.request import Request
 
-from .conf import settings
+from .access_tokens import Proven
+from .conf import Auth0Settings, settings
 from .database import answers
 from .profiles import refuse_another, shown
 from .types import JSON, Session
@@ -51,18 +52,18 @@ def refuse_protected(data: Mapping[str, Any]) -> None:
         )
 
 
-def decide(request: Request, claims: Mapping[str, Any], body: Mapping[str, Any]) -> LoginDecision:
-    """The session for a token's claims and the body of the request."""
-    subject: str = claims["sub"]
+def decide(request: Request, proven: Proven, body: Mapping[str, Any]) -> LoginDecision:
+    """The session for a verified token and the body of the request."""
+    claims = proven.claims
     given = dict(body.get("data") or {})
     refuse_protected(given)
-    refuse_another(body.get("user"), subject)
+    refuse_another(body.get("user"), claims["sub"])
     profile = shown(body.get("user"))
     if profile:
         given["profile"] = profile
-    config = settings.AUTH0
-    tenant = claims.get(config.TENANT_CLAIM) if config and config.TENANT_CLAIM else None
-    decision = LoginDecision(subject, tenant_id=tenant if isinstance(tenant, str) else None)
+    tenant_claim = (settings.AUTH0 or Auth0Settings).TENANT_CLAIM
+    tenant = claims.get(tenant_claim) if tenant_claim else None
+    decision = LoginDecision(proven.user_id, tenant_id=tenant if isinstance(tenant, str) else None)
     if settings.ON_LOGIN:
         with answers():
             decision = settings.load(settings.ON_LOGIN)(request, claims)
@@ -83,6 +84,7 @@ def decide_tenant(request: Request, session: Session, tenant_id: str) -> JSON:
     return data
 
 
-def proof_of(claims: Mapping[str, Any]) -> JSON:
+def proof_of(proven: Proven) -> JSON:
     """How the user proved who they are, for the session's ``auth``."""
-    return {"method": "oidc", **{name: claims[name] for name in _PROOF if name in claims}}
+    claims = proven.claims
+    return {"method": proven.method, **{name: claims[name] for name in _PROOF if name in claims}}

@@ -28,9 +28,9 @@ from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from . import api_exceptions
+from .access_tokens import challenge, prove
 from .addresses import client_ip, user_agent
 from .api_exceptions import SessionExpired, TokenReused
-from .auth0 import bearer_token, verifier
 from .authentication import SessionAuthentication
 from .conf import settings
 from .cookies import token_from
@@ -139,15 +139,12 @@ class CreateSessionView(SessionView):
         return "create"
 
     def get_authenticate_header(self, request: Request) -> str:
-        return 'Bearer realm="api"'
+        return challenge(request)
 
     def post(self, request: Request) -> Response:
         body = _validated(CreateRequestSerializer, request.data)
-        token = bearer_token(request) or body.get("access_token")
-        if token is None:
-            raise NotAuthenticated("An access token is needed.")
-        claims = verifier().verify(token)
-        decision = decide(request, claims, body)
+        proven = prove(request, body.get("access_token"))
+        decision = decide(request, proven, body)
         # Before the session is made: without a user it would be of no use.
         user = load_user(decision.user_id)
         if user is None:
@@ -157,7 +154,7 @@ class CreateSessionView(SessionView):
             decision.user_id,
             decision.data,
             tenant_id=decision.tenant_id,
-            auth=proof_of(claims),
+            auth=proof_of(proven),
         )
         request.user = user
         return self.answer(request, _session(request), status.HTTP_201_CREATED)
