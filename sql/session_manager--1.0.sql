@@ -117,7 +117,7 @@ COMMENT ON COLUMN user_sessions.ip IS 'client address last noted, as the applica
 COMMENT ON COLUMN user_sessions.user_agent IS 'user agent last noted, cut to 512 bytes';
 COMMENT ON COLUMN user_sessions.rotated_at IS 'when the token was last replaced, or null';
 COMMENT ON COLUMN user_sessions.successor_used_at IS 'first use of the token that the last rotation returned, or null';
-COMMENT ON COLUMN user_sessions.previous_valid_until IS 'end of the previous token''s grace; -infinity after session_elevate, which grants none';
+COMMENT ON COLUMN user_sessions.previous_valid_until IS 'end of the previous token''s grace, after which it works only until its successor has been used; -infinity after session_elevate, which grants neither';
 COMMENT ON COLUMN user_sessions.previous_key_id IS 'key of previous_verifier';
 COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: tells a replay from a guess';
 COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was ended before its time, or null';

@@ -126,15 +126,28 @@ sm_authenticate(const SmSchema *schema, const SmSession *session,
 
 /*
  * Does a token that matched so still work: the current one, or the previous
- * in its grace?
+ * in its grace?  Beyond that the previous one works until its successor has
+ * been used: the answer that carried the successor may have been lost, and
+ * whoever holds the previous one could have session_refresh replace the lost
+ * one anyway.  A token replaced by session_elevate never works again.
  */
 bool
 sm_token_works(const SmSession *session, SmMatch match, TimestampTz now)
 {
 	if (match == SM_MATCH_PREVIOUS)
-		return now < session->previous_valid_until &&
-			now < session->rotated_at + (int64) sm_rotation_grace * USECS_PER_SEC;
+		return !TIMESTAMP_IS_NOBEGIN(session->previous_valid_until) &&
+			(!session->successor_used || sm_in_grace(session, now));
 	return match == SM_MATCH_CURRENT;
+}
+
+/*
+ * Is the previous token of a session in its grace?
+ */
+bool
+sm_in_grace(const SmSession *session, TimestampTz now)
+{
+	return now < session->previous_valid_until &&
+		now < session->rotated_at + (int64) sm_rotation_grace * USECS_PER_SEC;
 }
 
 /*
@@ -208,8 +221,8 @@ sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
 }
 
 /*
- * The same for a token that still works: the current one, or the previous in
- * its grace, of a session that is alive.
+ * The same for a token that still works, see sm_token_works, of a session that
+ * is alive.
  */
 SmLookup
 sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,

@@ -62,6 +62,7 @@ extern SmMatch sm_authenticate(const SmSchema *schema,
 							   const SmSession *session, const SmToken *token);
 extern bool sm_token_works(const SmSession *session, SmMatch match,
 						   TimestampTz now);
+extern bool sm_in_grace(const SmSession *session, TimestampTz now);
 extern SmLife sm_session_life(const SmSchema *schema, const SmSession *session,
 							  TimestampTz now);
 extern bool sm_session_key_revoked(const SmSchema *schema,

@@ -114,7 +114,7 @@ sm_guc_init(void)
 				   &sm_idle_timeout, 0, 0);
 	define_seconds("session_manager.rotation_grace",
 				   "Time for which a replaced token still works.",
-				   "Covers requests under way while the token was replaced.",
+				   "Covers requests under way while the token was replaced. Until its successor has been used it works beyond that.",
 				   &sm_rotation_grace, 30, 0);
 	define_seconds("session_manager.touch_interval",
 				   "Accuracy of a session's last-seen time.",

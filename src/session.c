@@ -1142,7 +1142,7 @@ refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 		bool		crossed = now < session->rotated_at +
 			(int64) sm_rotation_grace * USECS_PER_SEC;
 
-		if (sm_token_works(session, token->match, now))
+		if (sm_in_grace(session, now))
 		{
 			renewal->status = "already_rotated";
 			renewal->expires_at = session->expires_at;

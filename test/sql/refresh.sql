@@ -150,6 +150,9 @@ SET session_manager.rotation_grace = 0;
 SELECT session_token FROM session_refresh(:'d1_session_token', rotate => true) \gset d2_
 RESET session_manager.rotation_grace;
 SELECT count(*) FROM session_get(:'d1_session_token');
+SET session_manager.rotation_grace = 0;
+SELECT count(*) FROM session_get(:'d1_session_token');	-- and reads until then
+RESET session_manager.rotation_grace;
 SELECT r.*, test.shown(r) FROM session_refresh(:'d1_session_token', rotate => true) AS r \gset d3_
 SELECT :'d3_shown' AS shown, :'d3_session_token' NOT IN (:'d1_session_token', :'d2_session_token') AS new_token;
 SELECT count(*) FROM session_get(:'d2_session_token');
@@ -166,6 +169,59 @@ SELECT * FROM session_create('lost') \gset d1_
 SELECT session_token FROM session_refresh(:'d1_session_token', rotate => true) \gset d2_
 SELECT test.end_grace(:'d1_session_id');
 SELECT test.shown(r) FROM session_refresh(:'d1_session_token') AS r;
+RESET session_manager.rotation_grace;
+
+-- Until its successor has been used, the previous token works past the grace
+-- everywhere it works within, and gains nothing. None of that is a use of the
+-- successor.
+SELECT * FROM session_create('tunnel', '{"n": 1}') \gset t1_
+SELECT session_token FROM session_refresh(:'t1_session_token', rotate => true) \gset t2_
+SELECT test.end_grace(:'t1_session_id');
+SELECT data FROM session_get(:'t1_session_token');
+SELECT data FROM session_get(session_token_digest(:'t1_session_token'), touch => false);
+SELECT version, data FROM session_update(:'t1_session_token', '{"n": 2}');
+SELECT version, data FROM session_update(:'t1_session_token', '{}');
+SELECT session_bind(:'t1_session_token');
+SELECT test.shown(r) FROM session_elevate(:'t1_session_token', '{}') AS r;
+SELECT test.shown(r) FROM session_switch_tenant(:'t1_session_token', 'acme') AS r;
+SELECT session_status(:'t1_session_token');
+SELECT is_current FROM session_list('tunnel', :'t1_session_token');
+SELECT session_invalidate_all('tunnel', except_token => :'t1_session_token');
+BEGIN READ ONLY;
+SELECT data FROM session_get(:'t1_session_token');
+COMMIT;
+UPDATE user_sessions SET last_seen_at = last_seen_at - interval '1 hour' WHERE session_id = :'t1_session_id';
+SELECT data FROM session_get(:'t1_session_token');	-- a touch is due
+SELECT successor_used_at FROM user_sessions WHERE session_id = :'t1_session_id';
+SELECT count(*) FROM test.events(:'t1_session_id') WHERE event IN ('rejected', 'bound_failed');
+-- once it has, even in a transaction that has not ended, the grace alone counts
+BEGIN;
+SELECT data FROM session_get(:'t2_session_token');
+SELECT count(*) FROM session_get(:'t1_session_token');
+COMMIT;
+SELECT * FROM session_update(:'t1_session_token', '{"n": 3}');
+SELECT session_bind(:'t1_session_token');
+SELECT test.shown(r) FROM session_elevate(:'t1_session_token', '{}') AS r;
+SELECT test.shown(r) FROM session_switch_tenant(:'t1_session_token', 'acme') AS r;
+SELECT session_status(:'t1_session_token');
+SELECT is_current FROM session_list('tunnel', :'t1_session_token');
+SELECT event, detail ->> 'cause' AS cause FROM test.events(:'t1_session_id') WHERE event IN ('rejected', 'bound_failed');
+RESET session_manager.rotation_grace;
+SELECT data FROM session_get(:'t1_session_token');
+SELECT test.end_grace(:'t1_session_id');
+SELECT test.shown(r) FROM session_refresh(:'t1_session_token') AS r;
+SELECT count(*) FROM session_get(:'t2_session_token');
+RESET session_manager.rotation_grace;
+-- whoever writes to the table cannot make a used successor an unused one
+SELECT * FROM session_create('tunnel') \gset t1_
+SELECT session_token FROM session_refresh(:'t1_session_token', rotate => true) \gset t2_
+SELECT version FROM session_update(:'t2_session_token', '{"n": 1}');
+SELECT test.end_grace(:'t1_session_id');
+SELECT count(*) FROM session_get(:'t1_session_token');
+UPDATE user_sessions SET successor_used_at = NULL WHERE session_id = :'t1_session_id';
+SELECT count(*) FROM session_get(:'t1_session_token');
+SELECT count(*) FROM session_get(:'t2_session_token');
+SELECT detail ->> 'cause' AS cause FROM test.events(:'t1_session_id') WHERE event = 'rejected';
 RESET session_manager.rotation_grace;
 
 -- Every kind of use counts as the first use of the successor.
@@ -209,8 +265,8 @@ SELECT count(*) FROM session_get(:'f3_session_token');
 SET session_manager.rotation_grace = 0;
 SELECT * FROM session_create('strict') \gset g1_
 SELECT session_token FROM session_refresh(:'g1_session_token', rotate => true) \gset g2_
-SELECT count(*) FROM session_get(:'g1_session_token');
 SELECT count(*) FROM session_get(:'g2_session_token');
+SELECT count(*) FROM session_get(:'g1_session_token');
 SELECT test.shown(r) FROM session_refresh(:'g1_session_token') AS r;
 RESET session_manager.rotation_grace;
 

@@ -32,10 +32,13 @@ SELECT session_token FROM session_switch_tenant(:'a4_session_token', 'acme') \gs
 SELECT tenant_id, data FROM session_get(:'a5_session_token');
 SELECT count(*) FROM session_list('alice');
 
--- the previous token of a rotation gets no session: neither in its grace nor after
+-- the previous token of a rotation gets no session: neither in its grace nor after,
+-- nor once its successor has been used
 SELECT session_token FROM session_refresh(:'a5_session_token', rotate => true) \gset a6_
 SELECT test.shown(r) FROM session_switch_tenant(:'a5_session_token', 'globex') AS r;
 SET session_manager.rotation_grace = 0;
+SELECT test.shown(r) FROM session_switch_tenant(:'a5_session_token', 'globex') AS r;
+SELECT count(*) FROM session_get(:'a6_session_token');
 SELECT test.shown(r) FROM session_switch_tenant(:'a5_session_token', 'globex') AS r;
 RESET session_manager.rotation_grace;
 SELECT session_token FROM session_elevate(:'a6_session_token', '{"amr": ["otp"]}') \gset a7_
