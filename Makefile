@@ -111,6 +111,7 @@ REGRESS = \
 	switch \
 	invalidate \
 	list \
+	end_reason \
 	events \
 	history \
 	bind \

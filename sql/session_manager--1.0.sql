@@ -410,6 +410,14 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION session_status(text) IS
 'for administrators: active, expired, idle, revoked, unknown or malformed; never tell it to a client';
 
+CREATE FUNCTION session_end_reason(token text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_end_reason'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_end_reason(text) IS
+'why the session of this token has ended: expired, idle, or the reason it was ended for; null if it lives, is unknown, or the secret is wrong';
+
 CREATE FUNCTION session_token_digest(token text)
 RETURNS text
 AS 'MODULE_PATHNAME', 'sm_session_token_digest'
@@ -788,6 +796,7 @@ REVOKE ALL ON FUNCTION
 	session_tenant_id(),
 	session_id(),
 	session_status(text),
+	session_end_reason(text),
 	session_token_digest(text),
 	session_bucket(text),
 	session_bucket(uuid),

@@ -74,6 +74,7 @@ static const BundledFunction functions[] = {
 	{"session_tenant_id()", APP | ADMIN},
 	{"session_id()", APP | ADMIN},
 	{"session_status(text)", ADMIN},
+	{"session_end_reason(text)", APP | ADMIN},
 	{"session_token_digest(text)", APP | ADMIN},
 	{"session_bucket(text)", APP | ADMIN | MONITOR},
 	{"session_bucket(uuid)", APP | ADMIN | MONITOR},

@@ -2,7 +2,7 @@
  *
  * session.c
  *	  The life of one session: create, get, update, refresh, elevate,
- *	  invalidate, status.
+ *	  invalidate, status, reason of the end.
  *
  * Each function takes the token apart, finds the row under the latest
  * snapshot, authenticates, and, to write, locks the row and authenticates
@@ -47,6 +47,7 @@ PG_FUNCTION_INFO_V1(sm_session_elevate);
 PG_FUNCTION_INFO_V1(sm_session_switch_tenant);
 PG_FUNCTION_INFO_V1(sm_session_invalidate);
 PG_FUNCTION_INFO_V1(sm_session_status);
+PG_FUNCTION_INFO_V1(sm_session_end_reason);
 PG_FUNCTION_INFO_V1(sm_session_token_digest);
 PG_FUNCTION_INFO_V1(sm_session_bucket_user);
 PG_FUNCTION_INFO_V1(sm_session_bucket_id);
@@ -582,6 +583,52 @@ sm_session_status(PG_FUNCTION_ARGS)
 	}
 	sm_scan_end(&scan);
 	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * session_end_reason(token)
+ *
+ * For the device that held the session, so only a token that the session
+ * knows is told, the current one or the previous.  Under a revoked key no
+ * token can be told from a guess.
+ */
+Datum
+sm_session_end_reason(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema;
+	SmToken		token;
+	SmScan		scan;
+	text	   *reason = NULL;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	schema = sm_schema_of(fcinfo);
+	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
+		PG_RETURN_NULL();
+
+	if (sm_find(&scan, schema, &token, AccessShareLock, SM_EVENT_REJECTED,
+				NULL, NULL) != SM_MATCH_NONE)
+		switch (sm_session_life(schema, &scan.session, GetCurrentTimestamp()))
+		{
+			case SM_LIFE_ACTIVE:
+				break;
+			case SM_LIFE_EXPIRED:
+				reason = cstring_to_text("expired");
+				break;
+			case SM_LIFE_IDLE:
+				reason = cstring_to_text("idle");
+				break;
+			case SM_LIFE_REVOKED:
+				/* whoever revoked it by hand may have given none */
+				if (scan.session.revoked_reason != NULL)
+					reason = cstring_to_text_with_len(VARDATA_ANY(scan.session.revoked_reason),
+												  VARSIZE_ANY_EXHDR(scan.session.revoked_reason));
+				break;
+		}
+	sm_scan_end(&scan);
+	if (reason == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(reason);
 }
 
 /*

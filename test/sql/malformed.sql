@@ -32,6 +32,7 @@ FROM unnest(ARRAY[:'a_session_token', :'a2_session_token', :'c_session_token']) 
 		$$SELECT public.session_invalidate(%L)$$,
 		$$SELECT public.session_bind(%L), public.session_user_id(), public.session_tenant_id(), public.session_id()$$,
 		$$SELECT public.session_status(%L)$$,
+		$$SELECT public.session_end_reason(%L)$$,
 		$$SELECT public.session_invalidate_all('mal', except_token => %L)$$,
 		$$SELECT * FROM public.session_list('mal', current_token => %L, include_ended => true)$$]) AS call;
 INSERT INTO test.calls

@@ -68,6 +68,7 @@ SELECT session_id FROM session_create('alice') \gset b_
 SELECT session_invalidate_id(:'b_session_id', 'alice');
 SELECT count(*) FROM generate_series(1, 2) AS i, session_create('alice', jsonb_build_object('i', i));
 SELECT session_invalidate_all('alice');
+SELECT session_end_reason(:'a_session_token');
 -- and no other
 SELECT session_status('x');
 SELECT session_invalidate_tenant('acme');

@@ -16,6 +16,7 @@ SELECT session_user_id();
 SELECT session_bind('sm1_' || repeat('A', 64));
 SELECT session_user_id();
 SELECT session_status(:'b_session_token');
+SELECT session_end_reason(:'b_session_token');
 SELECT count(*) FROM session_list('alice', :'b_session_token');
 SELECT count(*) > 0 AS some FROM session_history(:'a_session_id');
 SELECT session_active_count(user_id => 'alice');

@@ -30,6 +30,7 @@ CALL test.error(format('SELECT session_update_user(%L, ''{}'')', :'high_user'));
 CALL test.error(format('SELECT session_list(%L)', :'high_user'));
 CALL test.error(format('SELECT session_bind(%L)', :'h_session_token'));
 CALL test.error(format('SELECT session_status(%L)', :'h_session_token'));
+CALL test.error(format('SELECT session_end_reason(%L)', :'h_session_token'));
 CALL test.error(format('SELECT session_export(%L)', :'high_user'));
 CALL test.error(format('SELECT session_erase(%L)', :'high_user'));
 CALL test.error(format('SELECT session_history(user_id => %L)', :'high_user'));

@@ -56,6 +56,8 @@ is( $standby->safe_psql(
 	'session_list works');
 is( $standby->safe_psql('postgres', "SELECT session_status('$token')"),
 	'active', 'session_status works');
+is( $standby->safe_psql('postgres', "SELECT coalesce(session_end_reason('$token'), 'lives')"),
+	'lives', 'session_end_reason works');
 is( $standby->safe_psql(
 		'postgres',
 		"SELECT session_bind('$token'), session_user_id()"),

@@ -108,7 +108,7 @@ sub statements
 		SELECT session_bind('$t3'), session_user_id();
 		COMMIT;
 		SELECT count(*) FROM session_list('leak', '$t3');
-		SELECT session_status('$t3'), session_token_digest('$t3');
+		SELECT session_status('$t3'), session_end_reason('$t3'), session_token_digest('$t3');
 		SELECT length(session_export('leak'));
 		SELECT session_reencrypt();
 		SELECT count(*) FROM session_history();
