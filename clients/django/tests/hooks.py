@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -42,3 +45,21 @@ def load_by_name(user_id: str, session: Any) -> Any:
 
 def import_data(user: Any, data: dict[str, Any]) -> dict[str, Any]:
     return {"cart": data.get("cart", [])}
+
+
+def import_all(user: Any, data: dict[str, Any]) -> Any:
+    if data.get("divide"):
+        return 1 / 0
+    return data.get("kept", {})
+
+
+_imported: list[Any] = []
+
+
+def import_slowly(user: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """Waits in the third batch of ten until the process is interrupted."""
+    _imported.append(user.pk)
+    if len(_imported) > 25:
+        Path(os.environ["SM_TEST_GATE"]).touch()
+        time.sleep(600)
+    return {}

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+import termios
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session as DjangoSession
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from session_manager import importing
 from session_manager.conf import settings
+from session_manager.management import progress
 from session_manager.models import ImportedSession
 from session_manager.requests import look_up
 from session_manager.services import session_service
+
+from .conftest import wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -40,8 +53,14 @@ def visitor(name: str, **values: Any) -> Client:
 
 def run(**options: Any) -> str:
     out = StringIO()
+    options.setdefault("stderr", StringIO())
     call_command("import_django_sessions", stdout=out, **options)
     return out.getvalue()
+
+
+def digest(client: Client) -> str:
+    """How the command names a Django session."""
+    return importing.key_hash(client.cookies["sessionid"].value).hex()[:16]
 
 
 def ours(client: Client) -> str | None:
@@ -142,6 +161,205 @@ def test_what_is_left_out(settings: Any) -> None:
     assert ImportedSession.objects.count() == 0
     assert "1 sessions noted, 0 noted before" in run(batch=1)
     assert "0 sessions noted, 1 noted before" in run()
+    assert "0 sessions would be noted, 1 noted before" in run(dry_run=True)
+
+
+class TestWhatIsLeftOut:
+    """It is named by the digest of its key, as the key itself is as good as a cookie."""
+
+    def named(self, text: str, client: Client) -> str | None:
+        assert client.cookies["sessionid"].value not in text
+        found = [line for line in text.splitlines() if line.startswith(digest(client))]
+        return found[0].split("  ", 1)[1] if found else None
+
+    def test_by_its_login(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        good, unreadable, gone, expired, inactive, changed = (
+            visitor(name) for name in ("good", "unreadable", "gone", "expired", "off", "changed")
+        )
+
+        def rows(client: Client) -> Any:
+            return DjangoSession.objects.filter(pk=client.cookies["sessionid"].value)
+
+        rows(unreadable).update(session_data="not what Django wrote")
+        rows(expired).update(expire_date=timezone.now())
+        users = get_user_model().objects
+        users.filter(username="gone").delete()
+        users.filter(username="off").update(is_active=False)
+        users.filter(username="changed").update(password="another")
+        number = Client().session
+        number["_auth_user_id"] = str(10**30)
+        number.save()
+        text = run()
+        assert "1 sessions noted, 0 noted before, 6 left out" in text
+        assert self.named(text, unreadable) == "its data cannot be read"
+        assert self.named(text, gone) == "its user does not exist"
+        for client in (good, expired, inactive, changed):
+            assert self.named(text, client) is None
+        for count, why in ((2, importing.UNKNOWN), (1, importing.EXPIRED), (1, importing.OUTDATED)):
+            assert f"       {count}  {why}" in text.splitlines()
+        text = run(verbosity=2)
+        assert "0 sessions noted, 1 noted before, 6 left out" in text
+        assert self.named(text, good) is None
+        assert self.named(text, expired) == "it has expired"
+        assert self.named(text, inactive) == "its user is not active"
+        assert self.named(text, changed) == "its login does not hold any more"
+
+    def test_by_its_user_id(self, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = visitor("ada")
+        run()
+        model = get_user_model()
+        monkeypatch.setattr(model, "subject", None, raising=False)
+        configure(USER_ID_FIELD="subject")
+        assert self.named(run(), client) == "its user has no user id"
+        # Noted while they had one.
+        assert client.get("/info/").json()["exists"] is False
+
+    def test_by_its_data(self, configure: Any) -> None:
+        configure(IMPORT_DATA="tests.hooks.import_all")
+        visitor("good")
+        refused = {
+            "what IMPORT_DATA keeps is too large": visitor("large", kept={"x": "y" * 70_000}),
+            "what IMPORT_DATA keeps is no JSON object": visitor("list", kept=[1]),
+            "IMPORT_DATA fails: ZeroDivisionError": visitor("fails", divide=True),
+            "IMPORT_DATA fails: InvalidArgument": visitor("nan", kept={"x": float("nan")}),
+        }
+        nul = visitor("nul", kept={"x": "\0"})
+        for options in ({"dry_run": True}, {"batch": 2}, {}):
+            text = run(**options)
+            assert ("would be" in text) == ("dry_run" in options)
+            assert "5 left out" in text
+            for why, client in refused.items():
+                assert self.named(text, client) == why
+            assert "cannot be stored" in (self.named(text, nul) or "")
+
+    def test_it_stays_with_django(self, configure: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """Data that grew too large after it was noted: not an error on every page."""
+        large = visitor("large", kept={"x": "y" * 70_000})
+        nul = visitor("nul", kept={"x": "\0"})
+        run()
+        configure(IMPORT_DATA="tests.hooks.import_all")
+        for client in (large, nul):
+            assert client.get("/info/").json()["exists"] is False
+            assert client.session.get("_auth_user_id")
+        assert caplog.text.count("cannot be taken over") == 2
+
+
+def test_many_are_a_few_statements() -> None:
+    for n in range(20):
+        visitor(f"u{n}")
+
+    def statements(batch: int) -> int:
+        ImportedSession.objects.all().delete()
+        with CaptureQueriesContext(connection) as captured:
+            assert "20 sessions noted" in run(batch=batch)
+        return len(captured)
+
+    one, five = statements(20), statements(4)
+    # For a batch: read, users, check of the data (2 and its savepoint), known ones, insert.
+    per_batch = (five - one) / 4
+    assert per_batch <= 12
+    assert one < 20
+
+
+class TestInterrupted:
+    """A batch is noted as a whole or not at all, and the next run goes on behind it."""
+
+    def test_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for n in range(10):
+            visitor(f"u{n}")
+        keys = sorted(DjangoSession.objects.values_list("pk", flat=True))
+        bulk_create = type(ImportedSession.objects.all()).bulk_create
+        batches = []
+
+        def then_ctrl_c(*args: Any, **kwargs: Any) -> Any:
+            done = bulk_create(*args, **kwargs)
+            batches.append(done)
+            if len(batches) == 3:
+                raise KeyboardInterrupt
+            return done
+
+        monkeypatch.setattr(type(ImportedSession.objects.all()), "bulk_create", then_ctrl_c)
+        with pytest.raises(CommandError, match="Interrupted") as caught:
+            run(batch=3)
+        assert caught.value.returncode == 130
+        position = str(caught.value).split()[-1]
+        assert keys[5].startswith(position)
+        assert len(position) == 8
+        assert ImportedSession.objects.count() == 6
+        monkeypatch.undo()
+        settings.reload()  # type: ignore[attr-defined]
+        text = run(batch=3, after=position)
+        assert ImportedSession.objects.count() == 10
+        # The last one that was read begins with the position.
+        assert "4 sessions noted, 1 noted before" in text
+
+    def test_an_error_tells_the_position_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for n in range(4):
+            visitor(f"u{n}")
+        note, err = importing.note, StringIO()
+
+        def once(*args: Any, **kwargs: Any) -> int:
+            monkeypatch.setattr(importing, "note", lambda *a, **k: 1 / 0)
+            return note(*args, **kwargs)
+
+        monkeypatch.setattr(importing, "note", once)
+        with pytest.raises(ZeroDivisionError):
+            run(batch=2, stderr=err)
+        assert "--after " in err.getvalue()
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    for n in range(4):
+        visitor(f"u{n}")
+    err = StringIO()
+    run(batch=2, stderr=err)
+    lines = err.getvalue().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["2 of 4 sessions", "4 of 4 sessions"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_ctrl_c_at_the_terminal(tmp_path: Path) -> None:
+    """A real process with a real terminal: a bar, and status 130."""
+    for n in range(60):
+        visitor(f"u{n}")
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    name = connection.settings_dict["NAME"]
+    gate = tmp_path / "gate"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "django", "import_django_sessions", "--batch", "10"],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "SM_TEST_DBNAME": name,
+            "SM_TEST_GATE": str(gate),
+            "SM_TEST_SESSION_MANAGER": '{"USER_ID_FIELD": "username",'
+            ' "IMPORT_DATA": "tests.hooks.import_slowly"}',
+        },
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        text=True,
+    )
+    os.close(follower)
+    shown = b""
+    try:
+        while b"/60" not in shown:
+            shown += os.read(leader, 4096)
+            assert process.poll() is None, shown
+        wait_for(gate.exists, 60)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        shown += os.read(leader, 4096)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+    assert process.returncode == 130, shown
+    assert b"--after " in shown
+    assert b"Traceback" not in shown
+    assert "20 sessions noted" in out
+    assert ImportedSession.objects.count() == 20
 
 
 def test_unknown_cookies_are_not_taken_over() -> None:

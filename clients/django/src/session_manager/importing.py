@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import SessionBase
+from django.core import signing
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest
@@ -28,7 +30,8 @@ from django.utils.crypto import constant_time_compare
 
 from .addresses import client_ip, user_agent
 from .conf import settings
-from .exceptions import LimitReached
+from .database import call, function, json_argument
+from .exceptions import InvalidArgument, LimitReached, TooLarge
 from .models import ImportedSession
 from .services import session_service
 from .types import JSON, CreatedSession, Session
@@ -51,43 +54,143 @@ def store(session_key: str | None) -> SessionBase:
     return found
 
 
-def user_key(data: JSON) -> Any:
-    """The primary key of the user who is logged in by a Django session's data, or None."""
+def read(session_data: str) -> JSON | None:
+    """The data of a row of Django's table, or None.
+
+    Django itself takes what it cannot read for an empty session.
+    """
+    base = store(None)
     try:
-        return get_user_model()._meta.pk.to_python(data[SESSION_KEY])
-    except (KeyError, ValidationError, ValueError, TypeError):
+        data = signing.loads(session_data, salt=base.key_salt, serializer=base.serializer)
+    except Exception:  # Whatever a serializer raises, as Django's decode() does.
         return None
+    return data if isinstance(data, dict) else None
 
 
-def login_holds(data: JSON, user: Any) -> bool:
-    """Whether the login in a Django session's data is still good for its user."""
+class Login(NamedTuple):
+    """Whose login a Django session holds, or why it cannot be taken over."""
+
+    user: Any = None
+    problem: str | None = None
+
+
+NOBODY = "nobody is logged in"
+EXPIRED = "it has expired"
+UNREADABLE = "its data cannot be read"
+UNKNOWN = "its user does not exist"
+INACTIVE = "its user is not active"
+OUTDATED = "its login does not hold any more"
+WITHOUT_ID = "its user has no user id"
+#: What happens to any session in time; all else should not be.
+ORDINARY = (NOBODY, EXPIRED, INACTIVE, OUTDATED)
+
+
+def _user_key(data: JSON) -> Any:
+    """The primary key of the user who is logged in by a Django session's data, or None."""
+    key = get_user_model()._meta.pk
+    try:
+        value = key.to_python(data[SESSION_KEY])
+        # A number beyond the column's range would fail the query for all.
+        key.run_validators(value)
+    except (ValidationError, ValueError, TypeError):
+        return None
+    return value
+
+
+def _problem(data: JSON, user: Any) -> str | None:
+    """Why the login of a user in a Django session's data is not good, or None if it is."""
     if not user.is_active:
-        return False
+        return INACTIVE
+    try:
+        user_id_of(user)
+    except ValueError:
+        return WITHOUT_ID
     if data.get(BACKEND_SESSION_KEY) not in django_settings.AUTHENTICATION_BACKENDS:
-        return False
+        return OUTDATED
     proof = str(data.get(HASH_SESSION_KEY, ""))
-    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return any(constant_time_compare(proof, good) for good in hashes)
+    if constant_time_compare(proof, user.get_session_auth_hash()) or any(
+        constant_time_compare(proof, good) for good in user.get_session_auth_fallback_hash()
+    ):
+        return None
+    return OUTDATED
 
 
-def owners(decoded: list[JSON]) -> list[Any]:
-    """For each Django session's data the user whose login in it holds, or None."""
-    keys = [user_key(data) for data in decoded]
+def logins(decoded: Sequence[JSON | None]) -> list[Login]:
+    """Who is logged in, for the data of each Django session; None is what cannot be read."""
+    keys = [_user_key(data) if data and SESSION_KEY in data else None for data in decoded]
     users = get_user_model()._default_manager.in_bulk({key for key in keys if key is not None})
-    found = [users.get(key) for key in keys]
-    return [
-        user if user is not None and login_holds(data, user) else None
-        for data, user in zip(decoded, found, strict=True)
+
+    def login(data: JSON | None, key: Any) -> Login:
+        if data is None:
+            return Login(problem=UNREADABLE)
+        if SESSION_KEY not in data:
+            return Login(problem=NOBODY)
+        user = users.get(key)
+        if user is None:
+            return Login(problem=UNKNOWN)
+        problem = _problem(data, user)
+        return Login(problem=problem) if problem else Login(user)
+
+    return [login(data, key) for data, key in zip(decoded, keys, strict=True)]
+
+
+def check_data(kept: Sequence[tuple[Any, JSON]]) -> list[str | None]:
+    """For users and the data of their Django sessions: why what goes along could not be stored."""
+    if not settings.IMPORT_DATA:
+        return [None] * len(kept)
+    problems: list[str | None] = [None] * len(kept)
+    texts: dict[int, str] = {}
+    for n, (user, data) in enumerate(kept):
+        try:
+            texts[n] = json_argument(_kept(user, data)) or "null"
+        except Exception as error:  # The application's function.
+            problems[n] = f"IMPORT_DATA fails: {type(error).__name__}"
+    for n, problem in _refused(texts).items():
+        problems[n] = problem
+    return problems
+
+
+def _refused(texts: dict[int, str]) -> dict[int, str]:
+    """What of some JSON texts PostgreSQL, or the extension, would not store."""
+    if not texts:
+        return {}
+    try:
+        # Calling one of its functions makes the extension's settings known.
+        call(f"SELECT {function('session_user_id')}()")
+        rows = call(
+            "SELECT n, jsonb_typeof(data) = 'object' AS object FROM"
+            " (SELECT n, text::jsonb AS data FROM unnest(%s::int[], %s::text[]) AS t (n, text)"
+            "  OFFSET 0) AS t"
+            " WHERE jsonb_typeof(data) <> 'object' OR pg_column_size(data) >"
+            " (SELECT setting::int FROM pg_settings WHERE name = 'session_manager.max_data_size')",
+            [list(texts), list(texts.values())],
+            savepoint=True,
+        )
+    except InvalidArgument as error:
+        # One of them; which, is found one by one.
+        if len(texts) == 1:
+            return dict.fromkeys(texts, f"what IMPORT_DATA keeps cannot be stored: {error}")
+        return {n: why for one in texts for n, why in _refused({one: texts[one]}).items()}
+    return {
+        row["n"]: "what IMPORT_DATA keeps is too large"
+        if row["object"]
+        else "what IMPORT_DATA keeps is no JSON object"
+        for row in rows
+    }
+
+
+def note(found: Sequence[tuple[str, Any, datetime]], *, dry_run: bool = False) -> int:
+    """Remember Django sessions (key, user, end), all or none; how many were not known yet."""
+    noted = [
+        ImportedSession(key_hash=key_hash(key), user_id=user_id_of(user), expires_at=expires_at)
+        for key, user, expires_at in found
     ]
-
-
-def note(session_key: str, user: Any, expires_at: Any) -> bool:
-    """Remember a Django session; whether it was not known yet."""
-    _, made = ImportedSession.objects.using(settings.DATABASE).get_or_create(
-        key_hash=key_hash(session_key),
-        defaults={"user_id": user_id_of(user), "expires_at": expires_at},
-    )
-    return made
+    objects = ImportedSession.objects.using(settings.DATABASE)
+    with transaction.atomic(using=settings.DATABASE):
+        known = objects.filter(pk__in=[one.pk for one in noted]).count()
+        if not dry_run:
+            objects.bulk_create(noted, ignore_conflicts=True)
+    return len(noted) - known
 
 
 def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] | None:
@@ -110,7 +213,7 @@ def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] 
         if noted is None:
             return None
         data = store(session_key).load()
-        (user,) = owners([data])
+        ((user, _),) = logins([data])
         if user is None or user_id_of(user) != noted.user_id:
             return None
         if noted.adopted_at is not None:
@@ -127,6 +230,10 @@ def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] 
             )
         except LimitReached:
             # They will be told when they sign in; here whatever they look at would be refused.
+            return None
+        except (TooLarge, InvalidArgument) as error:
+            # Likewise, and nobody could do anything about it.  The command has named it.
+            logger.warning("session_manager: a Django session cannot be taken over: %s", error)
             return None
         noted.adopted_at, noted.session_id = now, created.id
         noted.save(update_fields=["adopted_at", "session_id"])
