@@ -165,8 +165,7 @@ if [ "${PACKAGES-yes}" = yes ]; then
 
   heading "example application"
   status=0
-  BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/example.sh" \
-    python3 "$root/examples/backend/check.py" >"$work/output" 2>&1 || status=$?
+  BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/check-example.sh" >"$work/output" 2>&1 || status=$?
   grep -vE '^ok ' "$work/output" || true
   count "$work/output" '^ok ' '^not ok ' $status
 fi

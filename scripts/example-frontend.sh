@@ -23,11 +23,24 @@ installed=node_modules/.package-lock.json
 built=$frontend/.next/BUILD_ID
 
 export NEXT_TELEMETRY_DISABLED=1
-! stale "$package/$installed" "$package/package-lock.json" || npm_in "$package" ci
-! stale "$package/dist/index.js" "$package/src" || npm_in "$package" run build
-! stale "$frontend/$installed" "$frontend/package-lock.json" "$package/dist" || npm_in "$frontend" ci
-! stale "$built" "$frontend" "$frontend/$installed" || npm_in "$frontend" run build
+if stale "$package/$installed" "$package/package-lock.json"; then
+  step "installing what the React package is built with"
+  npm_in "$package" ci
+fi
+if stale "$package/dist/index.js" "$package/src"; then
+  step "building the React package"
+  npm_in "$package" run build
+fi
+if stale "$frontend/$installed" "$frontend/package-lock.json" "$package/dist"; then
+  step "installing Next.js and the React package"
+  npm_in "$frontend" ci
+fi
+if stale "$built" "$frontend" "$frontend/$installed"; then
+  step "building the frontend"
+  npm_in "$frontend" run build
+fi
 
+step "starting Next.js"
 start frontend env --chdir="$frontend" \
   SESSION_BACKEND_URL="$BACKEND_URL" \
   SESSION_BACKEND_TIMEOUT="${SESSION_BACKEND_TIMEOUT:-5000}" \

@@ -3,7 +3,7 @@
 # Run the example application: a private PostgreSQL with the extension, Redis,
 # an OpenID provider, the Django backend and, where Node.js is, the Next.js
 # frontend.  Everything listens on loopback, keeps its data in a temporary
-# directory and ends with Ctrl-C.
+# directory and ends with Ctrl-C.  Each step is named as it begins.
 #
 #   scripts/example.sh            start it and print where it is
 #   scripts/example.sh COMMAND    start it, run COMMAND and stop it; the command
@@ -12,6 +12,7 @@
 #	FRONTEND_PORT	3000
 #	BACKEND_PORT	8000
 #	ISSUER_PORT	9000
+#	FRONTEND	no: without the frontend (yes)
 #	BINDIR		programs of a staged PostgreSQL that has the extension
 
 set -euo pipefail
@@ -29,6 +30,10 @@ export ISSUER_URL=http://127.0.0.1:$issuer_port
 audience=https://api.example.com
 client=example-web
 pids=()
+
+step() {
+  printf 'example: %s\n' "$*"
+}
 
 # End what was started, newest first; groups, as servers have children.
 # shellcheck disable=SC2317,SC2329 # called by the trap
@@ -104,7 +109,7 @@ start_issuer() {
   await issuer "$ISSUER_URL/.well-known/jwks.json"
 }
 
-start_backend() {
+set_up_database() {
   (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$work/cache.key")
   backend_env=(
     "PGHOST=$work/database"
@@ -122,6 +127,9 @@ start_backend() {
   manage check --database default --fail-level ERROR
   backend_env+=("DJANGO_SUPERUSER_PASSWORD=admin")
   manage createsuperuser --noinput --username admin --email admin@example.com
+}
+
+start_backend() {
   start backend env "${backend_env[@]}" "$venv/bin/gunicorn" --chdir "$root/examples/backend" \
     --bind "127.0.0.1:$backend_port" --workers 2 --threads 4 \
     --access-logfile - config.wsgi
@@ -136,12 +144,14 @@ manage() {
 start_frontend() {
   local frontend=$root/examples/frontend
 
+  [ "${FRONTEND-yes}" = yes ] || return 0
   [ -e "$frontend/package.json" ] && command -v npm >/dev/null || return 0
   [ -e "$root/scripts/example-frontend.sh" ] || return 0
   # shellcheck disable=SC1091
   . "$root/scripts/example-frontend.sh"
 }
 
+step "looking for the programs that it needs"
 "$root/scripts/setup.sh" --tests
 home=$(getent passwd "$(id -u)" | cut -d: -f6)
 start_work
@@ -152,12 +162,19 @@ copy_tree tree
 if [ -n "${BINDIR-}" ]; then
   bindir=$BINDIR
 else
+  step "building the extension"
   stage_tree tree
 fi
+step "installing the Django package"
 make_venv
+step "starting Redis and PostgreSQL"
 start_redis
 start_postgresql
+step "starting the OpenID provider"
 start_issuer
+step "setting up the database"
+set_up_database
+step "starting Django"
 start_backend
 start_frontend
 
@@ -169,11 +186,11 @@ if [ $# -gt 0 ]; then
   exit
 fi
 
-printf '\n  backend    %s/api/sessions/current/\n' "$BACKEND_URL"
-printf '  admin      %s/admin/    admin, password admin\n' "$BACKEND_URL"
-printf '  schema     %s/api/schema/\n' "$BACKEND_URL"
-printf '  issuer     %s\n' "$ISSUER_URL"
-[ ! -e "$work/frontend.log" ] || printf '  frontend   %s\n' "$EXAMPLE_URL"
-printf '\nCtrl-C ends it.\n'
+printf '\nThe example is running.\n\n'
+[ ! -e "$work/frontend.log" ] || printf '  application   %s/\n' "$EXAMPLE_URL"
+printf '  admin         %s/admin/\n' "$BACKEND_URL"
+printf '  API schema    %s/api/schema/\n' "$BACKEND_URL"
+printf '\nThe admin is "admin" with the password "admin". Press Ctrl-C to stop it all.\n'
 wait -n "${pids[@]}" || true
-die "one of the servers has ended; see the logs in $work"
+tail -n 20 "$work"/*.log >&2
+die "one of the servers has ended; the ends of their logs are above"
