@@ -89,7 +89,7 @@ SESSION_TTL = 86400
 SESSION_MANAGER = {
     "GRANT_ROLE": os.environ.get("SM_TEST_GRANT_ROLE"),
     "AUTH0": {"ISSUER": "https://issuer.invalid/", "AUDIENCE": "https://api.example.com"},
-    "THROTTLE_RATES": {"create": None, "refresh": None, "write": None, "read": None},
+    "THROTTLE_RATES": None,
     # What a test says of a server that it starts.
     **json.loads(os.environ.get("SM_TEST_SESSION_MANAGER", "{}")),
 }

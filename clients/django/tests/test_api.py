@@ -212,27 +212,6 @@ class TestCreate:
         assert session_service.get(created.token) is not None
         assert kept(response)
 
-    def test_throttled(self, auth0: Issuer, browser: Browser, configure: Any) -> None:
-        configure(THROTTLE_RATES={"create": "2/min"})
-        codes = [create(browser, "nonsense").status_code for _ in range(3)]
-        assert codes == [401, 401, 429]
-        response = create(browser, "nonsense", **{"X-Forwarded-For": "203.0.113.1"})
-        assert response.status_code == 429
-        assert int(response["Retry-After"]) > 0
-        assert response.json()["code"] == "throttled"
-
-    def test_an_ipv6_network_is_one_client(
-        self, auth0: Issuer, browser: Browser, configure: Any
-    ) -> None:
-        configure(THROTTLE_RATES={"create": "2/min"})
-        codes = [
-            Browser(REMOTE_ADDR=f"2001:db8::{n}").unsafe("POST", CREATE).status_code
-            for n in range(1, 4)
-        ]
-        assert codes == [401, 401, 429]
-        other = Browser(REMOTE_ADDR="2001:db8:0:1::1").unsafe("POST", CREATE)
-        assert other.status_code == 401
-
     def test_what_the_application_decides(
         self,
         auth0: Issuer,

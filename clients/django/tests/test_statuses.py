@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from drf_spectacular.generators import SchemaGenerator
 
 from session_manager.conf import settings
 from session_manager.services import session_service
+from session_manager.types import CreatedSession
 
 from .conftest import Browser, Superuser
 from .issuer import Issuer
@@ -201,15 +202,18 @@ class Caller:
         self.other = session_service.create(user_id)
         self.strangers = session_service.create(f"{user_id} is another")
 
-    def send(self, method: str, path: str, cell: Cell) -> Any:
+    def send(self, method: str, path: str, cell: Cell, own: CreatedSession | None = None) -> Any:
+        """own: the session of the request, in the place of a new one."""
         browser = Browser()
         headers = dict(cell.headers)
-        own = self.other
+        if own is None and cell.by in ("holder", "nobody"):
+            own = self.other
+        elif own is None:
+            own = session_service.create(self.user_id, {"cart": [1]})
         if cell.by == "holder":
             token = self.issuer.token(self.user_id, **cell.claims)
             headers["Authorization"] = f"Bearer {token}"
         elif cell.by != "nobody":
-            own = session_service.create(self.user_id, {"cart": [1]})
             browser.give(own.token)
         if cell.by == "ended":
             assert session_service.invalidate(own.token)
@@ -318,11 +322,16 @@ def first(operation: tuple[str, str]) -> tuple[int, Cell]:
 def test_throttled(
     caller: Caller, configure: Callable[..., None], operation: tuple[str, str]
 ) -> None:
-    status, cell = first(operation)
-    rate = "1/min"
-    configure(THROTTLE_RATES={"create": rate, "refresh": rate, "write": rate, "read": rate})
-    check(caller.send(*operation, cell), status, cell)
-    check(caller.send(*operation, cell), 429, Cell("throttled"))
+    """Of those who are counted together: a session, a subject; without either, an address."""
+    _, cell = first(operation)
+    configure(THROTTLE_RATES=dict.fromkeys(settings.THROTTLE_RATES, "1/hour"), TRUSTED_PROXIES=1)
+    if operation == ("delete", "current/"):
+        # There is no second time for a session.
+        cell = Cell(by="nobody")
+    cell = replace(cell, headers={**cell.headers, "X-Forwarded-For": "203.0.113.9"})
+    own = session_service.create(caller.user_id)
+    assert caller.send(*operation, cell, own).status_code < 300
+    check(caller.send(*operation, cell, own), 429, Cell("throttled"))
 
 
 def test_stopped(caller: Caller, server: Server) -> None:

@@ -93,5 +93,8 @@ SESSION_MANAGER = {
     "REDIS_URL": env["REDIS_URL"],
     "CACHE_KEY_FILE": env["CACHE_KEY_FILE"],
     # Tests sign in often, all from one machine.
-    "THROTTLE_RATES": {"create": env.get("LOGIN_RATE", "20/min")},
+    "THROTTLE_RATES": {
+        "create": env.get("LOGIN_RATE", "20/min"),
+        "create_address": env.get("LOGIN_RATE", "60/min"),
+    },
 }

@@ -147,11 +147,11 @@ def _first_login() -> Iterator[CheckMessage]:
 
 
 def _throttle_rates() -> Iterator[CheckMessage]:
-    from .throttling import SessionThrottle
+    from .throttling import parse_rate
 
     for name, rate in settings.THROTTLE_RATES.items():
         try:
-            good = name in DEFAULT_THROTTLE_RATES and bool(SessionThrottle().parse_rate(rate))
+            good = name in DEFAULT_THROTTLE_RATES and (rate is None or bool(parse_rate(rate)))
         except (AttributeError, KeyError, TypeError, ValueError, IndexError):
             good = False
         if not good:
@@ -263,7 +263,7 @@ def _proxies() -> list[CheckMessage]:
         return [
             Warning(
                 "The application is behind a proxy, but TRUSTED_PROXIES is 0: every client seems "
-                "to have the proxy's address.",
+                "to have the proxy's address, and nothing is throttled by it if it is private.",
                 hint='Set SESSION_MANAGER["TRUSTED_PROXIES"] to the number of proxies that append '
                 "to X-Forwarded-For.",
                 id="session_manager.W009",

@@ -32,10 +32,15 @@ GONE = {
     "server's.",
 }
 DEFAULT_THROTTLE_RATES = {
+    # For the subject of an access token, and for a client's address.
     "create": "20/min",
+    "create_address": "60/min",
+    # For a session.
     "refresh": "60/min",
     "write": "120/min",
     "read": "600/min",
+    # For a client's address: what is refused before it is known whose it is.
+    "junk": "300/min",
 }
 
 

@@ -1,48 +1,106 @@
-"""Rates of the session endpoints: THROTTLE_RATES, per client address and endpoint.
+"""Rates of the session endpoints: THROTTLE_RATES.
 
-By the address and not by the user: sign-in has no user yet, and a look-up to find one would touch
-the store, which the throttle is to protect.
+A request is counted for whom it costs, once that is certain: reads, writes and refreshes for the
+session whose token was right; sign-ins for the subject of a verified access token, and for the
+client's address.  What is refused before it is known whose it is ("junk") is counted for the
+client's address, and that limit refuses junk alone.  So nobody can use up what another needs, by
+sending the id of another's session with a wrong secret either.
+
+Looking at a count needs no such proof.  A session that has used its share up is refused by the id
+in its token, before a look-up.
+
+Where the address may be that of many clients (addresses.own_address), nothing is counted for it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import logging
+import time
+from typing import Any, cast
 
-from rest_framework.request import Request
+from django.core.cache import cache
+from django.http import HttpRequest
+from rest_framework.exceptions import Throttled
 from rest_framework.throttling import SimpleRateThrottle
-from rest_framework.views import APIView
 
-from .addresses import client_ip
+from .addresses import own_address
 from .conf import settings
 
-
-class SessionThrottle(SimpleRateThrottle):
-    """The view names its rate in ``throttle_rate``: create, refresh, write or read."""
-
-    scope = "session"
-
-    def __init__(self) -> None:
-        # The rate is known when the view is.
-        pass
-
-    def allow_request(self, request: Request, view: APIView) -> bool:
-        name = view.throttle_name(request)  # type: ignore[attr-defined]
-        self.scope = f"session_manager_{name}"
-        self.rate = settings.THROTTLE_RATES.get(name)
-        if self.rate is None:
-            return True
-        self.num_requests, self.duration = self.parse_rate(self.rate)
-        return bool(super().allow_request(request, view))
-
-    def get_cache_key(self, request: Request, view: APIView) -> str:
-        return self.cache_format % {"scope": self.scope, "ident": _client(request)}
+logger = logging.getLogger("session_manager")
 
 
-def _client(request: Request) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address: one customer has as many of those."""
-    address = client_ip(request._request)
+def parse_rate(rate: str) -> tuple[int, int]:
+    """A rate in DRF's notation, such as ``20/min``: requests and seconds."""
+    return cast("tuple[int, int]", SimpleRateThrottle.parse_rate(cast(Any, None), rate))
+
+
+class Limit:
+    """One rate for one of those who are counted; none if nobody is named, or the rate is None."""
+
+    def __init__(self, name: str, whom: str | None) -> None:
+        rate = settings.THROTTLE_RATES[name]
+        self._requests: int | None = None
+        if rate is None or whom is None:
+            return
+        self._requests, self._seconds = parse_rate(rate)
+        # A subject may have any length and any characters.
+        digest = hashlib.sha256(whom.encode("utf-8", "surrogatepass")).hexdigest()
+        self._key = f"session_manager.throttle.{name}.{digest}"
+
+    def check(self) -> None:
+        """Raise Throttled (429) if there is nothing left."""
+        if self._requests is None:
+            return
+        now = time.time()
+        times = self._times(now)
+        if len(times) >= self._requests:
+            first = times[-self._requests] if self._requests else now
+            raise Throttled(self._seconds - (now - first))
+
+    def count(self) -> None:
+        """Count one request."""
+        if self._requests is None:
+            return
+        now = time.time()
+        cache.set(self._key, [*self._times(now), now], self._seconds)
+
+    def spend(self) -> None:
+        """Count one request, or raise Throttled."""
+        self.check()
+        self.count()
+
+    def _times(self, now: float) -> list[float]:
+        """When requests were counted, oldest first; none that a clock set back has overtaken."""
+        return [t for t in cache.get(self._key, ()) if now - self._seconds < t <= now]
+
+
+def address_limit(name: str, request: HttpRequest) -> Limit:
+    """A rate for the client's address, where that is known to be one client's."""
+    address = own_address(request)
     if address is None:
-        return "unknown"
+        _tell()
+    return Limit(name, None if address is None else _network(address))
+
+
+def _network(address: str) -> str:
+    """An IPv4 address, or the /64 of an IPv6 address: one customer has as many of those."""
     if ":" in address:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return address
+
+
+_told = False
+
+
+def _tell() -> None:
+    global _told
+    if not _told and not settings.DEBUG:
+        _told = True
+        logger.warning(
+            "The addresses of clients are not known: requests come from a proxy, or from Next.js, "
+            "without an X-Forwarded-For that can be believed. Nothing is throttled by address, and "
+            "devices are listed with the proxy's. Set SESSION_TRUSTED_PROXIES in Next.js and "
+            'SESSION_MANAGER["TRUSTED_PROXIES"] in Django.'
+        )

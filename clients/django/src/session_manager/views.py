@@ -1,8 +1,9 @@
 """The session endpoints.
 
-In this order for every request: throttle, CSRF, authentication, so that what is refused early costs
-no look-up.  The views run outside of ATOMIC_REQUESTS: a replay that a refresh finds must end the
-session whatever becomes of the response.
+In this order for every request: CSRF, whether its session has used its share up, authentication,
+counting (throttling.py).  What is refused early costs no look-up.  The views run outside of
+ATOMIC_REQUESTS: a replay that a refresh finds must end the session whatever becomes of the
+response.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from django.db import transaction
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from rest_framework import status
-from rest_framework.exceptions import NotAuthenticated, NotFound, ParseError, PermissionDenied
+from rest_framework.exceptions import (
+    NotAuthenticated,
+    NotFound,
+    ParseError,
+    PermissionDenied,
+    Throttled,
+)
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import JSONRenderer
@@ -53,7 +60,8 @@ from .serializers import (
     SwitchTenantRequestSerializer,
 )
 from .services import session_service
-from .throttling import SessionThrottle
+from .throttling import Limit, address_limit
+from .tokens import session_id_of
 from .types import Session
 from .users import load_user
 
@@ -75,7 +83,8 @@ class SessionView(APIView):
     parser_classes = [LimitedJSONParser]
     renderer_classes = [JSONRenderer]
     content_negotiation_class = JSONAlone
-    throttle_classes = [SessionThrottle]
+    #: Whether it is known for whom the request counts: else what is refused is junk.
+    accepted = False
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
@@ -85,16 +94,38 @@ class SessionView(APIView):
     def get_exception_handler(self) -> Any:
         return api_exceptions.exception_handler
 
-    def throttle_name(self, request: Request) -> str:
-        return "read" if request.method in ("GET", "HEAD", "OPTIONS") else "write"
+    def session_limit(self, request: Request, session_id: uuid.UUID) -> Limit:
+        """The rate of a session for this request."""
+        name = "read" if request.method in ("GET", "HEAD", "OPTIONS") else "write"
+        return Limit(name, str(session_id))
 
     def perform_authentication(self, request: Request) -> None:
-        super().check_throttles(request)
         enforce_csrf(request._request)
+        token = token_from(request._request)
+        if token is not None:
+            self.session_limit(request, session_id_of(token)).check()
         super().perform_authentication(request)
 
     def check_throttles(self, request: Request) -> None:
-        """Done before authentication."""
+        """After authentication: for the session whose token was right."""
+        lookup = known(request._request)
+        if lookup is not None and lookup.session is not None:
+            self.accept(self.session_limit(request, lookup.session.id))
+
+    def accept(self, *limits: Limit) -> None:
+        """It is known whose the request is: count it for them."""
+        self.accepted = True
+        for limit in limits:
+            limit.count()
+
+    def handle_exception(self, exc: Exception) -> Response:
+        status_code = getattr(exc, "status_code", 500)
+        if not self.accepted and 400 <= status_code < 500 and not isinstance(exc, Throttled):
+            try:
+                address_limit("junk", plain(self.request)).spend()
+            except Throttled as throttled:
+                exc = throttled
+        return super().handle_exception(exc)
 
     def permission_denied(
         self, request: Request, message: str | None = None, code: str | None = None
@@ -135,8 +166,9 @@ class CreateSessionView(SessionView):
     authentication_classes = []
     permission_classes = []
 
-    def throttle_name(self, request: Request) -> str:
-        return "create"
+    def session_limit(self, request: Request, session_id: uuid.UUID) -> Limit:
+        # A session that is presented will end: the new one counts.
+        return Limit("create", None)
 
     def get_authenticate_header(self, request: Request) -> str:
         return challenge(request)
@@ -144,6 +176,13 @@ class CreateSessionView(SessionView):
     def post(self, request: Request) -> Response:
         body = _validated(CreateRequestSerializer, request.data)
         proven = prove(request, body.get("access_token"))
+        limits = (
+            Limit("create", proven.user_id),
+            address_limit("create_address", request._request),
+        )
+        for limit in limits:
+            limit.check()
+        self.accept(*limits)
         decision = decide(request, proven, body)
         # Before the session is made: without a user it would be of no use.
         user = load_user(decision.user_id)
@@ -174,6 +213,12 @@ class CurrentSessionView(SessionView):
         method = self.request.method if self.request else None
         return [] if method == "DELETE" else super().get_authenticators()
 
+    def session_limit(self, request: Request, session_id: uuid.UUID) -> Limit:
+        if request.method == "DELETE":
+            # A session ends once.
+            return Limit("write", None)
+        return super().session_limit(request, session_id)
+
     def get(self, request: Request) -> Response:
         return self.answer(request, _session(request))
 
@@ -192,7 +237,8 @@ class CurrentSessionView(SessionView):
         return self.answer(request, session)
 
     def delete(self, request: Request) -> Response:
-        log_out(request._request)
+        if not log_out(request._request):
+            address_limit("junk", request._request).spend()
         # Whatever is in it, and whether or not it was a session's.
         decide_cookie(request._request, None)
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -205,8 +251,8 @@ class RefreshSessionView(SessionView):
     authentication_classes = []
     permission_classes = []
 
-    def throttle_name(self, request: Request) -> str:
-        return "refresh"
+    def session_limit(self, request: Request, session_id: uuid.UUID) -> Limit:
+        return Limit("refresh", str(session_id))
 
     def get_authenticate_header(self, request: Request) -> str:
         return 'Session realm="api"'
@@ -224,6 +270,7 @@ class RefreshSessionView(SessionView):
         )
         if not refreshed.live or refreshed.expires_at is None:
             _refuse(request, TokenReused if refreshed.status == "reused" else SessionExpired)
+        self.accept(self.session_limit(request, session_id_of(token)))
         # touch=False: a first use of the new token must not be noted before the browser has it, or
         # an answer that gets lost would look like a replay.
         address = {"ip": client_ip(request._request), "user_agent": user_agent(request._request)}
@@ -244,6 +291,8 @@ class SwitchTenantView(SessionView):
 
     def post(self, request: Request) -> Response:
         session = _session(request)
+        # A new session for each: they have the user in common.
+        Limit("write", f"user {session.user_id}").spend()
         tenant_id = _validated(SwitchTenantRequestSerializer, request.data)["tenant_id"]
         data = decide_tenant(request, session, tenant_id)
         switched = switch_tenant(request._request, tenant_id, data)
