@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from importlib import import_module
 from io import StringIO
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 
+from session_manager.database import database_alias
+from session_manager.management.commands import sessions
 from session_manager.management.tables import table
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
@@ -84,6 +87,35 @@ class TestSessions:
         text = run("sessions", "show", str(created.id))
         assert "\x1b" not in text
         assert "\u202e" not in text
+
+
+class TestOptions:
+    """On either side of the subcommand, Django's own as well."""
+
+    @pytest.mark.parametrize("command", ["sessions", "session_keys"])
+    def test_either_side(
+        self, command: str, admin_alias: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = import_module(f"session_manager.management.commands.{command}")
+        seen: list[Any] = []
+        monkeypatch.setattr(
+            module.Command, "list", lambda self, *args: seen.append(database_alias())
+        )
+        run(command, "--database", admin_alias, "list")
+        run(command, "list", "--database", admin_alias)
+        run(command, "list", database=admin_alias)
+        run(command, "--database", "nowhere", "list", "--database", admin_alias)
+        run(command, "list")
+        assert seen == [admin_alias] * 4 + ["default"]
+
+    def test_djangos_own(self, created: CreatedSession) -> None:
+        command = sessions.Command()
+        for arguments in (["--verbosity", "3", "list"], ["list", "--verbosity", "3"], ["list"]):
+            parsed = command.create_parser("manage.py", "sessions").parse_args(arguments)
+            assert parsed.verbosity == (3 if "--verbosity" in arguments else 1)
+            assert parsed.settings is None
+        text = run("sessions", "list", "--no-color", "--skip-checks", "--traceback")
+        assert str(created.id) in text
 
 
 class TestKeys:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from argparse import SUPPRESS
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -14,13 +16,40 @@ from ..exceptions import SessionError
 class SessionCommand(BaseCommand):
     """A command that may use another database alias, an administrator's for example."""
 
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        self.common: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_base_argument(self, parser: CommandParser, *args: Any, **kwargs: Any) -> None:
+        self.common.append((args, kwargs))
+        super().add_base_argument(parser, *args, **kwargs)
+
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
+        self.add_base_argument(
+            parser,
             "--database",
             default=None,
             help='alias to use instead of SESSION_MANAGER["DATABASE"]; the admin functions need '
             "a role with the bundle admin",
         )
+
+    def add_actions(self, parser: CommandParser) -> Callable[..., CommandParser]:
+        """A function that adds a subcommand, behind which the common options may stand as well."""
+        actions = parser.add_subparsers(dest="action", required=True)
+        common = [*self.common]
+        if self.requires_system_checks:
+            # Which Django adds by itself.
+            common.append((("--skip-checks",), {"action": "store_true"}))
+
+        def add(name: str, **kwargs: Any) -> CommandParser:
+            one = actions.add_parser(name, **kwargs)
+            for names, options in common:
+                # Without a default, which would take the place of what stands before it.  The
+                # command's own help has them.
+                one.add_argument(*names, **{**options, "default": SUPPRESS, "help": SUPPRESS})
+            return one
+
+        return add
 
     @contextmanager
     def calls(self, alias: str | None) -> Iterator[None]:

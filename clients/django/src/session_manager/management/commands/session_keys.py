@@ -21,20 +21,20 @@ class Command(SessionCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        actions = parser.add_subparsers(dest="action", required=True)
-        actions.add_parser("list", help="the keys and their states")
-        actions.add_parser("generate", help="make a key in the server's key file")
+        add = self.add_actions(parser)
+        add("list", help="the keys and their states")
+        add("generate", help="make a key in the server's key file")
         for action, what in (
             ("add", "record a key that is in the key file"),
             ("activate", "seal with this key from now on"),
             ("retire", "give up a key that no session uses"),
             ("revoke", "end every session under a key, at once and for good"),
         ):
-            one = actions.add_parser(action, help=what)
+            one = add(action, help=what)
             one.add_argument("key_id", type=int)
             if action == "revoke":
                 one.add_argument("--yes", action="store_true", help="do not ask")
-        reencrypt = actions.add_parser("reencrypt", help="seal all sessions with the active key")
+        reencrypt = add("reencrypt", help="seal all sessions with the active key")
         reencrypt.add_argument("--batch", type=int, default=500, help="per transaction (500)")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -24,25 +24,25 @@ class Command(SessionCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        actions = parser.add_subparsers(dest="action", required=True)
+        add = self.add_actions(parser)
 
-        listing = actions.add_parser("list", help="newest first")
+        listing = add("list", help="newest first")
         listing.add_argument("--user", help="of this session user id alone")
         listing.add_argument("--tenant", help="of this tenant alone")
         listing.add_argument("--all", action="store_true", help="dead ones, too")
         listing.add_argument("--limit", type=int, default=50)
 
-        show = actions.add_parser("show", help="one session and its history")
+        show = add("show", help="one session and its history")
         show.add_argument("id", type=session_id)
 
-        revoke = actions.add_parser("revoke", help="end one session, or all of a user or tenant")
+        revoke = add("revoke", help="end one session, or all of a user or tenant")
         which = revoke.add_mutually_exclusive_group(required=True)
         which.add_argument("id", nargs="?", type=session_id)
         which.add_argument("--user", help="all sessions of this session user id")
         which.add_argument("--tenant", help="all sessions of this tenant (bundle admin)")
         revoke.add_argument("--reason", default="admin", help="for the audit trail (admin)")
 
-        count = actions.add_parser("count", help="the exact number of live sessions")
+        count = add("count", help="the exact number of live sessions")
         count.add_argument("--user")
         count.add_argument("--tenant")
 
