@@ -704,7 +704,7 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_grant(regrole, text) IS
-'grant the functions of a bundle to a role: app, admin or monitor';
+'grant a bundle to a role: the functions of app, admin or monitor, or the columns of reader';
 
 CREATE FUNCTION session_revoke(role regrole, bundle text)
 RETURNS void
@@ -713,7 +713,7 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_revoke(regrole, text) IS
-'take back the functions of a bundle from a role';
+'take back a bundle from a role';
 
 -- Every backend forgets what it cached of the keys when this table changes.
 CREATE FUNCTION session_keys_changed()

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * privileges.c
- *	  Hands out the extension's functions in bundles.
+ *	  Hands out the extension's functions, and columns to read, in bundles.
  *
  * session_grant() and session_revoke() build a GRANT or REVOKE and run it as
  * the caller: who may not grant the functions gets GRANT's own error.
@@ -30,6 +30,7 @@
 #define APP			0x01
 #define ADMIN		0x02
 #define MONITOR		0x04
+#define READER		0x08
 
 /* those that include the view session_stats */
 #define VIEW_BUNDLES	(ADMIN | MONITOR)
@@ -46,10 +47,17 @@ typedef struct BundledFunction
 	int			bundles;
 } BundledFunction;
 
+typedef struct ReadableTable
+{
+	const char *name;
+	const char *columns;
+} ReadableTable;
+
 static const Bundle bundles[] = {
 	{"app", APP},
 	{"admin", ADMIN},
-	{"monitor", MONITOR}
+	{"monitor", MONITOR},
+	{"reader", READER}
 };
 
 /*
@@ -98,6 +106,22 @@ static const BundledFunction functions[] = {
 	{"session_stats_reset()", ADMIN}
 };
 
+/*
+ * What the bundle "reader" may SELECT: no verifier, no seal, no MAC, no check
+ * value, and nothing that one could be guessed from.  Whatever is here, the
+ * bundle "app" can learn as well, by session_list() and session_history().
+ * Partitions are read through session_events, whose privileges count.
+ */
+static const ReadableTable readable[] = {
+	{"user_sessions",
+		"session_id, created_at, authenticated_at, last_seen_at, expires_at,"
+		" absolute_expires_at, version, key_id, verifier_key_id, user_id,"
+	" tenant_id, ip, user_agent, rotated_at, revoked_at, revoked_reason"},
+	{"session_events",
+	"event_id, at, session_id, user_id, tenant_id, event, ip, user_agent, detail"},
+	{"session_keys", "key_id, state"}
+};
+
 PG_FUNCTION_INFO_V1(sm_session_grant);
 PG_FUNCTION_INFO_V1(sm_session_revoke);
 
@@ -136,16 +160,27 @@ change_privileges(FunctionCallInfo fcinfo, const char *verb,
 	int			bit = bundle_bit(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	Oid			namespace = get_func_namespace(fcinfo->flinfo->fn_oid);
 	const char *schema = quote_identifier(get_namespace_name(namespace));
-	StringInfoData sql;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "%s EXECUTE ON FUNCTION ", verb);
-	append_functions(&sql, schema, bit);
-	appendStringInfo(&sql, " %s %s", preposition, role);
-	run(sql.data);
+	if (bit == READER)
+	{
+		for (size_t i = 0; i < lengthof(readable); i++)
+			run(psprintf("%s SELECT (%s) ON %s.%s %s %s",
+						 verb, readable[i].columns, schema, readable[i].name,
+						 preposition, role));
+	}
+	else
+	{
+		StringInfoData sql;
+
+		initStringInfo(&sql);
+		appendStringInfo(&sql, "%s EXECUTE ON FUNCTION ", verb);
+		append_functions(&sql, schema, bit);
+		appendStringInfo(&sql, " %s %s", preposition, role);
+		run(sql.data);
+	}
 
 	if (bit & VIEW_BUNDLES)
 		run(psprintf("%s SELECT ON %s.session_stats %s %s",
@@ -170,7 +205,7 @@ bundle_bit(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized bundle of session functions: \"%s\"", name),
-			 errhint("The bundles are \"app\", \"admin\" and \"monitor\".")));
+			 errhint("The bundles are \"app\", \"admin\", \"monitor\" and \"reader\".")));
 	return 0;					/* keep compiler quiet */
 }
 

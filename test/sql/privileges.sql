@@ -37,6 +37,34 @@ FROM (VALUES ('regress_session_app'), ('regress_session_admin'), ('regress_sessi
 	unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) AS p(privilege)
 WHERE has_sequence_privilege(r.rolname, 'session_events_event_id_seq', p.privilege);
 
+-- The bundle reader: SELECT on columns without secrets, no function, nothing else.  Any column more or less shows here.
+SELECT session_grant('regress_session_nobody', 'reader');
+SELECT session_grant('regress_session_nobody', 'reader');		-- again
+\x on
+SELECT a.attrelid::regclass AS relation, string_agg(a.attname, ' ' ORDER BY a.attnum) FILTER (WHERE has_column_privilege('regress_session_nobody', a.attrelid, a.attnum, 'SELECT')) AS may_read,
+	string_agg(a.attname, ' ' ORDER BY a.attnum) FILTER (WHERE NOT has_column_privilege('regress_session_nobody', a.attrelid, a.attnum, 'SELECT')) AS may_not
+FROM pg_attribute AS a JOIN test.members ON a.attrelid = objid AND classid = 'pg_class'::regclass JOIN pg_class AS c ON c.oid = objid
+WHERE relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped GROUP BY a.attrelid ORDER BY a.attrelid::regclass::text COLLATE "C";
+\x off
+SELECT c.oid::regclass, p.privilege
+FROM pg_class AS c JOIN test.members ON c.oid = objid AND classid = 'pg_class'::regclass,
+	unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p(privilege)
+WHERE relkind IN ('r', 'p', 'v') AND (has_table_privilege('regress_session_nobody', c.oid, p.privilege)
+	OR p.privilege IN ('INSERT', 'UPDATE', 'REFERENCES') AND has_any_column_privilege('regress_session_nobody', c.oid, p.privilege));
+SELECT test.may('regress_session_nobody');
+SET ROLE regress_session_nobody;
+SELECT count(user_id) >= 0 AS sessions FROM user_sessions;
+SELECT count(user_id) >= 0 AS events FROM session_events;
+SELECT ctid FROM user_sessions;
+SELECT verifier FROM user_sessions;
+BEGIN;
+LOCK TABLE user_sessions IN ACCESS SHARE MODE;
+ROLLBACK;
+RESET ROLE;
+SELECT session_revoke('regress_session_nobody', 'reader');
+SELECT count(*) FROM test.members JOIN pg_class AS c ON c.oid = objid AND classid = 'pg_class'::regclass
+WHERE relkind IN ('r', 'p', 'v') AND has_any_column_privilege('regress_session_nobody', c.oid, 'SELECT');
+
 -- The view comes with the bundles that are to look at it, and goes with them.
 SELECT role, has_table_privilege(role, 'session_stats', 'SELECT') AS may
 FROM unnest(ARRAY['regress_session_app', 'regress_session_admin', 'regress_session_monitor']) AS role;
