@@ -14,11 +14,12 @@ from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
-from django.db import DatabaseError, connections
 from django.db import Error as DBError
+from django.db import connections
 from django.urls import reverse
 from django.utils.module_loading import import_string
 
+from . import grants
 from .conf import DEFAULT_THROTTLE_RATES, settings
 from .database import function
 from .reporting import ExceptionReporterFilter
@@ -381,18 +382,27 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
                 hint="Connect as a role of its own and name it in GRANT_ROLE when migrating.",
                 id="session_manager.W016",
             )
-        from .grants import granted
-
-        try:
-            may = granted(cursor)
-        except DatabaseError:  # not on search_path
-            may = False
-        if not may:
+        have = grants.rights(cursor)
+        if have is None or not have.call:
             yield Error(
-                "The application's role may not use the extension, or does not find it.",
-                hint="Run migrate as a superuser with GRANT_ROLE, and set SCHEMA if the "
-                "extension is in a schema outside of search_path.",
+                "The application's role may not use the extension.",
+                hint=f"Run: {grants.command(alias)}",
                 id="session_manager.E017",
+            )
+            return
+        if not have.found:
+            yield Error(
+                f"The extension is in the schema {have.schema!r}, where it is not looked for.",
+                hint=f'Set SESSION_MANAGER["SCHEMA"] to {have.schema!r}.',
+                id="session_manager.E017",
+            )
+            return
+        if not have.read:
+            yield Warning(
+                "The application's role may not read the columns that the models, the admin and "
+                "the command sessions show.",
+                hint=f"Run: {grants.command(alias)} or, if it is not to read them, silence this.",
+                id="session_manager.W028",
             )
             return
         cursor.execute(
@@ -401,8 +411,8 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
         if not cursor.fetchone()[0]:
             yield Error(
                 "The extension has no active key: no session can be made.",
-                hint="Set session_manager.key_file on the server; then, as a superuser: "
-                "SELECT session_key_generate(), or manage.py session_keys generate.",
+                hint="Set session_manager.key_file on the server, if it is not. "
+                f"Then run: {grants.command(alias)}",
                 id="session_manager.E018",
             )
 
@@ -414,7 +424,7 @@ def _missing(alias: str, *, available: bool) -> CheckMessage:
     applied = MigrationRecorder(connections[alias]).applied_migrations()
     kind = Error if ("session_manager", "0001_initial") in applied else Warning
     hint = (
-        "Run manage.py migrate as a superuser, or CREATE EXTENSION session_manager CASCADE."
+        f"Run: {grants.command(alias)}"
         if available
         else "Install the extension on the server first: make && make install."
     )

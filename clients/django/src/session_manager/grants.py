@@ -1,111 +1,126 @@
 """What the migration does in the database: the extension, its first key, and the role's rights.
 
 Creating the extension and granting take a superuser.  Where the role that migrates is none, what is
-missing is named in full, ready for psql.
+missing is named in full, ready to be pasted.  Every statement may run any number of times.
 """
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import Error, transaction
+from django.db import Error, connections, transaction
 
 from .conf import settings
 from .database import function, quote
-from .types import SESSION_TIMES
-
-TABLES = (
-    "user_sessions",
-    "session_events",
-    "session_events_default",
-    "session_keys",
-    "session_installation",
-)
-# Columns that hold no secret and nothing that one could be guessed from.
-COLUMNS = {
-    "user_sessions": (
-        "session_id",
-        *SESSION_TIMES,
-        "version",
-        "key_id",
-        "verifier_key_id",
-        "user_id",
-        "tenant_id",
-        "ip",
-        "user_agent",
-        "rotated_at",
-        "revoked_at",
-        "revoked_reason",
-    ),
-    "session_events": (
-        "event_id",
-        "at",
-        "session_id",
-        "user_id",
-        "tenant_id",
-        "event",
-        "ip",
-        "user_agent",
-        "detail",
-    ),
-    "session_keys": ("key_id", "state"),
-}
 
 
-def create_statement() -> str:
-    schema = f" SCHEMA {quote(settings.SCHEMA)}" if settings.SCHEMA else ""
-    return f"CREATE EXTENSION session_manager{schema} CASCADE"
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def create_statements() -> list[str]:
+    if not settings.SCHEMA:
+        return ["CREATE EXTENSION IF NOT EXISTS session_manager CASCADE"]
+    schema = quote(settings.SCHEMA)
+    return [
+        f"CREATE SCHEMA IF NOT EXISTS {schema}",
+        f"CREATE EXTENSION IF NOT EXISTS session_manager SCHEMA {schema} CASCADE",
+    ]
 
 
 def grant_statements(role: str) -> list[str]:
-    """SQL that lets a role use this package, and gives it nothing else of the extension.
-
-    The revocations are for databases with ALTER DEFAULT PRIVILEGES, which reach the extension's
-    tables as well.
-    """
-    literal = "'" + quote(role).replace("'", "''") + "'"
+    """The functions that an application calls; the columns that the models and the admin read."""
     return [
-        f"REVOKE ALL ON {', '.join(map(function, TABLES))} FROM {quote(role)}",
-        f"SELECT {function('session_grant')}({literal}, 'app')",
-        *(
-            f"GRANT SELECT ({', '.join(columns)}) ON {function(table)} TO {quote(role)}"
-            for table, columns in COLUMNS.items()
-        ),
+        f"SELECT {function('session_grant')}({literal(quote(role))}, '{bundle}')"
+        for bundle in ("app", "reader")
     ]
+
+
+def key_statement() -> str:
+    """A key, unless there is one that seals; the first one, or one after a revocation."""
+    return (
+        f"SELECT {function('session_key_generate')}() WHERE NOT EXISTS"
+        f" (SELECT FROM {function('session_keys')} WHERE state = 'active')"
+    )
 
 
 def statements(role: str) -> list[str]:
-    """SQL that sets an empty database up, for a superuser."""
-    return [create_statement(), _generate(), *grant_statements(role)]
+    """SQL that sets a database up, for a superuser in it."""
+    return [*create_statements(), *grant_statements(role), key_statement()]
 
 
-def revoke_statements(role: str) -> list[str]:
-    return [
-        f"REVOKE SELECT ({', '.join(columns)}) ON {function(table)} FROM {quote(role)}"
-        for table, columns in COLUMNS.items()
+def default_role(alias: str) -> str | None:
+    """Who is to use the extension, as far as the settings say."""
+    return settings.GRANT_ROLE or connections[alias].settings_dict["USER"] or None
+
+
+def script(alias: str, role: str) -> str:
+    """The same for psql, from a server that has nothing yet: the role and the database as well."""
+    name = connections[alias].settings_dict["NAME"]
+    create_role = f"CREATE ROLE {quote(role)} LOGIN"
+    # Of the role: only an owner may create tables in public, which migrate does.
+    create_database = f"CREATE DATABASE {quote(name)} OWNER {quote(role)}"
+    lines = [
+        r"\set ON_ERROR_STOP on",
+        f"SELECT {literal(create_role)} WHERE NOT EXISTS"
+        rf" (SELECT FROM pg_roles WHERE rolname = {literal(role)}) \gexec",
+        f"SELECT {literal(create_database)} WHERE NOT EXISTS"
+        rf" (SELECT FROM pg_database WHERE datname = {literal(name)}) \gexec",
+        rf"\connect {quote(name)}",
+        *(f"{statement};" for statement in statements(role)),
     ]
+    return "\n".join(lines)
 
 
-def _scalar(cursor: Any, sql: str, params: Any = ()) -> Any:
-    cursor.execute(sql, params)
-    return cursor.fetchone()[0]
+def command(alias: str, role: str | None = None) -> str:
+    """What an administrator pastes into a shell to have all that is missing set up."""
+    words = ["python", "manage.py", "setup_session_manager", "--print"]
+    if alias != settings.DATABASE:
+        words += ["--database", alias]
+    if role and role != default_role(alias):
+        words += ["--role", role]
+    server = connections[alias].settings_dict
+    psql = ["psql"]
+    if server["HOST"]:
+        psql += ["-h", server["HOST"]]
+    if server["PORT"]:
+        psql += ["-p", str(server["PORT"])]
+    # On its own machine a server knows its superuser by the user of the operating system.
+    local = not server["HOST"] or server["HOST"].startswith("/")
+    psql = ["sudo", "-u", "postgres", *psql] if local else [*psql, "-U", "postgres", "postgres"]
+    return f"{shlex.join(words)} | {shlex.join(psql)}"
 
 
-def granted(cursor: Any) -> bool:
-    """Whether the current role has what grant_statements gives."""
-    return bool(
-        _scalar(
-            cursor,
-            "SELECT has_function_privilege(%s, 'execute')"
-            " AND has_column_privilege(%s, %s, 'select')",
-            [
-                function("session_get") + "(text, inet, text, boolean)",
-                function("user_sessions"),
-                "session_id",
-            ],
-        )
+@dataclass(frozen=True)
+class Rights:
+    """What the role of a connection may do with the extension."""
+
+    schema: str
+    found: bool
+    call: bool
+    read: bool
+
+
+def rights(cursor: Any) -> Rights | None:
+    """None if there is no extension."""
+    cursor.execute(
+        "SELECT n.nspname,"
+        " CASE WHEN %s::text IS NULL THEN pg_function_is_visible(p.oid) ELSE n.nspname = %s END,"
+        " has_schema_privilege(n.oid, 'usage') AND has_function_privilege(p.oid, 'execute'),"
+        " has_column_privilege(c.oid, 'session_id', 'select')"
+        " FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        " JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid"
+        " AND d.classid = 'pg_proc'::regclass"
+        " JOIN pg_proc p ON p.oid = d.objid AND p.proname = 'session_get'"
+        " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'user_sessions'"
+        " WHERE e.extname = 'session_manager'",
+        [settings.SCHEMA or None] * 2,
     )
+    row = cursor.fetchone()
+    return Rights(*row) if row else None
 
 
 def install(connection: Any, grant_role: str | None = None) -> None:
@@ -115,55 +130,46 @@ def install(connection: Any, grant_role: str | None = None) -> None:
     it is a superuser.  Can be run again.
     """
     with connection.cursor() as cursor:
-        superuser = _scalar(cursor, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-        current = _scalar(cursor, "SELECT current_user")
-        exists = _scalar(
-            cursor, "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'session_manager')"
+        cursor.execute(
+            "SELECT rolsuper, current_user::text FROM pg_roles WHERE rolname = current_user"
         )
-        role = grant_role or settings.GRANT_ROLE or (None if superuser else current)
+        superuser, current = cursor.fetchone()
+        named = grant_role or settings.GRANT_ROLE
         if not superuser:
-            if exists and granted(cursor):
+            role = named or current
+            have = rights(cursor)
+            if have and have.call:
                 return
-            needed = grant_statements(role or current) if exists else statements(role or current)
+            name = connection.settings_dict["NAME"]
             raise CommandError(
-                "Setting session_manager up needs a superuser. "
-                "As one, run this in the same database, and then this again:\n"
-                + "".join(f"    {statement};\n" for statement in needed).rstrip()
+                "Setting session_manager up needs a superuser. Run this, and then this again:\n"
+                f"    {command(connection.alias, role)}\n"
+                f"That is, as a superuser in the database {name}:\n"
+                + "".join(f"    {statement};\n" for statement in statements(role)).rstrip()
             )
-        if not exists:
-            cursor.execute(create_statement())
-        if role:
-            for statement in grant_statements(role):
-                cursor.execute(statement)
-        has_key = _scalar(
-            cursor,
-            f"SELECT EXISTS (SELECT FROM {function('session_keys')}())",
-        )
-    if not has_key:
-        _generate_key(connection)
+        if named:
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [named])
+            if cursor.fetchone() is None:
+                raise CommandError(
+                    f"There is no role {named}. As a superuser: CREATE ROLE {quote(named)} LOGIN;"
+                )
+        for statement in [*create_statements(), *(grant_statements(named) if named else ())]:
+            cursor.execute(statement)
+    _make_key(connection)
 
 
-def _generate() -> str:
-    return f"SELECT {function('session_key_generate')}()"
-
-
-def _generate_key(connection: Any) -> None:
+def _make_key(connection: Any) -> None:
     """Make the first key, if the server has a key file; the system check reports it if not."""
     try:
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            cursor.execute(_generate())
+            cursor.execute(key_statement())
     except Error as error:
         print(f"session_manager: no key was made: {error}".rstrip())
 
 
 def uninstall(connection: Any) -> None:
-    """Take the column grants back.  The extension stays: dropping it would end every session."""
+    """Take the columns back.  The extension stays: dropping it would end every session."""
     role = settings.GRANT_ROLE
     with connection.cursor() as cursor:
-        exists = _scalar(
-            cursor, "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'session_manager')"
-        )
-        if not (role and exists):
-            return
-        for statement in revoke_statements(role):
-            cursor.execute(statement)
+        if role and rights(cursor):
+            cursor.execute(f"SELECT {function('session_revoke')}({literal(quote(role))}, 'reader')")

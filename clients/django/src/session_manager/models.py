@@ -1,6 +1,6 @@
 """The extension's tables as unmanaged models: to read, search and list sessions with the ORM.
 
-Only columns without secrets are here, and the migration grants SELECT on these columns alone.
+Only columns without secrets are here: those that the bundle ``reader`` lets a role SELECT.
 Writing is refused: sessions change by the functions only, see ``UserSessionQuerySet.revoke`` and
 services.SessionService.
 

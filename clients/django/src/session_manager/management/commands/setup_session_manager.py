@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from session_manager import grants
@@ -16,22 +16,34 @@ class Command(BaseCommand):
     requires_system_checks = []
     help = (
         "Creates the extension and its first key and lets a role use both, as a superuser. "
-        "migrate does the same if it connects as one; this is for where it does not."
+        "migrate does the same if it connects as one; this is for where it does not. "
+        "Can be run any number of times."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--database", help="alias that connects as a superuser")
-        parser.add_argument("--role", help="the application's role (GRANT_ROLE)")
         parser.add_argument(
-            "--print", action="store_true", help="print the SQL; connect to nothing"
+            "--database",
+            help="alias that connects as a superuser; with --print, of the database to set up",
+        )
+        parser.add_argument("--role", help="the application's role (GRANT_ROLE, else USER)")
+        parser.add_argument(
+            "--print",
+            action="store_true",
+            help="print a script for psql that makes the role and the database as well; "
+            "connect to nothing",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["print"]:
-            role = options["role"] or settings.GRANT_ROLE or "webapp"
-            for statement in grants.statements(role):
-                self.stdout.write(f"{statement};")
-            return
         alias = options["database"] or settings.DATABASE
+        if connections[alias].vendor != "postgresql":
+            raise CommandError(f"The database {alias!r} is not PostgreSQL.")
+        if options["print"]:
+            role = options["role"] or grants.default_role(alias)
+            if not role:
+                raise CommandError(
+                    f"Name the application's role: by --role, or as USER of the database {alias!r}."
+                )
+            self.stdout.write(grants.script(alias, role))
+            return
         grants.install(connections[alias], options["role"])
         self.stdout.write("The database is ready.")
