@@ -168,6 +168,12 @@ if [ "${PACKAGES-yes}" = yes ]; then
   BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/check-example.sh" >"$work/output" 2>&1 || status=$?
   grep -vE '^ok ' "$work/output" || true
   count "$work/output" '^ok ' '^not ok ' $status
+
+  heading "quick start for Django, as it is written"
+  status=0
+  BINDIR=$bindir "$root/scripts/walk-django.sh" >"$work/output" 2>&1 || status=$?
+  cat "$work/output"
+  count "$work/output" '^ok ' '^not ok ' $status
 fi
 
 if [ $long = yes ]; then
