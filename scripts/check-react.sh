@@ -1,13 +1,19 @@
 #!/bin/bash
 #
 # Check the React package and the example's frontend: types, style, unit tests,
-# the size of the bundle, and the example as a whole in a browser.  Prints a
-# line "ok" or "not ok" for each test.
+# the size of the bundle, the example as a whole in a browser, and the quick
+# start of docs/react.md in a new project.  Prints a line "ok" or "not ok" for
+# each test.
+#
+# --long tries the quick start on every version of Next.js and React with each
+# bundler, not on the newest alone.
 #
 #	CHROMIUM	the browser (/usr/bin/chromium)
 
 set -euo pipefail
 
+all=()
+[ "${1-}" != --long ] || all=(--all)
 root=$(cd "$(dirname "$0")/.." && pwd)
 export NEXT_TELEMETRY_DISABLED=1 CI=1
 status=0
@@ -56,5 +62,6 @@ check "frontend: eslint" npm run --silent lint || true
 check "frontend: next build" npm run --silent build || exit 1
 SESSION_TRUSTED_PROXIES=1 SESSION_BACKEND_TIMEOUT=20000 LOGIN_RATE=1000/min \
   "$root/scripts/example.sh" npm --prefix "$root/examples/frontend" test || status=1
+FRONTEND=no "$root/scripts/example.sh" node "$root/clients/react/scripts/quick-start.mjs" "${all[@]}" || status=1
 
 exit $status

@@ -4,7 +4,8 @@
 # the line "N passed, N failed".  Called by make, which names the tests.
 #
 # --long adds half an hour of mixed load and of faults of the cache, runs everything against a build with
-# AddressSanitizer and UndefinedBehaviorSanitizer as well, and fuzzes for longer.
+# AddressSanitizer and UndefinedBehaviorSanitizer as well, fuzzes for longer, and tries the React package's quick start on
+# every version of Next.js and React.
 #
 #	PACKAGES	no: leave out the packages for Django and React, and the example (yes)
 
@@ -150,9 +151,10 @@ server_suites tree
 
 if [ "${PACKAGES-yes}" = yes ]; then
   heading "packages for Django and React, side by side"
-  for package in django react; do
-    run_aside $package env BINDIR="$bindir" "$root/scripts/check-$package.sh" &
-  done
+  react_options=()
+  [ $long = no ] || react_options=(--long)
+  run_aside django env BINDIR="$bindir" "$root/scripts/check-django.sh" &
+  run_aside react env BINDIR="$bindir" "$root/scripts/check-react.sh" "${react_options[@]}" &
   wait
   for package in django react; do
     read -r status seconds <"$work/$package.status"

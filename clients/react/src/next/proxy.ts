@@ -2,7 +2,7 @@ import { NextResponse, type NextRequest } from 'next/server.js';
 import { sessionCookie } from './backend.js';
 import { cookieNames } from './config.js';
 
-export interface SessionMiddlewareOptions {
+export interface SessionProxyOptions {
   /** Paths that need a session, each with all that is below it. */
   protect: string[];
   /** The page that signs users in. */
@@ -22,8 +22,10 @@ function decode(path: string): string {
  * Sends those without a session's cookie to the sign-in page before anything
  * is rendered.  It saves a rendering and protects nothing: whether the cookie
  * is good is known when the page calls `getServerSession()`, which it must.
+ *
+ * In `proxy.ts`, as `proxy`.
  */
-export function sessionMiddleware({ protect, loginUrl = '/login', cookieName }: SessionMiddlewareOptions) {
+export function sessionProxy({ protect, loginUrl = '/login', cookieName }: SessionProxyOptions) {
   return (request: NextRequest): NextResponse => {
     const { pathname, searchParams } = request.nextUrl;
     const path = decode(pathname);
@@ -42,3 +44,6 @@ export function sessionMiddleware({ protect, loginUrl = '/login', cookieName }: 
     return response;
   };
 }
+
+/** The same for Next.js 15, where the file is `middleware.ts` and exports `middleware`. */
+export const sessionMiddleware = sessionProxy;

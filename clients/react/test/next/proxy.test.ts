@@ -1,15 +1,15 @@
 import { NextRequest } from 'next/server.js';
 import { describe, expect, it } from 'vitest';
-import { sessionMiddleware } from '../../src/next/index.js';
+import { sessionMiddleware, sessionProxy } from '../../src/next/index.js';
 
-const middleware = sessionMiddleware({ protect: ['/account', '/invoices/'] });
+const proxy = sessionProxy({ protect: ['/account', '/invoices/'] });
 
 function open(path: string, { cookie = '', method = 'GET' } = {}) {
-  const response = middleware(new NextRequest('https://app.test' + path, { method, headers: { cookie } }));
+  const response = proxy(new NextRequest('https://app.test' + path, { method, headers: { cookie } }));
   return { status: response.status, to: response.headers.get('location'), headers: response.headers };
 }
 
-describe('sessionMiddleware', () => {
+describe('sessionProxy', () => {
   it.each([
     ['/account', '/account'],
     ['/account/devices?sort=ip&x=%26', '/account/devices?sort=ip&x=%26'],
@@ -35,6 +35,10 @@ describe('sessionMiddleware', () => {
 
   it.each(['session_token=', 'other=x', 'xsession_token=x'])('does not take %s for a session', (cookie) => {
     expect(open('/account', { cookie }).status).toBe(307);
+  });
+
+  it('is there under its name for Next.js 15', () => {
+    expect(sessionMiddleware).toBe(sessionProxy);
   });
 
   it('does not pass on what was posted', () => {
