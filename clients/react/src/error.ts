@@ -18,6 +18,8 @@ export class SessionError extends Error {
     readonly code?: string,
     /** Milliseconds that the server asked to wait before another attempt. */
     readonly retryAfter = 0,
+    /** Why the session was ended, such as `password_changed`, if the backend tells. */
+    readonly reason?: string,
   ) {
     super(message);
   }

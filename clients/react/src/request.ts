@@ -50,6 +50,7 @@ async function attempt(url: string, init: RequestInit): Promise<unknown> {
       response.status,
       body?.['code'],
       retryAfter(response.headers.get('Retry-After')),
+      body?.['reason'],
     );
   } catch (error) {
     throw error instanceof SessionError ? error : new SessionError('network', 'The server cannot be reached.');

@@ -6,6 +6,9 @@
  * - `status` is `loading` until the first verdict and never again.
  * - Only a verdict of the server, or the end of the session's life, makes it
  *   `unauthenticated`; a request that failed does not.
+ * - A refusal may be about an older cookie than the browser holds when it arrives.
+ *   It becomes a verdict on a session that is known when a look at it, in turn,
+ *   is refused as well.
  * - A session that was seen to end, or to be replaced by another, does not come
  *   back: answers to requests that were sent before are dropped, and so is what
  *   other tabs or a cached page still say about it.
@@ -17,10 +20,12 @@
 import { SessionError } from './error.js';
 import { aborted, request, sleep } from './request.js';
 import { openTabs, type Tabs, type Work } from './tabs.js';
-import type { SessionAnswer, SessionData, SessionStatus, SignOutScope, User } from './types.js';
+import type { Session, SessionData, SessionStatus, SignOutScope, User } from './types.js';
 
 export interface SessionState {
   data: SessionData | null;
+  /** That of `data`. */
+  session: Session | null;
   status: SessionStatus;
   /** Why there is no session, or why what there is could not be confirmed. */
   error: SessionError | null;
@@ -81,7 +86,10 @@ export interface SessionStore extends SessionActions {
 type EndKind = 'expired' | 'revoked' | undefined;
 
 /** What tabs tell each other. */
-type News = SessionData | { session: null; id: string; kind: EndKind };
+type News = SessionData | { session: null; id: string; kind: EndKind; reason: string | undefined };
+
+/** What the server says of the session; that there is none, perhaps with why. */
+type Answer = SessionData | { session: null; error?: SessionError };
 
 const MAX_TIMEOUT = 2 ** 31 - 1;
 /** Timers that are this late have slept. */
@@ -102,14 +110,15 @@ const TEXT = {
 };
 
 /** As text, without what changes at every request. */
-const essence = (data: SessionData | null): string =>
-  JSON.stringify([data?.session, data?.user], (key, value: unknown) => (key === 'last_seen_at' ? null : value));
+const essence = (...parts: unknown[]): string =>
+  JSON.stringify(parts, (key, value: unknown) => (key === 'last_seen_at' ? null : value));
 
 const isVisible = (): boolean => document.visibilityState !== 'hidden';
 
 export function createSessionStore(options: StoreOptions, initial?: SessionData | null): SessionStore {
   let state: SessionState = {
     data: initial ?? null,
+    session: initial?.session ?? null,
     status: initial ? 'authenticated' : initial === null ? 'unauthenticated' : 'loading',
     error: null,
     isRefetching: false,
@@ -140,6 +149,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   let retryDue = Infinity;
   let pending = 0;
   let fetching: Promise<void> | undefined;
+  let confirming: Promise<void> | undefined;
   let refreshing: Promise<void> | undefined;
 
   const now = () => Date.now() + offset;
@@ -147,6 +157,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
 
   function set(patch: Partial<SessionState>): void {
     const next = { ...state, ...patch };
+    next.session = next.data?.session ?? null;
     if ((Object.keys(next) as (keyof SessionState)[]).every((key) => Object.is(next[key], state[key]))) return;
     state = next;
     listeners.forEach((listener) => {
@@ -164,7 +175,8 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     const isOlder =
       known?.id === id &&
       (known.version > version || (known.version === version && time < asOf && Date.parse(expires_at) <= expires()));
-    const changed = !isOlder && essence(answer) !== essence(state.data);
+    const isSame = known && essence(known) === essence(answer.session);
+    const changed = !isOlder && !(isSame && essence(state.data?.user) === essence(answer.user));
     checkedAt = Date.now();
     if (!isOlder || time > asOf) {
       asOf = time;
@@ -174,7 +186,9 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       generation++;
       endedId = known?.id ?? endedId;
     }
-    set({ data: changed ? answer : state.data, status: 'authenticated', error: null, isStale: false });
+    // What has not changed keeps its identity.
+    const data = isSame ? { ...answer, session: known } : answer;
+    set({ data: changed ? data : state.data, status: 'authenticated', error: null, isStale: false });
     plan();
     if (tell && changed) tabs?.post(answer);
   }
@@ -193,25 +207,25 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   }
 
   /** There is no session (any more). */
-  function end(kind?: EndKind, tell = true): void {
+  function end(kind?: EndKind, reason?: string, tell = true): void {
     generation++;
     endedId = state.data?.session.id ?? endedId;
     retryDue = Infinity;
-    if (tell && state.data) tabs?.post({ session: null, id: state.data.session.id, kind });
+    if (tell && state.data) tabs?.post({ session: null, id: state.data.session.id, kind, reason });
     set({
       data: null,
       status: 'unauthenticated',
-      error: kind ? new SessionError(kind, TEXT[kind], 401) : null,
+      error: kind ? new SessionError(kind, TEXT[kind], 401, undefined, 0, reason) : null,
       isStale: false,
     });
     plan();
   }
 
   /** The server knows no session for our cookie. */
-  function verdict(): SessionError | null {
-    if (state.data) end(now() >= expires() ? 'expired' : 'revoked');
+  function verdict(error?: SessionError): void {
+    const wasEnded = error?.code === 'session_revoked' || now() < expires();
+    if (state.data) end(wasEnded ? 'revoked' : 'expired', error?.reason);
     else if (state.error?.status !== 401) end();
-    return state.error;
   }
 
   /** A request of our own failed, and may be repeated. */
@@ -223,7 +237,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   }
 
   /** Ask the route handlers, and answer whether it is still of interest. */
-  async function ask(method: string, path = '', signal?: AbortSignal): Promise<SessionAnswer | undefined> {
+  async function ask(method: string, path = '', signal?: AbortSignal): Promise<Answer | undefined> {
     const asked = generation;
     const isCurrent = () => asked === generation;
     set({ isRefetching: ++pending > 0 });
@@ -233,17 +247,15 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       const onRetry = (error: SessionError) => {
         if (isCurrent()) failed(error);
       };
-      const answer = (await request(options.basePath + path, { method }, onRetry, undefined, signal)) as SessionAnswer;
+      const answer = (await request(options.basePath + path, { method }, onRetry, undefined, signal)) as Answer;
       return isCurrent() ? answer : undefined;
     } catch (e) {
       const error = e as SessionError;
       if (isCurrent()) {
-        if (error.status === 401) verdict();
-        else {
-          failed(error);
-          notBefore = Date.now() + error.retryAfter;
-          retryDue = Date.now() + Math.max(PAUSE, error.retryAfter);
-        }
+        if (error.status === 401) return { session: null, error };
+        failed(error);
+        notBefore = Date.now() + error.retryAfter;
+        retryDue = Date.now() + Math.max(PAUSE, error.retryAfter);
       }
       return undefined;
     } finally {
@@ -252,12 +264,32 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     }
   }
 
+  /** Look at the session, in turn: the browser holds the newest cookie, and what is said of it is a verdict. */
+  async function lookInTurn(signal: AbortSignal): Promise<void> {
+    const answer = await ask('GET', '', signal);
+    if (answer?.session) accept(answer);
+    else if (answer) verdict(answer.error);
+  }
+
+  /** There may be no session any more; with a signal the caller has the turn. */
+  async function confirm(signal?: AbortSignal): Promise<void> {
+    if (signal) return lookInTurn(signal);
+    return (confirming ??= inTurn(async (_, signal) => {
+      // What was told to give way is made up for.
+      if (signal.aborted) retryDue = Date.now() + PAUSE;
+      else if (state.data) await lookInTurn(signal);
+    }, false).finally(() => {
+      confirming = undefined;
+      schedule();
+    }));
+  }
+
   /** Look at the session, once at a time. */
   function look(): Promise<void> {
     return (fetching ??= ask('GET')
       .then((answer) => {
         if (answer?.session) accept(answer);
-        else if (answer) verdict();
+        else if (answer) return state.data ? confirm() : verdict();
       })
       .finally(() => {
         fetching = undefined;
@@ -270,14 +302,15 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     const isOver = () => isDone() || signal.aborted;
     // On a busy machine the turn may come sooner than the news of what the tab before did with it.
     if (waited && !isOver()) await Promise.race([nextNews(), sleep(NEWS), aborted(signal)]);
-    if (waited && !isOver()) await Promise.race([look(), aborted(signal)]);
+    if (waited && !isOver()) await Promise.race([lookInTurn(signal), aborted(signal)]);
     // What gave way is still due, and waits for another turn.
     if (isOver()) return;
     refreshDue = Infinity;
     const answer = await ask('POST', '/refresh', signal);
-    if (answer?.session) accept(answer);
-    else if (!isDone()) {
-      refreshDue = retryDue + offset;
+    if (answer?.session) return accept(answer);
+    if (answer) await lookInTurn(signal);
+    if (!isDone()) {
+      refreshDue = Math.max(retryDue < Infinity ? retryDue : 0, Date.now() + PAUSE) + offset;
       retryDue = Infinity;
     }
   }
@@ -293,7 +326,11 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       }));
   }
 
-  /** A request that the application asked for: its failure is the caller's. */
+  /**
+   * A request that the application asked for: its failure is the caller's.
+   *
+   * @param signal of the turn that the caller has
+   */
   async function act(
     method: string,
     path: string,
@@ -303,20 +340,25 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   ): Promise<unknown> {
     const asked = generation;
     const isCurrent = () => asked === generation;
-    try {
-      return await request(
-        options.basePath + path,
-        { method, headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(body ?? {}) },
-        undefined,
-        // A login whose answer was lost would leave a second session behind; a change is not for the next user.
-        () => method !== 'POST' && isCurrent(),
-        signal,
-      );
-    } catch (e) {
-      const error = e as SessionError;
-      // What is refused at a sign-in is the access token.
-      const isVerdict = error.status === 401 && isCurrent() && !!state.data && (method !== 'POST' || !!path);
-      throw (isVerdict ? verdict() : null) ?? error;
+    for (let isFirst = true; ; isFirst = false) {
+      try {
+        return await request(
+          options.basePath + path,
+          { method, headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(body ?? {}) },
+          undefined,
+          // A login whose answer was lost would leave a second session behind; a change is not for the next user.
+          () => method !== 'POST' && isCurrent(),
+          signal,
+        );
+      } catch (e) {
+        const error = e as SessionError;
+        // What is refused at a sign-in is the access token.
+        const isSignIn = method === 'POST' && !path;
+        if (error.status !== 401 || isSignIn || !isFirst || !isCurrent() || !state.data) throw error;
+        await confirm(signal);
+        // A session that lives was refused for an older cookie.
+        if (!isCurrent() || state.isStale) throw state.error ?? error;
+      }
     }
   }
 
@@ -330,8 +372,8 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   }
 
   /** What the user wants does not wait for retries. */
-  const inTurn = <T>(work: Work<T>): Promise<T> =>
-    tabs ? tabs.inTurn(work, true) : work(false, new AbortController().signal);
+  const inTurn = <T>(work: Work<T>, isUrgent = true): Promise<T> =>
+    tabs ? tabs.inTurn(work, isUrgent) : work(false, new AbortController().signal);
 
   const nextNews = () =>
     new Promise<void>((resolve) => {
@@ -341,7 +383,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   function onNews(news: News): void {
     if (news.session) hydrate(news);
     else if (!state.data || state.data.session.id === news.id) {
-      end(news.kind, false);
+      end(news.kind, news.reason, false);
       endedId = news.id;
     }
     onNextNews?.();
@@ -359,7 +401,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     const local = Date.now();
     const slept = Math.abs(local - due) > SLEPT;
     const expired = now() >= expires();
-    if (expired) end('expired', false);
+    if (expired) end('expired', undefined, false);
     const interval = options.refetchInterval * 1000;
     if (isVisible() && (slept || expired || local >= retryDue || (interval && local >= checkedAt + interval))) {
       if (local >= notBefore) void look();
@@ -395,7 +437,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       (urgent || local - checkedAt > FRESH || local < checkedAt) &&
       local >= notBefore
     ) {
-      if (now() >= expires()) end('expired', false);
+      if (now() >= expires()) end('expired', undefined, false);
       void look();
     }
     schedule();
@@ -446,7 +488,8 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     createSession: (input) => inTurn(() => actAndAccept('POST', '', input)),
     update: (patch, { ifVersion } = {}) =>
       actAndAccept('PATCH', '', patch, ifVersion === undefined ? undefined : { 'If-Match': `"${ifVersion}"` }),
-    switchTenant: (tenantId) => inTurn(() => actAndAccept('POST', '/tenant', { tenant_id: tenantId })),
+    switchTenant: (tenantId) =>
+      inTurn((_, signal) => actAndAccept('POST', '/tenant', { tenant_id: tenantId }, undefined, signal)),
     signOut: ({ scope = 'local' } = {}) =>
       inTurn(async (_, signal) => {
         await act('DELETE', scope === 'local' ? '' : '?scope=' + scope, undefined, undefined, signal);

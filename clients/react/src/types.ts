@@ -76,9 +76,6 @@ export interface SessionData {
   server_time: string;
 }
 
-/** An answer of `/api/session`. */
-export type SessionAnswer = SessionData | { session: null };
-
 export type SessionStatus = 'loading' | 'authenticated' | 'unauthenticated';
 
 export type SignOutScope = 'local' | 'others' | 'global';

@@ -2,7 +2,7 @@ import { act, cleanup, render, renderHook, screen } from '@testing-library/react
 import { StrictMode, type ReactNode } from 'react';
 import { hydrateRoot } from 'react-dom/client';
 import { renderToString } from 'react-dom/server';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, expectTypeOf, it, vi } from 'vitest';
 import {
   SessionProvider,
   useAuth,
@@ -98,6 +98,39 @@ describe('useSession', () => {
     expect(screen.getByText('team')).toBeDefined();
   });
 
+  it('has the session at hand, the same object until it changes', async () => {
+    const seen: unknown[] = [];
+    function Plan() {
+      const { session } = useSession();
+      seen.push(session);
+      return <p>{session ? `${session.data.plan} ${session.id}` : 'none'}</p>;
+    }
+    render(<Plan />, { wrapper: within(backend.signIn()) });
+    expect(screen.getByText('free session-1')).toBeDefined();
+
+    backend.user = { id: 'auth0|ada', name: 'Countess Lovelace' };
+    await comeBack();
+    expect(backend.log).toEqual(['GET /api/session']);
+    expect(seen).toHaveLength(1);
+
+    backend.session!.data.plan = 'team';
+    await comeBack();
+    expect(screen.getByText('team session-1')).toBeDefined();
+    expect(seen).toHaveLength(2);
+
+    backend.signOut();
+    await comeBack();
+    expect(screen.getByText('none')).toBeDefined();
+    expect(seen).toHaveLength(3);
+  });
+
+  it('has the session of its data, of the type that the application gave it', () => {
+    const { result } = renderHook(() => useSession(), { wrapper: within(backend.signIn()) });
+    expect(result.current.session).toBe(result.current.data?.session);
+    expectTypeOf(result.current.session).toEqualTypeOf<SessionData['session'] | null>();
+    expect(renderHook(() => useSession().session, { wrapper: within(null) }).result.current).toBe(null);
+  });
+
   it('tells the truth about what is read later', async () => {
     let seen: UseSessionResult | undefined;
     let renders = 0;
@@ -173,6 +206,15 @@ describe('required', () => {
     backend.signOut();
     await comeBack();
     expect(onUnauthenticated).toHaveBeenCalledOnce();
+  });
+
+  it('waits until a refusal is confirmed', async () => {
+    const onUnauthenticated = vi.fn();
+    renderHook(() => useSession({ required: true, onUnauthenticated }), { wrapper: within(backend.signIn()) });
+    backend.faults = [{ status: 401 }];
+    await comeBack();
+    expect(backend.log).toEqual(['GET /api/session', 'GET /api/session']);
+    expect(onUnauthenticated).not.toHaveBeenCalled();
   });
 
   it('opens the sign-in page by default, which learns where to come back to', async () => {

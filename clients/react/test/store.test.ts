@@ -174,7 +174,7 @@ describe('refresh', () => {
     await store.refresh();
     await settle();
     expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'revoked' } });
-    expect(backend.log).toEqual([REFRESH]);
+    expect(backend.log).toEqual([REFRESH, GET]);
   });
 
   it('asked for twice is sent once', async () => {
@@ -226,7 +226,7 @@ describe('a session ended elsewhere', () => {
     setVisible(true);
     await settle();
     expect(store.getState()).toMatchObject({ status: 'unauthenticated', data: null, error: { kind: 'revoked' } });
-    expect(backend.log).toEqual([GET]);
+    expect(backend.log).toEqual([GET, GET]);
   });
 
   it('ends here at the next update, which fails with the reason', async () => {
@@ -234,7 +234,225 @@ describe('a session ended elsewhere', () => {
     backend.signOut();
     await expect(store.update({ theme: 'dark' })).rejects.toMatchObject({ kind: 'revoked' });
     expect(statusOf(store)).toBe('unauthenticated');
-    expect(backend.log).toHaveLength(1);
+    expect(backend.log).toEqual(['PATCH /api/session', GET]);
+  });
+});
+
+describe('why a session was ended', () => {
+  const refusal = { code: 'session_revoked', reason: 'password_changed' };
+
+  it.each([
+    ['a look', (store: SessionStore) => store.hydrate(null)],
+    ['a refresh', (store: SessionStore) => store.refresh()],
+    ['an update', (store: SessionStore) => store.update({}).catch(() => undefined)],
+  ])('is what %s finds, in all tabs', async (_, find) => {
+    const data = backend.signIn();
+    const tabs = [open(data), open(data)];
+    backend.refusal = refusal;
+    backend.signOut();
+    void find(tabs[0]!);
+    await pass(500);
+    for (const tab of tabs) {
+      expect(tab.getState()).toMatchObject({
+        status: 'unauthenticated',
+        error: { kind: 'revoked', reason: 'password_changed', status: 401 },
+      });
+    }
+  });
+
+  it('is left out when the backend does not tell', async () => {
+    const store = open(backend.signIn());
+    backend.signOut();
+    await expect(store.update({})).rejects.toMatchObject({ kind: 'revoked', reason: undefined });
+  });
+});
+
+describe('a refusal that was about an older cookie', () => {
+  /** The next request gets the refusal that another cookie would get, late. */
+  function refuseOnce(method: 'get' | 'post' | 'patch' | 'delete', path = '/api/session', late = 0): void {
+    server.use(
+      http[method](
+        path,
+        async ({ request }) => {
+          backend.log.push(`${request.method} ${path} 401`);
+          if (late) await delay(late);
+          return HttpResponse.json({ detail: 'no session', code: 'session_expired' }, { status: 401 });
+        },
+        { once: true },
+      ),
+    );
+  }
+
+  /** Every state that the store has been in since. */
+  function watch(store: SessionStore): Set<string> {
+    const seen = new Set<string>();
+    store.subscribe(() => seen.add(statusOf(store)));
+    return seen;
+  }
+
+  const lives = { status: 'authenticated', error: null, isStale: false };
+
+  it('ends nothing when a look gets it', async () => {
+    const store = open(backend.signIn());
+    const seen = watch(store);
+    refuseOnce('get', '/api/session', 300);
+    store.hydrate(null);
+    await pass(1_000);
+    expect(backend.log).toEqual(['GET /api/session 401', GET]);
+    expect(store.getState()).toMatchObject(lives);
+    expect([...seen]).toEqual(['authenticated']);
+  });
+
+  it('ends nothing when the route handlers saw no cookie', async () => {
+    const store = open(backend.signIn());
+    server.use(http.get('/api/session', () => HttpResponse.json({ session: null }), { once: true }));
+    store.hydrate(null);
+    await pass(500);
+    expect(backend.log).toEqual([GET]);
+    expect(store.getState()).toMatchObject(lives);
+  });
+
+  it('ends nothing when a refresh gets it, which is made up for', async () => {
+    const store = open(backend.signIn());
+    const seen = watch(store);
+    refuseOnce('post', '/api/session/refresh');
+    await store.refresh();
+    expect(backend.log).toEqual(['POST /api/session/refresh 401', GET]);
+    expect(store.getState()).toMatchObject(lives);
+    await pass(35_000, 500);
+    expect(backend.log.slice(2)).toEqual([REFRESH]);
+    expect([...seen]).toEqual(['authenticated']);
+  });
+
+  it.each([
+    ['update', 'patch', '/api/session', (store: SessionStore) => store.update({ plan: 'team' }), 'PATCH /api/session'],
+    ['switchTenant', 'post', '/api/session/tenant', (store: SessionStore) => store.switchTenant('b'), 'POST /api/session/tenant'],
+    ['signOut', 'delete', '/api/session', (store: SessionStore) => store.signOut(), 'DELETE /api/session'],
+  ] as const)('does not keep %s from being done', async (_, method, path, act, line) => {
+    const store = open(backend.signIn());
+    refuseOnce(method, path);
+    await act(store);
+    expect(backend.log).toEqual([`${line} 401`, GET, line]);
+    expect(store.getState().error).toBe(null);
+  });
+
+  it('is confirmed once, however often it comes', async () => {
+    const store = open(backend.signIn());
+    backend.signOut();
+    const refused = ['a', 'b', 'c'].map((plan) => expect(store.update({ plan })).rejects.toMatchObject({ kind: 'revoked' }));
+    store.hydrate(null);
+    await pass(1_000);
+    await Promise.all(refused);
+    expect(backend.times('PATCH /api/session')).toBe(3);
+    expect(backend.times(GET)).toBe(2);
+  });
+
+  it('is confirmed by one of the tabs', async () => {
+    const data = backend.signIn();
+    const tabs = [open(data), open(data), open(data)];
+    backend.signOut();
+    backend.latency = 100;
+    for (const tab of tabs) tab.hydrate(null);
+    await pass(3_000, 50);
+    expect(backend.times(GET)).toBe(tabs.length + 1);
+    for (const tab of tabs) expect(tab.getState()).toMatchObject({ error: { kind: 'revoked' } });
+  });
+
+  it('waits for what gives the browser another cookie', async () => {
+    const data = backend.signIn();
+    const [store, other] = [open(data), open(data)];
+    backend.latency = 3_000;
+    const switched = other.switchTenant('umbrella');
+    await pass(100, 20);
+    backend.latency = 0;
+    refuseOnce('get');
+    const seen = watch(store);
+    store.hydrate(null);
+    await pass(1_000, 50);
+    expect(backend.log).toEqual(['POST /api/session/tenant', 'GET /api/session 401']);
+    await pass(5_000, 50);
+    await switched;
+    expect(store.getState()).toMatchObject({ ...lives, data: { session: { id: 'session-2' } } });
+    expect([...seen]).toEqual(['authenticated']);
+  });
+
+  it.each([
+    ['network', 'network'],
+    [{ status: 503 }, 'server'],
+  ] as const)('is not believed while nobody can confirm it: %j', async (outage, kind) => {
+    const store = open(backend.signIn());
+    refuseOnce('get', '/api/session', 100);
+    backend.outage = outage;
+    store.hydrate(null);
+    await pass(10_000, 250);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', isStale: true, error: { kind } });
+    backend.outage = undefined;
+    await pass(40_000, 500);
+    expect(store.getState()).toMatchObject(lives);
+  });
+
+  it('of a refresh is not believed while nobody can confirm it', async () => {
+    const store = open(backend.signIn());
+    refuseOnce('post', '/api/session/refresh');
+    backend.outage = { status: 503 };
+    void store.refresh();
+    await pass(10_000, 250);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', isStale: true });
+    backend.outage = undefined;
+    await pass(40_000, 500);
+    expect(store.getState()).toMatchObject(lives);
+    expect(backend.log.at(-1)).toBe(REFRESH);
+  });
+
+  it('of an update is the fault that kept it from being confirmed', async () => {
+    const store = open(backend.signIn());
+    refuseOnce('patch');
+    backend.outage = { status: 503, retryAfter: '60' };
+    await expect(store.update({})).rejects.toMatchObject({ kind: 'server', status: 503 });
+    expect(store.getState()).toMatchObject({ status: 'authenticated', isStale: true });
+  });
+
+  it('keeps no sign-out waiting for its confirmation', async () => {
+    const store = open(backend.signIn());
+    refuseOnce('get');
+    backend.outage = { status: 503, retryAfter: '20' };
+    store.hydrate(null);
+    await pass(500, 50);
+    backend.outage = undefined;
+    const ended = store.signOut();
+    await pass(2_000, 50);
+    await ended;
+    expect(backend.log).toEqual(['GET /api/session 401', GET, 'DELETE /api/session']);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: null });
+  });
+
+  it('is confirmed though a suspended tab has the lock', async () => {
+    void navigator.locks.request('session_manager /api/session', () => new Promise(() => undefined)).catch(() => undefined);
+    const store = open(backend.signIn());
+    backend.signOut();
+    store.hydrate(null);
+    await pass(MINUTE, 500);
+    expect(statusOf(store)).toBe('authenticated');
+    await pass(4 * MINUTE, 1_000);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'revoked' } });
+  });
+
+  it('locks nobody out of the turn without navigator.locks', async () => {
+    setLocks(undefined);
+    const store = open(backend.signIn());
+    backend.signOut();
+    store.hydrate(null);
+    const refreshed = store.refresh();
+    await pass(3_000, 50);
+    await refreshed;
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'revoked' } });
+  });
+
+  it('is the verdict at once where no session is known', async () => {
+    const store = open();
+    await settle();
+    expect(backend.log).toEqual([GET]);
+    expect(statusOf(store)).toBe('unauthenticated');
   });
 });
 
@@ -243,7 +461,7 @@ describe('waking', () => {
     const store = open(backend.signIn());
     backend.signOut();
     await deepSleep(30 * MINUTE);
-    expect(backend.log).toEqual([GET]);
+    expect(backend.log).toEqual([GET, GET]);
     expect(store.getState().error?.kind).toBe('revoked');
   });
 
@@ -446,7 +664,7 @@ describe('several tabs', () => {
     await one.refresh();
     await settle();
     expect(other.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'revoked' } });
-    expect(backend.log).toHaveLength(1);
+    expect(backend.log).toEqual([REFRESH, GET]);
   });
 
   it('all see a change, and a sign-in', async () => {

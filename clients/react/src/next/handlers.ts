@@ -3,8 +3,9 @@
  * origin, so that the cookie is a first-party one and no CORS is involved.
  *
  * - Unsafe requests are taken from pages of this origin alone.
- * - Nothing but JSON, every Set-Cookie and five named headers comes back.
- * - A backend that does not answer is 503, which keeps the cookie.
+ * - Nothing but JSON, Set-Cookie and three named headers comes back.
+ * - The session's cookie is taken away by a sign-out alone: any other answer may
+ *   be late, and the browser may hold a newer cookie when it arrives.
  */
 
 import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
@@ -88,10 +89,19 @@ async function readBody(request: Request): Promise<Record<string, unknown>> {
   throw new Refusal(400, 'parse_error', 'The body must be a JSON object.');
 }
 
+/** Does a Set-Cookie take the session's cookie away? */
+function isClearing(cookie: string, { cookieNames }: SessionServerConfig): boolean {
+  const [pair = '', ...attributes] = cookie.split(';').map((part) => part.trim());
+  const [name = '', value] = pair.split('=');
+  return cookieNames.includes(name) && (!value || value === '""' || attributes.some((part) => /^max-age=(0+$|-)/i.test(part)));
+}
+
 /** Pass an answer of the backend on. */
-async function relay(response: Response): Promise<Response> {
+async function relay(response: Response, config: SessionServerConfig, isSignOut = false): Promise<Response> {
   const headers = new Headers();
-  for (const cookie of response.headers.getSetCookie()) headers.append('Set-Cookie', cookie);
+  for (const cookie of response.headers.getSetCookie()) {
+    if ((isSignOut && response.ok) || !isClearing(cookie, config)) headers.append('Set-Cookie', cookie);
+  }
   for (const name of RELAYED) {
     const value = response.headers.get(name);
     if (value) headers.set(name, value);
@@ -189,7 +199,8 @@ export function sessionHandlers(options?: SessionServerOptions): Record<'GET' | 
       const { path: target, ...rest } = await route(request, path);
       const isAnonymous = !sessionCookie(request.headers.get('cookie'), config.cookieNames);
       if (isAnonymous && request.method === 'GET' && !path.length) return json({ session: null });
-      return await relay(await callBackend(request.headers, target, rest, config));
+      const isSignOut = request.method === 'DELETE';
+      return await relay(await callBackend(request.headers, target, rest, config), config, isSignOut);
     } catch (error) {
       if (error instanceof Refusal) {
         return json({ detail: error.message, code: error.code }, error.status, error.headers);
@@ -216,7 +227,8 @@ export async function createServerSession(
 ): Promise<Response> {
   const { path, ...rest } = createRequest(body);
   try {
-    return await relay(await callBackend(request.headers, path, rest, readConfig(options)));
+    const config = readConfig(options);
+    return await relay(await callBackend(request.headers, path, rest, config), config);
   } catch (error) {
     if (error instanceof SessionUnavailableError) return unavailable(error);
     throw error;

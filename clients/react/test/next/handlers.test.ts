@@ -129,16 +129,46 @@ describe('what the browser gets', () => {
     expect(django.seen).toHaveLength(1);
   });
 
-  it('is the verdict, with the cookie cleared', async () => {
-    django.answers(401, { detail: 'ended', code: 'session_expired' }, {
-      'Set-Cookie': 'session_token=; Max-Age=0; Path=/',
-      'WWW-Authenticate': 'Session realm="api"',
-    });
+  it('is the verdict, and why', async () => {
+    const body = { detail: 'ended', code: 'session_revoked', reason: 'password_changed' };
+    django.answers(401, body, { 'WWW-Authenticate': 'Session realm="api"' });
     const response = await call('GET');
     expect(response.status).toBe(401);
-    expect(response.headers.getSetCookie()).toEqual(['session_token=; Max-Age=0; Path=/']);
     expect(response.headers.get('www-authenticate')).toBe('Session realm="api"');
-    expect(await response.json()).toEqual({ detail: 'ended', code: 'session_expired' });
+    expect(await response.json()).toEqual(body);
+  });
+
+  describe('is no cookie taken away', () => {
+    const cleared = [
+      'session_token=; Max-Age=0; Path=/',
+      'session_token=""; expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/',
+      '__Host-session_token=x; max-age=-1; Path=/; Secure',
+    ];
+    const others = ['csrftoken=; Max-Age=0', 'session_token=new; Path=/; Max-Age=3600', 'session_token_x=; Max-Age=0'];
+
+    it.each([
+      ['GET', '', 401],
+      ['GET', '', 200],
+      ['PATCH', '', 401],
+      ['POST', '/refresh', 401],
+      ['POST', '/tenant', 401],
+      ['POST', '', 401],
+      ['GET', '/devices', 401],
+      ['DELETE', '', 401],
+      ['DELETE', '?scope=global', 503],
+      ['DELETE', `/devices/${ID}`, 401],
+    ])('by the answer to %s /api/session%s, %i', async (method, path, status) => {
+      django.answers(status, SESSION, { 'Set-Cookie': [...cleared, ...others] });
+      const body = { accessToken: 'a.b.c' };
+      const response = await call(method, path, method === 'GET' || method === 'DELETE' ? {} : { body });
+      expect(response.status).toBe(status);
+      expect(response.headers.getSetCookie()).toEqual(others);
+    });
+
+    it.each(['', '?scope=local', '?scope=global', `/devices/${ID}`])('but by a sign-out: DELETE /api/session%s', async (path) => {
+      django.answers(204, undefined, { 'Set-Cookie': cleared });
+      expect((await call('DELETE', path)).headers.getSetCookie()).toEqual(cleared);
+    });
   });
 
   it('is 204 without a body', async () => {

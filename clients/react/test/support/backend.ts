@@ -25,6 +25,8 @@ export class Backend {
   /** The server's clock minus the browser's. */
   skew = 0;
   ttl = HOUR;
+  /** What a refusal says besides. */
+  refusal: { code: string; reason?: string } = { code: 'session_expired' };
   session: SessionData['session'] | null = null;
   user: SessionData['user'] = { id: 'auth0|ada', name: 'Ada' };
   bodies: unknown[] = [];
@@ -85,7 +87,7 @@ export class Backend {
   }
 
   install(): void {
-    const unauthorised = () => HttpResponse.json({ detail: 'no session', code: 'session_expired' }, { status: 401 });
+    const unauthorised = () => HttpResponse.json({ detail: 'no session', ...this.refusal }, { status: 401 });
     const current = () => (this.session ? HttpResponse.json(this.answer()) : unauthorised());
     server.use(
       http.get('/api/session', async ({ request }) => {
