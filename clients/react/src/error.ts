@@ -2,7 +2,7 @@
  * - `network`: no answer at all: offline, or timed out
  * - `server`: an answer that is not a verdict on the session; see `status` and `code`
  * - `expired`: the session has reached the end of its life
- * - `revoked`: the session was ended before that, by its user on another device or by an administrator
+ * - `revoked`: the session was ended before that; see `reason`
  */
 export type SessionErrorKind = 'network' | 'server' | 'expired' | 'revoked';
 

@@ -289,7 +289,9 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     return (fetching ??= ask('GET')
       .then((answer) => {
         if (answer?.session) accept(answer);
-        else if (answer) return state.data ? confirm() : verdict();
+        else if (answer && state.data) return confirm();
+        else if (answer) verdict();
+        return undefined;
       })
       .finally(() => {
         fetching = undefined;
@@ -307,9 +309,9 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     if (isOver()) return;
     refreshDue = Infinity;
     const answer = await ask('POST', '/refresh', signal);
-    if (answer?.session) return accept(answer);
-    if (answer) await lookInTurn(signal);
-    if (!isDone()) {
+    if (answer?.session) accept(answer);
+    else if (answer) await lookInTurn(signal);
+    if (!answer?.session && !isDone()) {
       refreshDue = Math.max(retryDue < Infinity ? retryDue : 0, Date.now() + PAUSE) + offset;
       retryDue = Infinity;
     }

@@ -242,7 +242,7 @@ describe('why a session was ended', () => {
   const refusal = { code: 'session_revoked', reason: 'password_changed' };
 
   it.each([
-    ['a look', (store: SessionStore) => store.hydrate(null)],
+    ['a look', async (store: SessionStore) => { store.hydrate(null); await settle(); }],
     ['a refresh', (store: SessionStore) => store.refresh()],
     ['an update', (store: SessionStore) => store.update({}).catch(() => undefined)],
   ])('is what %s finds, in all tabs', async (_, find) => {

@@ -10,11 +10,17 @@ export function Arrival({ returnTo }: { returnTo: string }): null {
   const router = useRouter();
   useEffect(() => {
     if (status !== 'authenticated') return;
-    void refresh();
-    const timer = setTimeout(() => {
-      router.replace(returnTo);
-    }, 1_000);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let isOver = false;
+    // A session that has ended is gone when this is done, and the effect with it.
+    void refresh().then(() => {
+      if (isOver) return;
+      timer = setTimeout(() => {
+        router.replace(returnTo);
+      }, 1_000);
+    });
     return () => {
+      isOver = true;
       clearTimeout(timer);
     };
   }, [status, refresh, router, returnTo]);

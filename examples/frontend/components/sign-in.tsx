@@ -5,14 +5,21 @@ import type { ReactElement } from 'react';
 import { Brand } from './brand';
 import { Icon } from './icons';
 
-const REASONS: Record<string, string> = {
-  expired: 'Your session has expired. Sign in again to go on.',
-  revoked: 'You were signed out on another device. Sign in again to go on.',
-  failed: 'The sign-in did not succeed. Please try again.',
-  limit: 'You are signed in on as many devices as are allowed. Sign out of one first.',
-  busy: 'There were too many attempts. Please wait a minute.',
-  unavailable: 'The server cannot answer right now. Please try again in a moment.',
-};
+/** By the reason that the backend gave, else by what has happened. */
+const REASONS = new Map([
+  ['admin', 'You were signed out by an administrator. Sign in again to go on.'],
+  ['evicted', 'You were signed out because you signed in on more devices than are allowed. Sign in again to go on.'],
+  ['logout_all', 'You were signed out on another device. Sign in again to go on.'],
+  ['revoked_by_user', 'You were signed out on another device. Sign in again to go on.'],
+  ['password_changed', 'You were signed out because your password was changed. Sign in with the new one.'],
+  ['token_reused', 'You were signed out because somebody else may have used your session. Sign in again to go on.'],
+  ['expired', 'Your session has expired. Sign in again to go on.'],
+  ['revoked', 'You were signed out on another device. Sign in again to go on.'],
+  ['failed', 'The sign-in did not succeed. Please try again.'],
+  ['limit', 'You are signed in on as many devices as are allowed. Sign out of one first.'],
+  ['busy', 'There were too many attempts. Please wait a minute.'],
+  ['unavailable', 'The server cannot answer right now. Please try again in a moment.'],
+]);
 
 const POINTS = [
   'The session lives in PostgreSQL; its token is in a cookie that no script can read.',
@@ -23,7 +30,7 @@ const POINTS = [
 /** The way in, and why the user is here: `reason`, or what this tab knows. */
 export function SignIn({ returnTo, reason }: { returnTo: string; reason?: string | undefined }): ReactElement {
   const { error } = useSession();
-  const text = REASONS[error?.kind ?? ''] ?? REASONS[reason ?? ''];
+  const text = [error?.reason, error?.kind, reason].map((key) => REASONS.get(key ?? '')).find(Boolean);
   return (
     <main className="centre">
       <div className="sign-in">
