@@ -144,8 +144,8 @@ sm_guc_init(void)
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("session_manager.login_wait",
-							"Time to wait for open logins before a revocation fails.",
-							"Bounds each wait of the functions that end or read all sessions of a user, a tenant or everybody. 0 waits without limit.",
+							"Time for which logins and revocations wait for each other's open transactions.",
+							"Bounds each wait of the functions that end or read all sessions of a user, a tenant or everybody, of a login behind them, and of session_key_retire. 0 waits without limit.",
 							&sm_login_wait,
 							5000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS,

@@ -148,6 +148,7 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 {
 	int32		key_id = PG_GETARG_INT32(0);
 	const SmSchema *schema;
+	SmBoundedWaits waits;
 	char	   *state;
 	int64		sealed;
 	int64		verified;
@@ -163,7 +164,9 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 	 * What is being written may still use a key that was active just now.
 	 * Wait before locking: whoever writes sessions may want to read the keys.
 	 */
+	sm_bound_waits(&waits);
 	sm_wait_for_writers(sm_schema_of(fcinfo));
+	sm_unbound_waits(&waits);
 	schema = admin_begin(fcinfo, "session_key_retire()");
 	state = key_state(schema, key_id);
 	sessions = sm_schema_qualify(schema, "user_sessions");

@@ -71,7 +71,8 @@
 static int	user_locks = 0;
 static LocalTransactionId user_locks_taker = InvalidLocalTransactionId;
 
-static bool lock_one_user(uint64 hash, LOCKMODE mode);
+static bool lock_one_user(uint64 hash, LOCKMODE mode, bool bounded);
+static LockAcquireResult acquire(const LOCKTAG *tag, LOCKMODE mode, bool bounded);
 static void login_tag(LOCKTAG *tag, uint64 hash);
 static void waits_context(void *arg);
 
@@ -89,8 +90,9 @@ sm_user_text_hash(text *user_id)
 }
 
 /*
- * Mark this transaction as one that logs a user in, until its end.  The caller
- * takes its snapshot afterwards.
+ * Mark this transaction as one that logs a user in, until its end.  Waits no
+ * longer than sm_bound_waits allows for one that ends the user's sessions, or
+ * counts them.  The caller takes its snapshot afterwards.
  */
 void
 sm_lock_login(text *user_id)
@@ -100,10 +102,10 @@ sm_lock_login(text *user_id)
 	LOCKMODE	mode = AccessShareLock;
 	LOCKTAG		tag;
 
-	if (!lock_one_user(hash, limited ? ExclusiveLock : ShareLock))
+	if (!lock_one_user(hash, limited ? ExclusiveLock : ShareLock, true))
 		mode = limited ? AccessExclusiveLock : RowShareLock;
 	login_tag(&tag, hash);
-	(void) LockAcquire(&tag, mode, false, false);
+	(void) acquire(&tag, mode, true);
 }
 
 /*
@@ -118,7 +120,7 @@ sm_lock_user(text *user_id)
 	LOCKMODE	mode = AccessExclusiveLock;
 
 	/* only who has not locked the user is then to be waited for */
-	if (lock_one_user(hash, ExclusiveLock))
+	if (lock_one_user(hash, ExclusiveLock, false))
 		mode = ExclusiveLock;
 	login_tag(&tag, hash);
 	WaitForLockers(tag, mode, false);
@@ -142,7 +144,7 @@ sm_wait_for_logins(void)
 /*
  * Let nothing that this function waits for hold it up for longer than
  * session_manager.login_wait: a login that is left open in a transaction must
- * not keep a revocation waiting for ever.  It fails rather than go on without
+ * not keep a revocation waiting for ever, nor the other way round.  It fails rather than go on without
  * what it waits for, as a revocation that is acknowledged must hold.
  */
 void
@@ -199,7 +201,7 @@ sm_wait_for_writers(const SmSchema *schema)
 
 /* Lock a user.  False if this transaction has locked enough of them. */
 static bool
-lock_one_user(uint64 hash, LOCKMODE mode)
+lock_one_user(uint64 hash, LOCKMODE mode, bool bounded)
 {
 	LocalTransactionId taker = sm_local_transaction();
 	LOCKTAG		tag;
@@ -213,9 +215,32 @@ lock_one_user(uint64 hash, LOCKMODE mode)
 		return false;
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
 						 (uint32) hash, USER_LOCK_SPACE);
-	if (LockAcquire(&tag, mode, false, false) == LOCKACQUIRE_OK)
+	if (acquire(&tag, mode, bounded) == LOCKACQUIRE_OK)
 		user_locks++;
 	return true;
+}
+
+/*
+ * Take a lock.  If it is not to be had at once, bound the wait where the
+ * caller has not done so: that costs more than the lock.
+ */
+static LockAcquireResult
+acquire(const LOCKTAG *tag, LOCKMODE mode, bool bounded)
+{
+	LockAcquireResult result = LOCKACQUIRE_NOT_AVAIL;
+	SmBoundedWaits waits;
+
+	if (bounded)
+		result = LockAcquire(tag, mode, false, true);
+	if (result == LOCKACQUIRE_NOT_AVAIL)
+	{
+		if (bounded)
+			sm_bound_waits(&waits);
+		result = LockAcquire(tag, mode, false, false);
+		if (bounded)
+			sm_unbound_waits(&waits);
+	}
+	return result;
 }
 
 static void

@@ -2,6 +2,8 @@
 # holds up what looks at all sessions of a user, a tenant or everybody for
 # session_manager.login_wait at most.  These fail then, for a revocation that is
 # acknowledged must hold, and do all of their work when they are called again.
+# The same holds for a login behind a revocation that stays open, and for
+# session_key_retire.
 
 use strict;
 use warnings FATAL => 'all';
@@ -70,6 +72,40 @@ query($open, "BEGIN; SELECT FROM session_create('ann')");
 is((query($other, q(SELECT session_invalidate_all('bob'))))[1],
 	'', 'another user\'s sessions can be ended');
 query($open, 'ROLLBACK');
+
+# The other way round: logins, and what replaces or ends a session as they do,
+# behind what is left open.
+$node->safe_psql('postgres', 'SELECT session_invalidate_everything()');
+my $token = create_session($node, 'ann');
+my %logins = (
+	session_create => q(SELECT count(*) FROM session_create('ann')),
+	'session_create with a limit' =>
+	  q(SELECT count(*) FROM set_config('session_manager.max_sessions_per_user', '9', true), session_create('ann')),
+	session_switch_tenant => "SELECT status FROM session_switch_tenant('$token', 'acme')",
+	session_invalidate => "SELECT session_invalidate('$token')");
+for my $opener (q(SELECT session_invalidate_all('ann')), q(SELECT session_update_user('ann', '{"n": 3}')))
+{
+	for my $login (sort keys %logins)
+	{
+		query($open, "BEGIN; $opener");
+		my (undef, $errors) = query($other, "BEGIN; $logins{$login}");
+		like($errors, qr/ERROR:  55P03:.*HINT:  A transaction that logs a user in or changes a session is still open/s,
+			"$login fails while $opener is open");
+		query($other, 'ROLLBACK');
+		is(query($other, 'SHOW lock_timeout'), '0', 'the caller\'s lock_timeout is as before');
+		is((query($other, q(BEGIN; SELECT count(*) FROM session_create('bob'); ROLLBACK)))[1],
+			'', 'others log in');
+		query($open, 'ROLLBACK');
+	}
+}
+is(query($other, $logins{session_switch_tenant}), 'rotated', 'and it works when that is over');
+
+query($open, "BEGIN; SELECT FROM session_create('ann')");
+like((query($other, 'SELECT session_key_retire(1)'))[1], qr/ERROR:  55P03:/,
+	'session_key_retire fails while sessions are being written');
+query($open, 'COMMIT');
+like((query($other, 'SELECT session_key_retire(1)'))[1], qr/ERROR:  55000:/,
+	'and says what it has to say when that is over');
 
 $open->quit;
 $other->quit;
