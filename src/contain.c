@@ -77,22 +77,7 @@ sm_failed(SmStep step, const char *what, ErrorData *error)
 	static int64 warned_at[SM_N_STEPS];
 	const char *message = error->message ? error->message : "unknown error";
 
-	if (sm_database != NULL)
-	{
-		SmFailure  *failure = &sm_database->failures[step];
-		int			n;
-
-		LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
-		failure->at = GetCurrentTimestamp();
-		n = snprintf(failure->error, sizeof(failure->error), "%s: %s",
-					 unpack_sql_state(error->sqlerrcode), message);
-		n = Min(n, (int) sizeof(failure->error) - 1);
-		for (int i = 0; i < n; i++)
-			if (failure->error[i] < ' ' || failure->error[i] > '~')
-				failure->error[i] = '?';
-		LWLockRelease(sm_shared->lock);
-		sm_count(SM_FINDINGS_FAILED + step);
-	}
+	sm_note_failure(step, error->sqlerrcode, message);
 	if (warned_at[step] == 0 || sm_clock() > warned_at[step] + WARNING_GAP_US)
 	{
 		warned_at[step] = sm_clock();
@@ -102,6 +87,30 @@ sm_failed(SmStep step, const char *what, ErrorData *error)
 				 errhint("It was passed over and will be tried again.")));
 	}
 	FreeErrorData(error);
+}
+
+/*
+ * Count a failure of maintenance, and keep it as the last one of its step.
+ */
+void
+sm_note_failure(SmStep step, int sqlerrcode, const char *message)
+{
+	SmFailure  *failure;
+	int			n;
+
+	if (sm_database == NULL)
+		return;
+	failure = &sm_database->failures[step];
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	failure->at = GetCurrentTimestamp();
+	n = snprintf(failure->error, sizeof(failure->error), "%s: %s",
+				 unpack_sql_state(sqlerrcode), message);
+	n = Min(n, (int) sizeof(failure->error) - 1);
+	for (int i = 0; i < n; i++)
+		if (failure->error[i] < ' ' || failure->error[i] > '~')
+			failure->error[i] = '?';
+	LWLockRelease(sm_shared->lock);
+	sm_count(SM_FINDINGS_FAILED + step);
 }
 
 /*

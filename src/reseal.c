@@ -47,6 +47,8 @@ typedef struct Chunk
 	bool		at_end;
 	int64		resealed;
 	int64		skipped;
+	int64		corrupt;
+	pg_uuid_t	corrupt_id;		/* the last of these */
 } Chunk;
 
 PG_FUNCTION_INFO_V1(sm_session_reencrypt);
@@ -56,7 +58,8 @@ static int64 reseal_from(const SmSchema *schema, int32 active, int64 batch,
 						 int64 *failed);
 static void reseal_chunk(void *arg);
 static bool all_keys_present(const SmSchema *schema);
-static bool reseal(SmScan *scan, int32 active, int64 *skipped);
+static void report_corrupt(const Chunk *chunk);
+static bool reseal(SmScan *scan, Chunk *chunk);
 
 /*
  * session_reencrypt(batch)
@@ -208,13 +211,15 @@ reseal_from(const SmSchema *schema, int32 active, int64 batch,
 		Chunk		next = chunk;
 		ErrorData  *error;
 
-		next.resealed = 0;
+		next.resealed = next.corrupt = 0;
 		next.max_rows = singly > 0 ? 1 : Min(STEP_ROWS, batch - resealed);
 		error = sm_try(reseal_chunk, &next);
 		if (error == NULL)
 		{
 			chunk = next;
 			resealed += chunk.resealed;
+			if (chunk.corrupt > 0)
+				report_corrupt(&chunk);
 			singly = Max(0, singly - 1);
 		}
 		else if (next.max_rows > 1)
@@ -262,7 +267,7 @@ reseal_chunk(void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		chunk->at = *scan.session.session_id;
-		if (reseal(&scan, chunk->active, &chunk->skipped))
+		if (reseal(&scan, chunk))
 			chunk->resealed++;
 		chunk->after = chunk->at;
 		MemoryContextSwitchTo(old);
@@ -270,6 +275,21 @@ reseal_chunk(void *arg)
 	}
 	sm_scan_end(&scan);
 	MemoryContextDelete(per_row);
+}
+
+/*
+ * Note sessions whose seals do not open.  They keep their key from being
+ * retired until they are gone; trying again would not help.
+ */
+static void
+report_corrupt(const Chunk *chunk)
+{
+	const char *id = DatumGetCString(DirectFunctionCall1(uuid_out,
+														 UUIDPGetDatum(&chunk->corrupt_id)));
+
+	sm_note_failure(SM_STEP_RESEALING, ERRCODE_SM_DATA_CORRUPT,
+					psprintf("data of session %s is corrupt", id));
+	sm_count_many(SM_RESEALING_FAILED, chunk->corrupt - 1);
 }
 
 /* Could every session be opened, as far as keys go? */
@@ -291,7 +311,7 @@ all_keys_present(const SmSchema *schema)
  * is, or cannot be.
  */
 static bool
-reseal(SmScan *scan, int32 active, int64 *skipped)
+reseal(SmScan *scan, Chunk *chunk)
 {
 	const SmSchema *schema = scan->schema;
 	SmSession  *session = &scan->session;
@@ -299,19 +319,21 @@ reseal(SmScan *scan, int32 active, int64 *skipped)
 	SmChanges	changes = {0};
 	int32		key_id;
 
-	if (session->key_id == active ||
+	if (session->key_id == chunk->active ||
 		sm_key_revoked(schema, session->key_id))
 		return false;
 	if (!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitSkip))
 	{
-		(*skipped)++;
+		chunk->skipped++;
 		return false;
 	}
-	if (session->key_id == active)
+	if (session->key_id == chunk->active)
 		return false;
 	if (!sm_session_open(schema, session, &content))
 	{
 		sm_warn_corrupt(session);
+		chunk->corrupt++;
+		chunk->corrupt_id = *session->session_id;
 		sm_session_event(schema, SM_EVENT_CORRUPT, session, NULL, NULL, NULL);
 		return false;
 	}

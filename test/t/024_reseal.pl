@@ -83,17 +83,29 @@ is(value('SELECT count(*) FROM user_sessions WHERE key_id <> 3'), 0, 'none is le
 is(value("SELECT count(*) FROM tokens, session_get(tokens.token, touch => false) AS g WHERE g.data ? 'n'"),
 	$sessions, 'and all of them open');
 
+# A session whose seal does not open holds up no other, and is reported.
+create_session($node, 'corrupt');
+value("UPDATE user_sessions SET sealed_data = overlay(sealed_data PLACING '\\x00000000' FROM 40) WHERE user_id = 'corrupt'");
+value('SELECT session_key_activate(session_key_generate())');
+ok(wait_until(sub { resealing() eq 'done' }, 60), 'another key is made the active one');
+is(value("SELECT string_agg(user_id, ' ') FROM user_sessions WHERE key_id <> 4"), 'corrupt',
+	'and nothing left under the old one but what is corrupt');
+like(value("SELECT value FROM session_info() WHERE key = 'errors_resealing'"),
+	qr/^[1-9]\d*, the last at .*: SM004: data of session [-0-9a-f]{36} is corrupt$/, 'which is reported');
+cmp_ok(value('SELECT resealing_failed FROM session_stats'), '>', 0, 'and counted');
+value("DELETE FROM user_sessions WHERE user_id = 'corrupt'");
+
 # Where no worker comes, nothing is under way.
 $node->append_conf('postgresql.conf', "session_manager.databases = 'other'");
 $node->reload;
 ok(wait_until(sub { value("SELECT value FROM session_info() WHERE key = 'workers'") =~ /^off/ }),
 	'the database is not looked after any more');
 value('SELECT session_key_generate()');
-value('SELECT session_key_activate(4)');
-is(resealing(), 'to key 4: no worker does it; call session_reencrypt() until it returns 0',
+value('SELECT session_key_activate(5)');
+is(resealing(), 'to key 5: no worker does it; call session_reencrypt() until it returns 0',
 	'which session_info() says of the next change of keys, and what to do');
 value('SELECT session_reencrypt(100000)');
-is(value('SELECT count(*) FROM user_sessions WHERE key_id <> 4'), 0, 'and that works');
+is(value('SELECT count(*) FROM user_sessions WHERE key_id <> 5'), 0, 'and that works');
 $node->stop;
 
 done_testing();
