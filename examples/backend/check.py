@@ -156,6 +156,9 @@ def main() -> int:
     other = next(entry["id"] for entry in body["results"] if not entry["is_current"])
     check("one is ended", ada.send("DELETE", f"/api/sessions/{other}/")[0] == 204)
     check("and has no access any more", phone.send("GET", "/api/invoices/")[0] == 401)
+    _, body = phone.send("GET", "/api/sessions/current/")
+    why = (body["code"], body["reason"])
+    check("and is told why", why == ("session_revoked", "revoked_by_user"))
     _, body = ada.send("GET", "/api/history/")
     events = {entry["event"] for entry in body["results"]}
     check("the history tells of it", {"created", "rotated", "invalidated"} <= events)

@@ -355,10 +355,14 @@ class TestCurrent:
     def test_an_ended_session(self, signed_in: Browser, created: CreatedSession) -> None:
         session_service.invalidate(created.token)
         response = signed_in.get(CURRENT)
-        assert (response.status_code, response.json()["code"]) == (401, "session_expired")
+        assert response.status_code == 401
+        assert response.json() == {
+            "detail": "The session has been ended.",
+            "code": "session_revoked",
+            "reason": "logout",
+        }
         assert response["WWW-Authenticate"] == 'Session realm="api"'
-        assert cleared(response)
-        assert response.cookies[settings.cookie_name]["secure"] is True
+        assert kept(response)
 
     def test_patch(self, signed_in: Browser) -> None:
         response = signed_in.unsafe("PATCH", CURRENT, {"client": {"x": None, "a": {"b": 1}}})
@@ -600,8 +604,8 @@ class TestCurrent:
     def test_patch_of_an_ended_session(self, signed_in: Browser, created: CreatedSession) -> None:
         session_service.invalidate(created.token)
         response = signed_in.unsafe("PATCH", CURRENT, {"client": 1})
-        assert response.status_code == 401
-        assert cleared(response)
+        assert (response.status_code, response.json()["code"]) == (401, "session_revoked")
+        assert kept(response)
 
     def test_another_media_type(self, signed_in: Browser) -> None:
         response = signed_in.unsafe("PATCH", CURRENT, {}, content_type="text/plain")
@@ -658,9 +662,10 @@ class TestRefresh:
     def test_ended(self, signed_in: Browser, created: CreatedSession) -> None:
         session_service.invalidate(created.token)
         response = signed_in.unsafe("POST", REFRESH)
-        assert (response.status_code, response.json()["code"]) == (401, "session_expired")
+        assert (response.status_code, response.json()["code"]) == (401, "session_revoked")
+        assert response.json()["reason"] == "logout"
         assert response["WWW-Authenticate"] == 'Session realm="api"'
-        assert cleared(response)
+        assert kept(response)
 
     def test_no_cookie(self, browser: Browser, django_assert_num_queries: Any) -> None:
         with django_assert_num_queries(0):
@@ -680,8 +685,11 @@ class TestReplay:
             assert owner.get(CURRENT).status_code == 200
             response = thief.unsafe("POST", REFRESH)
             assert (response.status_code, response.json()["code"]) == (401, "token_reused")
-            assert cleared(response)
+            assert kept(response)
             assert session_service.get(owner.token()) is None
+            for browser in (owner, thief):
+                body = browser.get(CURRENT).json()
+                assert (body["code"], body["reason"]) == ("session_revoked", "token_reused")
         finally:
             connection.settings_dict["ATOMIC_REQUESTS"] = False
 
@@ -693,6 +701,8 @@ class TestReplay:
         browser = Browser().give(created.token)
         lost = Browser().give(created.token).unsafe("POST", REFRESH)
         assert lost.status_code == 200
+        for _ in range(2):
+            assert browser.get(CURRENT).status_code == 200
         response = browser.unsafe("POST", REFRESH)
         assert (response.status_code, response.json()["status"]) == (200, "rotated")
 

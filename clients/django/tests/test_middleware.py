@@ -53,8 +53,8 @@ def test_an_ended_session(signed_in: Browser, created: CreatedSession) -> None:
     session_service.invalidate(created.token)
     response = signed_in.get("/info/")
     assert response.json()["exists"] is False
-    assert response.cookies[settings.cookie_name].value == ""
-    assert "no-store" in response["Cache-Control"]
+    # The browser may hold a newer one when the answer arrives.
+    assert settings.cookie_name not in response.cookies
 
 
 def test_log_in_and_out(browser: Browser, user_id: str) -> None:
@@ -125,7 +125,8 @@ class TestAsynchronous:
         assert response.json()["exists"] is False
         await session_service.ainvalidate(created.token)
         response = await client.get("/ainfo/")
-        assert response.cookies[settings.cookie_name].value == ""
+        assert response.json()["exists"] is False
+        assert settings.cookie_name not in response.cookies
         await sync_to_async(connections.close_all)()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class Cell:
     """A request and what it is answered.
 
     by: who sends it: somebody signed in ("user"), the "holder" of an access token, "nobody", or
-    somebody whose session has "ended", is "corrupt", or whose token has been "replaced" and used.
+    somebody whose session has "ended", "expired" or is "corrupt", or whose token has been
+    "replaced" and used.
     cookie: what becomes of the session's cookie.  before: what is arranged first.
     """
 
@@ -54,9 +56,10 @@ class Cell:
 
 HUGE = {"x": "y" * 140000}
 LARGE = {"client": "y" * 66000}
-ENDED = Cell("session_expired", "ended", cookie="cleared")
+ENDED = Cell("session_revoked", "ended")
+EXPIRED = Cell("session_expired", "expired")
 NOBODY = Cell("not_authenticated", "nobody")
-REFUSED = [ENDED, NOBODY]
+REFUSED = [ENDED, EXPIRED, NOBODY]
 CORRUPT = [Cell("session_data_corrupt", "corrupt")]
 CROSS_SITE = {"Sec-Fetch-Site": "cross-site"}
 FOREIGN = Cell("csrf_failed", headers=CROSS_SITE)
@@ -114,7 +117,7 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
     ("post", "refresh/"): {
         200: [Cell(cookie="set"), Cell(body={"rotate": False})],
         400: [NOT_JSON, *(Cell("invalid", body={"rotate": v}) for v in (0, "false", None))],
-        401: [*REFUSED, Cell("token_reused", "replaced", cookie="cleared")],
+        401: [*REFUSED, Cell("token_reused", "replaced")],
         403: [FOREIGN],
         413: [TOO_LARGE],
         415: TEXT,
@@ -129,7 +132,8 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
     ("delete", "{session_id}/"): {
         204: [Cell(path=OTHER), Cell(path="{own}/", cookie="cleared")],
         401: [
-            Cell("session_expired", "ended", path=OTHER, cookie="cleared"),
+            Cell("session_revoked", "ended", path=OTHER),
+            Cell("session_expired", "expired", path=OTHER),
             Cell("not_authenticated", "nobody", path=OTHER),
         ],
         403: [Cell("csrf_failed", path=OTHER, headers=CROSS_SITE)],
@@ -171,6 +175,8 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
         500: CORRUPT,
     },
 }
+# What an answer has beside its code.
+MORE = {"session_limit_reached": {"sessions"}, "session_revoked": {"reason"}}
 OPERATIONS = list(CELLS)
 FLAT = [
     pytest.param(method, path, status, cell, id=f"{method} {path} {status} {cell.code} {n}")
@@ -183,6 +189,7 @@ COMMON = {
     (400, "parse_error"),
     (401, "not_authenticated"),
     (401, "session_expired"),
+    (401, "session_revoked"),
     (403, "csrf_failed"),
     (413, "too_large"),
     (415, "unsupported_media_type"),
@@ -217,6 +224,9 @@ class Caller:
             browser.give(own.token)
         if cell.by == "ended":
             assert session_service.invalidate(own.token)
+        elif cell.by == "expired":
+            moment = timedelta(microseconds=1)
+            assert session_service.refresh(own.token, ttl=moment).status == "extended"
         elif cell.by == "corrupt":
             with Superuser() as superuser:
                 superuser.execute(
@@ -299,7 +309,7 @@ def check(response: Any, status: int, cell: Cell) -> None:
     assert "sm1_" not in response.content.decode()
     body = response.json()
     if status >= 400:
-        more = {"sessions"} if cell.code == "session_limit_reached" else set()
+        more = MORE.get(cell.code or "", set())
         assert set(body) == {"detail", "code"} | more
         assert body["detail"]
         assert body["code"] == cell.code

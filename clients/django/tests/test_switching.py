@@ -67,7 +67,7 @@ def test_behind_a_sign_out_everywhere(
     )
     superuser.execute("COMMIT")
     thread.join()
-    assert (answers[0].status_code, answers[0].json()["code"]) == (401, "session_expired")
+    assert (answers[0].status_code, answers[0].json()["code"]) == (401, "session_revoked")
     # What ended the session may have been another switch, whose cookie the browser has by now.
     assert settings.cookie_name not in answers[0].cookies
     assert live(user_id) == 0
@@ -98,7 +98,7 @@ def test_with_a_value_replayed_into_redis(redis_server: RedisServer, user_id: st
     wait_for(replay)
     assert cached(created.token)
     response = switch(created.token)
-    assert (response.status_code, response.json()["code"]) == (401, "session_expired")
+    assert (response.status_code, response.json()["code"]) == (401, "session_revoked")
     assert live(user_id) == 0
 
 

@@ -20,6 +20,8 @@ urlpatterns = [
     path("amember/", views.amember),
     path("login-and-tell/", views.login_and_tell),
     path("bound/", views.Bound.as_view()),
+    path("bound-plainly/", views.bound_plainly),
+    path("step-up/", views.step_up),
     path("raise/", views.raise_it),
     path("araise/", views.araise_it),
     path("api-raise/", views.RaiseIt.as_view()),

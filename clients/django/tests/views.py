@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from session_manager import exceptions
-from session_manager.cookies import token_from
+from session_manager.cookies import set_cookie, token_from
 from session_manager.identity import bound_user_id, session_identity
 from session_manager.login import log_in, log_out
 from session_manager.services import session_service
@@ -48,6 +48,21 @@ class Bound(WhoAmI):
     # Without a challenge DRF would answer 403.
     def get_authenticate_header(self, request: Request) -> str:
         return "Session"
+
+
+def bound_plainly(request: HttpRequest) -> HttpResponse:
+    """The same without DRF."""
+    with session_identity(request):
+        return JsonResponse({"user": bound_user_id()})
+
+
+def step_up(request: HttpRequest) -> HttpResponse:
+    """As in docs/django.md."""
+    elevated = session_service.elevate(token_from(request), {"amr": ["pwd", "otp"]})
+    response = JsonResponse({"status": elevated.status})
+    if elevated.token and elevated.absolute_expires_at:
+        set_cookie(response, elevated.token, elevated.absolute_expires_at)
+    return response
 
 
 @login_required

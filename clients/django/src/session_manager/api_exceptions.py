@@ -22,10 +22,25 @@ from .types import ListedSession
 
 
 class SessionExpired(NotAuthenticated):
-    """401 after a definite verdict: the cookie goes."""
+    """401: PostgreSQL has said that there is no such session.
+
+    The cookie stays.  The answer may be late, and the browser may hold a newer cookie by then; one
+    of a session that has ended does no harm.
+    """
 
     default_detail = "The session has ended."
     default_code = "session_expired"
+
+
+class SessionRevoked(NotAuthenticated):
+    """401: somebody ended the session, for a reason that the user may see, or None."""
+
+    default_detail = "The session has been ended."
+    default_code = "session_revoked"
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class TokenReused(NotAuthenticated):
@@ -103,6 +118,8 @@ def as_api_exception(error: SessionError) -> APIException:
 def body_of(exc: APIException) -> dict[str, Any]:
     """What the answer says of an error."""
     body = {"detail": str(exc.detail), "code": getattr(exc.detail, "code", "error")}
+    if isinstance(exc, SessionRevoked) and exc.reason is not None:
+        body["reason"] = exc.reason
     if isinstance(exc, SessionLimit):
         from .serializers import ListedSessionSerializer
 
@@ -119,8 +136,13 @@ def exception_handler(exc: Exception, context: Any) -> Response | None:
     # DRF imports authentication classes, and so this module, while it imports its views.
     from rest_framework.views import exception_handler as drf_exception_handler
 
+    from .refusals import explained
+    from .requests import plain
+
     if isinstance(exc, SessionError):
         exc = as_api_exception(exc)
+    elif isinstance(exc, NotAuthenticated) and context.get("request") is not None:
+        exc = explained(exc, plain(context["request"]))
     response = drf_exception_handler(exc, context)
     if response is None or not isinstance(response.data, dict) or "detail" not in response.data:
         return response

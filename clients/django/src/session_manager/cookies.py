@@ -29,7 +29,7 @@ def set_cookie(response: HttpResponseBase, token: str, absolute_expires_at: date
 
 
 def clear_cookie(response: HttpResponseBase) -> None:
-    """Take the cookie back: after a definite verdict only."""
+    """Take the cookie back: on a sign-out alone."""
     _write(response, "", max_age=0, expires="Thu, 01 Jan 1970 00:00:00 GMT")
 
 

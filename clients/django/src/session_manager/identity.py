@@ -19,6 +19,7 @@ from rest_framework.request import Request
 
 from .conf import settings
 from .database import answers, call, function
+from .refusals import ended
 from .requests import current_token, look_up, plain
 from .services import session_service
 
@@ -30,8 +31,8 @@ def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
     """Bind a request's session, or a token's, for the length of a transaction.
 
     Opens a transaction unless one is open (ATOMIC_REQUESTS): then a savepoint, and at the end of
-    the block the identity is again the one of before.  NotAuthenticated, 401 in DRF, without a
-    live session: the block never runs without an identity.
+    the block the identity is again the one of before.  NotAuthenticated, a 401, without a live
+    session: the block never runs without an identity.
     """
     if isinstance(request, str):
         token: str | None = request
@@ -47,8 +48,10 @@ def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
     with ExitStack() as stack:
         with answers():
             stack.enter_context(transaction.atomic(using=settings.DATABASE))
-        if token is None or not session_service.bind(token):
+        if token is None:
             raise NotAuthenticated
+        if not session_service.bind(token):
+            raise ended(token)
         bound.append(token)
         try:
             yield

@@ -23,7 +23,7 @@ from rest_framework.request import Request
 from .addresses import client_ip, user_agent
 from .conf import settings
 from .database import answers
-from .outcomes import decide
+from .outcomes import decide, watch
 from .requests import Lookup, current_token, plain, remember, renew_user
 from .services import session_service
 from .types import JSON, CreatedSession, RefreshedSession
@@ -68,7 +68,8 @@ def log_in(
     )
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
     given = created if session else None
-    remember(request, Lookup(created.token, session, given, decide(request, given)))
+    outcome = decide(request, given) if given else watch()
+    remember(request, Lookup(created.token, session, given, outcome))
     renew_user(request)
     return created
 
@@ -91,7 +92,7 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
     )
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
     given = switched if session else None
-    outcome = decide(request, given)
+    outcome = decide(request, given) if given else watch()
     remember(request, Lookup(switched.token, session, given, outcome))
     return switched
 

@@ -17,7 +17,8 @@ from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
-from rest_framework.exceptions import APIException
+from rest_framework import status
+from rest_framework.exceptions import APIException, NotAuthenticated
 from rest_framework.renderers import JSONRenderer
 
 from .api_exceptions import ServiceUnavailable, as_api_exception, body_of
@@ -25,7 +26,8 @@ from .conf import settings
 from .database import is_lost, translate
 from .exceptions import DataCorrupt, SessionError
 from .outcomes import write_cookie
-from .requests import alook_up, look_up, set_user, was_asked
+from .refusals import explained
+from .requests import alook_up, failure, look_up, set_user, was_asked
 from .types import NoSession, Session
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -39,6 +41,8 @@ def refusal(exc: APIException) -> HttpResponse:
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
+    if exc.status_code == status.HTTP_401_UNAUTHORIZED:
+        response["WWW-Authenticate"] = 'Session realm="api"'
     if isinstance(exc, ServiceUnavailable):
         response["Retry-After"] = str(exc.wait)
     return response
@@ -89,7 +93,9 @@ class SessionMiddleware:
         request.asession_info = afind  # type: ignore[attr-defined]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        error = _translated(exception)
+        error = explained(_translated(exception), request)
+        if isinstance(error, NotAuthenticated):
+            return refusal(error)
         # DataCorrupt is Django's own 500, which it logs and reports.
         if isinstance(error, SessionError) and not isinstance(error, DataCorrupt):
             return refusal(as_api_exception(error))
@@ -98,6 +104,11 @@ class SessionMiddleware:
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
+        unavailable = failure(request)
+        if response.status_code == status.HTTP_500_INTERNAL_SERVER_ERROR and unavailable:
+            # Other middleware looked at the session, or the user; Django asks no process_exception
+            # about what that raises.
+            response = refusal(as_api_exception(unavailable))
         if was_asked(request):
             patch_vary_headers(response, ("Cookie",))
         write_cookie(request, response)

@@ -41,7 +41,12 @@ def answers(success: dict[int, Any], *codes: int) -> dict[int, Any]:
     """The responses of an operation, and the errors that it can have."""
     return {
         **success,
-        **{code: OpenApiResponse(s.ErrorSerializer, ERRORS[code]) for code in (*codes, 429, 503)},
+        **{
+            code: OpenApiResponse(
+                s.RefusalSerializer if code == 401 else s.ErrorSerializer, ERRORS[code]
+            )
+            for code in (*codes, 429, 503)
+        },
     }
 
 

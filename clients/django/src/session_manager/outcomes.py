@@ -33,15 +33,14 @@ class Issued(Protocol):
 class Outcome:
     """One decision: the cookie is to hold a token, or (None) to be cleared."""
 
-    def __init__(self, issued: Issued | None, *, definite: bool = False) -> None:
+    def __init__(self, issued: Issued | None) -> None:
         self.issued = issued
         self._connection = connections[database_alias()]
-        self._committed = definite
+        self._committed = False
         #: A response that was finished before the transaction was.
         self._response: HttpResponseBase | None = None
-        if not definite:
-            when_committed(self)
-            self._go_first()
+        when_committed(self)
+        self._go_first()
 
     def __call__(self) -> None:
         """Django's hook: the transaction has committed."""
@@ -93,12 +92,18 @@ class Outcome:
             self._response = response
 
 
-def decide(request: HttpRequest, issued: Issued | None, *, definite: bool = False) -> Outcome:
+def watch() -> Outcome:
+    """Leave the cookie alone, and tell whether the transaction has been rolled back."""
+    return Outcome(None)
+
+
+def decide(request: HttpRequest, issued: Issued | None) -> Outcome:
     """Let the cookie hold a session's token, or (None) be cleared, if the transaction commits.
 
-    definite: that is so whatever becomes of the transaction.
+    Cleared it is by who signs out alone.  That a session was found to have ended is about the
+    cookie that the request came with: when the answer arrives, the browser may hold a newer one.
     """
-    outcome = Outcome(issued, definite=definite)
+    outcome = Outcome(issued)
     request.__dict__.setdefault(_ATTRIBUTE, []).append(outcome)
     return outcome
 

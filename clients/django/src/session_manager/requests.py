@@ -19,12 +19,14 @@ from .changes import changed_here
 from .conf import settings
 from .cookies import token_from
 from .database import answers
-from .outcomes import Outcome, decide
+from .exceptions import StoreUnavailable
+from .outcomes import Outcome, decide, watch
 from .services import session_service
 from .types import CreatedSession, RefreshedSession, Session
 from .users import load_user
 
 _ATTRIBUTE = "_session_manager_lookups"
+_FAILURE = "_session_manager_failure"
 _OTHERS = "_session_manager_other_users"
 
 
@@ -36,22 +38,12 @@ class Lookup:
     session: Session | None
     #: A session made during the request, whose token the browser is to be given.
     created: CreatedSession | RefreshedSession | None = None
-    #: What it decided about the cookie.
+    #: What it decided about the cookie, and whether what it knows has been rolled back.
     outcome: Outcome | None = None
     #: The session's user, once looked for.
     user: Any = None
     #: The session lives, but its user is gone or not active: no session, and no verdict on it.
     without_user: bool = False
-
-    @property
-    def refused(self) -> bool:
-        """A cookie was presented and PostgreSQL knows of no live session: a definite verdict."""
-        return (
-            self.token is not None
-            and self.session is None
-            and self.created is None
-            and not self.without_user
-        )
 
     def find_user(self) -> Lookup:
         """Without a user, as far as the settings tell who that is, there is no session."""
@@ -94,6 +86,19 @@ def remember(request: HttpRequest, lookup: Lookup) -> None:
 
 def look_up(request: HttpRequest) -> Lookup:
     """Find the session of a request and its user; StoreUnavailable leaves no outcome."""
+    try:
+        return _look_up(request)
+    except StoreUnavailable as error:
+        setattr(request, _FAILURE, error)
+        raise
+
+
+def failure(request: HttpRequest) -> StoreUnavailable | None:
+    """Why a look-up of the request's has failed."""
+    return getattr(request, _FAILURE, None)
+
+
+def _look_up(request: HttpRequest) -> Lookup:
     lookup = known(request)
     if lookup is not None:
         return lookup.find_user()
@@ -101,9 +106,9 @@ def look_up(request: HttpRequest) -> Lookup:
     session = None
     created = None
     outcome = None
-    definite = True
+    changed = False
     if token is not None:
-        definite = not changed_here(token)
+        changed = changed_here(token)
         session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
     if session is None and settings.IMPORT_DJANGO_SESSIONS:
         from .importing import adopt
@@ -114,8 +119,8 @@ def look_up(request: HttpRequest) -> Lookup:
             session, created = adopted
     if created is not None:
         outcome = decide(request, created)
-    elif token is not None and session is None:
-        outcome = decide(request, None, definite=definite)
+    elif changed and session is None:
+        outcome = watch()
     lookup = Lookup(token, session, created, outcome)
     remember(request, lookup)
     return lookup.find_user()

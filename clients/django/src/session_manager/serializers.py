@@ -120,6 +120,12 @@ class ErrorSerializer(_ReadOnly):
     code = serializers.CharField()
 
 
+class RefusalSerializer(ErrorSerializer):
+    """401.  With the code session_revoked, why somebody ended the session."""
+
+    reason = serializers.CharField(required=False)
+
+
 class LimitErrorSerializer(ErrorSerializer):
     """Too many sessions, and those there are."""
 

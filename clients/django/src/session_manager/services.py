@@ -380,6 +380,24 @@ class SessionService:
             self._tell_ended(None, user_id, tenant_id, reason, count)
         return count
 
+    def end_reason(self, token: str | None) -> str | None:
+        """Why the session of a token has ended: ``expired``, ``idle`` or the reason given.
+
+        None if it lives, is unknown or the token is wrong.  It is whatever the caller of invalidate
+        wrote there; the 401 answers tell it only where it looks like a code.
+        """
+        digest = digest_form(token)
+        if digest is None:
+            return None
+        rows = call(
+            f"SELECT {function('session_end_reason')}(%s) AS reason",
+            [digest],
+            savepoint=True,
+            idempotent=True,
+        )
+        reason: str | None = rows[0]["reason"]
+        return reason
+
     def list(
         self,
         user_id: str,
@@ -521,6 +539,7 @@ class SessionService:
     ainvalidate = _twin(invalidate)
     ainvalidate_id = _twin(invalidate_id)
     ainvalidate_all = _twin(invalidate_all)
+    aend_reason = _twin(end_reason)
     alist = _twin(list)
     ahistory = _twin(history)
     aget_active_sessions_count = _twin(get_active_sessions_count)

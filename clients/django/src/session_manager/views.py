@@ -37,7 +37,7 @@ from rest_framework.views import APIView
 from . import api_exceptions
 from .access_tokens import challenge, prove
 from .addresses import client_ip, user_agent
-from .api_exceptions import SessionExpired, TokenReused
+from .api_exceptions import TokenReused
 from .authentication import SessionAuthentication
 from .conf import settings
 from .cookies import token_from
@@ -126,14 +126,6 @@ class SessionView(APIView):
             except Throttled as throttled:
                 exc = throttled
         return super().handle_exception(exc)
-
-    def permission_denied(
-        self, request: Request, message: str | None = None, code: str | None = None
-    ) -> Any:
-        lookup = known(request._request)
-        if lookup is not None and lookup.refused:
-            raise SessionExpired
-        super().permission_denied(request, message, code)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
@@ -269,7 +261,7 @@ class RefreshSessionView(SessionView):
             user_agent=user_agent(request._request),
         )
         if not refreshed.live or refreshed.expires_at is None:
-            _refuse(request, TokenReused if refreshed.status == "reused" else SessionExpired)
+            _refuse(request, TokenReused if refreshed.status == "reused" else NotAuthenticated)
         self.accept(self.session_limit(request, session_id_of(token)))
         # touch=False: a first use of the new token must not be noted before the browser has it, or
         # an answer that gets lost would look like a replay.
@@ -299,8 +291,7 @@ class SwitchTenantView(SessionView):
         if switched.status == "already_rotated":
             raise api_exceptions.TokenReplaced
         if switched.token is None:
-            # The cookie stays: another switch may have put the new one there.
-            raise SessionExpired
+            _refuse(request)
         return self.answer(request, _session(request))
 
 
@@ -373,17 +364,14 @@ def _uuid(text: str | uuid.UUID) -> uuid.UUID:
 def _session(request: Request) -> Session:
     """The session of a request that has passed permission checks."""
     lookup = known(request._request)
-    if lookup is None:
+    if lookup is None or lookup.session is None:
         raise NotAuthenticated
-    if lookup.session is None:
-        raise SessionExpired
     return lookup.session
 
 
-def _refuse(request: Request, error: type[NotAuthenticated] = SessionExpired) -> NoReturn:
-    """401, and the cookie goes: the database has said that the session has ended."""
-    outcome = decide_cookie(request._request, None)
-    remember(request._request, Lookup(token_from(request._request), None, outcome=outcome))
+def _refuse(request: Request, error: type[NotAuthenticated] = NotAuthenticated) -> NoReturn:
+    """401: the database has said that the cookie's session has ended."""
+    remember(request._request, Lookup(token_from(request._request), None))
     raise error
 
 

@@ -1,0 +1,56 @@
+"""Why a request without a live session is answered 401.
+
+PostgreSQL is asked why a session has ended only here, when the 401 is written: a request that has a
+session costs nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+
+from django.http import HttpRequest
+from rest_framework.exceptions import NotAuthenticated
+
+from .api_exceptions import SessionExpired, SessionRevoked
+from .exceptions import SessionError
+from .requests import known
+from .services import session_service
+
+# What is told as it is; other reasons are free text, which is not for the session's user.
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_NOT_REVOKED = (None, "expired", "idle")
+
+
+def ended(token: str) -> NotAuthenticated:
+    """The 401 for a token that PostgreSQL has said to belong to no live session."""
+    try:
+        reason = session_service.end_reason(token)
+    except SessionError:
+        # That the session has ended is certain all the same.
+        reason = None
+    if reason in _NOT_REVOKED:
+        return SessionExpired()
+    return SessionRevoked(reason if _CODE.fullmatch(reason) else None)
+
+
+def explained(exc: Exception, request: HttpRequest) -> Exception:
+    """DRF's own NotAuthenticated, if the request's session has ended, as the 401 that says so.
+
+    One with a message of its own is about something else, an access token for example.
+    """
+    lookup = known(request)
+    if (
+        type(exc) is not NotAuthenticated
+        or exc.detail != NotAuthenticated.default_detail
+        or lookup is None
+        or lookup.token is None
+        or lookup.session is not None
+    ):
+        return exc
+    # The session of a user who is gone lives.
+    found = SessionExpired() if lookup.without_user else ended(lookup.token)
+    # What DRF has made of the view's authentication classes.
+    found.status_code = exc.status_code
+    if hasattr(exc, "auth_header"):
+        found.auth_header = exc.auth_header  # type: ignore[attr-defined]
+    return found
