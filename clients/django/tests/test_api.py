@@ -87,7 +87,7 @@ class TestCreate:
             "client": {"theme": "dark"},
             "profile": {"name": "Ada", "email": "ada@example.com"},
         }
-        assert response["Cache-Control"] == "no-store"
+        assert response["Cache-Control"] == "private, no-store"
         assert response["ETag"] == '"1"'
         assert "sm1_" not in response.content.decode()
         session = session_service.get(browser.token())
@@ -167,7 +167,7 @@ class TestCreate:
         response = create(browser, "nonsense")
         assert (response.status_code, response.json()["code"]) == (401, "invalid_token")
         assert response["WWW-Authenticate"].startswith("Bearer")
-        assert response["Cache-Control"] == "no-store"
+        assert response["Cache-Control"] == "private, no-store"
 
     @pytest.mark.parametrize(
         "body", ["[1]", '"x"', "{", "nul", '{"data": 1}', '{"data": {"a": NaN}}']
@@ -323,7 +323,7 @@ class TestCurrent:
             assert moment.utcoffset() is not None
         assert datetime.fromisoformat(body["session"]["expires_at"]) == created.expires_at
         assert response["ETag"] == '"1"'
-        assert response["Cache-Control"] == "no-store"
+        assert response["Cache-Control"] == "private, no-store"
         assert "Cookie" in response["Vary"]
         assert kept(response)
 
@@ -850,7 +850,7 @@ def test_errors_have_one_form(signed_in: Browser) -> None:
     response = signed_in.put(CURRENT)
     body = json.loads(response.content)
     assert set(body) == {"detail", "code"}
-    assert response["Cache-Control"] == "no-store"
+    assert response["Cache-Control"] == "private, no-store"
 
 
 def test_hooks_are_typed() -> None:

@@ -291,7 +291,7 @@ def caller(
 def check(response: Any, status: int, cell: Cell) -> None:
     """What the cell says, and what all answers have."""
     assert response.status_code == status, response.content
-    assert response["Cache-Control"] == "no-store"
+    assert response["Cache-Control"] == "private, no-store"
     assert "Cookie" in response["Vary"]
     morsel = response.cookies.get(settings.cookie_name)
     found = "kept" if morsel is None else "set" if morsel.value else "cleared"

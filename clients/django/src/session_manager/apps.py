@@ -1,4 +1,4 @@
-"""The application: wires the system checks and, where it is installed, drf-spectacular."""
+"""The application: wires the checks, Django's cache and, where it is installed, drf-spectacular."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ class SessionManagerConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401
+        from .caching import guard_django_cache
+
+        guard_django_cache()
 
         if find_spec("drf_spectacular"):
             from . import openapi  # noqa: F401

@@ -249,8 +249,8 @@ def _middleware() -> list[CheckMessage]:
     if UPDATE_CACHE in chain and chain.index(UPDATE_CACHE) > chain.index(OURS):
         return [
             Error(
-                "SessionMiddleware comes before UpdateCacheMiddleware: pages of one user would be "
-                "cached for all.",
+                "SessionMiddleware comes before UpdateCacheMiddleware: no page that looks at the "
+                "session could be cached, and its headers would come too late.",
                 hint="Put UpdateCacheMiddleware first in MIDDLEWARE, as Django's docs say.",
                 id="session_manager.E008",
             )

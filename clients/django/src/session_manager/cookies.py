@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
-from django.utils.cache import patch_cache_control
 
+from .caching import never, note_look
 from .conf import settings
 from .tokens import is_token
 
@@ -18,6 +18,7 @@ def token_from(request: HttpRequest) -> str | None:
     Anything else in the cookie, a digest form among it, counts as no cookie: it names no session of
     ours and is not ours to clear.
     """
+    note_look(request)
     value = request.COOKIES.get(settings.cookie_name)
     return value if is_token(value) else None
 
@@ -46,4 +47,4 @@ def _write(response: HttpResponseBase, value: str, **lifetime: Any) -> None:
         samesite=settings.COOKIE_SAMESITE,  # type: ignore[arg-type]
         **lifetime,
     )
-    patch_cache_control(response, no_store=True)
+    never(response)

@@ -15,19 +15,19 @@ from typing import Any, cast
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.cache import patch_vary_headers
 from django.utils.functional import SimpleLazyObject
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotAuthenticated
 from rest_framework.renderers import JSONRenderer
 
 from .api_exceptions import ServiceUnavailable, as_api_exception, body_of
+from .caching import NEVER, mark
 from .conf import settings
 from .database import is_lost, translate
 from .exceptions import DataCorrupt, SessionError
 from .outcomes import write_cookie
 from .refusals import explained
-from .requests import alook_up, failure, look_up, set_user, was_asked
+from .requests import alook_up, failure, look_up, set_user
 from .types import NoSession, Session
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -39,7 +39,7 @@ def refusal(exc: APIException) -> HttpResponse:
         JSONRenderer().render(body_of(exc)),
         status=exc.status_code,
         content_type="application/json",
-        headers={"Cache-Control": "no-store"},
+        headers={"Cache-Control": NEVER},
     )
     if exc.status_code == status.HTTP_401_UNAUTHORIZED:
         response["WWW-Authenticate"] = 'Session realm="api"'
@@ -109,9 +109,8 @@ class SessionMiddleware:
             # Other middleware looked at the session, or the user; Django asks no process_exception
             # about what that raises.
             response = refusal(as_api_exception(unavailable))
-        if was_asked(request):
-            patch_vary_headers(response, ("Cookie",))
         write_cookie(request, response)
+        mark(request, response)
         return response
 
 

@@ -15,6 +15,7 @@ from django.utils.functional import SimpleLazyObject
 from rest_framework.request import Request
 
 from .addresses import client_ip, user_agent
+from .caching import note_look
 from .changes import changed_here
 from .conf import settings
 from .cookies import token_from
@@ -68,11 +69,6 @@ def known(request: HttpRequest) -> Lookup | None:
     return lookups[-1] if lookups else None
 
 
-def was_asked(request: HttpRequest) -> bool:
-    """Whether the response may depend on the session."""
-    return hasattr(request, _ATTRIBUTE)
-
-
 def current_token(request: HttpRequest) -> str | None:
     """The token of the session that the request has now: one made during it, or the cookie's."""
     lookup = known(request)
@@ -81,6 +77,7 @@ def current_token(request: HttpRequest) -> str | None:
 
 
 def remember(request: HttpRequest, lookup: Lookup) -> None:
+    note_look(request)
     request.__dict__.setdefault(_ATTRIBUTE, []).append(lookup)
 
 

@@ -17,7 +17,6 @@ from urllib.parse import urlencode
 
 from django.db import transaction
 from django.urls import reverse
-from django.utils.cache import patch_vary_headers
 from rest_framework import status
 from rest_framework.exceptions import (
     NotAuthenticated,
@@ -39,6 +38,7 @@ from .access_tokens import challenge, prove
 from .addresses import client_ip, user_agent
 from .api_exceptions import TokenReused
 from .authentication import SessionAuthentication
+from .caching import never
 from .conf import settings
 from .cookies import token_from
 from .csrf import enforce_csrf, offer_token
@@ -129,8 +129,7 @@ class SessionView(APIView):
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
-        response["Cache-Control"] = "no-store"
-        patch_vary_headers(response, ("Cookie",))
+        never(response)
         write_cookie(plain(request), response)
         if isinstance(request, Request) and request.method == "GET":
             offer_token(request._request, response)
