@@ -28,6 +28,25 @@ export function cookieNames(name = process.env['SESSION_COOKIE_NAME'] ?? 'sessio
   return name.startsWith(prefix) ? [name] : [prefix + name, name];
 }
 
+/** Bundles have a copy of this module each; the process says it once. */
+const SAID = Symbol.for('session_manager: no client addresses');
+
+/** Say, once in production, that no client's address is passed on, unless somebody has decided so by setting 0. */
+export function warnWithoutAddresses(options: SessionServerOptions = {}): void {
+  const env = process.env;
+  const isDecided = options.trustedProxies !== undefined || env['SESSION_TRUSTED_PROXIES'] !== undefined;
+  // `next build` loads the routes as well, in an environment that need not be the server's.
+  const isServing = env['NODE_ENV'] === 'production' && env['NEXT_PHASE'] !== 'phase-production-build';
+  const state = globalThis as Record<symbol, unknown>;
+  if (isDecided || !isServing || state[SAID]) return;
+  state[SAID] = true;
+  console.warn(
+    'Sessions: SESSION_TRUSTED_PROXIES is not set, so no address of a client is passed on to Django: nothing is throttled ' +
+      'by address there, and lists of devices show the address of this server. Set it to the number of proxies in front ' +
+      'of Next.js that append to X-Forwarded-For, and TRUSTED_PROXIES to 1 in Django; or set it to 0 if it is to be so.',
+  );
+}
+
 /** @throws Error when a value is missing or of no use */
 export function readConfig(options: SessionServerOptions = {}): SessionServerConfig {
   const env = process.env;
@@ -39,6 +58,7 @@ export function readConfig(options: SessionServerOptions = {}): SessionServerCon
   if (!Number.isInteger(trustedProxies) || trustedProxies < 0) {
     throw new Error('trustedProxies (SESSION_TRUSTED_PROXIES) must be a number of proxies.');
   }
+  warnWithoutAddresses(options);
   const timeout = options.timeout ?? Number(env['SESSION_BACKEND_TIMEOUT'] ?? 5_000);
   if (!(timeout > 0)) throw new Error('timeout (SESSION_BACKEND_TIMEOUT) must be a number of milliseconds.');
   return {

@@ -9,7 +9,7 @@
  */
 
 import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
-import { readConfig, type SessionServerConfig, type SessionServerOptions } from './config.js';
+import { readConfig, warnWithoutAddresses, type SessionServerConfig, type SessionServerOptions } from './config.js';
 
 const MAX_BODY = 131_072;
 const RELAYED = ['ETag', 'Retry-After', 'WWW-Authenticate'];
@@ -191,6 +191,7 @@ function createRequest(body: Record<string, unknown>): { path: string } & Backen
  *     export const { GET, POST, PATCH, DELETE } = sessionHandlers();
  */
 export function sessionHandlers(options?: SessionServerOptions): Record<'GET' | 'POST' | 'PATCH' | 'DELETE', RouteHandler> {
+  warnWithoutAddresses(options);
   const handle: RouteHandler = async (request, { params }) => {
     try {
       const config = readConfig(options);

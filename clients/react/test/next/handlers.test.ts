@@ -393,6 +393,46 @@ describe('createServerSession', () => {
   });
 });
 
+describe('without SESSION_TRUSTED_PROXIES', () => {
+  const SAID = Symbol.for('session_manager: no client addresses');
+  const warn = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+
+  beforeEach(() => {
+    (globalThis as Record<symbol, unknown>)[SAID] = false;
+    warn.mockClear();
+    vi.stubEnv('NODE_ENV', 'production');
+    vi.stubEnv('NEXT_PHASE', undefined);
+    vi.stubEnv('SESSION_TRUSTED_PROXIES', undefined);
+    onTestFinished(() => void vi.unstubAllEnvs());
+  });
+
+  it('says so once, as soon as the routes are loaded', async () => {
+    sessionHandlers({ backendUrl: django.url });
+    expect(warn).toHaveBeenCalledTimes(1);
+    expect(warn.mock.calls[0]![0]).toMatch(/SESSION_TRUSTED_PROXIES is not set.*TRUSTED_PROXIES to 1 in Django/);
+    await call('GET');
+    await call('GET');
+    expect(warn).toHaveBeenCalledTimes(1);
+  });
+
+  it('says so where no route is loaded', async () => {
+    await createServerSession(new Request('https://app.test/'), { accessToken: 'a' }, { backendUrl: django.url });
+    expect(warn).toHaveBeenCalledTimes(1);
+  });
+
+  it.each([
+    ['it is set', { SESSION_TRUSTED_PROXIES: '1' }, {}],
+    ['it is 0', { SESSION_TRUSTED_PROXIES: '0' }, {}],
+    ['the option is given', {}, { trustedProxies: 0 }],
+    ['it is being built', { NEXT_PHASE: 'phase-production-build' }, {}],
+    ['it is no production', { NODE_ENV: 'development' }, {}],
+  ])('says nothing where %s', async (_, env, options) => {
+    for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+    await call('GET', '', options);
+    expect(warn).not.toHaveBeenCalled();
+  });
+});
+
 describe('options', () => {
   it.each([undefined, '', 'ftp://x', 'localhost:8000'])('backendUrl %j is refused', async (backendUrl) => {
     await expect(call('GET', '', { backendUrl })).rejects.toThrow('SESSION_BACKEND_URL');
