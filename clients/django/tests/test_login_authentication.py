@@ -160,7 +160,7 @@ def test_refusals(
     ):
         assert (response.status_code, response.json()) == (401, body)
         assert response["WWW-Authenticate"] == 'Bearer realm="acme"'
-        assert response["Cache-Control"] == "no-store"
+        assert response["Cache-Control"] == "private, no-store"
     assert session_service.get_active_sessions_count(user_id=user_id) == 0
 
 
