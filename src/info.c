@@ -223,7 +223,7 @@ next_sweep(const SmSchema *schema)
 		if (from != DT_NOBEGIN || sm_database == NULL ||
 			sm_database->sweep_began_at == 0)
 			return "unknown: behind deleted sessions that VACUUM cannot remove yet";
-		from = sm_database->sweep_from;
+		from = sm_database->sweep_from.at;
 	}
 }
 

@@ -12,6 +12,7 @@
 
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
+#include "storage/itemptr.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
@@ -87,6 +88,13 @@ typedef struct SmFailure
 	char		error[160];		/* in ASCII */
 } SmFailure;
 
+/* A place in the index by sweep_at: behind the entry with this time and row. */
+typedef struct SmSweepPosition
+{
+	TimestampTz at;
+	ItemPointerData row;		/* invalid: before all entries of this time */
+} SmSweepPosition;
+
 /* A database.  All but the atomics is guarded by SmShared's lock. */
 typedef struct SmDatabase
 {
@@ -112,7 +120,7 @@ typedef struct SmDatabase
 	char		waits_for[160];	/* empty: nothing */
 
 	/* where the sweep goes on; written by the worker alone */
-	TimestampTz sweep_from;
+	SmSweepPosition sweep_from;
 	bool		sweep_unfinished;
 	int64		sweep_began_at; /* by sm_clock(), last from the beginning */
 	int64		sweep_walk_us;	/* what it took to find the first row then */

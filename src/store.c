@@ -48,6 +48,8 @@
 
 static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 					   int n_keys, LOCKMODE lockmode);
+static bool next_by_index(SmScan *scan);
+static ItemPointer next_entry(SmScan *scan);
 static void decode(SmScan *scan);
 static void decode_columns(SmSession *session, const Datum *values,
 						   const bool *nulls);
@@ -96,17 +98,35 @@ sm_scan_by_tenant(SmScan *scan, const SmSchema *schema, text *tenant_id,
 }
 
 /*
- * Start looking for rows that the sweep has to look at, most overdue first.
+ * Start looking for rows that the sweep has to look at, most overdue first,
+ * behind a position.
  */
 void
 sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema,
-					TimestampTz from, TimestampTz until)
+					const SmSweepPosition *from, TimestampTz until)
 {
 	ScanKeyInit(&scan->keys[0], 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
-				TimestampTzGetDatum(from));
+				TimestampTzGetDatum(from->at));
 	ScanKeyInit(&scan->keys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(until));
 	scan_begin(scan, schema, schema->sessions_sweep_idx, 2, RowExclusiveLock);
+	if (ItemPointerIsValid(&from->row))
+	{
+		/* next_entry looks at the keys */
+		scan->behind = *from;
+		scan->index_scan->xs_want_itup = true;
+		index_rescan(scan->index_scan, scan->keys, 2, NULL, 0);
+	}
+}
+
+/*
+ * Where a scan by sweep_at stands.
+ */
+void
+sm_scan_position(SmScan *scan, SmSweepPosition *position)
+{
+	position->at = scan->session.sweep_at;
+	position->row = scan->entry;
 }
 
 /*
@@ -168,8 +188,7 @@ sm_scan_next(SmScan *scan)
 	bool		found;
 
 	if (scan->index_scan)
-		found = index_getnext_slot(scan->index_scan, ForwardScanDirection,
-								   scan->slot);
+		found = next_by_index(scan);
 	else
 		found = table_scan_getnextslot(scan->table_scan, ForwardScanDirection,
 									   scan->slot);
@@ -473,6 +492,7 @@ scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 	scan->schema = schema;
 	scan->context = CurrentMemoryContext;
 	scan->writer = NULL;
+	ItemPointerSetInvalid(&scan->behind.row);
 	scan->index = NULL;
 	scan->index_scan = NULL;
 	scan->table_scan = NULL;
@@ -488,6 +508,52 @@ scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 	}
 	else
 		scan->table_scan = table_beginscan(scan->rel, scan->snapshot, 0, NULL);
+}
+
+/* As index_getnext_slot, but for what next_entry does. */
+static bool
+next_by_index(SmScan *scan)
+{
+	ItemPointer tid;
+
+	while ((tid = next_entry(scan)) != NULL)
+	{
+		/* fetching the row makes it that of the version that was found */
+		scan->entry = *tid;
+		if (index_fetch_heap(scan->index_scan, scan->slot))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The next index entry; NULL at the end.  Entries of one key are in the order
+ * of what they point to: those up to where the scan is to begin are passed
+ * over without a look at their rows, of which there may be any number.
+ */
+static ItemPointer
+next_entry(SmScan *scan)
+{
+	IndexScanDesc index_scan = scan->index_scan;
+	ItemPointer tid;
+
+	while ((tid = index_getnext_tid(index_scan, ForwardScanDirection)) != NULL &&
+		   ItemPointerIsValid(&scan->behind.row))
+	{
+		bool		isnull;
+		Datum		at = index_getattr(index_scan->xs_itup, 1,
+									   index_scan->xs_itupdesc, &isnull);
+
+		if (DatumGetTimestampTz(at) == scan->behind.at &&
+			ItemPointerCompare(tid, &scan->behind.row) <= 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			continue;
+		}
+		ItemPointerSetInvalid(&scan->behind.row);
+		break;
+	}
+	return tid;
 }
 
 /*

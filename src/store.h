@@ -20,6 +20,7 @@
 
 #include "crypto.h"
 #include "schema.h"
+#include "shared.h"
 #include "writer.h"
 
 /*
@@ -74,6 +75,8 @@ typedef struct SmScan
 	IndexScanDesc index_scan;
 	TableScanDesc table_scan;
 	ScanKeyData keys[2];
+	SmSweepPosition behind;		/* begin behind this; row invalid: anywhere */
+	ItemPointerData entry;		/* what the index entry points to */
 	TupleTableSlot *slot;
 	SmSession	session;		/* the row that the scan stands on */
 	TimestampTz stored_last_seen_at;	/* without touches not yet written */
@@ -106,7 +109,8 @@ extern void sm_scan_by_user(SmScan *scan, const SmSchema *schema, text *user_id,
 extern void sm_scan_by_tenant(SmScan *scan, const SmSchema *schema,
 							  text *tenant_id, LOCKMODE lockmode);
 extern void sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema,
-								TimestampTz from, TimestampTz until);
+								const SmSweepPosition *from, TimestampTz until);
+extern void sm_scan_position(SmScan *scan, SmSweepPosition *position);
 extern void sm_scan_all(SmScan *scan, const SmSchema *schema, LOCKMODE lockmode);
 extern SmFirst sm_scan_first_sweep_at(const SmSchema *schema, TimestampTz from,
 									  TimestampTz *at);

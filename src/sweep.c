@@ -49,17 +49,13 @@
 #define MIN_DELAY_US	(10 * USECS_PER_SEC)
 #define MAX_DELAY_US	USECS_PER_HOUR
 
-/* Sessions to remember that can neither be swept nor be put off. */
-#define MAX_STUCK		1000
-
 /* Sessions that are swept together. */
 typedef struct Chunk
 {
 	const SmSchema *schema;
 	int64		max_rows;
 	TimestampTz now;
-	TimestampTz from;			/* where to begin, and then how far it came */
-	List	   *stuck;			/* ids to be passed over, due at "from" */
+	SmSweepPosition from;		/* where to begin, and then how far it came */
 	pg_uuid_t	at;				/* the session that was tried last */
 	int64		done;
 	SmSweep		sweep;
@@ -72,7 +68,6 @@ static int64 arg_count(FunctionCallInfo fcinfo, int n, const char *name,
 static void sweep_chunk(void *arg);
 static void put_off(Chunk *chunk, const Chunk *failed, ErrorData *error);
 static void queue_again(void *arg);
-static bool is_stuck(const Chunk *chunk, const pg_uuid_t *id);
 static bool sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 						  SmSweep *sweep);
 static TimestampTz kept_until(const SmSession *session);
@@ -88,7 +83,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	int64		max_batches = arg_count(fcinfo, 1, "max_batches", 0);
 	int64		max_rows;
 	SmSweep		sweep = {0};
-	TimestampTz from = DT_NOBEGIN;
+	SmSweepPosition from = {.at = DT_NOBEGIN};
 	SmPartitionWork partitions = {0};
 	static const Oid types[] = {
 		INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, INT8OID
@@ -128,7 +123,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
  * fails then is put off.
  */
 int64
-sm_sweep(const SmSchema *schema, int64 max_rows, TimestampTz *from,
+sm_sweep(const SmSchema *schema, int64 max_rows, SmSweepPosition *from,
 		 SmSweep *sweep)
 {
 	SmSweep		before = *sweep;
@@ -200,7 +195,7 @@ sweep_chunk(void *arg)
 												  ALLOCSET_DEFAULT_SIZES);
 	int64		seen = 0;
 
-	sm_scan_by_sweep_at(&scan, chunk->schema, chunk->from, chunk->now);
+	sm_scan_by_sweep_at(&scan, chunk->schema, &chunk->from, chunk->now);
 	while (chunk->done < chunk->max_rows && sm_scan_next(&scan))
 	{
 		MemoryContext old;
@@ -208,9 +203,7 @@ sweep_chunk(void *arg)
 		CHECK_FOR_INTERRUPTS();
 		if (chunk->sweep.yields && ++seen % YIELD_STEP == 0)
 			pg_usleep(YIELD_US);
-		if (chunk->stuck != NIL && is_stuck(chunk, scan.session.session_id))
-			continue;
-		chunk->from = scan.session.sweep_at;
+		sm_scan_position(&scan, &chunk->from);
 		chunk->at = *scan.session.session_id;
 		old = MemoryContextSwitchTo(per_row);
 		if (sweep_session(&scan, events, chunk->now, &chunk->sweep))
@@ -240,27 +233,9 @@ put_off(Chunk *chunk, const Chunk *failed, ErrorData *error)
 														   UUIDPGetDatum(&failed->at)))),
 			  error);
 	again = sm_try(queue_again, &queue);
-	if (chunk->from != failed->from)
-	{
-		chunk->from = failed->from;
-		list_free_deep(chunk->stuck);
-		chunk->stuck = NIL;
-	}
 	if (again != NULL)
-	{
-		pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-
 		FreeErrorData(again);
-		*id = failed->at;
-		chunk->stuck = lappend(chunk->stuck, id);
-		/* all of them due at the same moment: go past it */
-		if (list_length(chunk->stuck) >= MAX_STUCK)
-		{
-			chunk->from++;
-			list_free_deep(chunk->stuck);
-			chunk->stuck = NIL;
-		}
-	}
+	chunk->from = failed->from;
 }
 
 static void
@@ -282,17 +257,6 @@ queue_again(void *arg)
 		sm_scan_update(&scan, &changes);
 	}
 	sm_scan_end(&scan);
-}
-
-static bool
-is_stuck(const Chunk *chunk, const pg_uuid_t *id)
-{
-	ListCell   *lc;
-
-	foreach(lc, chunk->stuck)
-		if (memcmp(lfirst(lc), id, UUID_LEN) == 0)
-			return true;
-	return false;
 }
 
 static int64

@@ -10,9 +10,8 @@
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
-
 #include "schema.h"
+#include "shared.h"
 
 typedef struct SmSweep
 {
@@ -22,6 +21,6 @@ typedef struct SmSweep
 } SmSweep;
 
 extern int64 sm_sweep(const SmSchema *schema, int64 max_rows,
-					  TimestampTz *from, SmSweep *sweep);
+					  SmSweepPosition *from, SmSweep *sweep);
 
 #endif							/* SM_SWEEP_H */

@@ -1158,14 +1158,16 @@ static void
 sweep_database(Pass *pass)
 {
 	int64		elapsed = sm_clock() - sm_database->sweep_began_at;
-	bool		anew = sm_database->sweep_from > GetCurrentTimestamp() ||
+	bool		anew = sm_database->sweep_from.at > GetCurrentTimestamp() ||
 		(elapsed >= WALK_SHARE * sm_database->sweep_walk_us &&
 		 (!sm_database->sweep_unfinished || elapsed >= SWEEP_ANEW_US));
-	TimestampTz from = anew ? DT_NOBEGIN : sm_database->sweep_from;
+	SmSweepPosition from = {.at = DT_NOBEGIN};
 	SmSweep		sweep = {.yields = true};
 	int64		batch;
 	int64		done;
 
+	if (!anew)
+		from = sm_database->sweep_from;
 	do
 	{
 		int64		began_at = sm_clock();

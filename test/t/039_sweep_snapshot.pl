@@ -61,6 +61,21 @@ my $early = create_session($node, 'early');
 value("UPDATE user_sessions SET expires_at = now() - interval '2 d', sweep_at = now() - interval '2 d'");
 ok(wait_until(sub { value('SELECT count(*) FROM user_sessions') == 0 }), 'what comes to be due earlier goes too');
 
+# Nor does it walk again and again over the rows of many that are due at one
+# and the same time.
+sub heap_reads
+{
+	return value("SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'user_sessions'");
+}
+
+value("SELECT count(*) FROM generate_series(1, $n) AS i, session_create('u' || i % 100, ttl => '1 hour')");
+$node->append_conf('postgresql.conf', "session_manager.sweep_batch = 10\nsession_manager.sweep_pause = 0");
+$node->reload;
+value("UPDATE user_sessions SET expires_at = now() - interval '1 d', sweep_at = now() - interval '1 d'");
+$reads = heap_reads();
+ok(wait_until(sub { value('SELECT EXISTS (SELECT FROM user_sessions)') eq 'f' }, 180), 'those of one time go');
+cmp_ok((heap_reads() - $reads) / $n, '<', 12, 'each row is looked at about once');
+
 # Without a walk through the dead
 $node->append_conf('postgresql.conf', "session_manager.databases = 'nowhere'");
 $node->reload;
