@@ -809,9 +809,10 @@ sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
 
 	if (sm_worker_comes() && (!moved || XactReadOnly))
 	{
+		bool		first = token->match == SM_MATCH_CURRENT && !session->successor_used;
+
 		if (sm_touch_note(session->session_id, seen_at,
-						  token->match == SM_MATCH_CURRENT && !session->successor_used,
-						  ip, user_agent))
+						  first ? &session->rotated_at : NULL, ip, user_agent))
 		{
 			sm_count(SM_TOUCHES_BUFFERED);
 			return;

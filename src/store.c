@@ -571,10 +571,11 @@ decode(SmScan *scan)
 	decode_columns(session, scan->slot->tts_values, scan->slot->tts_isnull);
 	scan->stored_last_seen_at = session->last_seen_at;
 	scan->noted_successor_used_at = 0;
-	if (sm_touch_seen(session->session_id, &seen, &successor_used))
+	if (sm_touch_seen(session->session_id, session->rotated_at, &seen,
+					  &successor_used))
 	{
 		session->last_seen_at = Max(session->last_seen_at, seen);
-		if (session->rotated && successor_used >= session->rotated_at)
+		if (session->rotated && successor_used != 0)
 		{
 			session->successor_used = true;
 			if (!session->successor_stored)

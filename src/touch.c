@@ -123,11 +123,14 @@ sm_touch_load(FILE *file)
 }
 
 /*
- * Note a use of a session.  False if there is no room, or no shared memory.
+ * Note a use of a session, and if it is the first of a token that a rotation
+ * made, of which: the row that the caller has seen may have been rotated again
+ * since.  False if there is no room, or no shared memory.
  */
 bool
 sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
-			  bool successor_used, const inet *ip, const text *user_agent)
+			  const TimestampTz *rotation, const inet *ip,
+			  const text *user_agent)
 {
 	Set			set;
 	Entry	   *entry;
@@ -155,12 +158,16 @@ sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 		entry->touch.session_id = *session_id;
 		entry->touch.seen = 0;
 		entry->touch.successor_used = 0;
+		entry->touch.rotation = 0;
 		entry->touch.ip_len = 0;
 		entry->touch.user_agent_len = 0;
 	}
 	entry->touch.seen = Max(entry->touch.seen, now);
-	if (successor_used)
+	if (rotation != NULL)
+	{
 		entry->touch.successor_used = now;
+		entry->touch.rotation = *rotation;
+	}
 	if (ip != NULL)
 	{
 		entry->touch.ip_len = Min(VARSIZE_ANY(ip), sizeof(entry->touch.ip));
@@ -179,11 +186,12 @@ sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 }
 
 /*
- * The newest use that was noted of a session, if any.
+ * The newest use that was noted of a session, if any; and when the token that
+ * its last rotation made was used first, or 0.
  */
 bool
-sm_touch_seen(const pg_uuid_t *session_id, TimestampTz *seen,
-			  TimestampTz *successor_used)
+sm_touch_seen(const pg_uuid_t *session_id, TimestampTz rotation,
+			  TimestampTz *seen, TimestampTz *successor_used)
 {
 	Set			set;
 	Entry	   *entry;
@@ -196,10 +204,19 @@ sm_touch_seen(const pg_uuid_t *session_id, TimestampTz *seen,
 	if (entry != NULL)
 	{
 		*seen = entry->touch.seen;
-		*successor_used = entry->touch.successor_used;
+		*successor_used = sm_touch_first_use(&entry->touch, rotation);
 	}
 	LWLockRelease(set.lock);
 	return entry != NULL;
+}
+
+/*
+ * When a touch notes that the token of this rotation was used first, or 0.
+ */
+TimestampTz
+sm_touch_first_use(const SmTouch *touch, TimestampTz rotation)
+{
+	return touch->rotation == rotation ? touch->successor_used : 0;
 }
 
 /*

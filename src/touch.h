@@ -22,8 +22,9 @@ typedef struct SmTouch
 {
 	pg_uuid_t	session_id;
 	TimestampTz seen;			/* the newest use */
-	TimestampTz successor_used; /* first use of the token of the last
-								 * rotation before it, or 0 */
+	TimestampTz successor_used; /* first use of the token that a rotation
+								 * made, or 0 */
+	TimestampTz rotation;		/* the time of that rotation */
 	uint8		ip_len;			/* of the inet value; 0 for none */
 	uint16		user_agent_len; /* 0 for none */
 	char		ip[32];
@@ -36,10 +37,12 @@ extern bool sm_touch_save(FILE *file);
 extern bool sm_touch_load(FILE *file);
 
 extern bool sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
-						  bool successor_used, const inet *ip,
+						  const TimestampTz *rotation, const inet *ip,
 						  const text *user_agent);
-extern bool sm_touch_seen(const pg_uuid_t *session_id, TimestampTz *seen,
-						  TimestampTz *successor_used);
+extern bool sm_touch_seen(const pg_uuid_t *session_id, TimestampTz rotation,
+						  TimestampTz *seen, TimestampTz *successor_used);
+extern TimestampTz sm_touch_first_use(const SmTouch *touch,
+									  TimestampTz rotation);
 extern int	sm_touch_collect(Oid database, SmTouch *touches, int max,
 							 int *position);
 extern void sm_touch_flushed(Oid database, const SmTouch *touch);

@@ -1090,14 +1090,14 @@ write_touch(const SmSchema *schema, const SmTouch *touch)
 		!scan.session.revoked)
 	{
 		bool		newer = touch->seen > scan.stored_last_seen_at;
+		TimestampTz first_use;
 
 		sm_change(&changes, Anum_last_seen_at,
 				  TimestampTzGetDatum(newer ? touch->seen : scan.stored_last_seen_at));
-		/* only of the rotation that it was used after */
-		if (scan.session.rotated &&
-			touch->successor_used >= scan.session.rotated_at)
+		first_use = sm_touch_first_use(touch, scan.session.rotated_at);
+		if (scan.session.rotated && first_use != 0)
 			sm_change(&changes, Anum_successor_used_at,
-					  TimestampTzGetDatum(touch->successor_used));
+					  TimestampTzGetDatum(first_use));
 		/* the file of an immediate shutdown may hold what was half copied */
 		if (newer && is_inet(touch))
 			sm_change(&changes, Anum_ip, PointerGetDatum(touch->ip));
