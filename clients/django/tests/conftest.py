@@ -59,6 +59,21 @@ class Superuser:
         return cursor
 
 
+def psql(text: str) -> str:
+    """Run what was printed as docs/django.md does, connected to no database of the application."""
+    server = django_settings.DATABASES["default"]
+    done = subprocess.run(
+        ["psql", "-X", "-h", server["HOST"], "-p", server["PORT"], "-U", "postgres", "postgres"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ERROR" not in done.stderr
+    return done.stdout
+
+
 @pytest.fixture(autouse=True)
 def _clean_cache() -> None:
     cache.clear()

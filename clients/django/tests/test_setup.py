@@ -18,14 +18,13 @@ from django.conf import settings as django_settings
 
 from session_manager.database import quote
 
-from .conftest import Superuser
+from .conftest import Superuser, psql
 
 NAME = "sm_setup"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Manage = Callable[..., str]
-Script = Callable[..., str]
 
 # What README.md has a superuser do.
 STEPS = """
@@ -71,21 +70,6 @@ def manage(fresh: Superuser) -> Manage:
         return run(*arguments, succeed=succeed, SM_TEST_SESSION_MANAGER=json.dumps(settings))
 
     return manage
-
-
-def psql(text: str) -> str:
-    """Run what was printed as docs/django.md does, connected to no database of the application."""
-    server = django_settings.DATABASES["default"]
-    done = subprocess.run(
-        ["psql", "-X", "-h", server["HOST"], "-p", server["PORT"], "-U", "postgres", "postgres"],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "ERROR" not in done.stderr
-    return done.stdout
 
 
 def keys(fresh: Superuser, schema: str = "public") -> list[tuple[int, str]]:

@@ -1,0 +1,13 @@
+from django.contrib import admin
+from django.urls import include, path
+
+from . import session_urls, views
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/sessions/", include(session_urls)),
+    path("api/me/", views.me),
+    path("dashboard/", views.dashboard),
+    path("sign-in/", views.sign_in),
+    path("sign-out/", views.sign_out),
+]
