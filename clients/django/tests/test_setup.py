@@ -94,6 +94,11 @@ def test_by_printed_statements(manage: Manage, fresh: Superuser) -> None:
     assert [state for _, state in keys(fresh)] == ["active"]
 
 
+def test_an_administrator_s_alias_is_not_the_role(manage: Manage) -> None:
+    printed = manage("setup_session_manager", "--print")
+    assert manage("setup_session_manager", "--print", "--database", "admin") == printed
+
+
 def test_the_role_and_the_database_too(superuser: Superuser) -> None:
     """From a server without either: names are those of the settings, whatever is in them."""
     name, role = 'sm new "s"', "sm_new'r"

@@ -52,9 +52,9 @@ def statements(role: str) -> list[str]:
     return [*create_statements(), *grant_statements(role), key_statement()]
 
 
-def default_role(alias: str) -> str | None:
+def default_role() -> str | None:
     """Who is to use the extension, as far as the settings say."""
-    return settings.GRANT_ROLE or connections[alias].settings_dict["USER"] or None
+    return settings.GRANT_ROLE or connections[settings.DATABASE].settings_dict["USER"] or None
 
 
 def script(alias: str, role: str) -> str:
@@ -80,7 +80,7 @@ def command(alias: str, role: str | None = None) -> str:
     words = ["python", "manage.py", "setup_session_manager", "--print"]
     if alias != settings.DATABASE:
         words += ["--database", alias]
-    if role and role != default_role(alias):
+    if role and role != default_role():
         words += ["--role", role]
     server = connections[alias].settings_dict
     psql = ["psql"]

@@ -38,10 +38,10 @@ class Command(BaseCommand):
         if connections[alias].vendor != "postgresql":
             raise CommandError(f"The database {alias!r} is not PostgreSQL.")
         if options["print"]:
-            role = options["role"] or grants.default_role(alias)
+            role = options["role"] or grants.default_role()
             if not role:
                 raise CommandError(
-                    f"Name the application's role: by --role, or as USER of the database {alias!r}."
+                    "Name the application's role: by --role, or as USER in DATABASES."
                 )
             self.stdout.write(grants.script(alias, role))
             return
