@@ -23,7 +23,7 @@ import httpx
 import pytest
 from django.conf import settings as django_settings
 
-from .conftest import RedisServer, Superuser, psql
+from .conftest import RedisServer, Superuser, psql, wait_for
 from .issuer import Issuer
 
 HERE = Path(__file__).parent / "adopter"
@@ -64,6 +64,7 @@ class Application:
 
     def __init__(self, directory: Path, redis_server: RedisServer, issuer: Issuer) -> None:
         self.directory = directory
+        self.redis = redis_server.client
         shutil.copytree(HERE / "shop", directory / "shop")
         server = django_settings.DATABASES["default"]
         self.environment = {
@@ -232,6 +233,9 @@ def test_before_and_after(application: Application, issuer: Issuer) -> None:
             for at in ("created_at", "expires_at")
         )
         assert over - begun == 86400
+        # Sessions are read from Redis, from the database of it that was set before.
+        value = f"session:{session['id']}"
+        wait_for(lambda: tablet.name() and application.redis.exists(value), 60)
         # What is new: the admin sees the user's sessions and ends one.
         assert session["id"] in admin.get("/admin/session_manager/usersession/").text
         answer = admin.unsafe(
