@@ -46,6 +46,7 @@ def test_nothing_to_say() -> None:
         ({"NO_SUCH_KEY": 1}, "E001"),
         ({"AUTH0": {"ISSUER": "https://x/"}}, "E001"),
         ({"TTL": "soon"}, "E001"),
+        ({"DATABASE": "nowhere"}, "E011"),
         ({"ON_LOGIN": "no.such.hook"}, "E002"),
         ({"USER_LOADER": "tests.hooks.__name__"}, "E002"),
         ({"USER_ID_FIELD": "email"}, "E022"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldError
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Count
@@ -225,6 +226,24 @@ class TestRelation:
         created = session_service.create(key_of(users.ada))
         users.ada.delete()
         assert UserSession.objects.get(pk=created.id).user is None
+
+
+def test_look_ups_that_could_match_nothing(configure: Any) -> None:
+    """Without USER_ID_FIELD a subject would be compared with a primary key."""
+    configure(USER_ID_FIELD=None)
+    Users()
+    session = UserSession.objects.get(pk=session_service.create("auth0|ada").id)
+    for look_up in (
+        lambda: UserSession.objects.filter(user__email="ada@example.com").count(),
+        lambda: list(UserSession.objects.select_related("user")),
+        lambda: list(UserSession.objects.order_by("user__email")),
+        lambda: UserSession.objects.for_users(get_user_model().objects.all()),
+        lambda: list(SessionEvent.objects.exclude(user__isnull=True)),
+        lambda: session.user,
+    ):
+        with pytest.raises(FieldError, match="USER_ID_FIELD"):
+            look_up()
+    assert UserSession.objects.for_user("auth0|ada").active().count() == 1
 
 
 def test_no_migration_is_missing() -> None:

@@ -7,23 +7,29 @@ sessions; who did it is in the admin's own log, as the audit trail knows no admi
 from __future__ import annotations
 
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.html import format_html
+from django.utils.text import smart_split, unescape_string_literal
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from .conf import settings
 from .models import SessionEvent, UserSession
+from .relations import attach_users, user_ids, users_apart
 from .services import session_service
 
 REVOKE = "session_manager.revoke_usersession"
@@ -42,6 +48,8 @@ EVENTS = (
 )
 #: Events shown of one session.
 HISTORY = 200
+#: Users looked for in another database by one word of a search.
+USERS = 1000
 
 
 # What a user agent says of itself; the first that is in it counts.
@@ -123,10 +131,43 @@ class _ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def user_search_fields(self) -> list[str]:
         """What of the application's user can be searched for: name and e-mail, if it has them."""
+        if settings.USER_ID_FIELD is None:
+            return []
         model: Any = get_user_model()
         names = {field.name for field in model._meta.get_fields()}
         wanted = (model.USERNAME_FIELD, getattr(model, "EMAIL_FIELD", "email"))
-        return [f"user__{name}__icontains" for name in dict.fromkeys(wanted) if name in names]
+        return [f"{name}__icontains" for name in dict.fromkeys(wanted) if name in names]
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        users = [] if users_apart() else [f"user__{field}" for field in self.user_search_fields()]
+        return ["user_id__icontains", "=tenant_id", "=ip", *users]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        fields = self.user_search_fields()
+        if not (fields and users_apart()):
+            return super().get_search_results(request, queryset, search_term)
+        # Each word in the session or in its user, who is looked for first.
+        for word in smart_split(search_term):
+            found, _distinct = super().get_search_results(request, queryset, word)
+            text = unescape_string_literal(word) if word[0] == word[-1:] in ("'", '"') else word
+            matches = reduce(or_, (Q(**{field: text}) for field in fields))
+            users = get_user_model()._default_manager.filter(matches).order_by("pk")
+            queryset = queryset.filter(
+                Q(pk__in=found.values("pk")) | Q(user_id__in=user_ids(users[:USERS]))
+            )
+        return queryset, False
+
+
+class SessionList(ChangeList):
+    """A page of sessions with their users, wherever those are."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if settings.USER_ID_FIELD is not None and users_apart():
+            # The queryset keeps what it has read.
+            attach_users(self.result_list)
 
 
 @admin.register(UserSession)
@@ -144,7 +185,6 @@ class UserSessionAdmin(_ReadOnlyAdmin):
     # No filter that would read the whole table to find its choices.
     list_filter = (StateFilter, "created_at", "last_seen_at")
     list_per_page = 50
-    list_select_related = ("user",)
     ordering = ("-session_id",)
     show_full_result_count = False
     actions = ("revoke", "revoke_all")
@@ -170,9 +210,6 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         (_("Data"), {"fields": ("version", "key_id")}),
     )
 
-    def get_search_fields(self, request: HttpRequest) -> list[str]:
-        return ["user_id__icontains", "=tenant_id", "=ip", *self.user_search_fields()]
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
@@ -182,6 +219,12 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         except ValidationError:
             return super().get_search_results(request, queryset, search_term)
         return queryset.filter(pk=session_id), False
+
+    def get_list_select_related(self, request: HttpRequest) -> tuple[str, ...]:
+        return () if settings.USER_ID_FIELD is None or users_apart() else ("user",)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return SessionList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         live = UserSession.objects.active().filter(pk=OuterRef("pk"))
@@ -195,7 +238,7 @@ class UserSessionAdmin(_ReadOnlyAdmin):
 
     @admin.display(description=_("user"), ordering="user_id")
     def owner(self, session: UserSession) -> str:
-        user = session.user
+        user = None if settings.USER_ID_FIELD is None else session.user
         return session.user_id if user is None else str(user)
 
     @admin.display(description=_("device"))
@@ -300,9 +343,6 @@ class SessionEventAdmin(_ReadOnlyAdmin):
     list_per_page = 100
     ordering = ("-at", "-event_id")
     show_full_result_count = False
-
-    def get_search_fields(self, request: HttpRequest) -> list[str]:
-        return ["user_id__icontains", "=tenant_id", "=ip", *self.user_search_fields()]
 
     @admin.display(description=_("session"))
     def session_link(self, event: SessionEvent) -> str:

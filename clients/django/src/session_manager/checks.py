@@ -50,6 +50,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return [
+        *_database(),
         *_hooks(),
         *_user_id_field(),
         *_first_login(),
@@ -61,6 +62,15 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_cache_key(),
         *_reports(),
     ]
+
+
+def _database() -> Iterator[CheckMessage]:
+    if settings.DATABASE not in connections:
+        yield Error(
+            f'SESSION_MANAGER["DATABASE"] is {settings.DATABASE!r}, which is not in DATABASES.',
+            hint="Name the alias of the database with the extension.",
+            id="session_manager.E011",
+        )
 
 
 def _hooks() -> Iterator[CheckMessage]:
@@ -325,7 +335,7 @@ def check_servers(
     # As Django's own: not unless asked.  Else every command would ask the servers first.
     if databases is None or alias not in databases:
         return []
-    if alias not in connections or connections[alias].vendor != "postgresql":
+    if connections[alias].vendor != "postgresql":
         return [
             Error(
                 f"The database {alias!r} is not PostgreSQL.",

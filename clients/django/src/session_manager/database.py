@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from django.db import (
+    DEFAULT_DB_ALIAS,
     Error,
     InterfaceError,
     OperationalError,
@@ -65,6 +66,21 @@ def using(alias: str | None) -> Iterator[None]:
 def database_alias() -> str:
     """The alias that calls go to."""
     return _alias.get() or settings.DATABASE
+
+
+def model_alias() -> str | None:
+    """The alias that the models read from; None leaves it to Django's routers."""
+    if settings.DATABASE == DEFAULT_DB_ALIAS:
+        return _alias.get()
+    return database_alias()
+
+
+def same_database(one: str, other: str) -> bool:
+    """Whether two aliases are of one database, by another role for example."""
+    first, second = (connections[alias].settings_dict for alias in (one, other))
+    return one == other or all(
+        first[part] == second[part] for part in ("ENGINE", "HOST", "PORT", "NAME")
+    )
 
 
 def is_managed(connection: Any) -> bool:

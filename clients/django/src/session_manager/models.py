@@ -6,22 +6,24 @@ services.SessionService.
 
 ``user`` joins the application's user model, so that look-ups such as
 ``UserSession.objects.filter(user__email="ada@example.com")`` work.  The join is on the text of
-USER_ID_FIELD (by default the primary key).
+USER_ID_FIELD.
+
+The models are in the database that the setting DATABASE names.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Exists, F, Func, OuterRef, Q
-from django.db.models.functions import Cast, Now
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from .conf import settings
-from .database import quote
-from .relations import SessionUserField
+from .database import model_alias, quote
+from .relations import SessionUserField, user_ids
 from .services import session_service
 from .users import user_id_of
 
@@ -37,6 +39,19 @@ class WritesRefused(TypeError):
 def table(name: str) -> str:
     """A table of the extension as db_table; a name that is in quotes is taken as it is."""
     return f"{quote(settings.SCHEMA)}.{quote(name)}" if settings.SCHEMA else name
+
+
+class Manager(models.Manager[M]):
+    """Looks where the sessions are; no router need know."""
+
+    @property
+    def db(self) -> str:
+        return self._db or model_alias() or super().db
+
+    def get_queryset(self) -> models.QuerySet[M]:
+        queryset = super().get_queryset()
+        alias = self._db or model_alias()
+        return queryset.using(alias) if alias else queryset
 
 
 class ReadOnlyQuerySet(models.QuerySet[M]):
@@ -62,13 +77,17 @@ class ReadOnlyModel(models.Model):
         raise WritesRefused(_REFUSAL)
 
 
+class SessionKeyQuerySet(ReadOnlyQuerySet["SessionKey"]):
+    """Keys, to be read."""
+
+
 class SessionKey(ReadOnlyModel):
     """A key's state; the key itself is not in the database."""
 
     key_id = models.IntegerField(primary_key=True)
     state = models.TextField()
 
-    objects = ReadOnlyQuerySet["SessionKey"].as_manager()
+    objects = Manager.from_queryset(SessionKeyQuerySet)()
 
     class Meta:
         managed = False
@@ -114,9 +133,8 @@ class UserSessionQuerySet(ReadOnlyQuerySet["UserSession"]):
         return self.filter(user_id=user_id_of(user))
 
     def for_users(self, users: models.QuerySet[Any]) -> UserSessionQuerySet:
-        """Sessions of the users of a queryset, by one statement."""
-        key = Cast(settings.USER_ID_FIELD or "pk", models.TextField())
-        return self.filter(user_id__in=users.order_by().values_list(key, flat=True))
+        """Sessions of the users of a queryset, by one statement if they are in one database."""
+        return self.filter(user_id__in=user_ids(users))
 
     def revoke(self, reason: str = "admin") -> int:
         """End the sessions of the queryset, one by one; how many were live."""
@@ -150,7 +168,7 @@ class UserSession(ReadOnlyModel):
 
     user = SessionUserField(django_settings.AUTH_USER_MODEL)
 
-    objects = UserSessionQuerySet.as_manager()
+    objects = Manager.from_queryset(UserSessionQuerySet)()
 
     class Meta:
         managed = False
@@ -189,7 +207,7 @@ class SessionEvent(ReadOnlyModel):
 
     user = SessionUserField(django_settings.AUTH_USER_MODEL)
 
-    objects = SessionEventQuerySet.as_manager()
+    objects = Manager.from_queryset(SessionEventQuerySet)()
 
     class Meta:
         managed = False
@@ -215,7 +233,7 @@ class ImportedSession(models.Model):
     adopted_at = models.DateTimeField(null=True)
     session_id = models.UUIDField(null=True)
 
-    objects: ClassVar[models.Manager[ImportedSession]] = models.Manager()
+    objects = Manager["ImportedSession"]()
 
     class Meta:
         default_permissions = ()

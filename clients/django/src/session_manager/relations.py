@@ -10,24 +10,76 @@ change.  Nothing is cached that depends on the setting.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.db import models
+from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldError, ObjectDoesNotExist, ValidationError
+from django.db import models, router
 from django.db.models.fields.related import ForeignObject
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
 from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 
 from .conf import settings
+from .database import same_database
+
+
+def users_apart() -> bool:
+    """Whether the users are in another database than the sessions, so that no join finds them."""
+    return not same_database(settings.DATABASE, router.db_for_write(get_user_model()))
+
+
+def require_user_id_field() -> None:
+    """Without the setting a join would compare subjects with primary keys, and find nobody."""
+    if settings.USER_ID_FIELD is None:
+        raise FieldError(
+            "Sessions have no users that could be looked up: "
+            'set SESSION_MANAGER["USER_ID_FIELD"] to the field of the user model whose text is '
+            'the session\'s user id, or to "pk".'
+        )
+
+
+def user_ids(users: models.QuerySet[Any]) -> Any:
+    """The session user ids of a queryset of users: a subquery, or a list if it must be."""
+    require_user_id_field()
+    key = Cast(settings.USER_ID_FIELD or "pk", models.TextField())
+    if not users.query.is_sliced:
+        users = users.order_by()
+    found = users.values_list(key, flat=True)
+    return list(found) if users_apart() else found
+
+
+def attach_users(sessions: Iterable[Any]) -> None:
+    """Load the users of some sessions by one query, where select_related cannot."""
+    sessions = list(sessions)
+    field = sessions[0]._meta.get_field("user") if sessions else None
+    if field is None:
+        return
+    ((_, key),) = field.related_fields
+    values = set()
+    for session in sessions:
+        try:
+            value = key.to_python(session.user_id)
+            key.run_validators(value)
+        except (ValidationError, ValueError, TypeError):
+            continue
+        values.add(value)
+    users = get_user_model()._base_manager.filter(**{f"{key.name}__in": values})
+    by_id = {str(getattr(user, key.attname)): user for user in users}
+    for session in sessions:
+        field.set_cached_value(session, by_id.get(session.user_id))
 
 
 class _Descriptor(ForwardManyToOneDescriptor):  # type: ignore[type-arg]
     """``session.user``: the user, or None if there is none with this id."""
 
     def get_object(self, instance: Any) -> Any:
+        require_user_id_field()
+        # By no hint of the session's: the users may be in another database.
+        users = self.field.remote_field.model._base_manager.all()
         try:
-            return super().get_object(instance)
+            return users.get(self.field.get_reverse_related_filter(instance))
         except (ObjectDoesNotExist, ValueError, ValidationError):
             return None
 
@@ -93,5 +145,11 @@ class SessionUserField(ForeignObject):  # type: ignore[type-arg]
         return ()
 
     def get_extra_restriction(self, alias: str, related_alias: str) -> Any:
+        require_user_id_field()
+        if users_apart():
+            raise FieldError(
+                "Sessions and users are in different databases, which no query can join. Find the "
+                "users first: UserSession.objects.for_users(User.objects.filter(...))."
+            )
         ((local, target),) = self.related_fields
         return Exact(local.get_col(related_alias), Cast(target.get_col(alias), models.TextField()))

@@ -6,16 +6,28 @@ from django.db import migrations, models
 
 from session_manager import grants
 from session_manager.conf import settings
+from session_manager.database import same_database
 from session_manager.models import table
 
 
+def is_ours(alias: str) -> bool:
+    return same_database(alias, settings.DATABASE)
+
+
+class CreateTable(migrations.CreateModel):
+    """Where the sessions are and nowhere else, without a router."""
+
+    def allow_migrate_model(self, connection_alias: Any, model: Any) -> bool:
+        return is_ours(connection_alias) and super().allow_migrate_model(connection_alias, model)
+
+
 def install(apps: Any, schema_editor: Any) -> None:
-    if schema_editor.connection.alias == settings.DATABASE:
+    if is_ours(schema_editor.connection.alias):
         grants.install(schema_editor.connection)
 
 
 def uninstall(apps: Any, schema_editor: Any) -> None:
-    if schema_editor.connection.alias == settings.DATABASE:
+    if is_ours(schema_editor.connection.alias):
         grants.uninstall(schema_editor.connection)
 
 
@@ -93,7 +105,7 @@ class Migration(migrations.Migration):
                 "default_permissions": ("view",),
             },
         ),
-        migrations.CreateModel(
+        CreateTable(
             name="ImportedSession",
             fields=[
                 ("key_hash", models.BinaryField(max_length=32, primary_key=True, serialize=False)),
