@@ -252,6 +252,28 @@ DROP TRIGGER leave_out ON session_events;
 SELECT events_moved > 0 AS moved FROM session_cleanup();
 SELECT count(*) FROM session_events WHERE user_id = 'mia' AND at BETWEEN now() - interval '41 days' AND now() - interval '39 days';
 
+-- a policy, where the functions' owner is no superuser, must not hide from a
+-- move what would be behind a partition's bound afterwards
+CREATE ROLE regress_session_table_owner;
+GRANT CREATE ON SCHEMA public TO regress_session_table_owner;
+ALTER TABLE session_events OWNER TO regress_session_table_owner;
+ALTER TABLE session_events_default OWNER TO regress_session_table_owner;
+ALTER FUNCTION session_cleanup OWNER TO regress_session_table_owner;
+CREATE POLICY hides ON session_events_default TO regress_session_table_owner USING (user_id <> 'nan');
+ALTER TABLE session_events_default ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+INSERT INTO session_events (at, user_id, event) SELECT now() - interval '80 days', u, 'created' FROM unnest(ARRAY['nan', 'nat']) AS u;
+SET client_min_messages = error;	-- the warning names the month
+SELECT events_moved FROM session_cleanup();
+RESET client_min_messages;
+SELECT user_id FROM session_events WHERE at BETWEEN now() - interval '81 days' AND now() - interval '79 days' ORDER BY user_id;
+DROP POLICY hides ON session_events_default;
+ALTER TABLE session_events_default DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+SELECT events_moved FROM session_cleanup();
+SELECT user_id FROM session_events WHERE at BETWEEN now() - interval '81 days' AND now() - interval '79 days' ORDER BY user_id;
+REASSIGN OWNED BY regress_session_table_owner TO CURRENT_USER;
+DROP OWNED BY regress_session_table_owner;
+DROP ROLE regress_session_table_owner;
+
 -- Row-level security is not asked.
 ALTER TABLE user_sessions ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE session_events ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
