@@ -18,6 +18,7 @@ import hashlib
 import ipaddress
 import logging
 import time
+from bisect import bisect_right
 from typing import Any, cast
 
 from django.core.cache import cache
@@ -73,7 +74,8 @@ class Limit:
 
     def _times(self, now: float) -> list[float]:
         """When requests were counted, oldest first; none that a clock set back has overtaken."""
-        return [t for t in cache.get(self._key, ()) if now - self._seconds < t <= now]
+        times: list[float] = cache.get(self._key, [])
+        return times[bisect_right(times, now - self._seconds) : bisect_right(times, now)]
 
 
 def address_limit(name: str, request: HttpRequest) -> Limit:
