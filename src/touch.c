@@ -165,6 +165,9 @@ sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 	entry->touch.seen = Max(entry->touch.seen, now);
 	if (rotation != NULL)
 	{
+		/* to be written even if the clock has been set back meanwhile */
+		if (entry->touch.rotation != *rotation)
+			entry->flushed = Min(entry->flushed, entry->touch.seen - 1);
 		entry->touch.successor_used = now;
 		entry->touch.rotation = *rotation;
 	}
@@ -260,7 +263,8 @@ sm_touch_flushed(Oid database, const SmTouch *touch)
 
 	LWLockAcquire(set.lock, LW_EXCLUSIVE);
 	entry = find(&set, database, &touch->session_id);
-	if (entry != NULL)
+	/* unless the first use of another token was noted since */
+	if (entry != NULL && entry->touch.rotation == touch->rotation)
 		entry->flushed = touch->seen;
 	LWLockRelease(set.lock);
 }

@@ -87,7 +87,20 @@ ok(wait_until(sub { sweeps() > 0 }), 'workers are at work');
 is(value("SELECT value FROM session_info() WHERE key = 'clock'"), 'trusted', 'the clock is trusted');
 my $year = value('SELECT extract(year FROM clock_timestamp())');
 
+# What was seen before the clock was set back does not hide the first use of a
+# token after it, which is written as ever.
+my $token = create_session($node, 'rotated');
+value("SELECT count(*) FROM session_get('$token')");
+ok( wait_until(
+		sub { value("SELECT last_seen_at > created_at FROM user_sessions WHERE user_id = 'rotated'") eq 't' }),
+	'a use is written');
 set_clocks(-3600);
+my $next = value("SELECT session_token FROM session_refresh('$token', rotate => true)");
+is(value("SELECT count(*) FROM session_get('$next')"), 1, 'the new token is used with the clock set back');
+ok( wait_until(
+		sub { value("SELECT successor_used_at IS NOT NULL FROM user_sessions WHERE user_id = 'rotated'") eq 't' }),
+	'which is written');
+value("DELETE FROM user_sessions WHERE user_id = 'rotated'");
 is(value("SELECT clock_timestamp() < pg_postmaster_start_time()"), 't', 'the clock is set back by an hour');
 works('an hour back');
 is(value("SELECT last_pass_age < interval '1 min' FROM session_stats"), 't', 'the age of the last pass is right');
