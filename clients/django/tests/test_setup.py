@@ -125,6 +125,9 @@ def test_after_the_readme_s_steps(manage: Manage, fresh: Superuser, extra: str) 
     found = manage("check", "--database", "default", "--fail-level", "ERROR")
     assert ("W028" in found) is (extra == "")
     assert manage("sessions", "count") == "0\n"
+    listed = manage("sessions", "list", succeed=extra != "")
+    assert ("setup_session_manager --print |" in listed) is (extra == "")
+    assert "Traceback" not in listed
     psql(manage("setup_session_manager", "--print", "--role", "webapp"))
     assert [state for _, state in keys(fresh)] == ["active"]
     works(manage)

@@ -8,9 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
-from ..database import using
+from ..conf import settings
+from ..database import sqlstate, using
 from ..exceptions import SessionError
+from ..grants import command
+
+INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class SessionCommand(BaseCommand):
@@ -59,3 +64,9 @@ class SessionCommand(BaseCommand):
                 yield
         except SessionError as error:
             raise CommandError(str(error.__cause__ or error).strip()) from error
+        except DatabaseError as error:
+            # The models' tables, without the bundle reader.
+            if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
+                raise
+            repair = command(alias or settings.DATABASE)
+            raise CommandError(f"{error}".strip() + f"\nRun: {repair}") from error
