@@ -235,7 +235,7 @@ def test_before_and_after(application: Application, issuer: Issuer) -> None:
         assert over - begun == 86400
         # Sessions are read from Redis, from the database of it that was set before.
         value = f"session:{session['id']}"
-        wait_for(lambda: tablet.name() and application.redis.exists(value), 60)
+        wait_for(lambda: tablet.name() and application.redis.exists(value), 180)
         # What is new: the admin sees the user's sessions and ends one.
         assert session["id"] in admin.get("/admin/session_manager/usersession/").text
         answer = admin.unsafe(
