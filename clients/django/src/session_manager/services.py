@@ -248,13 +248,10 @@ class SessionService:
         note_change(session_id)
         watched = ip is not None and signals.client_changed.has_listeners(type(self))
         known = self._last_known(session_id) if watched else None
-        rows = call(
-            "SELECT status, session_id, session_token, "
-            + utc("expires_at", "absolute_expires_at")
-            + f" FROM {function('session_refresh')}(%s, %s, %s::interval, %s::inet, %s)",
+        refreshed = _new_token(
+            "session_refresh(%s, %s, %s::interval, %s::inet, %s)",
             [digest, rotate, ttl, ip, _clean(user_agent)],
         )
-        refreshed = _refreshed(rows[0])
         if refreshed.status == "reused":
             signals.send(
                 signals.token_reused,
@@ -285,14 +282,11 @@ class SessionService:
         if token is None or digest is None:
             return _ENDED
         note_change(session_id_of(token))
-        rows = call(
-            "SELECT status, session_id, session_token, "
-            + utc("expires_at", "absolute_expires_at")
-            + f" FROM {function('session_elevate')}(%s, %s::jsonb, %s::jsonb)",
+        return _new_token(
+            "session_elevate(%s, %s::jsonb, %s::jsonb)",
             [digest, json_argument(auth), json_argument(data)],
             savepoint=True,
         )
-        return _refreshed(rows[0])
 
     def switch_tenant(
         self, token: str | None, tenant_id: str | None, data: JSON | None = None
@@ -309,14 +303,11 @@ class SessionService:
             return _ENDED
         session_id = session_id_of(token)
         note_change(session_id)
-        rows = call(
-            "SELECT status, session_id, session_token, "
-            + utc("expires_at", "absolute_expires_at")
-            + f" FROM {function('session_switch_tenant')}(%s, %s, %s::jsonb)",
+        switched = _new_token(
+            "session_switch_tenant(%s, %s, %s::jsonb)",
             [digest, text_argument(tenant_id), json_argument(data)],
             savepoint=True,
         )
-        switched = _refreshed(rows[0])
         if switched.id is not None and switched.token is not None:
             self._tell_ended(session_id, None, None, "tenant_switched", 1)
             self._tell_switched(switched.id)
@@ -546,7 +537,15 @@ class SessionService:
     abind = _twin(bind)
 
 
-def _refreshed(row: JSON) -> RefreshedSession:
+def _new_token(called: str, params: list[Any], *, savepoint: bool = False) -> RefreshedSession:
+    """What a function that may give a session a new token says."""
+    (row,) = call(
+        "SELECT status, session_id, session_token, "
+        + utc("expires_at", "absolute_expires_at")
+        + f" FROM {function(called)}",
+        params,
+        savepoint=savepoint,
+    )
     return RefreshedSession(
         row["status"],
         row["session_id"],
