@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import ConnectionHandler, connection, connections
 from django.test import Client
@@ -271,6 +272,14 @@ def browser() -> Browser:
 @pytest.fixture
 def signed_in(browser: Browser, created: CreatedSession) -> Browser:
     return browser.give(created.token)
+
+
+@pytest.fixture
+def ada(browser: Browser, configure: Callable[..., None], db: None) -> Browser:
+    """A browser that is signed in as a user whom the application has."""
+    configure(USER_ID_FIELD="username")
+    get_user_model().objects.create_user("ada")
+    return browser.give(session_service.create("ada").token)
 
 
 __all__ = ["Browser", "token_from"]

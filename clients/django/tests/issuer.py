@@ -43,6 +43,11 @@ class _Server(ThreadingHTTPServer):
     issuer: Issuer
 
 
+def bearer(token: str) -> dict[str, str]:
+    """The header that an access token comes in."""
+    return {"Authorization": f"Bearer {token}"}
+
+
 class Issuer:
     """Keys by id; ``keys`` is what the key set publishes."""
 

@@ -20,7 +20,7 @@ from session_manager.services import session_service
 from session_manager.types import CreatedSession
 
 from .conftest import Browser
-from .issuer import Issuer
+from .issuer import Issuer, bearer
 
 pytestmark = pytest.mark.django_db
 
@@ -42,10 +42,6 @@ SESSION_MEMBERS = {
     "auth",
     "data",
 }
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 def create(browser: Browser, token: str, body: Any = None, **headers: Any) -> Any:

@@ -23,7 +23,7 @@ from session_manager.auth0 import InvalidToken, KeySet, TokenVerifier, verifier
 from session_manager.conf import Auth0Settings
 
 from .conftest import Browser
-from .issuer import AUDIENCE, Issuer
+from .issuer import AUDIENCE, Issuer, bearer
 
 
 def refused(token: str) -> bool:
@@ -297,7 +297,7 @@ class TestOutage:
         response = browser.unsafe(
             "POST",
             "/api/sessions/create/",
-            headers={"Authorization": f"Bearer {auth0.token('auth0|ada')}"},
+            headers=bearer(auth0.token("auth0|ada")),
         )
         assert (response.status_code, response.json()["code"]) == (503, "issuer_unavailable")
         assert response["Retry-After"] == "2"

@@ -12,7 +12,7 @@ from session_manager.services import session_service
 from session_manager.types import CreatedSession
 
 from .conftest import Browser
-from .issuer import Issuer
+from .issuer import Issuer, bearer
 
 pytestmark = pytest.mark.django_db
 
@@ -23,9 +23,7 @@ def test_by_session(signed_in: Browser, user_id: str) -> None:
 
 
 def test_by_access_token(browser: Browser, auth0: Issuer, user_id: str) -> None:
-    response = browser.get(
-        "/protected/", headers={"Authorization": f"Bearer {auth0.token(user_id)}"}
-    )
+    response = browser.get("/protected/", headers=bearer(auth0.token(user_id)))
     assert response.json() == {"user": user_id}
 
 
@@ -40,9 +38,7 @@ def test_an_ended_session_and_a_token(
     signed_in: Browser, auth0: Issuer, created: CreatedSession
 ) -> None:
     session_service.invalidate(created.token)
-    response = signed_in.get(
-        "/protected/", headers={"Authorization": f"Bearer {auth0.token('auth0|other')}"}
-    )
+    response = signed_in.get("/protected/", headers=bearer(auth0.token("auth0|other")))
     assert response.json() == {"user": "auth0|other"}
     assert settings.cookie_name not in response.cookies
 
@@ -127,18 +123,13 @@ class TestUsers:
         assert browser.get("/logout/").cookies[settings.cookie_name].value == ""
         assert session_service.get(created.token) is None
 
-    def test_one_look_up_of_the_user(
-        self, browser: Browser, configure: Any, django_assert_num_queries: Any
-    ) -> None:
-        configure(USER_ID_FIELD="username")
-        get_user_model().objects.create_user("ada")
-        browser.give(session_service.create("ada").token)
+    def test_one_look_up_of_the_user(self, ada: Browser, django_assert_num_queries: Any) -> None:
         with django_assert_num_queries(2):
-            browser.get("/protected/")
+            ada.get("/protected/")
         with django_assert_num_queries(2):
-            browser.get("/info/")
+            ada.get("/info/")
         with django_assert_num_queries(0):
-            browser.get("/plain/")
+            ada.get("/plain/")
 
     def test_logged_in_without_being_active(self, browser: Browser, configure: Any) -> None:
         configure(USER_ID_FIELD="username")
@@ -159,7 +150,7 @@ class TestUsers:
         get_user_model().objects.create_user("ada", is_active=False)
         browser.give(session_service.create("ada").token)
         assert browser.get("/protected/").status_code == 401
-        authorization = {"Authorization": f"Bearer {auth0.token('ada')}"}
+        authorization = bearer(auth0.token("ada"))
         assert Browser().get("/protected/", headers=authorization).status_code == 401
         response = browser.unsafe("POST", "/api/sessions/create/", headers=authorization)
         assert (response.status_code, response.json()["code"]) == (403, "user_not_found")
@@ -174,7 +165,7 @@ class TestUsers:
             "POST",
             "/api/sessions/create/",
             {"user": {"email": "boss@example.com", "id": "boss", "username": "boss"}},
-            headers={"Authorization": f"Bearer {auth0.token('ada')}"},
+            headers=bearer(auth0.token("ada")),
         )
         user = response.json()["user"]
         assert (user["id"], user["username"], user["email"]) == ("ada", "ada", "ada@example.com")

@@ -11,7 +11,7 @@ from session_manager.conf import settings
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
 
-from .issuer import Issuer
+from .issuer import Issuer, bearer
 
 pytestmark = pytest.mark.django_db
 
@@ -166,7 +166,5 @@ def test_strict_referer_over_https(client: Client) -> None:
 
 def test_a_bearer_token_needs_none(auth0: Issuer, user_id: str) -> None:
     client = Client(enforce_csrf_checks=True)
-    response = client.post(
-        "/protected/", headers={"Authorization": f"Bearer {auth0.token(user_id)}"}
-    )
+    response = client.post("/protected/", headers=bearer(auth0.token(user_id)))
     assert response.json() == {"user": user_id}

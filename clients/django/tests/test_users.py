@@ -61,16 +61,11 @@ class TestUser:
         response = browser.get("/login-and-tell/?user=ada")
         assert response.json() == {"users": ["AnonymousUser", "ada", "AnonymousUser"]}
 
-    def test_costs_nothing_until_used(
-        self, browser: Browser, configure: Any, django_assert_num_queries: Any
-    ) -> None:
-        configure(USER_ID_FIELD="username")
-        get_user_model().objects.create_user("ada")
-        browser.give(session_service.create("ada").token)
+    def test_costs_nothing_until_used(self, ada: Browser, django_assert_num_queries: Any) -> None:
         with django_assert_num_queries(0):
-            assert "Cookie" not in browser.get("/plain/").get("Vary", "")
+            assert "Cookie" not in ada.get("/plain/").get("Vary", "")
         with django_assert_num_queries(2):
-            browser.get("/members/")
+            ada.get("/members/")
 
 
 def test_django_s_login_goes_on(browser: Browser, settings: Any) -> None:
