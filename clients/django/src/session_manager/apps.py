@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
 
@@ -16,8 +17,10 @@ class SessionManagerConfig(AppConfig):
     def ready(self) -> None:
         from . import checks  # noqa: F401
         from .caching import guard_django_cache
+        from .testing import after_flush
 
         guard_django_cache()
+        post_migrate.connect(after_flush, sender=self)
 
         if find_spec("drf_spectacular"):
             from . import openapi  # noqa: F401

@@ -23,6 +23,7 @@ from . import grants
 from .conf import DEFAULT_THROTTLE_RATES, settings
 from .database import function
 from .reporting import ExceptionReporterFilter
+from .testing import under_test
 
 TAG = "session_manager"
 #: Versions of the extension that this package works with: this major version.
@@ -336,6 +337,16 @@ def check_servers(
     if databases is None or alias not in databases:
         return []
     if connections[alias].vendor != "postgresql":
+        if under_test():
+            return [
+                Warning(
+                    f"The tests run on {connections[alias].display_name}: none of them can make or "
+                    "read a session.",
+                    hint="Sessions are functions of PostgreSQL. docs/django.md, Testing your "
+                    "application, has a test database with them.",
+                    id="session_manager.W029",
+                )
+            ]
         return [
             Error(
                 f"The database {alias!r} is not PostgreSQL.",

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import (
     DEFAULT_DB_ALIAS,
     Error,
@@ -221,6 +222,11 @@ def call(
     server, or after a deadlock.
     """
     connection = connections[database_alias()]
+    if connection.vendor != "postgresql":
+        raise ImproperlyConfigured(
+            f"session_manager needs PostgreSQL, and the database {connection.alias!r} is "
+            f"{connection.display_name}: no session can be made or read."
+        )
     attempts = 3 if not connection.in_atomic_block else 1
     while True:
         attempts -= 1

@@ -57,16 +57,23 @@ def default_role() -> str | None:
     return settings.GRANT_ROLE or connections[settings.DATABASE].settings_dict["USER"] or None
 
 
+def create_role(role: str) -> str:
+    """For psql: the role, unless it is there."""
+    statement = f"CREATE ROLE {quote(role)} LOGIN"
+    return (
+        f"SELECT {literal(statement)} WHERE NOT EXISTS"
+        rf" (SELECT FROM pg_roles WHERE rolname = {literal(role)}) \gexec"
+    )
+
+
 def script(alias: str, role: str) -> str:
     """The same for psql, from a server that has nothing yet: the role and the database as well."""
     name = connections[alias].settings_dict["NAME"]
-    create_role = f"CREATE ROLE {quote(role)} LOGIN"
     # Of the role: only an owner may create tables in public, which migrate does.
     create_database = f"CREATE DATABASE {quote(name)} OWNER {quote(role)}"
     lines = [
         r"\set ON_ERROR_STOP on",
-        f"SELECT {literal(create_role)} WHERE NOT EXISTS"
-        rf" (SELECT FROM pg_roles WHERE rolname = {literal(role)}) \gexec",
+        create_role(role),
         f"SELECT {literal(create_database)} WHERE NOT EXISTS"
         rf" (SELECT FROM pg_database WHERE datname = {literal(name)}) \gexec",
         rf"\connect {quote(name)}",
@@ -75,9 +82,9 @@ def script(alias: str, role: str) -> str:
     return "\n".join(lines)
 
 
-def command(alias: str, role: str | None = None) -> str:
+def command(alias: str, role: str | None = None, option: str = "--print") -> str:
     """What an administrator pastes into a shell to have all that is missing set up."""
-    words = ["python", "manage.py", "setup_session_manager", "--print"]
+    words = ["python", "manage.py", "setup_session_manager", option]
     if alias != settings.DATABASE:
         words += ["--database", alias]
     if role and role != default_role():
@@ -129,6 +136,16 @@ def install(connection: Any, grant_role: str | None = None) -> None:
     grant_role: who gets the rights; by default GRANT_ROLE, else the role of the connection unless
     it is a superuser.  Can be run again.
     """
+    # It needs the names here.
+    from . import testing
+
+    if connection.vendor != "postgresql":
+        if testing.under_test():
+            return  # The check W029 says what cannot be tested.
+        raise CommandError(
+            f"session_manager needs PostgreSQL, and the database {connection.alias!r} is "
+            f"{connection.display_name}."
+        )
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT rolsuper, current_user::text FROM pg_roles WHERE rolname = current_user"
@@ -140,6 +157,8 @@ def install(connection: Any, grant_role: str | None = None) -> None:
             have = rights(cursor)
             if have and have.call:
                 return
+            if testing.under_test():
+                raise CommandError(testing.refusal(connection, role))
             name = connection.settings_dict["NAME"]
             raise CommandError(
                 "Setting session_manager up needs a superuser. Run this, and then this again:\n"
@@ -155,14 +174,14 @@ def install(connection: Any, grant_role: str | None = None) -> None:
                 )
         for statement in [*create_statements(), *(grant_statements(named) if named else ())]:
             cursor.execute(statement)
-    _make_key(connection)
+    _make_key(connection, testing.key_statement() if testing.under_test() else key_statement())
 
 
-def _make_key(connection: Any) -> None:
+def _make_key(connection: Any, statement: str) -> None:
     """Make the first key, if the server has a key file; the system check reports it if not."""
     try:
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            cursor.execute(key_statement())
+            cursor.execute(statement)
     except Error as error:
         print(f"session_manager: no key was made: {error}".rstrip())
 
@@ -170,6 +189,8 @@ def _make_key(connection: Any) -> None:
 def uninstall(connection: Any) -> None:
     """Take the columns back.  The extension stays: dropping it would end every session."""
     role = settings.GRANT_ROLE
+    if connection.vendor != "postgresql":
+        return
     with connection.cursor() as cursor:
         if role and rights(cursor):
             cursor.execute(f"SELECT {function('session_revoke')}({literal(quote(role))}, 'reader')")

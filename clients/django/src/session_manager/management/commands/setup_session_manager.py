@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from session_manager import grants
+from session_manager import grants, testing
 from session_manager.conf import settings
 
 
@@ -33,17 +33,29 @@ class Command(BaseCommand):
             "connect to nothing",
         )
 
+        parser.add_argument(
+            "--template",
+            nargs="?",
+            const=testing.TEMPLATE,
+            metavar="NAME",
+            help="print a script for psql that prepares a template of test databases, by default "
+            f"{testing.TEMPLATE}; connect to nothing",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         alias = options["database"] or settings.DATABASE
         if connections[alias].vendor != "postgresql":
             raise CommandError(f"The database {alias!r} is not PostgreSQL.")
-        if options["print"]:
+        if options["print"] or options["template"]:
             role = options["role"] or grants.default_role()
             if not role:
                 raise CommandError(
                     "Name the application's role: by --role, or as USER in DATABASES."
                 )
-            self.stdout.write(grants.script(alias, role))
+            if options["template"]:
+                self.stdout.write(testing.script(role, options["template"]))
+            else:
+                self.stdout.write(grants.script(alias, role))
             return
         grants.install(connections[alias], options["role"])
         self.stdout.write("The database is ready.")

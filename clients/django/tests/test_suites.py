@@ -1,0 +1,218 @@
+"""The tests of an application: a fresh project, its test databases, and its key file's peace.
+
+manage.py test is a process of its own each time, on the server that has the extension.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+
+from session_manager.database import quote
+from session_manager.testing import TEMPLATE
+
+from .conftest import Superuser
+from .test_setup import psql
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ROLE = "sm_developer"
+NAME = "sm_suites"
+
+SETTINGS = """
+import os
+SERVER = {"ENGINE": "django.db.backends.postgresql", "NAME": "%(name)s", "HOST": %(host)r,
+          "PORT": %(port)r, "USER": os.environ["ROLE"]}
+TEMPLATE = os.environ.get("TEMPLATE")
+if TEMPLATE:
+    SERVER["TEST"] = {"TEMPLATE": TEMPLATE}
+if os.environ["ROLE"] == "sqlite":
+    SERVER = {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}
+DATABASES = {"default": SERVER}
+INSTALLED_APPS += ["rest_framework", "session_manager", "shop"]
+MIDDLEWARE += ["session_manager.middleware.SessionMiddleware"]
+ROOT_URLCONF = "shop.urls"
+# Their rows are made again after a flush, and serialized_rollback would bring them back as well.
+TEST_NON_SERIALIZED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]
+"""
+
+TESTS = '''
+from django.http import JsonResponse
+from django.test import TestCase, TransactionTestCase
+from django.urls import path
+from session_manager.cookies import token_from
+from session_manager.models import SessionEvent, UserSession
+from session_manager.services import session_service
+from session_manager.testing import flush_sessions
+
+
+def count():
+    return session_service.get_active_sessions_count(), SessionEvent.objects.filter(
+        event="created").count()
+
+
+class Kept:
+    """Whichever of the two comes second finds what the first one left."""
+
+    def look(self):
+        self.assertEqual(count(), (0, 0))
+        created = session_service.create("ada", {"plan": "free"})
+        self.assertEqual(session_service.get(created.token).data, {"plan": "free"})
+        self.assertEqual(count(), (1, 1))
+        self.assertEqual(UserSession.objects.count(), 1)
+
+    def test_one(self):
+        self.look()
+
+    def test_two(self):
+        self.look()
+
+
+class RolledBack(Kept, TestCase):
+    pass
+
+
+class Flushed(Kept, TransactionTestCase):
+    pass
+
+
+class Restored(Kept, TransactionTestCase):
+    serialized_rollback = True
+
+    def tearDown(self):
+        flush_sessions()
+
+
+class WithoutSessions(TestCase):
+    def test_page(self):
+        self.assertEqual(self.client.get("/page/").json(), {"signed_in": False})
+'''
+
+URLS = """
+from django.http import JsonResponse
+from django.urls import path
+
+urlpatterns = [
+    path("page/", lambda request: JsonResponse({"signed_in": bool(request.session_info)})),
+]
+"""
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """As django-admin makes it, with an application that has tests."""
+    subprocess.run(
+        [sys.executable, "-m", "django", "startproject", "site_of_mine", str(tmp_path)],
+        check=True,
+        env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
+    )
+    server = django_settings.DATABASES["default"]
+    values = {"name": NAME, "host": server["HOST"], "port": server["PORT"]}
+    with (tmp_path / "site_of_mine" / "settings.py").open("a") as settings:
+        settings.write(SETTINGS % values)
+    (tmp_path / "shop").mkdir()
+    for name, text in (("__init__", ""), ("tests", TESTS), ("urls", URLS)):
+        (tmp_path / "shop" / f"{name}.py").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def manage(project: Path) -> Run:
+    def run(*arguments: str, role: str, succeed: bool = True, template: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=project,
+            env={
+                **{n: v for n, v in os.environ.items() if n != "DJANGO_SETTINGS_MODULE"},
+                "ROLE": role,
+                "TEMPLATE": template,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) is succeed, output
+        assert "Traceback" not in output or not succeed, output
+        return output
+
+    return run
+
+
+@pytest.fixture
+def server(superuser: Superuser) -> Iterator[Superuser]:
+    """With a role that may create databases, and nothing else."""
+
+    def clear() -> None:
+        templates = superuser.execute(
+            "SELECT datname FROM pg_database WHERE datname LIKE %s OR datname = %s",
+            [f"test_{NAME}%", TEMPLATE],
+        ).fetchall()
+        for (name,) in templates:
+            superuser.execute(f"ALTER DATABASE {quote(name)} WITH IS_TEMPLATE false")
+            superuser.execute(f"DROP DATABASE {quote(name)} WITH (FORCE)")
+        superuser.execute(f"DROP ROLE IF EXISTS {ROLE}")
+
+    clear()
+    superuser.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
+    yield superuser
+    clear()
+
+
+def lines(server: Superuser) -> int:
+    """Keys in the server's key file."""
+    server.execute("LOAD 'session_manager'")
+    query = "SELECT pg_read_file(current_setting('session_manager.key_file'))"
+    text: Any = server.execute(query).fetchone()[0]
+    return len([line for line in (text or "").splitlines() if line and not line.startswith("#")])
+
+
+def test_a_superuser(manage: Run, server: Superuser) -> None:
+    """The database is made from nothing, and the key file is as it was."""
+    before = lines(server)
+    assert before > 0
+    for _ in range(2):
+        output = manage("test", role="postgres", template="template0")
+        assert "Ran 7 tests" in output
+        assert lines(server) == before
+
+
+def test_an_ordinary_role(manage: Run, server: Superuser) -> None:
+    """One command, and then as often as one likes."""
+    output = manage("test", role=ROLE, template="template0", succeed=False)
+    assert "The test database has no extension session_manager that sm_developer may use" in output
+    assert "setup_session_manager --template | " in output
+    assert f'"TEST": {{"TEMPLATE": "{TEMPLATE}"}}' in output
+    assert "CommandError" in output
+    assert "Traceback" not in output
+
+    before = lines(server)
+    for arguments in ((), ("--parallel", "2"), ("--keepdb",)):
+        # Any number of times.
+        psql(manage("setup_session_manager", "--template", role=ROLE))
+        output = manage("test", "--noinput", *arguments, role=ROLE, template=TEMPLATE)
+        assert "Ran 7 tests" in output
+        assert "no issues" in output
+    assert lines(server) == before
+
+
+def test_sqlite(manage: Run) -> None:
+    """What has nothing to do with sessions runs; what has says why it cannot."""
+    output = manage("test", "shop.tests.WithoutSessions", role="sqlite")
+    assert "Ran 1 test" in output
+    assert "session_manager.W029) The tests run on SQLite: none of them can make or" in output
+    output = manage("test", "shop.tests.RolledBack", role="sqlite", succeed=False)
+    assert "session_manager needs PostgreSQL, and the database 'default' is SQLite" in output
+    assert "no such table" not in output
+    # Outside of tests it is an error.
+    output = manage("migrate", role="sqlite", succeed=False)
+    assert "session_manager.E011" in output
