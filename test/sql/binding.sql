@@ -72,11 +72,12 @@ SELECT session_id, session_token FROM session_create('bob', ip => '192.0.2.1') \
 SELECT count(*) FROM generate_series(1, 3), session_get(:'b_session_token', '198.51.100.7');
 SELECT event FROM test.events(:'b_session_id');
 SELECT ip FROM user_sessions WHERE session_id = :'b_session_id';
--- in a read-only transaction it lets the session in and tells nothing
+-- in a read-only transaction it lets the session in; if there is a worker, that
+-- tells of it, at a time of its own
 BEGIN READ ONLY;
 SELECT count(*) FROM session_get(:'b_session_token', '192.0.2.1');
 ROLLBACK;
-SELECT event FROM test.events(:'b_session_id');
+SELECT DISTINCT event FROM test.events(:'b_session_id') ORDER BY event;
 SET session_manager.client_binding = strict;
 -- another session: the address of that one may have moved by now
 SELECT session_token FROM session_create('reader', ip => '198.51.100.1') \gset c_

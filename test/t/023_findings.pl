@@ -136,6 +136,11 @@ is(value("BEGIN; SELECT count(*) FROM session_get('$token', '198.51.100.1'); ROL
 ok(soon(sub { events('gil') =~ / client_changed$/ }), 'which is on record');
 value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$token', '198.51.100.1'); COMMIT");
 ok(soon(sub { events('gil') =~ / client_changed client_changed$/ }), 'read-only as well');
+$node->append_conf('postgresql.conf', 'session_manager.client_binding = log');
+$node->reload;
+is(value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$token', '198.51.100.1'); ROLLBACK"), 1,
+	'or let in');
+ok(soon(sub { events('gil') =~ /( client_changed){3}$/ }), 'with a record, too');
 $node->append_conf('postgresql.conf', 'session_manager.client_binding = off');
 $node->reload;
 
