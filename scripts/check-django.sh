@@ -158,7 +158,7 @@ core=(tests/test_services.py tests/test_outcomes.py tests/test_changes.py tests/
   tests/test_commands.py tests/test_importing.py tests/test_checks.py
   tests/test_admin.py tests/test_csrf.py -m "not browser")
 core+=(tests/test_refusals.py tests/test_login_authentication.py tests/test_asgi.py tests/test_schemathesis.py tests/test_statuses.py
-  tests/test_adopter.py)
+  tests/test_adopter.py tests/test_suites.py)
 if [ $# -eq 0 ]; then
   for version in "${others[@]}"; do
     driver=psycopg

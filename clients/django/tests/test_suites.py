@@ -18,8 +18,7 @@ from django.conf import settings as django_settings
 from session_manager.database import quote
 from session_manager.testing import TEMPLATE
 
-from .conftest import Superuser
-from .test_setup import psql
+from .conftest import Superuser, psql
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
