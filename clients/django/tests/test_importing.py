@@ -195,6 +195,14 @@ class TestWhatIsLeftOut:
         assert self.named(text, gone) == "its user does not exist"
         for client in (good, expired, inactive, changed):
             assert self.named(text, client) is None
+        # How docs/migrating-to-session_manager.md finds the row again.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT session_key FROM django_session"
+                " WHERE encode(sha256(session_key::bytea), 'hex') LIKE %s",
+                [f"{digest(gone)}%"],
+            )
+            assert cursor.fetchall() == [(gone.cookies["sessionid"].value,)]
         for count, why in ((2, importing.UNKNOWN), (1, importing.EXPIRED), (1, importing.OUTDATED)):
             assert f"       {count}  {why}" in text.splitlines()
         text = run(verbosity=2)
