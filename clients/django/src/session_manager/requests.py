@@ -150,6 +150,10 @@ def set_user(request: HttpRequest) -> None:
         user = (await alook_up(request)).user
         if user is None and aother is not None:
             user = await aother()
+        elif user is None and other is not None:
+            # Before Django 5.0 there is no auser.  Looked at here, as that may ask the database.
+            await sync_to_async(lambda: other.is_authenticated)()
+            user = other
         elif user is None:
             user = AnonymousUser()
         return user
