@@ -73,6 +73,13 @@ def create_users() -> Any:
     return users.create_user("ada", "ada@example.com")
 
 
+def sessions_of(*user_ids: str) -> list[UserSession]:
+    """A session of each, in this order."""
+    made = [session_service.create(user_id).id for user_id in user_ids]
+    found = UserSession.objects.in_bulk(made)
+    return [found[session_id] for session_id in made]
+
+
 def tables(alias: str) -> set[str]:
     return set(connections[alias].introspection.table_names())
 
@@ -128,9 +135,7 @@ def test_models(apart: str) -> None:
 
 def test_users_of_many(apart: str, django_assert_num_queries: Any) -> None:
     ada = create_users()
-    for user_id in ("ada", "ada", "nobody", "bob"):
-        session_service.create(user_id)
-    sessions = list(UserSession.objects.order_by("session_id"))
+    sessions = sessions_of("ada", "ada", "nobody", "bob")
     with django_assert_num_queries(1):
         attach_users(sessions)
         assert [s.user and s.user.username for s in sessions] == ["ada", "ada", None, "bob"]
@@ -141,9 +146,7 @@ def test_users_of_many(apart: str, django_assert_num_queries: Any) -> None:
 def test_users_by_number(apart: str, configure: Any) -> None:
     configure(USER_ID_FIELD="pk")
     ada = create_users()
-    for user_id in (str(ada.pk), f"0{ada.pk}", "9" * 40, "auth0|ada"):
-        session_service.create(user_id)
-    sessions = list(UserSession.objects.order_by("session_id"))
+    sessions = sessions_of(str(ada.pk), f"0{ada.pk}", "9" * 40, "auth0|ada")
     attach_users(sessions)
     assert [s.user for s in sessions] == [ada, None, None, None]
 
