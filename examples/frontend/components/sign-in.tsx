@@ -14,7 +14,7 @@ const REASONS = new Map([
   ['password_changed', 'You were signed out because your password was changed. Sign in with the new one.'],
   ['token_reused', 'You were signed out because somebody else may have used your session. Sign in again to go on.'],
   ['expired', 'Your session has expired. Sign in again to go on.'],
-  ['revoked', 'You were signed out on another device. Sign in again to go on.'],
+  ['revoked', 'Your session was ended. Sign in again to go on.'],
   ['failed', 'The sign-in did not succeed. Please try again.'],
   ['limit', 'You are signed in on as many devices as are allowed. Sign out of one first.'],
   ['busy', 'There were too many attempts. Please wait a minute.'],
