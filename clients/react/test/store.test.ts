@@ -376,6 +376,23 @@ describe('a refusal that was about an older cookie', () => {
     expect([...seen]).toEqual(['authenticated']);
   });
 
+  it('waits for a request of the application that has the turn, as a step-up', async () => {
+    const store = open(backend.signIn());
+    let stepUp: () => void = () => undefined;
+    const answered = new Promise<void>((resolve) => (stepUp = resolve));
+    void navigator.locks.request('session_manager /api/session', () => answered);
+    // The old token is dead, the new one is on its way.
+    backend.faults = [{ status: 401 }];
+    store.hydrate(null);
+    await pass(3_000);
+    expect(backend.log).toEqual([GET]);
+    expect(statusOf(store)).toBe('authenticated');
+    stepUp();
+    await pass(500);
+    expect(backend.log).toEqual([GET, GET]);
+    expect(store.getState()).toMatchObject(lives);
+  });
+
   it.each([
     ['network', 'network'],
     [{ status: 503 }, 'server'],
