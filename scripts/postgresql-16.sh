@@ -36,6 +36,7 @@ make_server() {
   touch "$place/complete"
 }
 
+mkdir -p "$root/build"
 [ -e "$place/complete" ] || make_server >"$root/build/postgresql-16.log" 2>&1 ||
   { tail -n 20 "$root/build/postgresql-16.log" >&2; die "see build/postgresql-16.log"; }
 printf '%s\n' "$pg_config"

@@ -66,7 +66,7 @@ sm_clock_in_doubt(void)
 	jump = GetCurrentTimestamp() - now - clock->offset;
 	doubt = jump > JUMP_US;
 	if (doubt && (clock->doubted_since == 0 ||
-				  Abs(jump - clock->jump) > JUMP_US))
+				  jump > clock->jump + JUMP_US || jump < clock->jump - JUMP_US))
 	{
 		clock->doubted_since = now;
 		begins = true;
@@ -84,7 +84,7 @@ sm_clock_in_doubt(void)
 	if (begins)
 		ereport(WARNING,
 				(errmsg("the clock of the server has jumped forward by %lld days",
-						(long long) (jump / USECS_PER_DAY)),
+						(long long) ((jump + USECS_PER_DAY / 2) / USECS_PER_DAY)),
 				 errdetail("Maintenance of session_manager deletes nothing for the next %d minutes.",
 						   (int) (PATIENCE_US / USECS_PER_MINUTE)),
 				 errhint("If it is wrong, set it back before then.")));
