@@ -19,6 +19,17 @@ export async function pass(ms: number, step = Math.max(ms / 20, 25)): Promise<vo
   }
 }
 
+/** Let time pass in steps until something has settled, and return or throw what came of it. */
+export async function passUntil<T>(settled: Promise<T>, step: number): Promise<T> {
+  const progress = { isSettled: false };
+  const mark = () => {
+    progress.isSettled = true;
+  };
+  settled.then(mark, mark);
+  for (let n = 0; !progress.isSettled && n < 1_000; n++) await pass(step, step);
+  return settled;
+}
+
 /** The machine sleeps: the clock goes on, timers fire late. */
 export async function deepSleep(ms: number): Promise<void> {
   vi.setSystemTime(Date.now() + ms);
