@@ -57,7 +57,7 @@ export interface SessionActions {
   /** Sign in with an identity provider's access token. */
   createSession: (input: CreateSessionInput) => Promise<SessionData>;
   /**
-   * Change session data by JSON Merge Patch; null removes a member.
+   * Change the browser's part of the session data, `client`, by JSON Merge Patch; null removes a member.
    * With `ifVersion` only that version is changed, else status 412.
    */
   update: (patch: Record<string, unknown>, options?: { ifVersion?: number }) => Promise<SessionData>;
