@@ -275,6 +275,17 @@ class TestHeaders:
         await sync_to_async(connections.close_all)()
 
 
+def banner(get_response: Any) -> Any:
+    """A middleware that looks at the session when the response is there."""
+
+    def greet(request: Any) -> Any:
+        response = get_response(request)
+        response.content += f" for {request.session_info.user_id}".encode()
+        return response
+
+    return greet
+
+
 class TestDjangoCache:
     """cache_page, and the middleware that caches the whole site."""
 
@@ -327,6 +338,19 @@ class TestDjangoCache:
         # A session that has ended is not served the pages of its life.
         session_service.invalidate_all(user_id)
         assert signed_in.get(f"/{where}/").content == b"None"
+
+    def test_a_look_outside_of_ours(
+        self, settings: Any, signed_in: Browser, bob: Browser, user_id: str
+    ) -> None:
+        settings.MIDDLEWARE = [
+            "django.middleware.cache.UpdateCacheMiddleware",
+            "tests.test_caching.banner",
+            *settings.MIDDLEWARE,
+            "django.middleware.cache.FetchFromCacheMiddleware",
+        ]
+        for _ in range(2):
+            assert signed_in.get("/nothing/").content.decode() == f"nothing for {user_id}"
+            assert bob.get("/nothing/").content.decode().endswith("is another")
 
     def test_the_whole_site_for_nobody(self, whole_site: None, signed_in: Browser) -> None:
         """What nobody in particular is shown is kept, by Vary for those without a cookie."""

@@ -204,6 +204,20 @@ def test_an_ordinary_role(manage: Run, server: Superuser) -> None:
     assert lines(server) == before
 
 
+def test_what_is_no_template(manage: Run, server: Superuser) -> None:
+    """A database in use stays as it is: nobody could connect to a template."""
+    for name in (NAME, "a=b"):
+        output = manage("setup_session_manager", "--template", name, role=ROLE, succeed=False)
+        assert "CommandError" in output
+    plain = f"test_{NAME}_plain"
+    server.execute(f"CREATE DATABASE {quote(plain)}")
+    script = manage("setup_session_manager", "--template", plain, role=ROLE)
+    with pytest.raises((subprocess.CalledProcessError, AssertionError)):
+        psql(script)
+    query = "SELECT datallowconn FROM pg_database WHERE datname = %s"
+    assert server.execute(query, [plain]).fetchone()[0]
+
+
 def test_sqlite(manage: Run) -> None:
     """What has nothing to do with sessions runs; what has says why it cannot."""
     output = manage("test", "shop.tests.WithoutSessions", role="sqlite")

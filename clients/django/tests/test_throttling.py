@@ -395,6 +395,23 @@ def test_says_once_that_addresses_are_not_known(
 
 
 @pytest.mark.django_db
+@pytest.mark.django_db
+def test_an_outage_of_the_cache(
+    created: CreatedSession, auth0: Issuer, user_id: str, settings: Any
+) -> None:
+    """Sessions do not depend on it: nothing is throttled meanwhile."""
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": "redis://127.0.0.1:1",
+        }
+    }
+    browser = at("203.0.113.9", created.token)
+    assert browser.get(CURRENT).status_code == 200
+    assert browser.unsafe("POST", REFRESH).status_code == 200
+    assert at("203.0.113.9").unsafe("POST", REFRESH).status_code == 401
+
+
 def test_a_clock_that_is_set_back(
     configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch, created: CreatedSession
 ) -> None:

@@ -66,6 +66,9 @@ def _authenticator() -> Any:
 
 
 def _by_class(request: Request, sent: str | None) -> Proven:
+    if sent is not None and not sent.isascii():
+        # No access token, and classes do not expect it in a header.
+        raise InvalidToken
     authenticator = _authenticator()
     try:
         with _in_header(request, authenticator, sent), answers():

@@ -30,7 +30,11 @@ def _state(request: Any) -> dict[str, Any]:
 
 def note_look(request: Any) -> None:
     """The response will depend on the session."""
-    _state(request)[_LOOKED] = True
+    state = _state(request)
+    if _LOOKED not in state:
+        # By a middleware outside of ours, perhaps: then the headers do not say so.
+        state.pop(_MARKED, None)
+    state[_LOOKED] = True
 
 
 def guard_django_cache() -> None:

@@ -57,6 +57,13 @@ def default_role() -> str | None:
     return settings.GRANT_ROLE or connections[settings.DATABASE].settings_dict["USER"] or None
 
 
+def connectable(name: str) -> str:
+    """A database's name, if psql takes it for one: it also takes connection strings."""
+    if not name or any(c in name for c in "=\n\r") or "://" in name:
+        raise CommandError(f"The database {name!r} cannot be set up by a script for psql.")
+    return name
+
+
 def create_role(role: str) -> str:
     """For psql: the role, unless it is there."""
     statement = f"CREATE ROLE {quote(role)} LOGIN"
@@ -68,7 +75,7 @@ def create_role(role: str) -> str:
 
 def script(alias: str, role: str) -> str:
     """The same for psql, from a server that has nothing yet: the role and the database as well."""
-    name = connections[alias].settings_dict["NAME"]
+    name = connectable(connections[alias].settings_dict["NAME"])
     # Of the role: only an owner may create tables in public, which migrate does.
     create_database = f"CREATE DATABASE {quote(name)} OWNER {quote(role)}"
     lines = [

@@ -64,8 +64,17 @@ def tables() -> str:
 
 def script(role: str, name: str) -> str:
     """A script for psql that makes, or mends, a template of test databases for a role."""
+    body = f"""BEGIN
+    IF EXISTS
+        (SELECT FROM pg_database WHERE datname = {grants.literal(name)} AND NOT datistemplate)
+    THEN
+        RAISE EXCEPTION '%', {grants.literal(f"the database {name} exists and is no template")};
+    END IF;
+END"""
     lines = [
         r"\set ON_ERROR_STOP on",
+        # Nobody could connect any more to a database that is in use.
+        f"DO {grants.literal(body)};",
         grants.create_role(role),
         # A template: whoever may create databases may copy it, and no worker looks into it.
         f"SELECT {grants.literal(f'CREATE DATABASE {quote(name)} IS_TEMPLATE true')}"

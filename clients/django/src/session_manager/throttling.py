@@ -65,7 +65,13 @@ class Limit:
         if self._requests is None:
             return
         now = time.time()
-        cache.set(self._key, [*self._times(now), now], self._seconds)
+        times = [*self._times(now), now]
+        try:
+            cache.set(self._key, times, self._seconds)
+        except Exception:
+            logger.warning(
+                "Django's cache cannot be written: a request is not counted.", exc_info=True
+            )
 
     def spend(self) -> None:
         """Count one request, or raise Throttled."""
@@ -74,7 +80,12 @@ class Limit:
 
     def _times(self, now: float) -> list[float]:
         """When requests were counted, oldest first; none that a clock set back has overtaken."""
-        times: list[float] = cache.get(self._key, [])
+        try:
+            times: list[float] = cache.get(self._key, [])
+        except Exception:
+            # Any backend's.  An outage of the cache is none of the sessions.
+            logger.warning("Django's cache cannot be read: nothing is throttled.", exc_info=True)
+            return []
         return times[bisect_right(times, now - self._seconds) : bisect_right(times, now)]
 
 

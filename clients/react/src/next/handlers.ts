@@ -93,7 +93,12 @@ async function readBody(request: Request): Promise<Record<string, unknown>> {
 function isClearing(cookie: string, { cookieNames }: SessionServerConfig): boolean {
   const [pair = '', ...attributes] = cookie.split(';').map((part) => part.trim());
   const [name = '', value] = pair.split('=');
-  return cookieNames.includes(name) && (!value || value === '""' || attributes.some((part) => /^max-age=(0+$|-)/i.test(part)));
+  const find = (attribute: string) =>
+    attributes.find((part) => part.toLowerCase().startsWith(attribute))?.slice(attribute.length);
+  const maxAge = find('max-age=');
+  // Max-Age goes before Expires (RFC 6265, section 5.3).
+  const isOver = maxAge === undefined ? Date.parse(find('expires=') ?? '') <= Date.now() : Number(maxAge) <= 0;
+  return cookieNames.includes(name) && (!value || value === '""' || isOver);
 }
 
 /** Pass an answer of the backend on. */

@@ -143,6 +143,7 @@ describe('what the browser gets', () => {
       'session_token=; Max-Age=0; Path=/',
       'session_token=""; expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/',
       '__Host-session_token=x; max-age=-1; Path=/; Secure',
+      'session_token=deleted; Path=/; expires=Thu, 01 Jan 1970 00:00:00 GMT',
     ];
     const others = ['csrftoken=; Max-Age=0', 'session_token=new; Path=/; Max-Age=3600', 'session_token_x=; Max-Age=0'];
 

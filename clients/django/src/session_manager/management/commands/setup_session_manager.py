@@ -53,7 +53,10 @@ class Command(BaseCommand):
                     "Name the application's role: by --role, or as USER in DATABASES."
                 )
             if options["template"]:
-                self.stdout.write(testing.script(role, options["template"]))
+                name = grants.connectable(options["template"])
+                if name in (config["NAME"] for config in connections.settings.values()):
+                    raise CommandError(f"{name} is a database of the application, and no template.")
+                self.stdout.write(testing.script(role, name))
             else:
                 self.stdout.write(grants.script(alias, role))
             return
