@@ -164,7 +164,10 @@ def test_refusals(
     assert session_service.get_active_sessions_count(user_id=user_id) == 0
 
 
-def test_what_no_header_can_hold(issuer_of_theirs: Issuer, browser: Browser) -> None:
+def test_what_no_header_can_hold(
+    issuer_of_theirs: Issuer, browser: Browser, configure: Any
+) -> None:
+    configure(LOGIN_AUTHENTICATION="rest_framework.authentication.TokenAuthentication")
     response = browser.unsafe("POST", CREATE, {"access_token": "\u65e5"})
     assert response.status_code == 401
     assert response.json()["code"] == "invalid_token"

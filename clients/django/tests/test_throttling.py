@@ -397,9 +397,10 @@ def test_says_once_that_addresses_are_not_known(
 @pytest.mark.django_db
 @pytest.mark.django_db
 def test_an_outage_of_the_cache(
-    created: CreatedSession, auth0: Issuer, user_id: str, settings: Any
+    created: CreatedSession, configure: Callable[..., None], settings: Any
 ) -> None:
     """Sessions do not depend on it: nothing is throttled meanwhile."""
+    configure(THROTTLE_RATES={"read": "9/min", "refresh": "9/min", "junk": "9/min"})
     settings.CACHES = {
         "default": {
             "BACKEND": "django.core.cache.backends.redis.RedisCache",
