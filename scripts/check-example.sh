@@ -63,9 +63,10 @@ begins_with_step() {
   head -n 1 "$output" | grep -q '^example: ' && ! grep -q 'http' "$output"
 }
 
-# A process group of its own, as a terminal's Ctrl-C reaches all of one.
+# A process group of its own, as a terminal's Ctrl-C reaches all of one.  Where
+# this script runs in the background, SIGINT may be ignored; not so at a terminal.
 set -m
-"$root/scripts/example.sh" >"$output" 2>&1 &
+env --default-signal=INT "$root/scripts/example.sh" >"$output" 2>&1 &
 pid=$!
 set +m
 
