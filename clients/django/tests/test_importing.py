@@ -336,7 +336,11 @@ def test_ctrl_c_at_the_terminal(tmp_path: Path) -> None:
     name = connection.settings_dict["NAME"]
     gate = tmp_path / "gate"
     process = subprocess.Popen(
-        [sys.executable, "-m", "django", "import_django_sessions", "--batch", "10"],
+        [
+            # As at a terminal, also where these tests run in the background and ignore it.
+            *("env", "--default-signal=INT"),
+            *(sys.executable, "-m", "django", "import_django_sessions", "--batch", "10"),
+        ],
         env={
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.settings",
