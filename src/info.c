@@ -137,6 +137,8 @@ waits_for_place(void)
 static const char *
 workers_state(void)
 {
+	const char *no_place;
+
 	if (sm_shared == NULL)
 		return "off: the library is not preloaded; schedule session_cleanup()";
 	if (sm_database == NULL)
@@ -146,11 +148,12 @@ workers_state(void)
 		return "off: the server is a standby";
 	if (sm_shared->launcher == NULL)
 		return "off: the launcher is not running";
+	/* asked once: the pass may find a place meanwhile */
+	no_place = waits_for_place();
 	switch (sm_database->state)
 	{
 		case SM_DB_UNKNOWN:
-			return waits_for_place() ? waits_for_place() :
-				"on: the first pass is to come";
+			return no_place ? no_place : "on: the first pass is to come";
 		case SM_DB_WITHOUT:
 			return "off: the last worker did not find the extension";
 		case SM_DB_NOT_CHOSEN:
@@ -158,8 +161,8 @@ workers_state(void)
 		case SM_DB_OTHER_VERSION:
 			return "off: the extension is at another version than the library; run ALTER EXTENSION session_manager UPDATE";
 		case SM_DB_SERVED:
-			if (waits_for_place())
-				return waits_for_place();
+			if (no_place)
+				return no_place;
 			if (sm_database->waits_for[0] != '\0')
 				return psprintf("on: maintenance waits for %s", sm_database->waits_for);
 			return sm_database->worker_pid != 0 ?

@@ -108,8 +108,10 @@ static const BundledFunction functions[] = {
 
 /*
  * What the bundle "reader" may SELECT: no verifier, no seal, no MAC, no check
- * value, and nothing that one could be guessed from.  Whatever is here, the
- * bundle "app" can learn as well, by session_list() and session_history().
+ * value, and nothing that one could be guessed from.  The bundle "app" can
+ * learn most of it as well, by session_list() and session_history(); ids and
+ * states of keys, versions and times of rotations it cannot, and these are no
+ * secrets.
  * Partitions are read through session_events, whose privileges count.
  */
 static const ReadableTable readable[] = {
