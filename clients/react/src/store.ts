@@ -384,9 +384,14 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
 
   function onNews(news: News): void {
     if (news.session) hydrate(news);
-    else if (!state.data || state.data.session.id === news.id) {
-      end(news.kind, news.reason, false);
+    else if (state.data?.session.id === news.id) end(news.kind, news.reason, false);
+    else if (!state.data) {
       endedId = news.id;
+      // What is being answered may be about that one, or about one that came after it.
+      if (fetching) {
+        generation++;
+        void fetching.then(look);
+      }
     }
     onNextNews?.();
     schedule();

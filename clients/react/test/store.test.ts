@@ -1118,6 +1118,36 @@ describe.each([
   });
 });
 
+describe('a tab that is still loading hears that another session has ended', () => {
+  async function hear(id: string): Promise<SessionStore> {
+    backend.latency = 1_000;
+    const store = open();
+    await pass(200, 50);
+    const channel = new BroadcastChannel('session_manager /api/session');
+    channel.postMessage({ session: null, id, kind: 'revoked' });
+    await settle();
+    channel.close();
+    return store;
+  }
+
+  it('and finds its own', async () => {
+    backend.signIn();
+    const data = backend.signIn();
+    const store = await hear('session-1');
+    await pass(3_000, 50);
+    expect(store.getState()).toMatchObject({ status: 'authenticated', error: null });
+    expect(store.getState().data?.session.id).toBe(data.session.id);
+  });
+
+  it('and takes no answer from before', async () => {
+    const data = backend.signIn();
+    const store = await hear(data.session.id);
+    backend.signOut();
+    await pass(3_000, 50);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', data: null });
+  });
+});
+
 describe('a tab that was suspended with the lock in its hands', () => {
   beforeEach(() => {
     void navigator.locks.request('session_manager /api/session', () => new Promise(() => undefined)).catch(() => undefined);
