@@ -134,7 +134,7 @@ done
 status=0
 build_tree tree unit >"$work/output" 2>&1 || status=$?
 cat "$work/output"
-count "$work/output" '^ok ' '^not ok ' $status
+count "unit tests" "$work/output" '^ok ' '^not ok ' $status
 seconds=5
 [ $long = no ] || seconds=300
 check "fuzzing, $seconds s for each target" build_tree tree fuzz FUZZ_TIME=$seconds
@@ -145,7 +145,7 @@ check "reader of the cache, clang" build_tree clang reader CC=clang
 status=0
 build_tree tree protocol >"$work/output" 2>&1 || status=$?
 cat "$work/output"
-count "$work/output" '^ok ' '^not ok ' $status
+count "cache protocol" "$work/output" '^ok ' '^not ok ' $status
 
 server_suites tree
 
@@ -161,7 +161,7 @@ if [ "${PACKAGES-yes}" = yes ]; then
     heading "check-$package.sh, $seconds s"
     grep -E '^(# |not ok |size: )' "$work/$package.out" || true
     before=$failed
-    count "$work/$package.out" '^ok ' '^not ok ' "$status"
+    count "check-$package.sh" "$work/$package.out" '^ok ' '^not ok ' "$status"
     [ "$failed" -eq "$before" ] || keep $package
   done
 
@@ -169,13 +169,13 @@ if [ "${PACKAGES-yes}" = yes ]; then
   status=0
   BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/check-example.sh" >"$work/output" 2>&1 || status=$?
   grep -vE '^ok ' "$work/output" || true
-  count "$work/output" '^ok ' '^not ok ' $status
+  count check-example.sh "$work/output" '^ok ' '^not ok ' $status
 
   heading "quick start for Django, as it is written"
   status=0
   BINDIR=$bindir "$root/scripts/walk-django.sh" >"$work/output" 2>&1 || status=$?
   cat "$work/output"
-  count "$work/output" '^ok ' '^not ok ' $status
+  count walk-django.sh "$work/output" '^ok ' '^not ok ' $status
 fi
 
 if [ $long = yes ]; then

@@ -19,6 +19,7 @@ verdict() {
     passed=$((passed + 1))
   else
     failed=$((failed + 1))
+    printf '%s\n' "$2" >>"$work/failures"
   fi
 }
 
@@ -43,18 +44,18 @@ check() {
   fi
 }
 
-# Add up the lines of a log that match the two patterns.  A status other than
-# zero without a failure, or no test at all, is a failure too.
+# Add up the lines of the log of a SUITE that match the two patterns.  A status
+# other than zero without a failure, or no test at all, is a failure too.
 count() {
-  local log=$1 ok=$2 not_ok=$3 status=$4
+  local suite=$1 log=$2 ok=$3 not_ok=$4 status=$5
   local good bad
 
   good=$(grep -cE "$ok" "$log" || true)
-  bad=$(grep -cE "$not_ok" "$log" || true)
+  bad=$({ grep -E "$not_ok" "$log" || true; } | sed "s|^|$suite: |" | tee -a "$work/failures" | wc -l)
   passed=$((passed + good))
   failed=$((failed + bad))
   if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$good" -eq 0 ]; }; then
-    verdict FAILED "ended with status $status after $good tests"
+    verdict FAILED "$suite: ended with status $status after $good tests"
   fi
 }
 
@@ -66,7 +67,7 @@ test_programs() {
 # Run pg_regress or pg_isolation_regress.  They print "... ok" after the name
 # of a test before PostgreSQL 16, and "ok" before it since.
 regress() {
-  local tree=$work/$2 server=$work/$3 status=0 program
+  local tree=$work/$2 server=$work/$3 suite="${1##*/} $3" status=0 program
 
   program=$(test_programs)/$1
   shift 3
@@ -74,7 +75,7 @@ regress() {
     --outputdir=. --host="$server" --user=postgres "$@") 2>&1 |
     tee "$work/output" | grep --line-buffered -E '^(test |ok |not ok |Bail)' ||
     status=${PIPESTATUS[0]}
-  count "$work/output" '^ok |\.\.\. +ok' '^not ok |\.\.\. +FAILED' "$status"
+  count "$suite" "$work/output" '^ok |\.\.\. +ok' '^not ok |\.\.\. +FAILED' "$status"
   if [ "$status" -ne 0 ]; then
     cat "$tree/regression.diffs" 2>/dev/null || cat "$work/output"
     rm -f "$tree/regression.diffs"
@@ -110,16 +111,23 @@ prove_in() {
 }
 
 report_tap() {
-  local file=$1 name status seconds before=$failed
+  local tree=$1 file=$2 name log status seconds before=$failed
 
   name=$(tap_name "$file")
+  log=$work/$tree/tmp_check/log/regress_log_$name
   read -r status seconds <"$work/$name.status"
   rm "$work/$name.status"
-  count "$work/$name.out" '^ok ' '^not ok [^#]*$' "$status"
+  count "$file" "$work/$name.out" '^ok ' '^not ok [^#]*$' "$status"
   if [ "$failed" -gt "$before" ]; then
     printf 'FAILED %s\n' "$file"
     awk '/^not ok/ { n = 10 } n-- > 0' "$work/$name.out"
     tail -n 6 "$work/$name.out"
+    # What a test died of stands in its own log alone.
+    if [ -e "$log" ]; then
+      printf 'The log of %s ends with:\n' "$file"
+      tail -n 15 "$log"
+      cat "$log" >>"$work/$name.out"
+    fi
     keep "$name"
   else
     printf 'ok     %s: %s tests, %s s\n' "$file" \
@@ -129,7 +137,7 @@ report_tap() {
 
 tap_test() {
   (run_aside "$(tap_name "$2")" prove_in "$1" "$2")
-  report_tap "$2"
+  report_tap "$1" "$2"
 }
 
 # Two at a time, as mostly they wait for something; reported in order.
@@ -144,7 +152,7 @@ tap_tests() {
       run_aside "$(tap_name "${files[started]}")" prove_in "$tree" "${files[started]}" &
       started=$((started + 1))
     elif [ -e "$work/$(tap_name "$file").status" ]; then
-      report_tap "$file"
+      report_tap "$tree" "$file"
       reported=$((reported + 1))
     else
       sleep 0.2
@@ -196,8 +204,12 @@ server_suites() {
   tap_tests "$tree" "${files[@]}"
 }
 
-# The last line, and the status to exit with.
+# What failed once more, the last line, and the status to exit with.
 finish() {
+  if [ -s "$work/failures" ]; then
+    heading "what failed"
+    cat "$work/failures"
+  fi
   printf '\n%s passed, %s failed\n' $passed $failed
   [ $failed -eq 0 ]
 }

@@ -74,6 +74,8 @@ typedef struct Shared
 {
 	Session		sessions[SESSIONS];
 	Results		results[PROCESSES];
+	atomic_int	connected;
+	_Atomic int64_t end;		/* 0 until all processes are connected */
 } Shared;
 
 static Shared *shared;
@@ -313,8 +315,12 @@ end_session(int k, int i)
 }
 
 static void
-run(int process, int64_t end)
+run(int process)
 {
+	int64_t		end;
+
+	while ((end = atomic_load(&shared->end)) == 0)
+		usleep(MS);
 	while (now_us() < end)
 	{
 		for (int k = 0; k < OWN; k++)
@@ -359,7 +365,6 @@ report(const char *name, size_t offset, bool is_time)
 int
 main(int argc, char **argv)
 {
-	int64_t		end;
 	int			failed = 0;
 
 	if (argc != 6)
@@ -374,7 +379,6 @@ main(int argc, char **argv)
 		perror("mmap");
 		return 1;
 	}
-	end = now_us() + (int64_t) (atof(argv[4]) * SECOND);
 	dead_time = atoll(argv[5]) * MS;
 
 	for (int process = 0; process < PROCESSES; process++)
@@ -391,12 +395,24 @@ main(int argc, char **argv)
 			mine = &shared->results[process];
 			if (!cache_reader_open(&reader, argv[1], argv[2], argv[3]))
 				_exit(1);
-			run(process, end);
+			atomic_fetch_add(&shared->connected, 1);
+			run(process);
 			cache_reader_close(&reader);
 			_exit(0);
 		}
 	}
-	for (int process = 0; process < PROCESSES; process++)
+	/* nothing may go wrong before all are there, however busy the machine is */
+	while (failed == 0 && atomic_load(&shared->connected) < PROCESSES)
+	{
+		if (waitpid(-1, NULL, WNOHANG) > 0)
+			failed++;
+		usleep(MS);
+	}
+	atomic_store(&shared->end, now_us() + (int64_t) (atof(argv[4]) * SECOND));
+	printf("connected %d\n", atomic_load(&shared->connected));
+	fflush(stdout);
+
+	for (int process = failed; process < PROCESSES; process++)
 	{
 		int			status;
 

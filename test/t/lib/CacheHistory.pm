@@ -144,7 +144,6 @@ sub run
 {
 	my ($self, $seconds, $fault, $program) = @_;
 	my ($out, $err) = ('', '');
-	my $end = time() + $seconds;
 	my $run = IPC::Run::start(
 		[
 			$program // $self->{program}, $self->{node}->connstr('postgres'),
@@ -152,7 +151,9 @@ sub run
 		],
 		'<', '/dev/null', '>', \$out, '2>', \$err,
 		IPC::Run::timeout($seconds + 60));
-	usleep(300_000);
+	# each of its processes is connected, or it ends
+	$run->pump until $out =~ /^connected/m || !$run->pumpable;
+	my $end = time() + $seconds;
 	while (time() < $end)
 	{
 		$fault ? $fault->($self) : usleep(50_000);
