@@ -204,6 +204,39 @@ def test_an_ordinary_role(manage: Run, server: Superuser) -> None:
     assert lines(server) == before
 
 
+SHELL = """
+import django
+django.setup()
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import setup_test_environment
+from session_manager.services import session_service
+setup_test_environment()
+connection.settings_dict["USER"] = "postgres"
+call_command("migrate", verbosity=0)
+session_service.create("ada")
+call_command("migrate", verbosity=0)
+print("left:", session_service.get_active_sessions_count())
+"""
+
+
+def test_a_shell_is_no_test(project: Path, server: Superuser) -> None:
+    """setup_test_environment() alone, as in Django's tutorial, makes no database one of tests."""
+    server.execute(f"CREATE DATABASE {quote(NAME)}")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", SHELL],
+            cwd=project,
+            env={**os.environ, "DJANGO_SETTINGS_MODULE": "site_of_mine.settings", "ROLE": ROLE},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "left: 1" in done.stdout, done.stderr
+    finally:
+        server.execute(f"DROP DATABASE {quote(NAME)} WITH (FORCE)")
+
+
 def test_what_is_no_template(manage: Run, server: Superuser) -> None:
     """A database in use stays as it is: nobody could connect to a template."""
     for name in (NAME, "a=b"):

@@ -17,9 +17,10 @@ class SessionManagerConfig(AppConfig):
     def ready(self) -> None:
         from . import checks  # noqa: F401
         from .caching import guard_django_cache
-        from .testing import after_flush
+        from .testing import after_flush, remember_databases
 
         guard_django_cache()
+        remember_databases()
         post_migrate.connect(after_flush, sender=self)
 
         if find_spec("drf_spectacular"):

@@ -23,6 +23,13 @@ logger = logging.getLogger("session_manager")
 TEMPLATE = "template_session_manager"
 # Ids are given in turn; who has made more than these will have some of them still.
 HIGHEST_KEY = 1000
+#: Names of the databases as the settings have them, before a test runner puts others there.
+_configured: dict[str, str] = {}
+
+
+def remember_databases() -> None:
+    """Called when Django starts."""
+    _configured.update({alias: connections[alias].settings_dict["NAME"] for alias in connections})
 
 
 def under_test() -> bool:
@@ -116,6 +123,8 @@ def flush_sessions(using: str | None = None) -> None:
     connection = connections[using or settings.DATABASE]
     if not under_test() or connection.vendor != "postgresql":
         return
+    if connection.settings_dict["NAME"] == _configured.get(connection.alias):
+        return  # No runner made it: setup_test_environment() in a shell, for example.
     sessions, events = function("user_sessions"), function("session_events")
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [sessions])
