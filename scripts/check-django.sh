@@ -77,7 +77,7 @@ start_database() {
     printf 'CREATE ROLE webapp LOGIN CREATEDB;\nCREATE EXTENSION session_manager CASCADE;\n'
     (cd "$client" && DJANGO_SETTINGS_MODULE=tests.settings "$venv/bin/python" -c \
       "import django; django.setup()
-from session_manager.grants import grant_statements
+from session_manager.management.grants import grant_statements
 print(';\n'.join(grant_statements('webapp')), end=';\n')")
   } | "$bindir/psql" -X -q -o /dev/null -v ON_ERROR_STOP=1 -h "$work/$name" -U postgres -d template1 2>"$work/$name.sql" ||
     { cat "$work/$name.sql" >&2; die "cannot prepare the database"; }

@@ -89,10 +89,10 @@ done < <(code_defaults)
 [ "$(code_defaults | wc -l)" -ge 10 ] || complain "the defaults in src/guc.c are not found"
 
 # Names in the pages that the code does not have.
-known=$(cat "$script" src/*.c clients/django/src/session_manager/*.py |
+known=$(cat "$script" src/*.c clients/django/src/session_manager/{,*/}*.py |
   grep -oE '\bsession_[a-z_]+' | sort -u)
 # session_manager.services is a module of the Django package, session_manager.E001 a check's id.
-modules=$(cd clients/django/src/session_manager && printf '%s\n' *.py | sed 's/\.py$//')
+modules=$(cd clients/django/src/session_manager && printf '%s\n' *.py */__init__.py | sed -E 's/(\/__init__)?\.py$//')
 for page in "${pages[@]}"; do
   while IFS= read -r name; do
     grep -qxF -- "$name" <<<"$known" || complain "$page: there is no function $name()"

@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from rest_framework.exceptions import PermissionDenied
 
-from session_manager.logins import LoginDecision
+from session_manager.login_policy import LoginDecision
 
 
 def on_login(request: Any, claims: dict[str, Any]) -> LoginDecision:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 
-from session_manager.addresses import client_ip
+from session_manager.http.addresses import client_ip
 
 
 @pytest.mark.parametrize(

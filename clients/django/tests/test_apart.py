@@ -17,10 +17,10 @@ from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from session_manager.database import same_database
 from session_manager.models import ImportedSession, SessionEvent, UserSession
-from session_manager.relations import attach_users
 from session_manager.services import session_service
+from session_manager.store.database import same_database
+from session_manager.store.relations import attach_users
 
 from .conftest import Superuser
 

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import PermissionDenied
 
 from session_manager.conf import settings
-from session_manager.logins import LoginDecision
+from session_manager.login_policy import LoginDecision
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
 

@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from jwt.algorithms import RSAAlgorithm
 
 from session_manager import auth0 as auth0_module
-from session_manager.api_exceptions import ServiceUnavailable
+from session_manager.api.errors import ServiceUnavailable
 from session_manager.auth0 import InvalidToken, KeySet, TokenVerifier, verifier
 from session_manager.conf import Auth0Settings
 

@@ -16,12 +16,12 @@ import redis
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from session_manager import cache as cache_module
-from session_manager.breaker import Breaker
-from session_manager.cache import session_cache
-from session_manager.channel import Channel
 from session_manager.exceptions import StoreUnavailable
 from session_manager.services import session_service
+from session_manager.store import cache as cache_module
+from session_manager.store.breaker import Breaker
+from session_manager.store.cache import session_cache
+from session_manager.store.channel import Channel
 
 from .conftest import Browser, RedisServer, wait_for
 
@@ -613,7 +613,7 @@ def test_off_on_the_server(user_id: str, configure: Any, monkeypatch: pytest.Mon
 
 def test_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("session_manager.breaker.time.monotonic", lambda: now)
+    monkeypatch.setattr("session_manager.store.breaker.time.monotonic", lambda: now)
     breaker = Breaker(3, 1)
     for _ in range(2):
         breaker.failed()

@@ -25,7 +25,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from session_manager.conf import settings
-from session_manager.cookies import set_cookie, token_from
+from session_manager.http.cookies import set_cookie, token_from
 from session_manager.login import log_in
 from session_manager.services import session_service
 from session_manager.types import CreatedSession

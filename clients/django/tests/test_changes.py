@@ -9,9 +9,9 @@ import pytest
 from django.db import connection, transaction
 
 from session_manager import administration
-from session_manager.changes import changed_here
 from session_manager.services import session_service
 from session_manager.signals import session_created
+from session_manager.store.transactions import changed_here
 
 from .conftest import Heard, RedisServer, wait_for
 

@@ -12,10 +12,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from session_manager.database import database_alias
 from session_manager.management.commands import sessions
 from session_manager.management.tables import table
 from session_manager.services import session_service
+from session_manager.store.database import database_alias
 from session_manager.types import CreatedSession
 
 pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")

@@ -22,11 +22,11 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from session_manager import importing
 from session_manager.conf import settings
+from session_manager.http import importing
+from session_manager.http.lookup import look_up
 from session_manager.management import progress
 from session_manager.models import ImportedSession
-from session_manager.requests import look_up
 from session_manager.services import session_service
 
 from .conftest import wait_for

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
-from session_manager.logins import LoginDecision
+from session_manager.login_policy import LoginDecision
 from session_manager.services import session_service
 
 from .conftest import Browser

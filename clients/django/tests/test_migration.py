@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from session_manager.grants import statements
+from session_manager.management.grants import statements
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NAME = "sm_migration"

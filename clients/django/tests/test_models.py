@@ -170,7 +170,7 @@ def users(request: pytest.FixtureRequest, configure: Any, db: None) -> Users:
 
 
 def key_of(user: Any) -> str:
-    from session_manager.users import user_id_of
+    from session_manager.store.users import user_id_of
 
     return user_id_of(user)
 

@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from session_manager import exceptions
 from session_manager.conf import settings
-from session_manager.cookies import clear_cookie
+from session_manager.http.cookies import clear_cookie
 from session_manager.login import log_in, log_out
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
@@ -412,8 +412,8 @@ def test_503_of_an_endpoint(
         log_out(args[0]._request)
         raise exceptions.StoreUnavailable
 
-    monkeypatch.setattr("session_manager.views.describe_user", lambda *a: None)
-    monkeypatch.setattr("session_manager.views.CurrentSessionView.get", lambda self, r: gone(r))
+    monkeypatch.setattr("session_manager.api.views.describe_user", lambda *a: None)
+    monkeypatch.setattr("session_manager.api.views.CurrentSessionView.get", lambda self, r: gone(r))
     response = client.get(CURRENT)
     assert response.status_code == 503
     assert cookie(response) is None

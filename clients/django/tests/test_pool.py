@@ -45,7 +45,7 @@ django.setup()
 import threading, time
 from concurrent.futures import ThreadPoolExecutor
 from django.db import connection, connections, transaction
-from session_manager import cache
+from session_manager.store import cache
 from session_manager.services import session_service
 
 cache.DOUBT_SECONDS = 0.2

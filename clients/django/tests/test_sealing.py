@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from session_manager import sealing
-from session_manager.cache import session_of
-from session_manager.tokens import digest_form, token_bytes
+from session_manager.store import sealing
+from session_manager.store.cache import session_of
+from session_manager.store.tokens import digest_form, token_bytes
 
 VECTORS = json.loads(
     next(

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from session_manager import exceptions, signals
 from session_manager.services import session_service
-from session_manager.tokens import digest_form
+from session_manager.store.tokens import digest_form
 from session_manager.types import CreatedSession
 
 from .conftest import Heard

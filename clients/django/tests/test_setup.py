@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 
-from session_manager.database import quote
+from session_manager.store.database import quote
 
 from .conftest import Superuser, psql
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 
-from session_manager.database import quote
+from session_manager.store.database import quote
 from session_manager.testing import TEMPLATE
 
 from .conftest import Superuser, psql
@@ -46,7 +46,7 @@ TESTS = '''
 from django.http import JsonResponse
 from django.test import TestCase, TransactionTestCase
 from django.urls import path
-from session_manager.cookies import token_from
+from session_manager.http.cookies import token_from
 from session_manager.models import SessionEvent, UserSession
 from session_manager.services import session_service
 from session_manager.testing import flush_sessions

@@ -16,10 +16,10 @@ import pytest
 from django.db import connection
 from django.test import RequestFactory
 
-from session_manager import throttling
+from session_manager.api import throttling
 from session_manager.conf import settings
 from session_manager.services import session_service
-from session_manager.tokens import is_token
+from session_manager.store.tokens import is_token
 from session_manager.types import CreatedSession
 
 from .conftest import Browser
@@ -367,7 +367,7 @@ class TestSignIns:
 def test_own_address(
     configure: Any, proxies: int, remote: str, forwarded: str | None, expected: str | None
 ) -> None:
-    from session_manager.addresses import own_address
+    from session_manager.http.addresses import own_address
 
     configure(TRUSTED_PROXIES=proxies)
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}

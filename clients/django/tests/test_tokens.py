@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from session_manager.services import session_service
-from session_manager.tokens import digest_form, is_token, session_id_of
+from session_manager.store.tokens import digest_form, is_token, session_id_of
 
 TOKEN = "sm1_AZdaPpwAeryd7wEjRWdexAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 DIGEST = "sd1_AZdaPpwAeryd7wEjRWdexEm0MNoZrDpGUzfZ-kH6S-RawhmeaNhtnGlPw_SUn65B"

@@ -8,7 +8,7 @@ from typing import Any
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from session_manager.logins import LoginDecision
+from session_manager.login_policy import LoginDecision
 from session_manager.services import session_service
 from session_manager.types import Session
 

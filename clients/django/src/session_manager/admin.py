@@ -29,8 +29,8 @@ from django.utils.translation import ngettext
 
 from .conf import settings
 from .models import SessionEvent, UserSession
-from .relations import attach_users, user_ids, users_apart
 from .services import session_service
+from .store.relations import attach_users, user_ids, users_apart
 
 REVOKE = "session_manager.revoke_usersession"
 EVENTS = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .changes import note_change
-from .database import call, function, text_argument, utc
+from .store.database import call, function, text_argument, utc
+from .store.transactions import note_change
 from .types import Cleanup, Key
 
 

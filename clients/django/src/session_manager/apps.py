@@ -16,7 +16,7 @@ class SessionManagerConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401
-        from .caching import guard_django_cache
+        from .http.cache_control import guard_django_cache
         from .testing import after_flush, remember_databases
 
         guard_django_cache()
@@ -24,4 +24,4 @@ class SessionManagerConfig(AppConfig):
         post_migrate.connect(after_flush, sender=self)
 
         if find_spec("drf_spectacular"):
-            from . import openapi  # noqa: F401
+            from .api import openapi  # noqa: F401

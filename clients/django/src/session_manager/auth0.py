@@ -30,10 +30,10 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from .api_exceptions import ServiceUnavailable
+from .api.errors import ServiceUnavailable
 from .conf import Auth0Settings, settings
 from .exceptions import StoreUnavailable
-from .users import load_user
+from .store.users import load_user
 
 logger = logging.getLogger("session_manager")
 

@@ -12,10 +12,10 @@ from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from .api_exceptions import as_api_exception
-from .csrf import enforce_csrf
+from .api.errors import as_api_exception
 from .exceptions import SessionError
-from .requests import look_up
+from .http.csrf import enforce_csrf
+from .http.lookup import look_up
 from .types import Session
 
 

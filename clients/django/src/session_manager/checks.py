@@ -19,10 +19,10 @@ from django.db import connections
 from django.urls import reverse
 from django.utils.module_loading import import_string
 
-from . import grants
 from .conf import DEFAULT_THROTTLE_RATES, settings
-from .database import function
+from .management import grants
 from .reporting import ExceptionReporterFilter
+from .store.database import function
 from .testing import under_test
 
 TAG = "session_manager"
@@ -159,7 +159,7 @@ def _first_login() -> Iterator[CheckMessage]:
 
 
 def _throttle_rates() -> Iterator[CheckMessage]:
-    from .throttling import parse_rate
+    from .api.throttling import parse_rate
 
     for name, rate in settings.THROTTLE_RATES.items():
         try:
@@ -459,7 +459,7 @@ def _missing(alias: str, *, available: bool) -> CheckMessage:
 def _redis() -> list[CheckMessage]:
     if settings.REDIS_URL is None:
         return []
-    from .cache import reachable
+    from .store.cache import reachable
 
     problem = reachable()
     if problem is None:

@@ -17,11 +17,11 @@ from django.http import HttpRequest
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
+from .api.refusals import ended
 from .conf import settings
-from .database import answers, call, function
-from .refusals import ended
-from .requests import current_token, look_up, plain
+from .http.lookup import current_token, look_up, plain
 from .services import session_service
+from .store.database import answers, call, function
 
 _BOUND = "_session_manager_bound"
 

@@ -8,7 +8,7 @@ For views of the application's own, password forms for example:
         return redirect("/")
 
 SessionMiddleware puts the cookie into the response, if the transaction commits; without it call
-``cookies.set_cookie``.
+``http.cookies.set_cookie``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from django.db import transaction
 from django.http import HttpRequest
 from rest_framework.request import Request
 
-from .addresses import client_ip, user_agent
 from .conf import settings
-from .database import answers
-from .outcomes import decide, watch
-from .requests import Lookup, current_token, plain, remember, renew_user
+from .http.addresses import client_ip, user_agent
+from .http.cookie_decision import decide, watch
+from .http.lookup import Lookup, current_token, plain, remember, renew_user
 from .services import session_service
+from .store.database import answers
+from .store.users import user_id_of
 from .types import JSON, CreatedSession, RefreshedSession
-from .users import user_id_of
 
 
 def log_in(

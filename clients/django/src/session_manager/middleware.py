@@ -20,14 +20,14 @@ from rest_framework import status
 from rest_framework.exceptions import APIException, NotAuthenticated
 from rest_framework.renderers import JSONRenderer
 
-from .api_exceptions import ServiceUnavailable, as_api_exception, body_of
-from .caching import NEVER, mark
+from .api.errors import ServiceUnavailable, as_api_exception, body_of
+from .api.refusals import explained
 from .conf import settings
-from .database import is_lost, translate
 from .exceptions import DataCorrupt, SessionError
-from .outcomes import write_cookie
-from .refusals import explained
-from .requests import alook_up, failure, look_up, set_user
+from .http.cache_control import NEVER, mark
+from .http.cookie_decision import write_cookie
+from .http.lookup import alook_up, failure, look_up, set_user
+from .store.database import is_lost, translate
 from .types import NoSession, Session
 
 GetResponse = Callable[[HttpRequest], Any]

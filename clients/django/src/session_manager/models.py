@@ -22,10 +22,10 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from .conf import settings
-from .database import model_alias, quote
-from .relations import SessionUserField, user_ids
 from .services import session_service
-from .users import user_id_of
+from .store.database import model_alias, quote
+from .store.relations import SessionUserField, user_ids
+from .store.users import user_id_of
 
 M = TypeVar("M", bound=models.Model)
 

@@ -24,10 +24,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 
 from . import signals
-from .cache import session_cache
-from .changes import changed_here, note_change
 from .conf import settings
-from .database import (
+from .exceptions import LimitReached
+from .store.cache import session_cache
+from .store.database import (
     call,
     decode,
     function,
@@ -35,8 +35,8 @@ from .database import (
     text_argument,
     utc,
 )
-from .exceptions import LimitReached
-from .tokens import digest_form, is_token, session_id_of
+from .store.tokens import digest_form, is_token, session_id_of
+from .store.transactions import changed_here, note_change
 from .types import (
     JSON,
     SESSION_TIMES,

@@ -14,9 +14,9 @@ from typing import Any
 
 from django.db import connections
 
-from . import grants
 from .conf import settings
-from .database import function, quote
+from .management import grants
+from .store.database import function, quote
 
 logger = logging.getLogger("session_manager")
 

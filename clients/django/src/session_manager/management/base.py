@@ -11,9 +11,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from ..conf import settings
-from ..database import sqlstate, using
 from ..exceptions import SessionError
-from ..grants import command
+from ..store.database import sqlstate, using
+from .grants import command
 
 INSUFFICIENT_PRIVILEGE = "42501"
 

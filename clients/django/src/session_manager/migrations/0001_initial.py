@@ -4,10 +4,10 @@ from typing import Any
 
 from django.db import migrations, models
 
-from session_manager import grants
 from session_manager.conf import settings
-from session_manager.database import same_database
+from session_manager.management import grants
 from session_manager.models import table
+from session_manager.store.database import same_database
 
 
 def is_ours(alias: str) -> bool:

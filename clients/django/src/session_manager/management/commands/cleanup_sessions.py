@@ -11,9 +11,9 @@ from django.db.models import F, Func, Q
 from django.db.models.functions import Now
 
 from session_manager import administration
-from session_manager.database import database_alias
 from session_manager.management.base import SessionCommand
 from session_manager.models import IdleDeadline, UserSession
+from session_manager.store.database import database_alias
 
 
 class Command(SessionCommand):

@@ -9,8 +9,8 @@ from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from session_manager import importing
 from session_manager.conf import settings
+from session_manager.http import importing
 from session_manager.management.progress import Progress
 
 STORES = ("django.contrib.sessions.backends.db", "django.contrib.sessions.backends.cached_db")

@@ -7,8 +7,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from session_manager import grants, testing
+from session_manager import testing
 from session_manager.conf import settings
+from session_manager.management import grants
 
 
 class Command(BaseCommand):

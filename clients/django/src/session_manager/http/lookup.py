@@ -14,17 +14,17 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 from rest_framework.request import Request
 
+from ..conf import settings
+from ..exceptions import StoreUnavailable
+from ..services import session_service
+from ..store.database import answers
+from ..store.transactions import changed_here
+from ..store.users import load_user
+from ..types import CreatedSession, RefreshedSession, Session
 from .addresses import client_ip, user_agent
-from .caching import note_look
-from .changes import changed_here
-from .conf import settings
+from .cache_control import note_look
+from .cookie_decision import Outcome, decide, watch
 from .cookies import token_from
-from .database import answers
-from .exceptions import StoreUnavailable
-from .outcomes import Outcome, decide, watch
-from .services import session_service
-from .types import CreatedSession, RefreshedSession, Session
-from .users import load_user
 
 _ATTRIBUTE = "_session_manager_lookups"
 _FAILURE = "_session_manager_failure"

@@ -26,8 +26,8 @@ from django.http import HttpRequest
 from rest_framework.exceptions import Throttled
 from rest_framework.throttling import SimpleRateThrottle
 
-from .addresses import own_address
-from .conf import settings
+from ..conf import settings
+from ..http.addresses import own_address
 
 logger = logging.getLogger("session_manager")
 

@@ -13,9 +13,9 @@ from typing import Protocol
 from django.db import connections
 from django.http import HttpRequest, HttpResponseBase
 
-from .conf import settings
+from ..conf import settings
+from ..store.database import database_alias, when_committed
 from .cookies import clear_cookie, set_cookie
-from .database import database_alias, when_committed
 
 _ATTRIBUTE = "_session_manager_outcomes"
 

@@ -16,9 +16,9 @@ from django.core.exceptions import (
     ValidationError,
 )
 
-from .conf import settings
+from ..conf import settings
+from ..types import Session
 from .database import answers
-from .types import Session
 
 logger = logging.getLogger("session_manager")
 

@@ -33,22 +33,26 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
-from . import api_exceptions
+from ..api_exceptions import exception_handler
+from ..authentication import SessionAuthentication
+from ..conf import settings
+from ..http.addresses import client_ip, user_agent
+from ..http.cache_control import never
+from ..http.cookie_decision import decide as decide_cookie
+from ..http.cookie_decision import write_cookie
+from ..http.cookies import token_from
+from ..http.csrf import enforce_csrf, offer_token
+from ..http.lookup import Lookup, known, plain, remember
+from ..login import log_in, log_out, switch_tenant
+from ..login_policy import decide, decide_tenant, proof_of, refuse_protected
+from ..services import session_service
+from ..store.tokens import session_id_of
+from ..store.users import load_user
+from ..types import Session
 from .access_tokens import challenge, prove
-from .addresses import client_ip, user_agent
-from .api_exceptions import TokenReused
-from .authentication import SessionAuthentication
-from .caching import never
-from .conf import settings
-from .cookies import token_from
-from .csrf import enforce_csrf, offer_token
-from .login import log_in, log_out, switch_tenant
-from .logins import decide, decide_tenant, proof_of, refuse_protected
-from .outcomes import decide as decide_cookie
-from .outcomes import write_cookie
+from .errors import PreconditionFailed, TokenReplaced, TokenReused
 from .parsers import LimitedJSONParser, MergePatchParser
 from .profiles import describe_user
-from .requests import Lookup, known, plain, remember
 from .serializers import (
     CreateRequestSerializer,
     CurrentSerializer,
@@ -59,11 +63,7 @@ from .serializers import (
     SessionListSerializer,
     SwitchTenantRequestSerializer,
 )
-from .services import session_service
 from .throttling import Limit, address_limit
-from .tokens import session_id_of
-from .types import Session
-from .users import load_user
 
 
 class JSONAlone(DefaultContentNegotiation):
@@ -92,7 +92,7 @@ class SessionView(APIView):
         return transaction.non_atomic_requests(using=settings.DATABASE)(view)
 
     def get_exception_handler(self) -> Any:
-        return api_exceptions.exception_handler
+        return exception_handler
 
     def session_limit(self, request: Request, session_id: uuid.UUID) -> Limit:
         """The rate of a session for this request."""
@@ -288,7 +288,7 @@ class SwitchTenantView(SessionView):
         data = decide_tenant(request, session, tenant_id)
         switched = switch_tenant(request._request, tenant_id, data)
         if switched.status == "already_rotated":
-            raise api_exceptions.TokenReplaced
+            raise TokenReplaced
         if switched.token is None:
             _refuse(request)
         return self.answer(request, _session(request))
@@ -382,5 +382,5 @@ def _expected_version(request: Request, session: Session) -> int | None:
     # Weak tags never match here (RFC 9110, section 13.1.1).
     versions = [int(number) for number in re.findall(r'(?<!W/)"(\d{1,9})"', header)]
     if not versions:
-        raise api_exceptions.PreconditionFailed
+        raise PreconditionFailed
     return session.version if session.version in versions else versions[0]

@@ -7,9 +7,9 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
 
-from .caching import never, note_look
-from .conf import settings
-from .tokens import is_token
+from ..conf import settings
+from ..store.tokens import is_token
+from .cache_control import never, note_look
 
 
 def token_from(request: HttpRequest) -> str | None:

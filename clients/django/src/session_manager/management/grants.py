@@ -13,8 +13,8 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import Error, connections, transaction
 
-from .conf import settings
-from .database import function, quote
+from ..conf import settings
+from ..store.database import function, quote
 
 
 def literal(text: str) -> str:
@@ -144,7 +144,7 @@ def install(connection: Any, grant_role: str | None = None) -> None:
     it is a superuser.  Can be run again.
     """
     # It needs the names here.
-    from . import testing
+    from .. import testing
 
     if connection.vendor != "postgresql":
         if testing.under_test():

@@ -12,8 +12,8 @@ from typing import IO, Any
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from .api_exceptions import PayloadTooLarge
-from .conf import settings
+from ..conf import settings
+from .errors import PayloadTooLarge
 
 
 def _no_constant(name: str) -> None:

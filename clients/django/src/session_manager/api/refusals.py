@@ -11,10 +11,10 @@ import re
 from django.http import HttpRequest
 from rest_framework.exceptions import NotAuthenticated
 
-from .api_exceptions import SessionExpired, SessionRevoked
-from .exceptions import SessionError
-from .requests import known
-from .services import session_service
+from ..exceptions import SessionError
+from ..http.lookup import known
+from ..services import session_service
+from .errors import SessionExpired, SessionRevoked
 
 # What is told as it is; other reasons are free text, which is not for the session's user.
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,31}")

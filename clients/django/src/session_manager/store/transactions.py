@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from .conf import settings
+from ..conf import settings
 from .database import database_alias, is_managed
 from .tokens import session_id_of
 

@@ -28,14 +28,14 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
+from ..conf import settings
+from ..exceptions import InvalidArgument, LimitReached, TooLarge
+from ..models import ImportedSession
+from ..services import session_service
+from ..store.database import call, function, json_argument
+from ..store.users import user_id_of
+from ..types import JSON, CreatedSession, Session
 from .addresses import client_ip, user_agent
-from .conf import settings
-from .database import call, function, json_argument
-from .exceptions import InvalidArgument, LimitReached, TooLarge
-from .models import ImportedSession
-from .services import session_service
-from .types import JSON, CreatedSession, Session
-from .users import user_id_of
 
 logger = logging.getLogger("session_manager")
 

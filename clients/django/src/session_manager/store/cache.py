@@ -23,14 +23,14 @@ from typing import Any, cast
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from ..conf import settings
+from ..exceptions import SessionError
+from ..types import JSON, SESSION_TIMES, Session
 from . import sealing
 from .breaker import Breaker
 from .channel import Channel, LateError
-from .conf import settings
 from .database import call, function
-from .exceptions import SessionError
 from .tokens import token_bytes
-from .types import JSON, SESSION_TIMES, Session
 
 logger = logging.getLogger("session_manager")
 

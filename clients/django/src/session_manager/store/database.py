@@ -28,8 +28,8 @@ from django.db import (
     transaction,
 )
 
-from . import exceptions
-from .conf import settings
+from .. import exceptions
+from ..conf import settings
 
 logger = logging.getLogger("session_manager")
 

@@ -21,7 +21,7 @@ from django.db.models.fields.related_descriptors import ForwardManyToOneDescript
 from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 
-from .conf import settings
+from ..conf import settings
 from .database import same_database
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.contrib.auth.models import AbstractBaseUser
 from rest_framework.exceptions import ParseError
 
-from .types import JSON, Session
+from ..types import JSON, Session
 
 FIELDS = ("name", "nickname", "given_name", "family_name", "email", "picture", "locale")
 MAX_LENGTH = 1024

@@ -12,8 +12,8 @@ from drf_spectacular.extensions import (
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
+from ..conf import settings
 from . import serializers as s
-from .conf import settings
 
 RETRY_AFTER = OpenApiParameter(
     "Retry-After", int, OpenApiParameter.HEADER, response=[429, 503], description="seconds"
@@ -57,7 +57,7 @@ def client_data() -> dict[str, Any]:
 
 
 class ClientDataSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-    target_class = "session_manager.serializers.ClientDataField"
+    target_class = "session_manager.api.serializers.ClientDataField"
 
     def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
         return client_data()
@@ -84,7 +84,7 @@ class _View(OpenApiViewExtension):  # type: ignore[no-untyped-call]
 
 
 class CreateView(_View):  # type: ignore[no-untyped-call]
-    target_class = "session_manager.views.CreateSessionView"
+    target_class = "session_manager.api.views.CreateSessionView"
 
     def view_replacement(self) -> Any:
         class Fixed(self.target_class):  # type: ignore[name-defined,misc]
@@ -105,7 +105,7 @@ class CreateView(_View):  # type: ignore[no-untyped-call]
 
 
 class CurrentView(_View):  # type: ignore[no-untyped-call]
-    target_class = "session_manager.views.CurrentSessionView"
+    target_class = "session_manager.api.views.CurrentSessionView"
 
     def view_replacement(self) -> Any:
         class Fixed(self.target_class):  # type: ignore[name-defined,misc]
@@ -146,7 +146,7 @@ class CurrentView(_View):  # type: ignore[no-untyped-call]
 
 
 class RefreshView(_View):  # type: ignore[no-untyped-call]
-    target_class = "session_manager.views.RefreshSessionView"
+    target_class = "session_manager.api.views.RefreshSessionView"
 
     def view_replacement(self) -> Any:
         class Fixed(self.target_class):  # type: ignore[name-defined,misc]
@@ -164,7 +164,7 @@ class RefreshView(_View):  # type: ignore[no-untyped-call]
 
 
 class TenantView(_View):  # type: ignore[no-untyped-call]
-    target_class = "session_manager.views.SwitchTenantView"
+    target_class = "session_manager.api.views.SwitchTenantView"
 
     def view_replacement(self) -> Any:
         class Fixed(self.target_class):  # type: ignore[name-defined,misc]
@@ -181,7 +181,7 @@ class TenantView(_View):  # type: ignore[no-untyped-call]
 
 
 class ListView(_View):  # type: ignore[no-untyped-call]
-    target_class = "session_manager.views.SessionListView"
+    target_class = "session_manager.api.views.SessionListView"
 
     def view_replacement(self) -> Any:
         class Fixed(self.target_class):  # type: ignore[name-defined,misc]
@@ -197,7 +197,7 @@ class ListView(_View):  # type: ignore[no-untyped-call]
 
 
 class DetailView(_View):  # type: ignore[no-untyped-call]
-    target_class = "session_manager.views.SessionDetailView"
+    target_class = "session_manager.api.views.SessionDetailView"
 
     def view_replacement(self) -> Any:
         class Fixed(self.target_class):  # type: ignore[name-defined,misc]
@@ -218,7 +218,7 @@ class DetailView(_View):  # type: ignore[no-untyped-call]
 
 
 class InvalidateAllView(_View):  # type: ignore[no-untyped-call]
-    target_class = "session_manager.views.InvalidateAllView"
+    target_class = "session_manager.api.views.InvalidateAllView"
 
     def view_replacement(self) -> Any:
         class Fixed(self.target_class):  # type: ignore[name-defined,misc]

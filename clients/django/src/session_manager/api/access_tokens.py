@@ -23,10 +23,10 @@ from rest_framework.exceptions import (
 )
 from rest_framework.request import Request
 
-from .auth0 import InvalidToken, bearer_token, verifier
-from .conf import settings
-from .database import answers
-from .users import SessionUser, user_id_of
+from ..auth0 import InvalidToken, bearer_token, verifier
+from ..conf import settings
+from ..store.database import answers
+from ..store.users import SessionUser, user_id_of
 
 CHALLENGE = 'Bearer realm="api"'
 

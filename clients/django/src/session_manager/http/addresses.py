@@ -12,7 +12,7 @@ import ipaddress
 
 from django.http import HttpRequest
 
-from .conf import settings
+from ..conf import settings
 
 # Addresses that many clients may have in common: those of proxies and containers beside us.
 _SHARED = tuple(

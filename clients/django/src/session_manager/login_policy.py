@@ -18,10 +18,10 @@ from typing import Any
 from rest_framework.exceptions import ParseError, PermissionDenied
 from rest_framework.request import Request
 
-from .access_tokens import Proven
+from .api.access_tokens import Proven
+from .api.profiles import refuse_another, shown
 from .conf import Auth0Settings, settings
-from .database import answers
-from .profiles import refuse_another, shown
+from .store.database import answers
 from .types import JSON, Session
 
 # Claims that say how the user proved who they are.

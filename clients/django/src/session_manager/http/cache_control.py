@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.middleware.cache import UpdateCacheMiddleware
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
-from .conf import settings
+from ..conf import settings
 
 _LOOKED = "_session_manager_looked"
 _MARKED = "_session_manager_marked"

@@ -1,0 +1,1 @@
+"""The REST endpoints: what is accepted, what is answered, and how often."""
