@@ -53,7 +53,7 @@ static const struct
 	[SM_EVENT_ROTATED] = {"rotated", "info"},
 	[SM_EVENT_UPDATED] = {"updated", "info"},
 	[SM_EVENT_ELEVATED] = {"elevated", "notice"},
-	[SM_EVENT_BOUND_FAILED] = {"bound_failed", "warning"},
+	[SM_EVENT_BIND_FAILED] = {"bind_failed", "warning"},
 	[SM_EVENT_CLIENT_CHANGED] = {"client_changed", "warning"},
 	[SM_EVENT_INVALIDATED] = {"invalidated", "notice"},
 	[SM_EVENT_EVICTED] = {"evicted", "notice"},

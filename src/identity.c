@@ -78,7 +78,7 @@ sm_session_bind(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 
 	lookup = sm_find_live(&scan, schema, &token, AccessShareLock,
-						  SM_EVENT_BOUND_FAILED, NULL, NULL);
+						  SM_EVENT_BIND_FAILED, NULL, NULL);
 	if (lookup == SM_LOOKUP_LIVE)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -94,7 +94,7 @@ sm_session_bind(PG_FUNCTION_ARGS)
 			sm_touch_session(&scan, &token, now, false, NULL, NULL);
 	}
 	else if (lookup != SM_LOOKUP_UNKNOWN && lookup != SM_LOOKUP_REJECTED)
-		sm_refused(schema, SM_EVENT_BOUND_FAILED, &token, &scan.session,
+		sm_refused(schema, SM_EVENT_BIND_FAILED, &token, &scan.session,
 				   "not live", NULL, NULL);
 	sm_scan_end(&scan);
 	PG_RETURN_BOOL(identity->bound);

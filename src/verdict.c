@@ -291,7 +291,7 @@ room(const SmVerdict *verdict, int len)
 	switch (verdict->type)
 	{
 		case SM_EVENT_REJECTED:
-		case SM_EVENT_BOUND_FAILED:
+		case SM_EVENT_BIND_FAILED:
 		case SM_EVENT_CLIENT_CHANGED:
 			return verdict->exists ? len * 3 / 4 : len / 2;
 		default:

@@ -136,7 +136,7 @@ SELECT count(*) FROM (SELECT pg_sleep(1.1)) AS s;
 DELETE FROM session_events;
 SELECT session_invalidate(:'a_session_token');
 SELECT session_bind(:'a_session_token');
-SELECT event, detail - 'suppressed' AS detail, session_event_severity(event) FROM test.events(:'a_session_id') WHERE event = 'bound_failed';
+SELECT event, detail - 'suppressed' AS detail, session_event_severity(event) FROM test.events(:'a_session_id') WHERE event = 'bind_failed';
 
 DROP TABLE test.note;
 SELECT session_revoke('regress_session_app', 'app');

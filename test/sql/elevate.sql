@@ -22,7 +22,7 @@ SET session_manager.rotation_grace = 0;
 SELECT test.shown(r) FROM session_refresh(:'a1_session_token', rotate => true) AS r;
 RESET session_manager.rotation_grace;
 SELECT count(*) FROM session_get(:'a2_session_token');
-SELECT event, detail FROM test.events(:'a1_session_id') WHERE event NOT IN ('rejected', 'bound_failed');
+SELECT event, detail FROM test.events(:'a1_session_id') WHERE event NOT IN ('rejected', 'bind_failed');
 
 -- never used successor: the old token stays dead, the session lives
 SELECT * FROM session_create('bob') \gset b1_

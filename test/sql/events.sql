@@ -38,7 +38,7 @@ ROLLBACK;
 
 -- Severity of every type
 SELECT event, session_event_severity(event)
-FROM unnest(ARRAY['created', 'refreshed', 'rotated', 'updated', 'elevated', 'bound_failed', 'client_changed',
+FROM unnest(ARRAY['created', 'refreshed', 'rotated', 'updated', 'elevated', 'bind_failed', 'client_changed',
 	'invalidated', 'evicted', 'expired', 'idle', 'token_reused', 'rejected', 'corrupt', 'erased',
 	'key_added', 'key_activated', 'key_retired', 'key_revoked', 'no_such', '', 'CREATED', NULL]) AS event;
 

@@ -126,7 +126,7 @@ SELECT test.shown(r) FROM session_refresh(:'b1_session_token') AS r;
 SELECT session_status(:'b2_session_token');
 SELECT revoked_at IS NOT NULL AS revoked, revoked_reason FROM user_sessions WHERE session_id = :'b1_session_id';
 SELECT event, detail, session_event_severity(event) FROM test.events(:'b1_session_id')
-WHERE event NOT IN ('rejected', 'bound_failed');
+WHERE event NOT IN ('rejected', 'bind_failed');
 
 RESET session_manager.rotation_grace;
 
@@ -162,7 +162,7 @@ SELECT test.shown(r) FROM session_refresh(:'d2_session_token') AS r;
 SELECT count(*) FROM session_get(:'d3_session_token');
 SELECT test.end_grace(:'d1_session_id');
 SELECT test.shown(r) FROM session_refresh(:'d1_session_token') AS r;
-SELECT event FROM test.events(:'d1_session_id') WHERE event NOT IN ('rejected', 'bound_failed');
+SELECT event FROM test.events(:'d1_session_id') WHERE event NOT IN ('rejected', 'bind_failed');
 RESET session_manager.rotation_grace;
 -- without rotate as well: the holder of the old token needs a new one
 SELECT * FROM session_create('lost') \gset d1_
@@ -193,7 +193,7 @@ COMMIT;
 UPDATE user_sessions SET last_seen_at = last_seen_at - interval '1 hour' WHERE session_id = :'t1_session_id';
 SELECT data FROM session_get(:'t1_session_token');	-- a touch is due
 SELECT successor_used_at FROM user_sessions WHERE session_id = :'t1_session_id';
-SELECT count(*) FROM test.events(:'t1_session_id') WHERE event IN ('rejected', 'bound_failed');
+SELECT count(*) FROM test.events(:'t1_session_id') WHERE event IN ('rejected', 'bind_failed');
 -- once it has, even in a transaction that has not ended, the grace alone counts
 BEGIN;
 SELECT data FROM session_get(:'t2_session_token');
@@ -205,7 +205,7 @@ SELECT test.shown(r) FROM session_elevate(:'t1_session_token', '{}') AS r;
 SELECT test.shown(r) FROM session_switch_tenant(:'t1_session_token', 'acme') AS r;
 SELECT session_status(:'t1_session_token');
 SELECT is_current FROM session_list('tunnel', :'t1_session_token');
-SELECT event, detail ->> 'cause' AS cause FROM test.events(:'t1_session_id') WHERE event IN ('rejected', 'bound_failed');
+SELECT event, detail ->> 'cause' AS cause FROM test.events(:'t1_session_id') WHERE event IN ('rejected', 'bind_failed');
 RESET session_manager.rotation_grace;
 SELECT data FROM session_get(:'t1_session_token');
 SELECT test.end_grace(:'t1_session_id');

@@ -147,7 +147,7 @@ $node->reload;
 # session_bind
 value("SELECT session_invalidate('$token')");
 value("BEGIN; SELECT session_bind('$token'); ROLLBACK");
-ok(soon(sub { events('gil') =~ / bound_failed$/ }), 'a failed session_bind is on record');
+ok(soon(sub { events('gil') =~ / bind_failed$/ }), 'a failed session_bind is on record');
 
 # Corrupt: the error itself rolls back
 $token = create_session($node, 'hal');

@@ -41,7 +41,7 @@ EVENTS = (
     "token_reused",
     "client_changed",
     "rejected",
-    "bound_failed",
+    "bind_failed",
     "corrupt",
     "erased",
     "key_revoked",
