@@ -5,9 +5,11 @@
 # and has its own tasks, which install what they need on Debian and touch
 # neither the system's PostgreSQL installation nor any running server:
 #
+#	make deps			installs what the tests need
 #	make demo			a day of a web application's sessions; KEEP=1 keeps it
 #	make example		a web application that uses the clients, until Ctrl-C
-#	make check			every test, against private servers
+#	make check-quick	build, unit, regression and isolation tests, in two minutes
+#	make check			every test, against private servers; TEST=… one test or suite
 #	make check-long		the same under sanitizers, fuzzing for longer
 #	make check-assert	the server's tests with assertions, discarded caches, valgrind
 #	make check-versions	make check under other releases of PostgreSQL
@@ -152,7 +154,7 @@ UNIT = test_token
 FUZZ = fuzz_token fuzz_envelope
 FUZZ_TIME ?= 60
 
-TASKS = bench check check-assert check-long check-versions demo example fuzz protocol reader unit
+TASKS = bench check check-assert check-long check-quick check-versions demo deps example fuzz protocol reader unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -166,9 +168,12 @@ $(OBJS): $(wildcard src/*.h)
 
 else
 
-export REGRESS ISOLATION UNIT FUZZ KEEP PG_CONFIG
+export REGRESS ISOLATION UNIT FUZZ KEEP PG_CONFIG TEST
 
 .PHONY: $(TASKS)
+
+deps:
+	@scripts/deps.sh
 
 demo:
 	@scripts/demo.sh
@@ -184,6 +189,9 @@ check-assert:
 
 check-long:
 	@scripts/check.sh --long
+
+check-quick:
+	@scripts/check.sh --quick
 
 check-versions:
 	@scripts/check-versions.sh

@@ -1,32 +1,49 @@
 #!/bin/bash
 #
-# Test the Django client: ruff, mypy, and its tests on Django 4.2, 5.2 and the
-# newest that runs on this Python, against private PostgreSQL and Redis servers.
+# Test the Django client: ruff, mypy, and its tests on the newest Django that
+# runs on this Python and on 4.2, against private PostgreSQL and Redis servers.
 # The newest gets every test, the browser's included; the others leave out what
 # does not depend on Django.  4.2 uses psycopg2, the others psycopg 3.
 #
-#   scripts/check-django.sh [pytest argument ...]
+#   scripts/check-django.sh [--long | --lint | pytest argument ...]
 #
-#	PYTHON		interpreter for the virtual environments (python3)
+# --long tests on Django 5.2 too, which seldom fails where its two neighbours
+# pass; --lint runs ruff and mypy alone.  With arguments for pytest the tests
+# run on the newest Django alone, without ruff and mypy.
+#
+#	DJANGO		the versions to test on (newest 4.2)
+#	PYTHON		interpreter for the virtual environments (/usr/bin/python3)
 #	BINDIR		programs of a staged PostgreSQL that has the extension
 #
-# A line "ok ..." or "not ok ..." for each test is printed; make check counts
-# them.  Virtual environments are kept in build/django.
+# Prints a line "ok ..." or "not ok ..." for each test, once however many
+# versions of Django it runs on, and a line "lint ok ..." or "lint not ok ..." for ruff and mypy;
+# make check counts them.  Virtual environments are kept in build/django.
 
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-"$root/scripts/setup.sh" --tests
+# Arguments for pytest.
+arguments=()
+scope=
+case ${1-} in
+  --long | --lint) scope=$1 ;;
+  *) arguments=("$@") ;;
+esac
+
+versions=${DJANGO:-newest 4.2}
+[ "$scope" != --long ] || versions+=" 5.2"
+[ ${#arguments[@]} -eq 0 ] && [ "$scope" != --lint ] || versions=newest
+# shellcheck disable=SC2086
+"$root/scripts/deps.sh" build $versions
+home=$(getent passwd "$(id -u)" | cut -d: -f6)
 start_work
 
-# Not a Python of some version manager's: the one whose venv setup.sh installs.
-python=${PYTHON:-/usr/bin/python3}
-home=$(getent passwd "$(id -u)" | cut -d: -f6)
 client=$work/tree/clients/django
 
 # Tests start Redis themselves; what a test that was killed left goes here.
+# shellcheck disable=SC2317,SC2329 # called by the trap
 stop_redis() {
   local pidfile pid
 
@@ -38,26 +55,13 @@ stop_redis() {
 # end_work looks at the status that the script ends with.
 trap 'status=$?; set +e; stop_redis; (exit $status); end_work' EXIT
 
-# The virtual environment NAME with a Django requirement and a database driver,
-# the client installed from the copy of the tree.  Sets venv.
-make_venv() {
-  local name=$1 django=$2 driver=$3 stamp
-
-  venv=$root/build/django/$name
-  stamp=$("$python" -V; echo "$django" "$driver"; cat "$client/pyproject.toml" "$client/requirements-test.txt")
-  if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
-    rm -rf "$venv"
-    mkdir -p "$root/build/django"
-    "$python" -m venv "$venv"
-    HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check \
-      "${client}[$driver,openapi]" "$django" -r "$client/requirements-test.txt"
-    printf '%s\n' "$stamp" >"$venv/stamp"
-  fi
-  # The package itself anew each time, from a copy: a build leaves files.
-  rm -rf "$work/package-$name"
-  cp -R "$client" "$work/package-$name"
-  HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check --no-deps \
-    --force-reinstall "$work/package-$name"
+# Put the package as it is now into the virtual environment NAME, from a copy,
+# as a build leaves files.  Sets venv.
+install_client() {
+  venv=$root/build/django/$1
+  cp -R "$client" "$work/package-$1"
+  HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation \
+    --force-reinstall "$work/package-$1"
 }
 
 # A server NAME whose template1 has the extension and what migrate grants, so
@@ -92,7 +96,7 @@ owner_command() {
   printf '%q ' "${command[@]}"
 }
 
-# Run the tests on the environment and server NAME; a line for each.
+# Run the tests on the environment and server NAME.
 run_tests() {
   local name=$1 status=0
 
@@ -104,11 +108,34 @@ run_tests() {
     "$root/build/django/$name/bin/python" -m pytest -v --color=no -p no:cacheprovider "$@") \
     >"$work/$name.out" 2>&1 || status=$?
   sed -nE "s/^(tests\/.*) PASSED( .*)?$/ok $name \1/p; s/^(tests\/.*) (FAILED|ERROR)( .*)?$/not ok $name \1/p" \
-    "$work/$name.out"
+    "$work/$name.out" >"$work/$name.lines"
   if [ $status -ne 0 ] || grep -q ' SKIPPED' "$work/$name.out"; then
-    printf 'not ok %s ended with status %s\n' "$name" $status
-    sed -n '/= \(FAILURES\|ERRORS\) =/,$p; / SKIPPED/p' "$work/$name.out"
+    printf 'not ok %s ended with status %s\n' "$name" $status >>"$work/$name.lines"
+    sed -n '/= \(FAILURES\|ERRORS\) =/,$p; / SKIPPED/p' "$work/$name.out" >>"$work/$name.lines"
   fi
+}
+
+# One line for each test in the files of run_tests: "ok TEST" where it passed on
+# every version, "not ok TEST (VERSIONS)" where it did not; then the others.
+merge() {
+  awk '
+    match($0, /^(not )?ok [^ ]+ tests\//) {
+      bad = sub(/^not /, "")
+      version = $2
+      sub(/^ok [^ ]+ /, "")
+      if (!($0 in seen)) { seen[$0] = 1; order[++n] = $0 }
+      if (bad) failed[$0] = failed[$0] (failed[$0] ? ", " : "") version
+      next
+    }
+    { rest = rest $0 "\n" }
+    END {
+      for (i = 1; i <= n; i++) {
+        test = order[i]
+        if (test in failed) printf "not ok %s (%s)\n", test, failed[test]
+        else printf "ok %s\n", test
+      }
+      printf "%s", rest
+    }' "$@"
 }
 
 one() {
@@ -116,42 +143,32 @@ one() {
 
   shift
   if "$@" >"$work/one.out" 2>&1; then
-    printf 'ok %s\n' "$what"
+    printf 'lint ok %s\n' "$what"
   else
-    printf 'not ok %s\n' "$what"
+    printf 'lint not ok %s\n' "$what"
     cat "$work/one.out"
+    status=1
   fi
 }
 
-copy_tree tree
-if [ -n "${BINDIR-}" ]; then
-  bindir=$BINDIR
-else
-  stage_tree tree
-fi
+lint_client() {
+  local venv=$root/build/django/newest
 
-make_venv newest Django "psycopg"
-newest=$("$venv/bin/python" -c 'import django; print(django.get_version())')
-start_database newest
-printf '# newest: Django %s, %s\n' "$newest" "$("$venv/bin/python" -V)"
-cd "$client"
-one "ruff check" "$venv/bin/ruff" check --no-cache .
-one "ruff format" "$venv/bin/ruff" format --no-cache --check .
-one "ruff check of the example" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
-  --config 'lint.isort.known-first-party=["billing", "config"]' ../../examples
-one "ruff format of the example" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check ../../examples
-# RUF001: its tables have dashes.
-one "ruff check of the measurements" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
-  --config 'lint.isort.known-first-party=["report", "sides"]' --extend-ignore RUF001 ../../bench/django
-one "ruff format of the measurements" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check \
-  ../../bench/django
-one "mypy" env PYTHONPATH=. "$venv/bin/mypy" --cache-dir "$work/mypy"
+  cd "$client"
+  one "ruff check" "$venv/bin/ruff" check --no-cache .
+  one "ruff format" "$venv/bin/ruff" format --no-cache --check .
+  one "ruff check of the example" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
+    --config 'lint.isort.known-first-party=["billing", "config"]' ../../examples
+  one "ruff format of the example" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check ../../examples
+  # RUF001: its tables have dashes.
+  one "ruff check of the measurements" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
+    --config 'lint.isort.known-first-party=["report", "sides"]' --extend-ignore RUF001 ../../bench/django
+  one "ruff format of the measurements" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check \
+    ../../bench/django
+  one "mypy" env PYTHONPATH=. "$venv/bin/mypy" --cache-dir "$work/mypy"
+}
 
-others=(4.2)
-case $newest in
-  5.2.*) ;;
-  *) others+=(5.2) ;;
-esac
+# What an older Django is tested with: what depends on Django, and no browser.
 core=(tests/test_services.py tests/test_outcomes.py tests/test_changes.py tests/test_api.py tests/test_authentication.py
   tests/test_middleware.py tests/test_throttling.py tests/test_caching.py
   tests/test_models.py tests/test_apart.py tests/test_users.py tests/test_identity.py
@@ -159,29 +176,56 @@ core=(tests/test_services.py tests/test_outcomes.py tests/test_changes.py tests/
   tests/test_admin.py tests/test_csrf.py -m "not browser")
 core+=(tests/test_refusals.py tests/test_login_authentication.py tests/test_asgi.py tests/test_schemathesis.py tests/test_statuses.py
   tests/test_adopter.py tests/test_suites.py)
-if [ $# -eq 0 ]; then
-  for version in "${others[@]}"; do
-    driver=psycopg
-    [ "$version" != 4.2 ] || driver=psycopg2
-    make_venv "$version" "Django~=$version.0" $driver
-    start_database "$version"
+
+# The tests on the versions of Django, one version after the other.
+run_versions() {
+  local name
+
+  for name; do
+    if [ "$name" = newest ]; then
+      run_tests newest "${arguments[@]}"
+    else
+      run_tests "$name" "${core[@]}"
+    fi
   done
-  # Side by side: each waits for its own servers most of the time.
-  run_tests newest >"$work/newest.lines" &
-  for version in "${others[@]}"; do
-    run_tests "$version" "${core[@]}" >"$work/$version.lines"
-  done
-  wait
-  cat "$work/newest.lines"
-  for version in "${others[@]}"; do
-    cat "$work/$version.lines"
-  done >"$work/lines"
-  cat "$work/lines"
-  cat "$work/newest.lines" >>"$work/lines"
-else
-  run_tests newest "$@" | tee "$work/lines"
+}
+
+status=0
+copy_tree tree
+if [ "$scope" = --lint ]; then
+  lint_client
+  exit $status
 fi
-for name in newest "${others[@]}"; do
-  [ ! -e "$work/$name.out" ] || printf '# Django %s: %s\n' "$name" "$(tail -n 1 "$work/$name.out")"
+if [ -n "${BINDIR-}" ]; then
+  bindir=$BINDIR
+else
+  stage_tree tree
+fi
+
+names=()
+newest=
+for name in $versions; do
+  install_client "$name"
+  version=$("$venv/bin/python" -c 'import django; print(django.get_version())')
+  # the newest that this Python runs may be one of the others
+  [ "$name" != "${newest%.*}" ] || continue
+  [ "$name" != newest ] || newest=$version
+  names+=("$name")
+  printf '# %s: Django %s, %s\n' "$name" "$version" "$("$venv/bin/python" -V)"
+  start_database "$name"
 done
-! grep -q '^not ok' "$work/lines"
+[ ${#arguments[@]} -gt 0 ] || [ -z "$newest" ] || lint_client
+# Side by side: each waits for its own servers most of the time.
+run_versions "${names[@]:1}" &
+run_versions "${names[0]}"
+wait
+
+for name in "${names[@]}"; do
+  cat "$work/$name.lines"
+done >"$work/lines"
+merge "$work/lines"
+for name in "${names[@]}"; do
+  printf '# Django %s: %s\n' "$name" "$(tail -n 1 "$work/$name.out")"
+done
+grep -q '^not ok' "$work/lines" && status=1
+exit $status

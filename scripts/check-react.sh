@@ -3,17 +3,32 @@
 # Check the React package and the example's frontend: types, style, unit tests,
 # the size of the bundle, the example as a whole in a browser, and the quick
 # start of docs/react.md in a new project.  Prints a line "ok" or "not ok" for
-# each test.
+# each test, and "lint ok" or "lint not ok" for types and style.
+#
+#   scripts/check-react.sh [--long | --lint | FILE ...]
 #
 # --long tries the quick start on every version of Next.js and React with each
-# bundler, not on the newest alone.
+# bundler, not on the newest alone; --lint checks types and style alone.  A FILE
+# is a test of the package (test/...) or of the example (e2e/...).
 #
 #	CHROMIUM	the browser (/usr/bin/chromium)
 
 set -euo pipefail
 
-all=()
-[ "${1-}" != --long ] || all=(--all)
+all=() unit=() browser=()
+scope=
+for argument; do
+  case $argument in
+    --long) all=(--all) ;;
+    --lint) scope=lint ;;
+    test/*) scope=files unit+=("$argument") ;;
+    e2e/*) scope=files browser+=("$argument") ;;
+    *)
+      printf 'check-react: no test %s\n' "$argument" >&2
+      exit 1
+      ;;
+  esac
+done
 root=$(cd "$(dirname "$0")/.." && pwd)
 export NEXT_TELEMETRY_DISABLED=1 CI=1
 status=0
@@ -23,19 +38,30 @@ trap 'rm -f "$output"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# A test that is one command; its output is shown when it fails.
+# A KIND of check ("ok", or "lint ok") that is one command; its output is shown
+# when it fails.
 check() {
-  local name=$1
+  local kind=$1 name=$2
 
-  shift
+  shift 2
   if "$@" >"$output" 2>&1; then
-    printf 'ok - %s\n' "$name"
+    printf '%s - %s\n' "$kind" "$name"
   else
-    printf 'not ok - %s\n' "$name"
+    printf '%s - %s\n' "${kind/ok/not ok}" "$name"
     sed 's/^/# /' "$output"
     status=1
     return 1
   fi
+}
+
+# shellcheck disable=SC2317,SC2329 # called by check
+in_package() {
+  npm --prefix "$root/clients/react" --silent "$@"
+}
+
+# shellcheck disable=SC2317,SC2329 # called by check
+in_frontend() {
+  npm --prefix "$root/examples/frontend" --silent "$@"
 }
 
 # npm ci must work whatever registry npm is told to use.
@@ -45,23 +71,51 @@ no_hosts() {
     grep -vF '"file:../../clients/react"'
 }
 
-check "the lock files name no registry" no_hosts || true
+lint() {
+  check "lint ok" "the lock files name no registry" no_hosts || true
+  check "lint ok" "react: tsc" in_package run typecheck || true
+  check "lint ok" "react: eslint" in_package run lint || true
+  check "lint ok" "frontend: tsc" in_frontend run typecheck || true
+  check "lint ok" "frontend: eslint" in_frontend run lint || true
+}
 
-cd "$root/clients/react"
-check "react: npm ci" npm ci --no-audit --no-fund || exit 1
-check "react: tsc" npm run --silent typecheck || true
-check "react: eslint" npm run --silent lint || true
-npx vitest run --reporter=tap-flat || status=1
-check "react: build, at most 5 kB" npm run --silent build || exit 1
-grep '^size:' "$output"
+# The frontend finds the package where npm has put a copy of it.
+build() {
+  local copy=$root/examples/frontend/node_modules/@session-manager/react
 
-cd "$root/examples/frontend"
-check "frontend: npm ci" npm ci --no-audit --no-fund || exit 1
-check "frontend: tsc" npm run --silent typecheck || true
-check "frontend: eslint" npm run --silent lint || true
-check "frontend: next build" npm run --silent build || exit 1
-SESSION_TRUSTED_PROXIES=1 SESSION_BACKEND_TIMEOUT=20000 LOGIN_RATE=1000/min \
-  "$root/scripts/example.sh" npm --prefix "$root/examples/frontend" test || status=1
-FRONTEND=no "$root/scripts/example.sh" node "$root/clients/react/scripts/quick-start.mjs" "${all[@]}" || status=1
+  check ok "react: build, at most 5 kB" in_package run build || exit 1
+  grep '^size:' "$output"
+  rm -rf "$copy/dist"
+  cp -Rp "$root/clients/react/package.json" "$root/clients/react/dist" "$copy/"
+}
+
+unit_tests() {
+  (cd "$root/clients/react" && npx vitest run --reporter=tap-flat "$@") || status=1
+}
+
+browser_tests() {
+  SESSION_TRUSTED_PROXIES=1 SESSION_BACKEND_TIMEOUT=20000 LOGIN_RATE=1000/min \
+    "$root/scripts/example.sh" npm --prefix "$root/examples/frontend" test -- "$@" || status=1
+}
+
+"$root/scripts/deps.sh" build react
+case $scope in
+  lint)
+    build
+    lint
+    ;;
+  files)
+    [ ${#unit[@]} -eq 0 ] || unit_tests "${unit[@]}"
+    [ ${#browser[@]} -eq 0 ] || browser_tests "${browser[@]}"
+    ;;
+  *)
+    build
+    lint
+    unit_tests
+    check ok "frontend: next build" in_frontend run build || exit 1
+    browser_tests
+    FRONTEND=no "$root/scripts/example.sh" node "$root/clients/react/scripts/quick-start.mjs" "${all[@]}" || status=1
+    ;;
+esac
 
 exit $status

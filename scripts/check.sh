@@ -3,39 +3,35 @@
 # Run every test, each suite against private servers of its own, and end with
 # the line "N passed, N failed".  Called by make, which names the tests.
 #
-# --long adds half an hour of mixed load and of faults of the cache, runs everything against a build with
+# --quick runs what a change is most likely to break, within two minutes: the
+# build, the unit tests, the regression tests once, and the isolation tests.
+#
+# --long adds half an hour of mixed load and of faults of the cache, Django 5.2, runs everything against a build with
 # AddressSanitizer and UndefinedBehaviorSanitizer as well, fuzzes for longer, and tries the React package's quick start on
 # every version of Next.js and React.
 #
+#	TEST		some tests or suites in place of all, see check-one.sh
 #	PACKAGES	no: leave out the packages for Django and React, and the example (yes)
 
 set -euo pipefail
 
 # shellcheck source=scripts/suites.sh
 . "$(dirname "$0")/suites.sh"
+# shellcheck source=scripts/lint.sh
+. "$(dirname "$0")/lint.sh"
 
-long=no
-[ "${1-}" != --long ] || long=yes
+scope=${1-}
 
 [ -n "${UNIT-}" ] || die "run make check, which names the tests"
+[ -z "${TEST-}" ] || exec "$root/scripts/check-one.sh"
 
-"$root/scripts/setup.sh" --tests
+case $scope in
+  --quick) "$root/scripts/deps.sh" build ;;
+  --long) "$root/scripts/deps.sh" --long ;;
+  *) "$root/scripts/deps.sh" ;;
+esac
 start_work
-
 rm -rf "$root/build/check"
-# A test that make does not name would never run.
-all_named() {
-  local file name
-
-  for file in "$root/test/$1"/*; do
-    name=$(basename "$file")
-    case " $2 " in
-      *" ${name%.*} "*) ;;
-      *)
-        [ -d "$file" ] || { printf 'not named: %s\n' "test/$1/$name"; return 1; } ;;
-    esac
-  done
-}
 
 # Build TREE with sanitizers.  The server is not built with them, so that
 # AddressSanitizer has to be loaded before it, by a wrapper in its place.  With
@@ -110,75 +106,56 @@ takes_roots_key_file() {
   return $status
 }
 
-heading "build, $("$pg_config" --version)"
-copy_tree tree
-if ! stage_tree tree COPT=-Werror; then
-  printf '0 passed, 1 failed\n'
-  exit 1
-fi
-verdict ok "$(gcc --version | head -n 1)"
-copy_tree clang
-check "$(clang --version | head -n 1)" build_tree clang CC=clang COPT=-Werror
-check "without hiredis" refuses_redis
-[ "$(id -u)" -ne 0 ] || check "a key file of root's" takes_roots_key_file
+check_quick() {
+  build_extension
+  copy_tree isolation
+  start_part isolation isolation_tests isolation preloaded "${preloaded[@]}"
+  unit_tests
+  heading "regression tests, library preloaded"
+  regression_tests tree preloaded "${preloaded[@]}"
+  heading "isolation tests, library preloaded"
+  join_part isolation
+  finish
+}
 
-heading "tests without a server"
-check "Makefile names every regression test" all_named sql "${REGRESS-}"
-check "Makefile names every isolation test" all_named specs "${ISOLATION-}"
-check "Makefile names every unit test" all_named unit "$UNIT"
-check "Makefile names every fuzz target" all_named fuzz "$FUZZ"
-check "documentation against the code" "$root/scripts/check-docs.sh"
-for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/.ci/run; do
-  [ ! -e "$file" ] || check "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
-done
-status=0
-build_tree tree unit >"$work/output" 2>&1 || status=$?
-cat "$work/output"
-count "unit tests" "$work/output" '^ok ' '^not ok ' $status
-seconds=5
-[ $long = no ] || seconds=300
-check "fuzzing, $seconds s for each target" build_tree tree fuzz FUZZ_TIME=$seconds
-
-heading "cache protocol"
-check "reader of the cache, gcc" build_tree tree reader
-check "reader of the cache, clang" build_tree clang reader CC=clang
-status=0
-build_tree tree protocol >"$work/output" 2>&1 || status=$?
-cat "$work/output"
-count "cache protocol" "$work/output" '^ok ' '^not ok ' $status
-
-server_suites tree
-
-if [ "${PACKAGES-yes}" = yes ]; then
-  heading "packages for Django and React, side by side"
-  react_options=()
-  [ $long = no ] || react_options=(--long)
-  run_aside django env BINDIR="$bindir" "$root/scripts/check-django.sh" &
-  run_aside react env BINDIR="$bindir" "$root/scripts/check-react.sh" "${react_options[@]}" &
-  wait
-  for package in django react; do
-    read -r status seconds <"$work/$package.status"
-    heading "check-$package.sh, $seconds s"
-    grep -E '^(# |not ok |size: )' "$work/$package.out" || true
-    before=$failed
-    count "check-$package.sh" "$work/$package.out" '^ok ' '^not ok ' "$status"
-    [ "$failed" -eq "$before" ] || keep $package
-  done
-
+# Next.js and the example want the same ports, so that they follow each other.
+react_and_example() {
+  heading "React package, and the example's frontend"
+  script check-react.sh env BINDIR="$bindir" "$root/scripts/check-react.sh" "$@"
   heading "example application"
-  status=0
-  BINDIR=$bindir LOGIN_RATE=1000/min "$root/scripts/check-example.sh" >"$work/output" 2>&1 || status=$?
-  grep -vE '^ok ' "$work/output" || true
-  count check-example.sh "$work/output" '^ok ' '^not ok ' $status
+  script check-example.sh env BINDIR="$bindir" LOGIN_RATE=1000/min "$root/scripts/check-example.sh"
+}
 
-  heading "quick start for Django, as it is written"
-  status=0
-  BINDIR=$bindir "$root/scripts/walk-django.sh" >"$work/output" 2>&1 || status=$?
-  cat "$work/output"
-  count walk-django.sh "$work/output" '^ok ' '^not ok ' $status
-fi
+django_and_walk() {
+  heading "Django package"
+  script check-django.sh env BINDIR="$bindir" "$root/scripts/check-django.sh" "$@"
+  heading "quick start for Django, as it is written; it installs the package into a temporary directory"
+  script walk-django.sh env BINDIR="$bindir" "$root/scripts/walk-django.sh"
+}
 
-if [ $long = yes ]; then
+# What needs no server.
+sources_and_protocol() {
+  local seconds=5
+
+  [ "$scope" != --long ] || seconds=300
+  heading "lint"
+  lint_sources
+  copy_tree clang
+  lint_clang clang
+
+  unit_tests
+  check "fuzzing, $seconds s for each target" build_tree tree fuzz FUZZ_TIME=$seconds
+
+  protocol_tests
+
+  heading "other builds and key files"
+  check "without hiredis" refuses_redis
+  [ "$(id -u)" -ne 0 ] || check "a key file of root's" takes_roots_key_file
+}
+
+long_suites() {
+  local file
+
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"
   tap_test tree test/t/long/soak.pl
   grep '^# ' "$work/soak.out" || true
@@ -197,6 +174,27 @@ if [ $long = yes ]; then
   stage_sanitized sanitized
   server_suites sanitized
   check "no report of a sanitizer" no_reports
+}
+
+if [ "$scope" = --quick ]; then
+  check_quick
+  exit
 fi
 
+# The packages' tests wait for servers and browsers most of the time, and run
+# beside everything else.
+build_extension
+options=()
+[ "$scope" != --long ] || options=(--long)
+if [ "${PACKAGES-yes}" = yes ]; then
+  start_part django django_and_walk "${options[@]}"
+  start_part react react_and_example "${options[@]}"
+fi
+sources_and_protocol
+server_suites tree
+if [ "${PACKAGES-yes}" = yes ]; then
+  join_part django
+  join_part react
+fi
+[ "$scope" != --long ] || long_suites
 finish

@@ -31,11 +31,15 @@ if stale "$package/dist/index.js" "$package/src"; then
   step "building the React package"
   npm_in "$package" run build
 fi
-if stale "$frontend/$installed" "$frontend/package-lock.json" "$package/dist"; then
+if stale "$frontend/$installed" "$frontend/package-lock.json"; then
   step "installing Next.js and the React package"
   npm_in "$frontend" ci
 fi
-if stale "$built" "$frontend" "$frontend/$installed"; then
+# npm has copied the package as it was then.
+copy=$frontend/node_modules/@session-manager/react
+rm -rf "$copy/dist"
+cp -Rp "$package/package.json" "$package/dist" "$copy/"
+if stale "$built" "$frontend" "$frontend/$installed" "$package/dist"; then
   step "building the frontend"
   npm_in "$frontend" run build
 fi

@@ -73,16 +73,10 @@ await() {
   die "$name did not start"
 }
 
-# The virtual environment with the client and what the example needs besides.
-make_venv() {
+# The Django package as it is now, in the virtual environment of the example.
+install_client() {
   venv=$root/build/example/venv
-  if [ ! -x "$venv/bin/gunicorn" ]; then
-    mkdir -p "$root/build/example"
-    /usr/bin/python3 -m venv "$venv"
-    HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check \
-      "$work/tree/clients/django[psycopg,openapi]" gunicorn
-  fi
-  HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check --no-deps \
+  HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation \
     --force-reinstall "$work/tree/clients/django"
 }
 
@@ -152,7 +146,7 @@ start_frontend() {
 }
 
 step "looking for the programs that it needs"
-"$root/scripts/setup.sh" --tests
+"$root/scripts/deps.sh" build example
 home=$(getent passwd "$(id -u)" | cut -d: -f6)
 start_work
 # end_work looks at the status that the script ends with.
@@ -166,7 +160,7 @@ else
   stage_tree tree
 fi
 step "installing the Django package"
-make_venv
+install_client
 step "starting Redis and PostgreSQL"
 start_redis
 start_postgresql

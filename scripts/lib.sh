@@ -45,13 +45,22 @@ start_work() {
   cd "$work" || die "cannot enter $work"
 }
 
+# End what was started beside the script: a job may lead a process group.
+end_jobs() {
+  local pid
+
+  for pid in $(jobs -p); do
+    kill -TERM -- "-$pid" 2>/dev/null || kill -TERM "$pid" 2>/dev/null || true
+  done
+}
+
 end_work() {
   local status=$?
   local pidfile pid waits
 
   trap - EXIT
   trap '' INT TERM HUP
-  jobs -p | xargs -r kill 2>/dev/null || true
+  end_jobs
   [ -n "$work" ] && [ $keep_work = no ] || exit $status
   cd /
   # Test programs start servers too; all of them live below $work.

@@ -117,7 +117,9 @@ if [ -z "$major" ]; then
   find_missing "$major"
 fi
 
-printf 'setup: installing %s\n' "${missing[*]}"
+purpose="build the extension"
+[ $tests = no ] || purpose="build the extension and run its tests"
+printf 'setup: installing, to %s: %s\n' "$purpose" "${missing[*]}"
 log=$(mktemp)
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
   apt-get -qq -y --no-install-recommends install "${missing[@]}" >"$log" 2>&1 ||

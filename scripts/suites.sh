@@ -1,26 +1,28 @@
 # shellcheck shell=bash
 #
-# Sourced by check.sh and check-assert.sh: counting tests, and the suites that
-# need a server.  REGRESS and ISOLATION come from make.
+# Sourced by the scripts that run tests: counting them, running parts of them
+# aside, and the suites that need a server.  REGRESS and ISOLATION come from make.
+#
+# Tests and lint are counted apart: a test says what the software does, lint
+# says what its sources look like.  Both fail the run.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 passed=0
 failed=0
+lint_passed=0
+lint_failed=0
+# The part of the tests that is running; its files are named for it.
+part=main
 
 heading() {
   printf '\n== %s\n' "$*"
 }
 
-verdict() {
-  printf '%-6s %s\n' "$1" "$2"
-  if [ "$1" = ok ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    printf '%s\n' "$2" >>"$work/failures"
-  fi
+fail() {
+  printf 'FAILED %s\n' "$1"
+  printf '%s\n' "$1" >>"$work/$part.failures"
 }
 
 # Keep the whole output of a suite that failed.
@@ -36,11 +38,28 @@ check() {
   local name=$1
 
   shift
-  if "$@" >"$work/output" 2>&1; then
-    verdict ok "$name"
+  if "$@" >"$work/$part.output" 2>&1; then
+    printf 'ok     %s\n' "$name"
+    passed=$((passed + 1))
   else
-    verdict FAILED "$name"
-    cat "$work/output"
+    fail "$name"
+    failed=$((failed + 1))
+    cat "$work/$part.output"
+  fi
+}
+
+# The same for a check of the sources.
+lint() {
+  local name=$1
+
+  shift
+  if "$@" >"$work/$part.output" 2>&1; then
+    printf 'ok     %s\n' "$name"
+    lint_passed=$((lint_passed + 1))
+  else
+    fail "$name"
+    lint_failed=$((lint_failed + 1))
+    cat "$work/$part.output"
   fi
 }
 
@@ -48,15 +67,107 @@ check() {
 # other than zero without a failure, or no test at all, is a failure too.
 count() {
   local suite=$1 log=$2 ok=$3 not_ok=$4 status=$5
-  local good bad
+  local good bad lint_good lint_bad
 
   good=$(grep -cE "$ok" "$log" || true)
-  bad=$({ grep -E "$not_ok" "$log" || true; } | sed "s|^|$suite: |" | tee -a "$work/failures" | wc -l)
+  bad=$(failures "$suite" "$log" "$not_ok")
+  lint_good=$(grep -c '^lint ok ' "$log" || true)
+  lint_bad=$(failures "$suite" "$log" '^lint not ok ')
   passed=$((passed + good))
   failed=$((failed + bad))
-  if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$good" -eq 0 ]; }; then
-    verdict FAILED "$suite: ended with status $status after $good tests"
+  lint_passed=$((lint_passed + lint_good))
+  lint_failed=$((lint_failed + lint_bad))
+  if [ $((bad + lint_bad)) -eq 0 ] && { [ "$status" -ne 0 ] || [ $((good + lint_good)) -eq 0 ]; }; then
+    fail "$suite: ended with status $status after $good tests"
+    failed=$((failed + 1))
   fi
+}
+
+# Note the lines of the log of a SUITE that match a pattern, and say how many.
+failures() {
+  { grep -E "$3" "$2" || true; } | sed "s|^|$1: |" | tee -a "$work/$part.failures" | wc -l
+}
+
+# Run a function as a part NAME of the tests beside the others.  What it prints
+# and counts appears when it is joined.  A process group of its own, so that
+# its end reaches what it has started.
+start_part() {
+  set -m
+  run_part "$@" >"$work/$1.part" 2>&1 </dev/null &
+  set +m
+  printf '%s\n' $! >"$work/$1.pid"
+}
+
+run_part() {
+  part=$1 passed=0 failed=0 lint_passed=0 lint_failed=0
+  shift
+  "$@"
+  printf '%s %s %s %s %s\n' $passed $failed $lint_passed $lint_failed $SECONDS >"$work/$part.counts"
+}
+
+join_part() {
+  local name=$1 counts seconds
+
+  wait "$(cat "$work/$name.pid")" || true
+  cat "$work/$name.part"
+  if read -r -a counts <"$work/$name.counts"; then
+    passed=$((passed + counts[0]))
+    failed=$((failed + counts[1]))
+    lint_passed=$((lint_passed + counts[2]))
+    lint_failed=$((lint_failed + counts[3]))
+    seconds=${counts[4]}
+    printf '(%s: done after %s s)\n' "$name" "$seconds"
+  else
+    fail "$name: ended early"
+    failed=$((failed + 1))
+  fi
+  if [ -e "$work/$name.failures" ]; then
+    cat "$work/$name.failures" >>"$work/$part.failures"
+  fi
+}
+
+# Run a script that prints lines "ok ...", "not ok ...", "lint ok ..." and
+# "lint not ok ..."; show those that failed, and what it says of itself.
+script() {
+  local name=$1 status=0 start=$SECONDS before=$((failed + lint_failed))
+
+  shift
+  "$@" >"$work/$name.out" 2>&1 || status=$?
+  grep -E '^(# |(lint )?not ok |deps: |setup: |size: )' "$work/$name.out" || true
+  count "$name" "$work/$name.out" '^ok ' '^not ok ' $status
+  printf '%s: %s tests, %s s\n' "$name" "$(grep -c '^ok ' "$work/$name.out" || true)" $((SECONDS - start))
+  [ $((failed + lint_failed)) -eq "$before" ] || keep "$name"
+}
+
+# Build the extension as $work/tree and set it up for servers.
+build_extension() {
+  heading "build, $("$pg_config" --version)"
+  copy_tree tree
+  if ! stage_tree tree COPT=-Werror; then
+    printf '0 passed, 1 failed\n'
+    exit 1
+  fi
+  printf 'built by %s\n' "$(gcc --version | head -n 1)"
+}
+
+unit_tests() {
+  local status=0
+
+  heading "unit tests"
+  build_tree tree unit >"$work/unit.out" 2>&1 || status=$?
+  cat "$work/unit.out"
+  count "unit tests" "$work/unit.out" '^ok ' '^not ok ' $status
+}
+
+protocol_tests() {
+  local status=0
+
+  heading "cache protocol"
+  check "reader of the cache, clang" build_tree tree -B reader CC=clang
+  check "reader of the cache, gcc" build_tree tree -B reader
+  build_tree tree protocol >"$work/protocol.out" 2>&1 || status=$?
+  cat "$work/protocol.out"
+  count "cache protocol" "$work/protocol.out" '^ok ' '^not ok ' $status
 }
 
 # The directory of PostgreSQL's own test programs.
@@ -73,11 +184,11 @@ regress() {
   shift 3
   (cd "$tree" && as_owner "$program" --bindir="$bindir" --inputdir=test \
     --outputdir=. --host="$server" --user=postgres "$@") 2>&1 |
-    tee "$work/output" | grep --line-buffered -E '^(test |ok |not ok |Bail)' ||
+    tee "$work/$part.output" | grep --line-buffered -E '^(test |ok |not ok |Bail)' ||
     status=${PIPESTATUS[0]}
-  count "$suite" "$work/output" '^ok |\.\.\. +ok' '^not ok |\.\.\. +FAILED' "$status"
+  count "$suite" "$work/$part.output" '^ok |\.\.\. +ok' '^not ok |\.\.\. +FAILED' "$status"
   if [ "$status" -ne 0 ]; then
-    cat "$tree/regression.diffs" 2>/dev/null || cat "$work/output"
+    cat "$tree/regression.diffs" 2>/dev/null || cat "$work/$part.output"
     rm -f "$tree/regression.diffs"
     grep -E 'PANIC|FATAL|terminated by' "$server/log" || true
   fi
@@ -140,16 +251,24 @@ tap_test() {
   report_tap "$1" "$2"
 }
 
-# Two at a time, as mostly they wait for something; reported in order.
+# How many TAP tests run at a time: mostly they wait for something.
+tap_jobs=${TAP_JOBS:-2}
+
+# Reported in order.
 tap_tests() {
-  local tree=$1 started=0 reported=0 file
+  local tree=$1 started=0 reported=0 running file i
 
   shift
-  local files=("$@")
+  local files=("$@") pids=()
   while [ $reported -lt ${#files[@]} ]; do
+    running=0
+    for ((i = reported; i < started; i++)); do
+      [ -e "$work/$(tap_name "${files[i]}").status" ] || running=$((running + 1))
+    done
     file=${files[reported]}
-    if [ $started -lt ${#files[@]} ] && [ "$(jobs -rp | wc -l)" -lt 2 ]; then
+    if [ $started -lt ${#files[@]} ] && [ $running -lt "$tap_jobs" ]; then
       run_aside "$(tap_name "${files[started]}")" prove_in "$tree" "${files[started]}" &
+      pids+=($!)
       started=$((started + 1))
     elif [ -e "$work/$(tap_name "$file").status" ]; then
       report_tap "$tree" "$file"
@@ -158,7 +277,7 @@ tap_tests() {
       sleep 0.2
     fi
   done
-  wait
+  wait "${pids[@]}"
 }
 
 # One pass of the workers, and no more: the tests look at what functions do.
@@ -178,9 +297,33 @@ regression_tests() {
   stop_server "$name"
 }
 
+# The isolation tests on the build TREE, on a server NAME with further lines for
+# its configuration.
+isolation_tests() {
+  local tree=$1 name=$1-isolation-$2
+
+  shift 2
+  start_server "$name" "fsync = off" "$@"
+  # shellcheck disable=SC2086
+  regress isolation/pg_isolation_regress "$tree" "$name" \
+    --dbname=isolation_regression ${ISOLATION-}
+  stop_server "$name"
+}
+
+both_isolation_tests() {
+  heading "isolation tests, library not preloaded"
+  isolation_tests "$1" plain
+  heading "isolation tests, library preloaded"
+  isolation_tests "$1" preloaded "${preloaded[@]}"
+}
+
 # Every suite that needs a server, on the build TREE.
 server_suites() {
-  local tree=$1 preload files
+  local tree=$1 files
+
+  # pg_regress writes into the tree that it runs in
+  copy_tree "$tree-isolation"
+  start_part "isolation-$tree" both_isolation_tests "$tree-isolation"
 
   heading "regression tests, library not preloaded"
   regression_tests "$tree" plain
@@ -188,28 +331,22 @@ server_suites() {
   heading "regression tests, library preloaded"
   regression_tests "$tree" preloaded "${preloaded[@]}"
 
-  for preload in "" session_manager; do
-    heading "isolation tests, library $([ -n "$preload" ] || printf "not ")preloaded"
-    start_server "$tree-isolation$preload" "fsync = off" \
-      "shared_preload_libraries = '$preload'" \
-      "session_manager.sweep_interval = 1h"
-    # shellcheck disable=SC2086
-    regress isolation/pg_isolation_regress "$tree" "$tree-isolation$preload" \
-      --dbname=isolation_regression ${ISOLATION-}
-    stop_server "$tree-isolation$preload"
-  done
+  join_part "isolation-$tree"
 
   heading "TAP tests"
   mapfile -t files < <(cd "$work/$tree" && printf '%s\n' test/t/*.pl)
   tap_tests "$tree" "${files[@]}"
 }
 
-# What failed once more, the last line, and the status to exit with.
+# What failed once more, lint and tests, and the status to exit with.
 finish() {
-  if [ -s "$work/failures" ]; then
+  if [ -s "$work/$part.failures" ]; then
     heading "what failed"
-    cat "$work/failures"
+    cat "$work/$part.failures"
+  fi
+  if [ $((lint_passed + lint_failed)) -gt 0 ]; then
+    printf '\nlint: %s in order, %s to be fixed' $lint_passed $lint_failed
   fi
   printf '\n%s passed, %s failed\n' $passed $failed
-  [ $failed -eq 0 ]
+  [ $((failed + lint_failed)) -eq 0 ]
 }

@@ -15,7 +15,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-"$root/scripts/setup.sh" --tests
+"$root/scripts/deps.sh" build newest
 start_work
 
 # PostgreSQL's superuser is not who walks.

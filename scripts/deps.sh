@@ -1,0 +1,116 @@
+#!/bin/bash
+#
+# Install what the tests need and what is not there yet, by apt, pip and npm, and say for each in a line what it is and what
+# for.  Does nothing where nothing is missing.  What pip and npm install goes into build/ and node_modules.
+#
+#   scripts/deps.sh [--long] [PART ...]
+#
+# Parts, all but "5.2" where none is named:
+#
+#	build		building the extension; the unit, regression and isolation tests
+#	server		the other tests of the extension
+#	newest		the Django package, on the newest Django that runs on this Python
+#	4.2, 5.2	the same on another Django; --long adds 5.2
+#	example		the example's backend, and Redis
+#	react		the React package, and the example, which its tests use
+#
+#	PACKAGES	no: without those for Django and React (yes)
+#	PYTHON		interpreter for Django's virtual environments (/usr/bin/python3)
+
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+# Caches of pip and npm are the user's own, whatever HOME a test has set.
+HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
+export HOME
+# Not a Python of some version manager's: the one whose venv setup.sh installs.
+python=${PYTHON:-/usr/bin/python3}
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+say() {
+  printf 'deps: installing %s\n' "$*"
+}
+
+# Run a command of pip or npm, whose output is shown if it fails.
+quietly() {
+  "$@" >"$copy/log" 2>&1 || { cat "$copy/log" >&2; exit 1; }
+}
+
+# The virtual environment build/PATH, for a PURPOSE, with what pip is given further; made again when that or what the Django
+# package needs changes.
+venv() {
+  local path=$root/build/$1 client=$root/clients/django purpose=$2 stamp
+
+  shift 2
+  stamp=$("$python" -V; printf '%s\n' "${@//"$copy"/}"; cat "$client/pyproject.toml" "$client/requirements-test.txt")
+  [ "$(cat "$path/stamp" 2>/dev/null)" != "$stamp" ] || return 0
+  say "what the Django package needs, $purpose, into ${path#"$root/"}"
+  rm -rf "$path"
+  mkdir -p "${path%/*}"
+  # a build leaves files
+  [ -d "$copy/client" ] || cp -R "$client" "$copy/client"
+  quietly "$python" -m venv "$path"
+  quietly "$path/bin/pip" install -q --disable-pip-version-check "$@"
+  printf '%s\n' "$stamp" >"$path/stamp"
+}
+
+django() {
+  local name=$1 client=$root/clients/django django="Django~=$1.0" driver=psycopg
+
+  [ "$name" != newest ] || django=Django
+  [ "$name" != 4.2 ] || driver=psycopg2
+  venv "django/$name" "to test it on Django ($name)" \
+    "$copy/client[$driver,openapi]" "$django" -r "$client/requirements-test.txt" 'setuptools>=68'
+}
+
+# What npm has installed is told by this file.
+node_modules() {
+  local installed=$root/$1/node_modules/.package-lock.json
+
+  [ ! "$installed" -nt "$root/$1/package-lock.json" ] || return 0
+  say "what $1/package-lock.json names, to $2"
+  (cd "$root/$1" && quietly npm ci --no-audit --no-fund)
+  touch "$installed"
+}
+
+part() {
+  case $1 in
+    build) "$root/scripts/setup.sh" ;;
+    server) PACKAGES=no "$root/scripts/setup.sh" --tests ;;
+    newest | [0-9]*)
+      "$root/scripts/setup.sh" --tests
+      django "$1"
+      ;;
+    react)
+      "$root/scripts/setup.sh" --tests
+      node_modules clients/react "build and test the React package"
+      node_modules examples/frontend "test it in an example"
+      part example
+      ;;
+    example)
+      "$root/scripts/setup.sh" --tests
+      venv example/venv "for the backend of the example" "$copy/client[psycopg,openapi]" gunicorn 'setuptools>=68'
+      ;;
+    *)
+      printf 'deps: no part %s\n' "$1" >&2
+      exit 1
+      ;;
+  esac
+}
+
+long=()
+if [ "${1-}" = --long ]; then
+  long=(5.2)
+  shift
+fi
+parts=("$@")
+if [ $# -eq 0 ]; then
+  parts=(build server)
+  [ "${PACKAGES-yes}" != yes ] || parts+=(newest 4.2 "${long[@]}" react)
+fi
+for name in "${parts[@]}"; do
+  part "$name"
+done

@@ -1,0 +1,37 @@
+# shellcheck shell=bash disable=SC2154  # root is lib.sh's
+#
+# Sourced by the scripts that run tests: what is checked of the sources without
+# building them.  Needs what make exports.  The lint of the packages is in
+# check-django.sh and check-react.sh.
+
+# A test that make does not name would never run.
+all_named() {
+  local file name
+
+  for file in "$root/test/$1"/*; do
+    name=$(basename "$file")
+    case " $2 " in
+      *" ${name%.*} "*) ;;
+      *)
+        [ -d "$file" ] || { printf 'not named: %s\n' "test/$1/$name"; return 1; } ;;
+    esac
+  done
+}
+
+lint_sources() {
+  local file
+
+  lint "Makefile names every regression test" all_named sql "${REGRESS-}"
+  lint "Makefile names every isolation test" all_named specs "${ISOLATION-}"
+  lint "Makefile names every unit test" all_named unit "${UNIT-}"
+  lint "Makefile names every fuzz target" all_named fuzz "${FUZZ-}"
+  lint "documentation against the code" "$root/scripts/check-docs.sh"
+  for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/.ci/run; do
+    [ ! -e "$file" ] || lint "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
+  done
+}
+
+# Build the copy of the tree NAME by the compiler that the servers do not run.
+lint_clang() {
+  lint "no warning from $(clang --version | head -n 1)" build_tree "$1" CC=clang COPT=-Werror
+}
