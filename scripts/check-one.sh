@@ -32,10 +32,6 @@ one_of() {
   [[ " $* " == *" $word "* ]]
 }
 
-files_in() {
-  (cd "$root" && compgen -G "$1") || true
-}
-
 name_test() {
   tests[$1]=${tests[$1]-}$2$'\n'
 }
@@ -71,19 +67,27 @@ choose() {
 }
 
 there_is() {
-  printf '%s\n' "$1:" "${*:2}" | fold -s -w 110 | sed '2,$s/^/  /'
+  printf '%s\n' "$*" | fold -s -w 100 | sed '2,$s/^/  /'
+}
+
+# The names in a folder that match a pattern.
+names_in() {
+  find "$root/$1" -maxdepth 1 -name "$2" -printf '%f\n' | sort | tr '\n' ' '
 }
 
 for word in ${TEST-}; do
   choose "$word" && continue
   {
     printf 'There is no test or suite "%s".\n\n' "$word"
-    there_is "Suites" "$suites"
-    there_is "Regression tests" "${REGRESS-}"
-    there_is "Isolation tests" "${ISOLATION-}"
-    there_is "Files" "$(files_in 'test/t/*.pl')" "$(files_in 'test/t/long/*.pl')" \
-      "$(files_in 'clients/django/tests/test_*.py')" "$(files_in 'clients/react/test/*.test.ts*')" \
-      "$(files_in 'clients/react/test/next/*.test.ts')" "$(files_in 'examples/frontend/e2e/*.spec.ts')"
+    there_is "suites: $suites"
+    there_is "regression tests: ${REGRESS-}"
+    there_is "isolation tests: ${ISOLATION-}"
+    there_is "test/t/: $(names_in test/t '*.pl')"
+    there_is "test/t/long/: $(names_in test/t/long '*.pl')"
+    there_is "clients/django/tests/: $(names_in clients/django/tests 'test_*.py')"
+    there_is "clients/react/test/: $(names_in clients/react/test '*.test.ts*')"
+    there_is "clients/react/test/next/: $(names_in clients/react/test/next '*.test.ts')"
+    there_is "examples/frontend/e2e/: $(names_in examples/frontend/e2e '*.spec.ts')"
   } >&2
   exit 2
 done
@@ -99,7 +103,7 @@ staged() {
 }
 
 run_lint() {
-  need server django react
+  need server newest react
   heading "lint"
   lint_sources
   copy_tree clang
@@ -147,13 +151,13 @@ run_isolation() {
 run_tap() {
   local files=("$@")
 
-  [ $# -gt 0 ] || mapfile -t files < <(files_in 'test/t/*.pl')
+  [ $# -gt 0 ] || mapfile -t files < <(cd "$root" && printf '%s\n' test/t/*.pl)
   staged server
   tap_tests tree "${files[@]}"
 }
 
 run_django() {
-  staged django
+  staged newest
   script check-django.sh env BINDIR="$bindir" "$root/scripts/check-django.sh" "$@"
 }
 
@@ -168,7 +172,7 @@ run_example() {
 }
 
 run_walk() {
-  staged django
+  staged newest
   script walk-django.sh env BINDIR="$bindir" "$root/scripts/walk-django.sh"
 }
 

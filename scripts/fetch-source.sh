@@ -1,21 +1,21 @@
 #!/bin/bash
 #
-# Unpack the source of this Debian release's PostgreSQL into a directory that
-# is made anew: of the newest source package that can be had.  The system's own
-# lists of packages stay as they are.
+# Unpack PostgreSQL's source into a new DIRECTORY: that of this Debian release,
+# or of the RELEASE that has PostgreSQL MAJOR, from the newest source package
+# that can be had.  The system's own lists of packages stay as they are.
 #
-#   scripts/fetch-source.sh DIRECTORY
+#   scripts/fetch-source.sh DIRECTORY [RELEASE MAJOR]
 
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-[ $# -eq 1 ] || die "usage: fetch-source.sh DIRECTORY"
+[ $# -eq 1 ] || [ $# -eq 3 ] || die "usage: fetch-source.sh DIRECTORY [RELEASE MAJOR]"
 target=$1
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # shellcheck source=/dev/null
-release=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
+release=${2:-$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")}
 apt=$(mktemp -d)
 trap 'rm -rf "$apt"' EXIT
 
@@ -29,7 +29,7 @@ options=(-qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourcePart
   -o "Dir::State::Lists=$apt/lists" -o "Dir::Cache::pkgcache=" -o "Dir::Cache::srcpkgcache="
   -o APT::Sandbox::User=root)
 apt-get "${options[@]}" update
-major=$(apt-cache depends postgresql | sed -nE 's/.*Depends: postgresql-([0-9]+)$/\1/p' | head -n 1)
+major=${3:-$(apt-cache depends postgresql | sed -nE 's/.*Depends: postgresql-([0-9]+)$/\1/p' | head -n 1)}
 [ -n "$major" ] || die "apt knows no package postgresql"
 
 # the newest may be announced before it can be had
