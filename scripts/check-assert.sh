@@ -90,8 +90,10 @@ esac
 # the next step: an authentication takes longer than it may otherwise.
 again discard "regression tests, catalogue caches discarded at every chance" \
   "debug_discard_caches = 1" "authentication_timeout = 600s"
+parallel=debug_parallel_query
+"$pg_config" --version | grep -qv ' 15' || parallel=force_parallel_mode
 again parallel "regression tests, parallel plans wherever allowed" \
-  "force_parallel_mode = regress"
+  "$parallel = regress"
 under_valgrind
 again valgrind "regression tests under valgrind" "authentication_timeout = 600s"
 case " $only " in

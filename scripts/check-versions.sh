@@ -8,7 +8,8 @@
 #	SUITES		releases of Debian, and 16 (16 trixie forky: PostgreSQL 16, 17 and 18)
 #	CHROOTS		where the chroots are kept (build/chroots)
 #	MIRROR		package mirror (the host's own)
-#	CHECK		check or check-long (check)
+#	CHECK		check, check-long or check-assert (check)
+#	ONLY, TEST	what of these, as they take it
 
 set -euo pipefail
 
@@ -49,7 +50,7 @@ make_chroot() {
 }
 
 in_chroot() {
-  chroot "$1" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PACKAGES=no \
+  chroot "$1" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PACKAGES=no ONLY="${ONLY-}" TEST="${TEST-}" \
     PATH=/usr/sbin:/usr/bin:/sbin:/bin "${@:2}"
 }
 

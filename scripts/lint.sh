@@ -18,6 +18,12 @@ all_named() {
   done
 }
 
+# The jobs of the workflows are those that can be run here.
+workflows_name_jobs() {
+  diff <("$root/scripts/ci-job.sh" --list | sort) \
+    <(sed -nE 's/^ *job: *\[(.*)\] *$/\1/p' "$root"/.github/workflows/*.yml | tr ',' '\n' | tr -d ' ' | sort)
+}
+
 lint_sources() {
   local file
 
@@ -25,6 +31,7 @@ lint_sources() {
   lint "Makefile names every isolation test" all_named specs "${ISOLATION-}"
   lint "Makefile names every unit test" all_named unit "${UNIT-}"
   lint "Makefile names every fuzz target" all_named fuzz "${FUZZ-}"
+  lint "workflows name every job of ci-job.sh" workflows_name_jobs
   lint "documentation against the code" "$root/scripts/check-docs.sh"
   for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/.ci/run; do
     [ ! -e "$file" ] || lint "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"

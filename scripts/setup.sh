@@ -2,8 +2,9 @@
 #
 # Install by apt what building and running the extension needs, and with
 # --tests what its tests need, with --source also what building PostgreSQL with
-# assertions, and its tests, needs.  Does nothing where nothing is missing; no
-# service is started and no existing cluster is touched.
+# assertions, and its tests, needs, and with --indent what laying out its sources
+# needs.  Does nothing where nothing is missing; no service is started and no
+# existing cluster is touched.
 #
 #	PACKAGES		no: without what the packages' tests need (yes)
 
@@ -11,9 +12,11 @@ set -euo pipefail
 
 tests=no
 source=no
+indent=no
 case ${1-} in
   --tests) tests=yes ;;
   --source) tests=yes source=yes ;;
+  --indent) indent=yes ;;
 esac
 
 export DEBIAN_FRONTEND=noninteractive
@@ -60,6 +63,9 @@ find_missing() {
   have make || missing+=(make)
   [ -e /usr/include/sodium.h ] || missing+=(libsodium-dev)
   [ -e /usr/include/hiredis/hiredis.h ] || missing+=(libhiredis-dev)
+  if [ $indent = yes ]; then
+    have perltidy || missing+=(perltidy)
+  fi
   [ $tests = yes ] || return 0
   have clang || missing+=(clang)
   have clang && can_fuzz || missing+=(libclang-rt-dev)
@@ -119,6 +125,7 @@ fi
 
 purpose="build the extension"
 [ $tests = no ] || purpose="build the extension and run its tests"
+[ $indent = no ] || purpose="lay out the sources"
 printf 'setup: installing, to %s: %s\n' "$purpose" "${missing[*]}"
 log=$(mktemp)
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \

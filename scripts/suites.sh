@@ -135,7 +135,7 @@ script() {
   "$@" >"$work/$name.out" 2>&1 || status=$?
   grep -E '^(# |(lint )?not ok |deps: |setup: |size: )' "$work/$name.out" || true
   count "$name" "$work/$name.out" '^ok ' '^not ok ' $status
-  printf '%s: %s tests, %s s\n' "$name" "$(grep -c '^ok ' "$work/$name.out" || true)" $((SECONDS - start))
+  printf '%s: %s ok, %s s\n' "$name" "$(grep -cE '^(lint )?ok ' "$work/$name.out" || true)" $((SECONDS - start))
   [ $((failed + lint_failed)) -eq "$before" ] || keep "$name"
 }
 

@@ -1,0 +1,99 @@
+#!/bin/bash
+#
+# Run one job of continuous integration, as .github/workflows does and as any
+# Debian machine can.
+#
+#   scripts/ci-job.sh NAME
+#   scripts/ci-job.sh --list
+#
+#	quick			what make check-quick runs
+#	lint			sources, types, style
+#	docs			the pages against the code, and the quick start for Django
+#	postgresql-N		every test of the extension on PostgreSQL N
+#	postgresql-N-assert	the same on one that is built with assertions
+#	django-V		the Django package on Django V
+#	react			the React package and the example
+#	react-NEXT-REACT-BUNDLER	the quick start for React on these versions
+#	packages		the packages that users install
+#
+# A PostgreSQL that this machine does not have is taken from a chroot of the
+# Debian release that has it, 16 from PyPI: that needs root.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+# 16 cannot be built with assertions: no Debian release has its source.
+jobs=(quick lint docs
+  postgresql-{15,16,17,18} postgresql-{15,17,18}-assert
+  django-{4.2,5.2,newest}
+  react react-{15,16}-{18,19}-{turbopack,webpack}
+  packages)
+
+die() {
+  printf 'ci-job: %s\n' "$*" >&2
+  exit 1
+}
+
+# The release of Debian that has PostgreSQL N.
+release() {
+  case $1 in
+    15) printf bookworm ;;
+    16) printf 16 ;;
+    17) printf trixie ;;
+    18) printf forky ;;
+  esac
+}
+
+# TASK of make on PostgreSQL N.
+on_postgresql() {
+  local major=$1 task=$2 here
+
+  export PACKAGES=no ONLY=suites
+  here=$("${PG_CONFIG:-pg_config}" --version 2>/dev/null || true)
+  if [[ $here == "PostgreSQL $major"[.a-z]* ]] || [ "$(release "$major")" = "$(codename)" ]; then
+    make -C "$root" "$task"
+  else
+    CHECK=$task SUITES=$(release "$major") "$root/scripts/check-versions.sh"
+  fi
+}
+
+codename() {
+  # shellcheck source=/dev/null
+  (. /etc/os-release && printf '%s' "${VERSION_CODENAME-}")
+}
+
+[ $# -eq 1 ] || die "usage: ci-job.sh NAME, or --list"
+if [ "$1" = --list ]; then
+  printf '%s\n' "${jobs[@]}"
+  exit
+fi
+[[ " ${jobs[*]} " == *" $1 "* ]] || die "no job $1; there are: ${jobs[*]}"
+
+# make itself is among the packages that it installs
+"$root/scripts/setup.sh"
+cd "$root"
+case $1 in
+  quick) make check-quick ;;
+  lint) make check TEST=lint ;;
+  docs)
+    scripts/check-docs.sh
+    scripts/walk-django.sh
+    ;;
+  postgresql-*-assert)
+    major=${1#postgresql-}
+    on_postgresql "${major%-assert}" check-assert
+    ;;
+  postgresql-16)
+    # parts of it are compiled
+    scripts/setup.sh --source
+    on_postgresql 16 check
+    ;;
+  postgresql-*) on_postgresql "${1#postgresql-}" check ;;
+  django-*) DJANGO=${1#django-} scripts/check-django.sh ;;
+  react) scripts/check-react.sh ;;
+  react-*)
+    IFS=- read -r _ next react bundler <<<"$1"
+    FRONTEND=no scripts/example.sh node clients/react/scripts/quick-start.mjs "$next" "$react" "$bundler"
+    ;;
+  packages) scripts/packages.sh ;;
+esac
