@@ -13,6 +13,7 @@
 #	make check-long		the same under sanitizers, fuzzing for longer
 #	make check-assert	the server's tests with assertions, discarded caches, valgrind
 #	make check-versions	make check under other releases of PostgreSQL
+#	make indent			lays out C by pgindent and Perl by perltidy
 #	make bench			measurements
 #	make unit			unit tests that need no server
 #	make reader		examples/cache_reader.c, into build/
@@ -154,7 +155,7 @@ UNIT = test_token
 FUZZ = fuzz_token fuzz_envelope
 FUZZ_TIME ?= 60
 
-TASKS = bench check check-assert check-long check-quick check-versions demo deps example fuzz protocol reader unit
+TASKS = bench check check-assert check-long check-quick check-versions demo deps example fuzz indent protocol reader unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -195,6 +196,9 @@ check-quick:
 
 check-versions:
 	@scripts/check-versions.sh
+
+indent:
+	@scripts/indent.sh
 
 bench:
 	@bench/run.sh
