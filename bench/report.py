@@ -124,7 +124,7 @@ def rows(r):
                  ("get_pipelined", "bare"), ("≤", 2.2), CPU)
     out += r.row("session_get through pgbench", look_up, ("pgbench_get", "get"),
                  ("pgbench_get", "get_bare"), ("≤", 1.15))
-    out += r.row("session_get that notes its use, round trip", look_up,
+    out += r.row("session_get that records its use, round trip", look_up,
                  ("get_touching", "session_get"), ("get_touching", "bare"), ())
     for call, peer in (("create", "bare insertion of both rows"),
                        ("refresh", "bare update and event")):
@@ -150,9 +150,9 @@ def rows(r):
                      ("inside", "session_get"), ("inside", f"pgcrypto_{variant}"), limit, CPU, calls=100)
     out += r.fact("wal_read_only", "session_get, read-only transactions, WAL of 100,000 calls",
                   ("=", 0), " bytes")
-    out += r.fact("wal_touching", "session_get that notes its use, WAL of 100,000 calls",
+    out += r.fact("wal_touching", "session_get that records its use, WAL of 100,000 calls",
                   ("=", 0), " bytes")
-    out += r.fact("flush_updates", f"updates to write down the uses of {int(r.facts.get('busy', 0)):,} sessions",
+    out += r.fact("flush_updates", f"updates to write the uses of {int(r.facts.get('busy', 0)):,} sessions",
                   ("≤", float(r.facts.get("busy", 0))))
     out += r.row("session_get, 8 clients, calls per second", "the same without touches",
                  ("clients", "touches_1s"), ("clients", "touches_1d"), ("≥", 0.95))
@@ -251,39 +251,43 @@ comes in between.
 
 - **The peer.** The tables that a careful developer would write without the extension: the columns,
   indexes, fillfactor and partitions of `user_sessions` and `session_events`, with the data as plain
-  `jsonb`. What the extension makes itself, ids in the order of time and verifiers, the peer's client
-  brings along at no cost. Before anything is timed a sample of sessions is read from both sides and must
-  be equal.
-- **Both sides in one run.** `bench/driver.c` prepares every statement once on one connection and runs
-  the sides in turn in short blocks, so that they share a backend and every disturbance. A ratio is taken
-  between blocks that ran next to each other; the table has the median of the ratios and their 10th and
-  90th percentile. What is measured otherwise has one ratio for each of 3 to 10 rounds.
+  `jsonb`. What the extension generates itself, ids in the order of time and verifiers, the peer's
+  client supplies at no cost. Before anything is timed, a sample of sessions is read from both sides
+  and must be equal.
+- **Both sides in one run.** `bench/driver.c` prepares every statement once on one connection and
+  runs the sides in turn in short blocks, so that they share a backend and every disturbance. Each
+  ratio compares blocks that ran next to each other; the table has the median of the ratios and
+  their 10th and 90th percentile. Measurements of another kind have one ratio for each of 3 to 10
+  rounds.
 - **Round trip** is the time at the client, on a Unix socket. **Server CPU** is the CPU time of the
-  backend by the kernel's clock, protocol and output of the result included. *Pipelined*: the next call
-  is waiting when one is done, so that the backend neither sleeps nor wakes in between.
+  backend by the kernel's clock, including the protocol and the output of the result. *Pipelined*:
+  the next call is already waiting when one is done, so that the backend neither sleeps nor wakes in
+  between.
 - **pgbench** runs prepared; each transaction fetches a token and an id of its own choice first, on both
   sides alike, and only the time of the statement after it counts.
-- **session_get** against a look-up is measured where no use has to be noted, as for a session that is
-  asked for again within `session_manager.touch_interval`; a call that notes its use has a row of its own.
+- **session_get** against a look-up is measured where no use needs to be recorded, as for a session
+  that is requested again within `session_manager.touch_interval`; a call that records its use has a
+  row of its own.
 - **Insertions and updates** are compared with two forms of the peer, one statement with a common table
   expression and a pipeline of both statements in one transaction, of which the faster counts.
   `session_refresh` and its peers go over {int(facts.get('busy', 0)):,} sessions again and again, so that
   full-page images do not blur the ratio.
-- **pgcrypto**: a table found by the hash of the token and a PL/pgSQL function around `pgp_sym_decrypt`.
-  Its default options stretch the key on every call; the row without stretching is its best case, sound
-  only for a random key.
-- **WAL** is the difference of the insert position around the calls with autovacuum off, after a VACUUM:
-  what an earlier update left behind is cleared away by the next reader of the page, whichever side it
-  reads for. `session_manager.touch_interval` is 0 in both measurements, so that every call has a use to note.
+- **pgcrypto**: a table looked up by the hash of the token, and a PL/pgSQL function around
+  `pgp_sym_decrypt`. Its default options stretch the key on every call; the row without stretching
+  is its best case, which is secure only for a random key.
+- **WAL** is the difference of the insert position around the calls with autovacuum off, after a
+  VACUUM, because the next reader of a page, on whichever side, cleans up what an earlier update
+  left behind. `session_manager.touch_interval` is 0 in both measurements, so that every call has a
+  use to record.
 - **Eight clients** go over {int(facts['busy']):,} sessions, with `session_manager.touch_interval` at 1 s, a
   flush every 5 s, and at a day; the two columns are calls per second.
 - **Cleanup.** {int(facts['expired']):,} sessions that expired lie together, older than the live ones.
   The bare DELETE takes batches of 1,000, each a transaction, found through an index and deleted by ctid.
   All times are with `synchronous_commit` off. `session_cleanup` records an event for every session that it
   deletes, which the first of the two peers does not.
-- **Sweep.** Four clients read live sessions, 1,000 times a second in all, from the table that the worker
-  sweeps; the percentile is over the calls that ended while it swept, each counted from the moment when
-  it was due.{sweep_times(facts)}
+- **Sweep.** Four clients read live sessions, 1,000 times a second in all, from the table that the
+  worker sweeps; the percentile covers the calls that ended during the sweep, each measured from the
+  moment when it was due.{sweep_times(facts)}
 """.splitlines()
     return "\n".join(lines + [""])
 

@@ -101,26 +101,26 @@ session's data.
 
 {markdown(ratios(results))}
 
-- **Who loads what.** Every side ends with `request.user` from the table of users, except those
-  *without the user's row*: they leave `USER_ID_FIELD` unset, so that the session is all that is
-  known of the user. The peers have no such form. Most of what a request costs is that row, by way
-  of the ORM, on every side.
-- **Who does what else.** `django.contrib.sessions` compares a hash of the user's password, by which
-  a change of it ends sessions; here sessions are revoked instead. With the cache off the use of a
-  session is noted, which no peer does.
-- **Requests** are calls of Django's WSGI handler within the process, one at a time, its signals
-  included and the network left out: a web server would add the same to every side. Each side has a
+- **What each side loads.** Every side ends with `request.user` from the table of users, except
+  those *without the user's row*: they leave `USER_ID_FIELD` unset, so that the session is all that
+  is known of the user. The peers have no such mode. On every side, most of the cost of a request is
+  loading that row through the ORM.
+- **What else each side does.** `django.contrib.sessions` compares a hash of the user's password, so
+  that a change of the password ends sessions; here sessions are revoked instead. With the cache off
+  the use of a session is recorded, which no peer does.
+- **Requests** are calls of Django's WSGI handler within the process, one at a time, including its
+  signals but not the network: a web server would add the same cost to every side. Each side has a
   process of its own, and only the middleware that it needs.
 - **Each side at its best.** Connections to PostgreSQL are kept (`CONN_MAX_AGE` is None), statements
-  prepared (`server_side_binding`, `prepare_threshold`), psycopg runs in C and redis-py parses with
-  hiredis, PostgreSQL and Redis are reached through Unix sockets, caches are warm. All else has its
-  defaults. A token of knox carries no data.
-- **Sides take turns** in blocks of {results["block"]} requests by different users. A ratio is taken
-  between two blocks that ran next to each other, in an order left to chance: {pairs} pairs for
-  each line, over {results["generations"]} starts of all processes. The tables have the median,
-  the 10th and 90th percentile, and the extremes.
-- **Queries and commands**, for each request, were counted in a pass of their own, in which every
-  answer was checked: queries by Django's `execute_wrapper`, commands where redis-py sends them.
+  are prepared (`server_side_binding`, `prepare_threshold`), psycopg runs in C and redis-py parses
+  with hiredis, PostgreSQL and Redis are reached through Unix sockets, and caches are warm.
+  Everything else has its defaults. A knox token carries no data.
+- **Sides take turns** in blocks of {results["block"]} requests by different users. Each ratio
+  compares two blocks that ran next to each other, in random order: {pairs} pairs for each line,
+  over {results["generations"]} starts of all processes. The tables have the median, the 10th and
+  90th percentile, and the extremes.
+- **Queries and commands** per request were counted in a separate pass, in which every answer was
+  checked: queries by Django's `execute_wrapper`, commands where redis-py sends them.
 """
 
 
