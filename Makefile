@@ -26,43 +26,43 @@ DATA = \
 
 MODULE_big = session_manager
 OBJS = \
-	src/arguments.o \
-	src/authenticate.o \
 	src/batch.o \
-	src/cache.o \
 	src/clock.o \
-	src/contain.o \
-	src/crypto.o \
-	src/envelope.o \
-	src/events.o \
 	src/guc.o \
-	src/history.o \
-	src/identity.o \
-	src/info.o \
-	src/keyadmin.o \
-	src/keyring.o \
-	src/locks.o \
-	src/partition.o \
-	src/patch.o \
-	src/privacy.o \
-	src/privileges.o \
 	src/redact.o \
-	src/reseal.o \
-	src/restore.o \
-	src/result.o \
 	src/schema.o \
-	src/session.o \
 	src/session_manager.o \
 	src/shared.o \
-	src/stats.o \
-	src/store.o \
-	src/sweep.o \
-	src/token.o \
-	src/touch.o \
-	src/user.o \
-	src/verdict.o \
-	src/worker.o \
-	src/writer.o
+	src/cache/cache.o \
+	src/keys/crypto.o \
+	src/keys/envelope.o \
+	src/keys/keyring.o \
+	src/keys/token.o \
+	src/session/authenticate.o \
+	src/session/events.o \
+	src/session/locks.o \
+	src/session/patch.o \
+	src/session/store.o \
+	src/session/touch.o \
+	src/session/verdict.o \
+	src/session/writer.o \
+	src/sql/arguments.o \
+	src/sql/history.o \
+	src/sql/identity.o \
+	src/sql/info.o \
+	src/sql/keyadmin.o \
+	src/sql/privacy.o \
+	src/sql/privileges.o \
+	src/sql/result.o \
+	src/sql/session.o \
+	src/sql/stats.o \
+	src/sql/user.o \
+	src/work/contain.o \
+	src/work/partition.o \
+	src/work/reseal.o \
+	src/work/restore.o \
+	src/work/sweep.o \
+	src/work/worker.o
 SHLIB_LINK = -lsodium
 
 # The cache in Redis needs hiredis; without it session_manager.redis_mode stays
@@ -72,7 +72,7 @@ has_header = $(shell printf '\043include <stddef.h>\n\043include <sys/time.h>\n\
 USE_REDIS ?= $(call has_header,hiredis.h)
 USE_REDIS_TLS ?= $(call has_header,hiredis_ssl.h)
 ifeq ($(USE_REDIS),1)
-OBJS += src/cache_worker.o src/redis.o
+OBJS += src/cache/redis.o src/cache/worker.o
 SHLIB_LINK += -lhiredis
 override PG_CFLAGS += -DUSE_REDIS
 ifeq ($(USE_REDIS_TLS),1)
@@ -83,7 +83,7 @@ endif
 
 # The version stands in the control file and nowhere else.
 SM_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" session_manager.control)
-PG_CPPFLAGS = -DSM_VERSION='"$(SM_VERSION)"'
+PG_CPPFLAGS = -DSM_VERSION='"$(SM_VERSION)"' -I$(srcdir)/src
 
 # PG_FUNCTION_ARGS leaves a parameter unused in most functions.
 override PG_CFLAGS += -Wall -Wextra -Wno-unused-parameter
@@ -165,7 +165,7 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # PGXS does not know which object includes which header.
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard src/*.h src/*/*.h)
 
 else
 
@@ -228,9 +228,9 @@ fuzz: $(FUZZ:%=build/%)
 SANITIZE = -g -O1 -Wall -Wextra -Werror -fsanitize=address,undefined \
 	-fno-sanitize-recover=all
 
-build/test_token: test/unit/test_token.c src/token.c src/token.h
+build/test_token: test/unit/test_token.c src/keys/token.c src/keys/token.h
 	@mkdir -p build
-	$(CC) $(SANITIZE) -o $@ $(filter %.c,$^)
+	$(CC) $(SANITIZE) -Isrc -o $@ $(filter %.c,$^)
 
 PG_INCLUDE = -I$(shell $(or $(PG_CONFIG),pg_config) --includedir)
 PG_LIB = -L$(shell $(or $(PG_CONFIG),pg_config) --libdir)
@@ -243,9 +243,9 @@ build/check_vectors: test/vectors/check_vectors.c examples/cache_reader.c
 	@mkdir -p build
 	$(CC) $(SANITIZE) $(PG_INCLUDE) -Iexamples -o $@ $< $(PG_LIB) -lpq -lhiredis -lsodium
 
-build/fuzz_%: test/fuzz/fuzz_%.c src/%.c src/%.h
+build/fuzz_%: test/fuzz/fuzz_%.c src/keys/%.c src/keys/%.h
 	@mkdir -p build
-	clang $(SANITIZE) -fsanitize=fuzzer -o $@ $(filter %.c,$^)
+	clang $(SANITIZE) -fsanitize=fuzzer -Isrc -o $@ $(filter %.c,$^)
 
 # "make install check"
 OTHERS = $(filter-out $(TASKS),$(MAKECMDGOALS))

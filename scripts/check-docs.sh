@@ -40,16 +40,16 @@ settings() {
 }
 
 events() {
-  sed -nE 's/.*\[SM_EVENT_[A-Z_]+\] = \{"([a-z_]+)".*/\1/p' src/events.c
+  sed -nE 's/.*\[SM_EVENT_[A-Z_]+\] = \{"([a-z_]+)".*/\1/p' src/session/events.c
 }
 
 sqlstates() {
-  cat src/*.[ch] | sed -nE \
+  cat src/*.[ch] src/*/*.[ch] | sed -nE \
     "s/.*MAKE_SQLSTATE\('(.)', *'(.)', *'(.)', *'(.)', *'(.)'\).*/\1\2\3\4\5/p" | sort -u
 }
 
 info_keys() {
-  sed -nE 's/.*put\(&result, "([a-z_]+)".*/\1/p' src/info.c
+  sed -nE 's/.*put\(&result, "([a-z_]+)".*/\1/p' src/sql/info.c
 }
 
 # Defaults of integer settings as the code has them, in the base unit.
@@ -89,7 +89,7 @@ done < <(code_defaults)
 [ "$(code_defaults | wc -l)" -ge 10 ] || complain "the defaults in src/guc.c are not found"
 
 # Names in the pages that the code does not have.
-known=$(cat "$script" src/*.c clients/django/src/session_manager/{,*/}*.py |
+known=$(cat "$script" src/*.c src/*/*.c clients/django/src/session_manager/{,*/}*.py |
   grep -oE '\bsession_[a-z_]+' | sort -u)
 # session_manager.services is a module of the Django package, session_manager.E001 a check's id.
 modules=$(cd clients/django/src/session_manager && printf '%s\n' *.py */__init__.py | sed -E 's/(\/__init__)?\.py$//')
@@ -100,7 +100,7 @@ for page in "${pages[@]}"; do
   while IFS= read -r name; do
     grep -qxF -- "$name" < <(settings) || complain "$page: there is no setting $name"
   done < <(grep -oE '\bsession_manager\.[a-z_]+' "$page" | cut -d. -f2 |
-    grep -vxE 'control|keys|stat|so|md|auth' | grep -vxF -- "$modules" | sort -u)
+    grep -vxE 'control|keys|stat|so|md|auth|c' | grep -vxF -- "$modules" | sort -u)
   while IFS= read -r state; do
     grep -qxF -- "$state" < <(sqlstates) || complain "$page: there is no SQLSTATE $state"
   done < <(grep -oE '\bSM[0-9]{3}\b' "$page" | sort -u)

@@ -33,6 +33,7 @@ lint_sources() {
   lint "Makefile names every fuzz target" all_named fuzz "${FUZZ-}"
   lint "workflows name every job of ci-job.sh" workflows_name_jobs
   lint "documentation against the code" "$root/scripts/check-docs.sh"
+  lint "includes against the table of rooms" "$root/scripts/check-includes.sh"
   for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/.ci/run; do
     [ ! -e "$file" ] || lint "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
   done

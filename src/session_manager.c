@@ -11,17 +11,17 @@
 
 #include "fmgr.h"
 
-#include "cache.h"
-#include "crypto.h"
+#include "cache/cache.h"
 #include "guc.h"
-#include "identity.h"
-#include "info.h"
-#include "keyring.h"
+#include "keys/crypto.h"
+#include "keys/keyring.h"
 #include "redact.h"
 #include "schema.h"
+#include "session/verdict.h"
 #include "shared.h"
-#include "verdict.h"
-#include "worker.h"
+#include "sql/identity.h"
+#include "sql/info.h"
+#include "work/worker.h"
 
 #if PG_VERSION_NUM >= 180000
 PG_MODULE_MAGIC_EXT(.name = "session_manager", .version = SM_VERSION);

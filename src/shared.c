@@ -26,11 +26,11 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "crypto.h"
 #include "guc.h"
+#include "keys/crypto.h"
+#include "session/touch.h"
+#include "session/verdict.h"
 #include "shared.h"
-#include "touch.h"
-#include "verdict.h"
 
 #define STATE_FILE		"pg_stat/session_manager.stat"
 /* changes with what is in the file */

@@ -16,7 +16,7 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
-#include "stats.h"
+#include "counters.h"
 
 #define SM_MAX_DATABASES 1024
 

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_envelope.c
- *	  libFuzzer target for src/envelope.c:
+ *	  libFuzzer target for src/keys/envelope.c:
  *
- *		clang -g -fsanitize=fuzzer,address,undefined -o fuzz_envelope \
- *			test/fuzz/fuzz_envelope.c src/envelope.c
+ *		clang -g -Isrc -fsanitize=fuzzer,address,undefined -o fuzz_envelope \
+ *			test/fuzz/fuzz_envelope.c src/keys/envelope.c
  *		./fuzz_envelope -max_total_time=60 test/fuzz/corpus/envelope
  *
  * Any input is taken for an opened seal.  What is accepted is read as
@@ -13,7 +13,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "../../src/envelope.h"
+#include "keys/envelope.h"
 
 #include <stdlib.h>
 #include <string.h>

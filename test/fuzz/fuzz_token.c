@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_token.c
- *	  libFuzzer target for src/token.c:
+ *	  libFuzzer target for src/keys/token.c:
  *
- *		clang -g -fsanitize=fuzzer,address,undefined -o fuzz_token \
- *			test/fuzz/fuzz_token.c src/token.c
+ *		clang -g -Isrc -fsanitize=fuzzer,address,undefined -o fuzz_token \
+ *			test/fuzz/fuzz_token.c src/keys/token.c
  *		./fuzz_token -max_total_time=60 test/fuzz/corpus/token
  *
  * libFuzzer adds to the directory that is named first: name a scratch
@@ -17,7 +17,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "../../src/token.h"
+#include "keys/token.h"
 
 #include <stdlib.h>
 #include <string.h>

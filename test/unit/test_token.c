@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * test_token.c
- *	  Unit test of src/token.c, without a server:
+ *	  Unit test of src/keys/token.c, without a server:
  *
- *		cc -o test_token test/unit/test_token.c src/token.c && ./test_token
+ *		cc -Isrc -o test_token test/unit/test_token.c src/keys/token.c && ./test_token
  *
  * Prints a line per test and exits with 1 if one fails.  The reference codec
  * here looks characters up in the alphabet's string and so shares nothing
@@ -12,7 +12,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "../../src/token.h"
+#include "keys/token.h"
 
 #include <stdio.h>
 #include <stdlib.h>

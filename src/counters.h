@@ -1,0 +1,59 @@
+/*-------------------------------------------------------------------------
+ *
+ * counters.h
+ *	  The counters of a database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_COUNTERS_H
+#define SM_COUNTERS_H
+
+/* In the order of the columns of session_stats. */
+typedef enum SmCounter
+{
+	SM_GET_HIT,
+	SM_GET_UNKNOWN,
+	SM_GET_EXPIRED,
+	SM_GET_IDLE,
+	SM_GET_REVOKED,
+	SM_GET_MALFORMED,
+	SM_GET_REJECTED,
+	SM_GET_CORRUPT,
+	SM_CREATED,
+	SM_LIMIT_DENIED,
+	SM_REFRESHED,
+	SM_ROTATED,
+	SM_ELEVATED,
+	SM_REUSED,
+	SM_UPDATED,
+	SM_INVALIDATED_LOGOUT,
+	SM_INVALIDATED_LOGOUT_ALL,
+	SM_INVALIDATED_ADMIN,
+	SM_INVALIDATED_OTHER,
+	SM_EVICTED,
+	SM_SWEEPS,
+	SM_SWEPT,
+	SM_REQUEUED,
+	SM_TOUCHES_BUFFERED,
+	SM_TOUCHES_FLUSHED,
+	SM_TOUCHES_DIRECT,
+	SM_TOUCHES_FALLBACK,
+	SM_TOUCHES_DROPPED,
+	SM_VERDICTS_QUEUED,
+	SM_VERDICTS_OVERFLOWED,
+	SM_RESEALED,
+	SM_CACHE_TOMBSTONES,
+	SM_CACHE_ACKS,
+	SM_CACHE_WAITS,
+	SM_CACHE_DEAD_COMMITS,
+	SM_CACHE_EPOCHS,
+	SM_CACHE_FAILURES,
+	SM_FINDINGS_FAILED,			/* in the order of SmStep */
+	SM_TOUCHES_FAILED,
+	SM_SWEEP_FAILED,
+	SM_PARTITIONS_FAILED,
+	SM_RESEALING_FAILED,
+	SM_N_COUNTERS
+} SmCounter;
+
+#endif							/* SM_COUNTERS_H */

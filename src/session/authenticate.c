@@ -1,0 +1,449 @@
+/*-------------------------------------------------------------------------
+ *
+ * authenticate.c
+ *	  Does a token belong to a session, and is the session alive?
+ *
+ * What presents a token learns one thing only, whether it is that of a live
+ * session.  An unknown id, a wrong secret and a replaced token cost the same
+ * work and leave the same kind of event.
+ *
+ * The clock is the wall clock: a transaction that has been open for an hour
+ * does not keep a session alive.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/socket.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "keys/keyring.h"
+#include "session/authenticate.h"
+#include "session/verdict.h"
+
+/* Networks that client_binding compares, in bytes: /24 and /48. */
+#define BINDING_IPV4	3
+#define BINDING_IPV6	6
+
+/* At most one event of a session's refused tokens in this time and backend. */
+#define REFUSED_INTERVAL_MS	1000
+
+/* So many sessions and causes are told apart. */
+#define REFUSALS	64
+
+/* The cause of a token whose secret never was the session's. */
+#define CAUSE_MISMATCH	"mismatch"
+
+/* When the last event of a kind was recorded, and how many were not since. */
+typedef struct Refusal
+{
+	SmEventType type;
+	const char *cause;			/* a literal; NULL if this has not been used */
+	uint8		id[SM_ID_LEN];
+	TimestampTz last;
+	int64		suppressed;
+} Refusal;
+
+static bool matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
+					const SmOwner *owner, const SmToken *token);
+static Refusal *find_refusal(SmEventType type, const char *cause,
+							 const uint8 *id, TimestampTz now);
+static void authenticate_nobody(const SmSchema *schema, const SmToken *token);
+
+/*
+ * Take a token apart.  False if it is none; SM005 if it belongs to another
+ * server's share of the buckets.
+ */
+bool
+sm_token_from_text(text *text, SmToken *token)
+{
+	uint8		payload[SM_SECRET_LEN];
+	sm_token_kind kind = sm_token_parse(VARDATA_ANY(text),
+										VARSIZE_ANY_EXHDR(text),
+										token->id, payload);
+
+	if (kind == SM_TOKEN_MALFORMED)
+		return false;
+	if (kind == SM_TOKEN_SECRET)
+		sm_token_digest(token->id, payload, token->digest);
+	else
+		memcpy(token->digest, payload, SM_DIGEST_LEN);
+	sm_wipe(payload, sizeof(payload));
+	sm_check_shard(sm_id_bucket(token->id));
+	return true;
+}
+
+/*
+ * Refuse a bucket that another server holds: a stale routing map must not
+ * look like a session that has ended.
+ */
+void
+sm_check_shard(uint16 bucket)
+{
+	int			part;
+
+	if (sm_shard_parts == 0)
+		return;
+	part = (int) (((uint32) bucket * (uint32) sm_shard_parts) >> 16) + 1;
+	if (part != sm_shard_part)
+		ereport(ERROR,
+				(errcode(ERRCODE_SM_WRONG_SHARD),
+				 errmsg("bucket %d belongs to shard %d/%d, this server is %d/%d",
+						bucket, part, sm_shard_parts,
+						sm_shard_part, sm_shard_parts),
+				 errhint("Ask the server that holds the bucket; refresh the routing map.")));
+}
+
+/*
+ * Which token of a session is this, if its row is what was written?  Raises
+ * SM003 if the key is not there to tell.  The caller has seen to it that the
+ * session's keys are not revoked, and before a token may do anything asks
+ * sm_session_intact as well.
+ */
+SmMatch
+sm_authenticate(const SmSchema *schema, const SmSession *session,
+				const SmToken *token)
+{
+	SmOwner		owner;
+
+	if (!sm_session_owner(session, &owner))
+		return SM_MATCH_NONE;
+	if (matches(schema, session->verifier_key_id, session->verifier,
+				&owner, token))
+		return SM_MATCH_CURRENT;
+	if (session->previous_verifier != NULL &&
+		!sm_key_revoked(schema, session->previous_key_id) &&
+		matches(schema, session->previous_key_id, session->previous_verifier,
+				&owner, token))
+		return SM_MATCH_PREVIOUS;
+	return SM_MATCH_NONE;
+}
+
+/*
+ * Does a token that matched so still work: the current one, or the previous
+ * in its grace?  Beyond that the previous one works until its successor has
+ * been used: the answer that carried the successor may have been lost, and
+ * whoever holds the previous one could have session_refresh replace the lost
+ * one anyway.  A token replaced by session_elevate never works again.
+ */
+bool
+sm_token_works(const SmSession *session, SmMatch match, TimestampTz now)
+{
+	if (match == SM_MATCH_PREVIOUS)
+		return !TIMESTAMP_IS_NOBEGIN(session->previous_valid_until) &&
+			(!session->successor_used || sm_in_grace(session, now));
+	return match == SM_MATCH_CURRENT;
+}
+
+/*
+ * Is the previous token of a session in its grace?
+ */
+bool
+sm_in_grace(const SmSession *session, TimestampTz now)
+{
+	return now < session->previous_valid_until &&
+		now < session->rotated_at + (int64) sm_rotation_grace * USECS_PER_SEC;
+}
+
+/*
+ * How a session stands at a moment.
+ */
+SmLife
+sm_session_life(const SmSchema *schema, const SmSession *session,
+				TimestampTz now)
+{
+	if (session->revoked || sm_session_key_revoked(schema, session))
+		return SM_LIFE_REVOKED;
+	if (now >= Min(session->expires_at, session->absolute_expires_at))
+		return SM_LIFE_EXPIRED;
+	if (now >= sm_session_deadline(session))
+		return SM_LIFE_IDLE;
+	return SM_LIFE_ACTIVE;
+}
+
+/*
+ * Is a session dead because a key of its was revoked?
+ */
+bool
+sm_session_key_revoked(const SmSchema *schema, const SmSession *session)
+{
+	return sm_key_revoked(schema, session->key_id) ||
+		(session->verifier_key_id != session->key_id &&
+		 sm_key_revoked(schema, session->verifier_key_id));
+}
+
+/*
+ * When a session dies if nothing more happens to it.
+ */
+TimestampTz
+sm_session_deadline(const SmSession *session)
+{
+	TimestampTz deadline = Min(session->expires_at, session->absolute_expires_at);
+
+	if (sm_idle_timeout > 0)
+		deadline = Min(deadline, session->last_seen_at +
+					   (int64) sm_idle_timeout * USECS_PER_SEC);
+	return deadline;
+}
+
+/*
+ * Go to the row that a token belongs to, alive or not, and say which of its
+ * tokens it is.  A token that belongs to none leaves an event of the type
+ * "refused_as".  The scan is open afterwards in every case.
+ */
+SmMatch
+sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
+		LOCKMODE lockmode, SmEventType refused_as,
+		inet *ip, text *user_agent)
+{
+	token->match = SM_MATCH_NONE;
+	sm_scan_by_id(scan, schema, token->id, lockmode);
+	if (!sm_scan_next(scan))
+	{
+		authenticate_nobody(schema, token);
+		sm_refused(schema, refused_as, token, NULL, "unknown",
+				   ip, user_agent);
+		return SM_MATCH_NONE;
+	}
+	/* dead whoever asks; the key may not even be there to tell who does */
+	if (sm_session_key_revoked(schema, &scan->session))
+		return SM_MATCH_NONE;
+	token->match = sm_authenticate(schema, &scan->session, token);
+	if (token->match == SM_MATCH_NONE)
+		sm_refused(schema, refused_as, token, &scan->session, CAUSE_MISMATCH,
+				   ip, user_agent);
+	return token->match;
+}
+
+/*
+ * The same for a token that still works, see sm_token_works, of a session that
+ * is alive.
+ */
+SmLookup
+sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
+			 LOCKMODE lockmode, SmEventType refused_as,
+		inet *ip, text *user_agent)
+{
+	SmMatch		match = sm_find(scan, schema, token, lockmode, refused_as,
+								ip, user_agent);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (match == SM_MATCH_NONE)
+		return TTS_EMPTY(scan->slot) ? SM_LOOKUP_UNKNOWN :
+			sm_session_key_revoked(schema, &scan->session) ? SM_LOOKUP_REVOKED :
+			SM_LOOKUP_REJECTED;
+	switch (sm_session_life(schema, &scan->session, now))
+	{
+		case SM_LIFE_ACTIVE:
+			break;
+		case SM_LIFE_EXPIRED:
+			return SM_LOOKUP_EXPIRED;
+		case SM_LIFE_IDLE:
+			return SM_LOOKUP_IDLE;
+		case SM_LIFE_REVOKED:
+			return SM_LOOKUP_REVOKED;
+	}
+	if (!sm_session_intact(schema, &scan->session))
+	{
+		sm_refused(schema, refused_as, token, &scan->session,
+				   "tampered", ip, user_agent);
+		return SM_LOOKUP_REJECTED;
+	}
+	if (!sm_token_works(&scan->session, match, now))
+	{
+		sm_refused(schema, refused_as, token, &scan->session,
+				   "superseded", ip, user_agent);
+		return SM_LOOKUP_REJECTED;
+	}
+	return SM_LOOKUP_LIVE;
+}
+
+/*
+ * Lock the row that the scan stands on, and authenticate again what it has
+ * become.  False if it is gone, dead, no longer the token's, or tampered with.
+ */
+bool
+sm_lock_live(SmScan *scan, SmToken *token)
+{
+	if (!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitBlock))
+		return false;
+	if (sm_session_life(scan->schema, &scan->session,
+						GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
+		return false;
+	token->match = sm_authenticate(scan->schema, &scan->session, token);
+	if (token->match == SM_MATCH_NONE)
+		return false;
+	if (!sm_session_intact(scan->schema, &scan->session))
+	{
+		sm_refused(scan->schema, SM_EVENT_REJECTED, token, &scan->session,
+				   "tampered", NULL, NULL);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Is an address outside the network that a session is bound to?  An address
+ * that is not given is outside of every network; a session without one is
+ * bound to none.
+ */
+bool
+sm_client_changed(inet *known, inet *seen)
+{
+	const uint8 *known_ipv4;
+	const uint8 *seen_ipv4;
+
+	if (known == NULL)
+		return false;
+	if (seen == NULL)
+		return true;
+	known_ipv4 = sm_ipv4_inside(known);
+	seen_ipv4 = sm_ipv4_inside(seen);
+	if (known_ipv4 != NULL && seen_ipv4 != NULL)
+		return memcmp(known_ipv4, seen_ipv4, BINDING_IPV4) != 0;
+	if (known_ipv4 != NULL || seen_ipv4 != NULL)
+		return true;
+	return memcmp(ip_addr(known), ip_addr(seen), BINDING_IPV6) != 0;
+}
+
+/*
+ * Record that a well-formed token was refused: at most once a second for each
+ * session and cause, counting what was left out.  "session" is the row with
+ * the token's id, or NULL; all tokens without one count together, and hide
+ * none that has.
+ */
+void
+sm_refused(const SmSchema *schema, SmEventType type,
+		   const SmToken *token, const SmSession *session,
+		   const char *cause, inet *ip, text *user_agent)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Refusal    *refusal = find_refusal(type, cause, session ? token->id : NULL, now);
+	SmEvent		event = {.type = type};
+	JsonbParseState *detail;
+
+	if (!TimestampDifferenceExceeds(refusal->last, now, REFUSED_INTERVAL_MS))
+	{
+		refusal->suppressed++;
+		return;
+	}
+	if (sm_verdict_keep(type, (const pg_uuid_t *) token->id, session != NULL,
+						false, cause, refusal->suppressed, ip, user_agent))
+	{
+		if (sm_worker_comes())
+		{
+			refusal->last = now;
+			refusal->suppressed = 0;
+		}
+		return;
+	}
+
+	detail = sm_detail_begin();
+	sm_detail_cstring(&detail, "cause", cause);
+	sm_detail_int(&detail, "suppressed", refusal->suppressed);
+	event.session_id = (const pg_uuid_t *) token->id;
+	if (session)
+	{
+		event.user_id = session->user_id;
+		event.tenant_id = session->tenant_id;
+	}
+	event.ip = ip;
+	event.user_agent = user_agent;
+	event.detail = sm_detail_end(&detail);
+	sm_event(schema, &event);
+	refusal->last = now;
+	refusal->suppressed = 0;
+}
+
+/*
+ * What is known of refusals of this type and cause, of one session or, for a
+ * NULL id, of tokens that belong to none.  Where there is no place left the
+ * one that was recorded longest ago is forgotten: then its next refusal is
+ * recorded too early, never too late.  But whoever guesses the secrets of more
+ * sessions than there are places, all of them just recorded, would get an
+ * event for every guess; these guesses share a place.
+ */
+static Refusal *
+find_refusal(SmEventType type, const char *cause, const uint8 *id,
+			 TimestampTz now)
+{
+	static Refusal of_nobody[2];
+	static Refusal of_many[2];
+	static Refusal of_sessions[REFUSALS];
+	Refusal    *oldest = &of_sessions[0];
+
+	if (id == NULL)
+		return &of_nobody[type == SM_EVENT_REJECTED];
+	for (int i = 0; i < REFUSALS; i++)
+	{
+		Refusal    *refusal = &of_sessions[i];
+
+		if (refusal->cause != NULL && refusal->type == type &&
+			strcmp(refusal->cause, cause) == 0 &&
+			memcmp(refusal->id, id, SM_ID_LEN) == 0)
+			return refusal;
+		if (refusal->last < oldest->last)
+			oldest = refusal;
+	}
+	if (strcmp(cause, CAUSE_MISMATCH) == 0 &&
+		!TimestampDifferenceExceeds(oldest->last, now, REFUSED_INTERVAL_MS))
+		return &of_many[type == SM_EVENT_REJECTED];
+	memset(oldest, 0, sizeof(Refusal));
+	oldest->type = type;
+	oldest->cause = cause;
+	memcpy(oldest->id, id, SM_ID_LEN);
+	return oldest;
+}
+
+static bool
+matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
+		const SmOwner *owner, const SmToken *token)
+{
+	uint8		expected[SM_VERIFIER_LEN];
+
+	sm_verifier(sm_key_usable(schema, key_id)->subkeys.verifier,
+				owner, token->digest, expected);
+	return VARSIZE_ANY_EXHDR(verifier) == SM_VERIFIER_LEN &&
+		sm_equal(expected, VARDATA_ANY(verifier), SM_VERIFIER_LEN);
+}
+
+/*
+ * The four bytes of an IPv4 address, mapped into IPv6 (RFC 4291) or not, or
+ * NULL.  A network that is wider than all that are mapped is none.
+ */
+const uint8 *
+sm_ipv4_inside(inet *address)
+{
+	static const uint8 mapped[SM_IPV4_MAPPED_BITS / 8] =
+	{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+
+	if (ip_family(address) == PGSQL_AF_INET)
+		return ip_addr(address);
+	if (ip_bits(address) >= SM_IPV4_MAPPED_BITS &&
+		memcmp(ip_addr(address), mapped, sizeof(mapped)) == 0)
+		return ip_addr(address) + sizeof(mapped);
+	return NULL;
+}
+
+/* Do the work of an authentication that has no row to fail on. */
+static void
+authenticate_nobody(const SmSchema *schema, const SmToken *token)
+{
+	const SmKey *key = sm_key_any(schema);
+	SmOwner		owner = {
+		.session_id = token->id,
+		.user_id = "nobody",
+		.user_len = 6
+	};
+	uint8		verifier[SM_VERIFIER_LEN];
+
+	if (key == NULL)
+		return;
+	sm_verifier(key->subkeys.verifier, &owner, token->digest, verifier);
+	(void) sm_equal(verifier, token->digest, SM_VERIFIER_LEN);
+}

@@ -1,0 +1,814 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  Rows of user_sessions, reached directly through the table and index
+ *	  access methods.
+ *
+ * Everything here reads under the latest snapshot, not the transaction's: a
+ * revocation that has committed is seen by the very next call, inside a
+ * REPEATABLE READ transaction as well.  A row is locked before it is written,
+ * following it to its newest version, and its decoded form then is that
+ * version's; whatever was checked before must be checked again.  No write
+ * here can therefore fail with a serialization error at REPEATABLE READ.
+ *
+ * Access is not checked against table privileges: EXECUTE on the calling
+ * function is what counts.  What the table's owner has added holds, by way of
+ * writer.c.  The extension's own triggers, by which the cache hears of others'
+ * writes, are passed over where there are no other ones: what is written here
+ * is noted here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "cache/cache.h"
+#include "compat.h"
+#include "keys/keyring.h"
+#include "session/store.h"
+#include "session/touch.h"
+
+/* How far to look for the first row that the sweep has to look at. */
+#define FIRST_ENTRIES		500
+
+static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
+					   int n_keys, LOCKMODE lockmode);
+static bool next_by_index(SmScan *scan);
+static ItemPointer next_entry(SmScan *scan);
+static void decode(SmScan *scan);
+static void decode_columns(SmSession *session, const Datum *values,
+						   const bool *nulls);
+static void bind_state(SmScan *scan, SmChanges *changes);
+static bool state_of(const SmSession *session, SmState *state);
+static Datum make_state_mac(const SmSchema *schema, const SmSession *session);
+static void prepare_write(SmScan *scan);
+static void must_have(bool written);
+static bool cache_differs(const SmSession *session, const SmChanges *changes);
+static void seal_context(const SmSession *session, SmSealContext *context);
+
+/*
+ * Start looking for the row of a session id.
+ */
+void
+sm_scan_by_id(SmScan *scan, const SmSchema *schema, const uint8 *id,
+			  LOCKMODE lockmode)
+{
+	ScanKeyInit(&scan->keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum((const pg_uuid_t *) id));
+	scan_begin(scan, schema, schema->sessions_pkey, 1, lockmode);
+}
+
+/*
+ * Start looking for a user's rows.
+ */
+void
+sm_scan_by_user(SmScan *scan, const SmSchema *schema, text *user_id,
+				LOCKMODE lockmode)
+{
+	ScanKeyInit(&scan->keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
+				PointerGetDatum(user_id));
+	scan_begin(scan, schema, schema->sessions_user_idx, 1, lockmode);
+}
+
+/*
+ * Start looking for a tenant's rows.
+ */
+void
+sm_scan_by_tenant(SmScan *scan, const SmSchema *schema, text *tenant_id,
+				  LOCKMODE lockmode)
+{
+	ScanKeyInit(&scan->keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
+				PointerGetDatum(tenant_id));
+	scan_begin(scan, schema, schema->sessions_tenant_idx, 1, lockmode);
+}
+
+/*
+ * Start looking for rows that the sweep has to look at, most overdue first,
+ * behind a position.
+ */
+void
+sm_scan_by_sweep_at(SmScan *scan, const SmSchema *schema,
+					const SmSweepPosition *from, TimestampTz until)
+{
+	ScanKeyInit(&scan->keys[0], 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(from->at));
+	ScanKeyInit(&scan->keys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(until));
+	scan_begin(scan, schema, schema->sessions_sweep_idx, 2, RowExclusiveLock);
+	if (ItemPointerIsValid(&from->row))
+	{
+		/* next_entry looks at the keys */
+		scan->behind = *from;
+		scan->index_scan->xs_want_itup = true;
+		index_rescan(scan->index_scan, scan->keys, 2, NULL, 0);
+	}
+}
+
+/*
+ * Where a scan by sweep_at stands.
+ */
+void
+sm_scan_position(SmScan *scan, SmSweepPosition *position)
+{
+	position->at = scan->session.sweep_at;
+	position->row = scan->entry;
+}
+
+/*
+ * The first time, not before "from", at which the sweep has to look at a row.
+ * Gives up after FIRST_ENTRIES entries of the index whose rows are gone.
+ */
+SmFirst
+sm_scan_first_sweep_at(const SmSchema *schema, TimestampTz from,
+					   TimestampTz *at)
+{
+	SmScan		scan;
+	SmFirst		found = SM_FIRST_FAR;
+
+	ScanKeyInit(&scan.keys[0], 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(from));
+	scan_begin(&scan, schema, schema->sessions_sweep_idx, 1, AccessShareLock);
+	for (int i = 0; i < FIRST_ENTRIES && found == SM_FIRST_FAR; i++)
+	{
+		bool		isnull;
+
+		if (index_getnext_tid(scan.index_scan, ForwardScanDirection) == NULL)
+			found = SM_FIRST_NONE;
+		else if (index_fetch_heap(scan.index_scan, scan.slot))
+		{
+			*at = DatumGetTimestampTz(slot_getattr(scan.slot, Anum_sweep_at, &isnull));
+			found = SM_FIRST_FOUND;
+		}
+	}
+	sm_scan_end(&scan);
+	return found;
+}
+
+/*
+ * Start looking at all rows by id, from the first above the given one.
+ */
+void
+sm_scan_from_id(SmScan *scan, const SmSchema *schema, const uint8 *id)
+{
+	ScanKeyInit(&scan->keys[0], 1, BTGreaterStrategyNumber, F_UUID_GT,
+				UUIDPGetDatum((const pg_uuid_t *) id));
+	scan_begin(scan, schema, schema->sessions_pkey, 1, RowExclusiveLock);
+}
+
+/*
+ * Start looking at all rows, in the order of the table.
+ */
+void
+sm_scan_all(SmScan *scan, const SmSchema *schema, LOCKMODE lockmode)
+{
+	scan_begin(scan, schema, InvalidOid, 0, lockmode);
+}
+
+/*
+ * Go to the next row and decode it; false at the end.
+ */
+bool
+sm_scan_next(SmScan *scan)
+{
+	bool		found;
+
+	if (scan->index_scan)
+		found = next_by_index(scan);
+	else
+		found = table_scan_getnextslot(scan->table_scan, ForwardScanDirection,
+									   scan->slot);
+	if (found)
+		decode(scan);
+	return found;
+}
+
+/*
+ * Lock the newest version of the row that the scan stands on, and decode it.
+ * False if it is gone, or locked by somebody else and we are not to wait.
+ */
+bool
+sm_scan_lock(SmScan *scan, LockTupleMode mode, LockWaitPolicy wait)
+{
+	TM_FailureData failure;
+	ItemPointerData tid = scan->slot->tts_tid;
+	TM_Result	result;
+
+	result = table_tuple_lock(scan->rel, &tid, scan->snapshot, scan->slot,
+							  GetCurrentCommandId(false), mode, wait,
+							  TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+	switch (result)
+	{
+		case TM_Ok:
+			decode(scan);
+			return true;
+		case TM_Deleted:
+		case TM_WouldBlock:
+			return false;
+		default:
+			elog(ERROR, "unexpected result of locking a session: %d",
+				 (int) result);
+	}
+}
+
+/*
+ * Write changes to the row that the scan stands on and has locked.  With them
+ * goes a first use of its token that only shared memory knows of: a use that
+ * has been acknowledged as written must not be one that a crash forgets, or a
+ * replay would be taken for a lost answer.
+ */
+void
+sm_scan_update(SmScan *scan, SmChanges *changes)
+{
+	int			columns[Natts_user_sessions];
+	Datum		values[Natts_user_sessions];
+	bool		nulls[Natts_user_sessions];
+	int			n = 0;
+
+	/* it is bound to the rest of the row, which takes the key */
+	if (scan->noted_successor_used_at != 0 &&
+		!changes->replaces[Anum_successor_used_at - 1] &&
+		sm_key_present(scan->schema, scan->session.key_id))
+		sm_change(changes, Anum_successor_used_at,
+				  TimestampTzGetDatum(scan->noted_successor_used_at));
+	bind_state(scan, changes);
+	for (int i = 0; i < Natts_user_sessions; i++)
+		if (changes->replaces[i])
+		{
+			columns[n] = i + 1;
+			values[n] = changes->values[i];
+			nulls[n++] = changes->nulls[i];
+		}
+	prepare_write(scan);
+	must_have(sm_writer_update(scan->writer, scan->slot, scan->snapshot,
+							   columns, n, values, nulls));
+	CommandCounterIncrement();
+	if (sm_cache_on() && cache_differs(&scan->session, changes))
+		sm_cache_note(scan->schema, scan->session.session_id);
+}
+
+/*
+ * Delete the row that the scan stands on, in the version that it shows.  If
+ * it has been locked this cannot fail; otherwise false if somebody is at it,
+ * or has been: then it is not what was looked at.
+ *
+ * What is deleted without a lock is dead, and no cache holds it: it was taken
+ * out when it was revoked, or was not to be kept there to its end.
+ */
+bool
+sm_scan_delete(SmScan *scan, bool locked)
+{
+	TM_FailureData failure;
+	ItemPointerData tid = scan->slot->tts_tid;
+	TM_Result	result;
+
+	if (!sm_cache_only_trigger(scan->rel))
+	{
+		if (!locked &&
+			(!sm_scan_lock(scan, LockTupleExclusive, LockWaitSkip) ||
+			 !ItemPointerEquals(&tid, &scan->slot->tts_tid)))
+			return false;
+		prepare_write(scan);
+		must_have(sm_writer_delete(scan->writer, scan->slot, scan->snapshot));
+	}
+	else
+	{
+		/* without triggers there is nothing to add, nor is a lock needed */
+		CheckCmdReplicaIdentity(scan->rel, CMD_DELETE);
+		result = table_tuple_delete(scan->rel, &tid, GetCurrentCommandId(true),
+									scan->snapshot, InvalidSnapshot, locked,
+									&failure, false);
+		if (locked && result != TM_Ok)
+			elog(ERROR, "could not delete a session that is locked");
+		if (result != TM_Ok)
+			return false;
+	}
+	if (locked && sm_cache_on())
+		sm_cache_note(scan->schema, scan->session.session_id);
+	return true;
+}
+
+/*
+ * End a scan and the writing that was done in it.
+ */
+void
+sm_scan_end(SmScan *scan)
+{
+	if (scan->writer)
+		sm_writer_end(scan->writer);
+	if (scan->index_scan)
+	{
+		index_endscan(scan->index_scan);
+		index_close(scan->index, NoLock);
+	}
+	else
+		table_endscan(scan->table_scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	UnregisterSnapshot(scan->snapshot);
+	table_close(scan->rel, NoLock);
+}
+
+/*
+ * Is the row that the scan stands on the only one that anybody could see?
+ * Not if we wrote it ourselves in this transaction, or if somebody is at it.
+ */
+bool
+sm_scan_row_is_settled(SmScan *scan)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) scan->slot;
+	HeapTupleHeader header = slot->base.tuple->t_data;
+	TransactionId xmax = InvalidTransactionId;
+	uint16		infomask;
+
+	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
+	infomask = header->t_infomask;
+	if (!(infomask & HEAP_XMAX_INVALID) && !HEAP_XMAX_IS_LOCKED_ONLY(infomask))
+		xmax = HeapTupleHeaderGetUpdateXid(header);
+	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
+
+	if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(header)))
+		return false;
+	return !TransactionIdIsValid(xmax) ||
+		(!TransactionIdIsCurrentTransactionId(xmax) &&
+		 !TransactionIdIsInProgress(xmax) &&
+		 !TransactionIdDidCommit(xmax));
+}
+
+/*
+ * Has this transaction written or locked the row that the scan stands on?  A
+ * lock that is shared with others does not count.
+ */
+bool
+sm_scan_row_is_ours(SmScan *scan)
+{
+	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) scan->slot;
+	HeapTupleHeader header = slot->base.tuple->t_data;
+	bool		ours;
+
+	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
+	ours = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(header)) ||
+		(!(header->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) &&
+		 TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmax(header)));
+	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
+	return ours;
+}
+
+/*
+ * Insert a row, all of it but its MAC.
+ */
+void
+sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls)
+{
+	Relation	rel = table_open(schema->sessions, RowExclusiveLock);
+	SmWriter   *writer = sm_writer_begin(rel, rel, Natts_user_sessions);
+	SmSession	session;
+
+	decode_columns(&session, values, nulls);
+	values[Anum_state_mac - 1] = make_state_mac(schema, &session);
+	nulls[Anum_state_mac - 1] = false;
+	must_have(sm_writer_insert(writer, values, nulls));
+	sm_writer_end(writer);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+}
+
+void
+sm_change(SmChanges *changes, int attnum, Datum value)
+{
+	changes->values[attnum - 1] = value;
+	changes->nulls[attnum - 1] = false;
+	changes->replaces[attnum - 1] = true;
+}
+
+void
+sm_change_null(SmChanges *changes, int attnum)
+{
+	changes->nulls[attnum - 1] = true;
+	changes->replaces[attnum - 1] = true;
+}
+
+/*
+ * Who owns a session.  False if the row lacks something, or holds a name
+ * longer than any that was ever written: somebody else wrote it.
+ */
+bool
+sm_session_owner(const SmSession *session, SmOwner *owner)
+{
+	owner->session_id = session->session_id->data;
+	owner->user_id = VARDATA_ANY(session->user_id);
+	owner->user_len = VARSIZE_ANY_EXHDR(session->user_id);
+	owner->tenant_id = NULL;
+	owner->tenant_len = 0;
+	if (session->tenant_id)
+	{
+		owner->tenant_id = VARDATA_ANY(session->tenant_id);
+		owner->tenant_len = VARSIZE_ANY_EXHDR(session->tenant_id);
+	}
+	owner->absolute_expires_at = session->absolute_expires_at;
+	return !session->malformed && owner->user_len <= SM_MAX_NAME_LEN &&
+		owner->tenant_len <= SM_MAX_NAME_LEN;
+}
+
+/*
+ * Does the MAC of a session's row fit it?  Not once the session is revoked,
+ * nor if somebody else has changed the row.  SM003 if the key is not there.
+ */
+bool
+sm_session_intact(const SmSchema *schema, const SmSession *session)
+{
+	SmState		state;
+	uint8		mac[SM_STATE_MAC_LEN];
+
+	if (session->state_mac == NULL ||
+		VARSIZE_ANY_EXHDR(session->state_mac) != SM_STATE_MAC_LEN ||
+		!state_of(session, &state))
+		return false;
+	sm_state_mac(sm_key_usable(schema, session->key_id)->subkeys.state,
+				 &state, mac);
+	return sm_equal(mac, VARDATA_ANY(session->state_mac), SM_STATE_MAC_LEN);
+}
+
+/*
+ * Open a session's content.  False if it is not what was sealed for this row;
+ * SM003 if the key is not there.
+ */
+bool
+sm_session_open(const SmSchema *schema, const SmSession *session,
+				SmContent *content)
+{
+	const SmKey *key;
+	SmSealContext context;
+	bytea	   *sealed;
+	bool		opened;
+
+	if (!sm_session_owner(session, &context.owner))
+		return false;
+	key = sm_key_usable(schema, session->key_id);
+	seal_context(session, &context);
+	context.key_id = session->key_id;
+	sealed = DatumGetByteaPP(session->sealed_data);
+	opened = sm_open(key->subkeys.seal, &context, sealed, content);
+	if ((Pointer) sealed != DatumGetPointer(session->sealed_data))
+		pfree(sealed);
+	return opened;
+}
+
+/*
+ * Seal content for a session's row, as its other fields now are, under the
+ * active key; sets the id of that.
+ */
+Datum
+sm_session_seal(const SmSchema *schema, const SmSession *session,
+				const SmContent *content, int32 *key_id)
+{
+	const SmKey *key = sm_key_active(schema);
+	SmSealContext context;
+
+	if (!sm_session_owner(session, &context.owner))
+		elog(ERROR, "name of a session's owner is too long");
+	seal_context(session, &context);
+	context.key_id = *key_id = key->id;
+	return PointerGetDatum(sm_seal(key->subkeys.seal, &context, content));
+}
+
+static void
+scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
+		   int n_keys, LOCKMODE lockmode)
+{
+	scan->schema = schema;
+	scan->context = CurrentMemoryContext;
+	scan->writer = NULL;
+	ItemPointerSetInvalid(&scan->behind.row);
+	scan->index = NULL;
+	scan->index_scan = NULL;
+	scan->table_scan = NULL;
+	scan->rel = table_open(schema->sessions, lockmode);
+	scan->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan->slot = table_slot_create(scan->rel, NULL);
+	if (OidIsValid(indexid))
+	{
+		scan->index = index_open(indexid, lockmode);
+		scan->index_scan = sm_index_beginscan(scan->rel, scan->index,
+											  scan->snapshot, n_keys);
+		index_rescan(scan->index_scan, scan->keys, n_keys, NULL, 0);
+	}
+	else
+		scan->table_scan = table_beginscan(scan->rel, scan->snapshot, 0, NULL);
+}
+
+/* As index_getnext_slot, but for what next_entry does. */
+static bool
+next_by_index(SmScan *scan)
+{
+	ItemPointer tid;
+
+	while ((tid = next_entry(scan)) != NULL)
+	{
+		/* fetching the row makes it that of the version that was found */
+		scan->entry = *tid;
+		if (index_fetch_heap(scan->index_scan, scan->slot))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The next index entry; NULL at the end.  Entries of one key are in the order
+ * of what they point to: those up to where the scan is to begin are passed
+ * over without a look at their rows, of which there may be any number.
+ */
+static ItemPointer
+next_entry(SmScan *scan)
+{
+	IndexScanDesc index_scan = scan->index_scan;
+	ItemPointer tid;
+
+	while ((tid = index_getnext_tid(index_scan, ForwardScanDirection)) != NULL &&
+		   ItemPointerIsValid(&scan->behind.row))
+	{
+		bool		isnull;
+		Datum		at = index_getattr(index_scan->xs_itup, 1,
+									   index_scan->xs_itupdesc, &isnull);
+
+		if (DatumGetTimestampTz(at) == scan->behind.at &&
+			ItemPointerCompare(tid, &scan->behind.row) <= 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			continue;
+		}
+		ItemPointerSetInvalid(&scan->behind.row);
+		break;
+	}
+	return tid;
+}
+
+/*
+ * Decode the row that the scan stands on, with what has been noted of it and
+ * not been written yet.
+ */
+static void
+decode(SmScan *scan)
+{
+	SmSession  *session = &scan->session;
+	TimestampTz seen;
+	TimestampTz successor_used;
+
+	slot_getallattrs(scan->slot);
+	decode_columns(session, scan->slot->tts_values, scan->slot->tts_isnull);
+	scan->stored_last_seen_at = session->last_seen_at;
+	scan->noted_successor_used_at = 0;
+	if (sm_touch_seen(session->session_id, session->rotated_at, &seen,
+					  &successor_used))
+	{
+		session->last_seen_at = Max(session->last_seen_at, seen);
+		if (session->rotated && successor_used != 0)
+		{
+			session->successor_used = true;
+			if (!session->successor_stored)
+				scan->noted_successor_used_at = successor_used;
+		}
+	}
+}
+
+/*
+ * Decode a row.
+ *
+ * A constraint that is gone lets nulls in where none belong.  Such a row
+ * expired before all time: no token works for it, no seal opens, and the
+ * sweep deletes it.  What is null in it reads as nothing.
+ */
+static void
+decode_columns(SmSession *session, const Datum *values, const bool *nulls)
+{
+	static const int required[] = {
+		Anum_session_id, Anum_created_at, Anum_authenticated_at,
+		Anum_last_seen_at, Anum_expires_at, Anum_absolute_expires_at,
+		Anum_sweep_at, Anum_ttl, Anum_version, Anum_key_id,
+		Anum_verifier_key_id, Anum_user_id, Anum_verifier, Anum_sealed_data
+	};
+	static pg_uuid_t no_id = {{0}};
+
+#define VALUE(column)		values[Anum_##column - 1]
+#define IS_NULL(column)		nulls[Anum_##column - 1]
+#define TIME_OR_0(column)	(IS_NULL(column) ? 0 : DatumGetTimestampTz(VALUE(column)))
+#define INT_OR_0(column)	(IS_NULL(column) ? 0 : DatumGetInt32(VALUE(column)))
+#define VARLENA_OR_NULL(column) \
+	(IS_NULL(column) ? NULL : PG_DETOAST_DATUM_PACKED(VALUE(column)))
+
+	session->malformed = false;
+	for (int i = 0; i < (int) lengthof(required); i++)
+		session->malformed |= nulls[required[i] - 1];
+
+	session->session_id = IS_NULL(session_id) ? &no_id :
+		DatumGetUUIDP(VALUE(session_id));
+	session->created_at = TIME_OR_0(created_at);
+	session->authenticated_at = TIME_OR_0(authenticated_at);
+	session->last_seen_at = TIME_OR_0(last_seen_at);
+	session->expires_at = session->malformed ? DT_NOBEGIN : TIME_OR_0(expires_at);
+	session->absolute_expires_at = TIME_OR_0(absolute_expires_at);
+	session->sweep_at = TIME_OR_0(sweep_at);
+	session->ttl = IS_NULL(ttl) ? 0 : DatumGetIntervalP(VALUE(ttl))->time;
+	session->version = INT_OR_0(version);
+	session->key_id = INT_OR_0(key_id);
+	session->verifier_key_id = INT_OR_0(verifier_key_id);
+	session->user_id = VARLENA_OR_NULL(user_id);
+	session->verifier = VARLENA_OR_NULL(verifier);
+	session->sealed_data = IS_NULL(sealed_data) ? PointerGetDatum(NULL) :
+		VALUE(sealed_data);
+	session->tenant_id = VARLENA_OR_NULL(tenant_id);
+	session->ip = IS_NULL(ip) ? NULL : DatumGetInetPP(VALUE(ip));
+	session->user_agent = VARLENA_OR_NULL(user_agent);
+	session->rotated = !IS_NULL(rotated_at);
+	session->rotated_at = TIME_OR_0(rotated_at);
+	session->successor_used = IS_NULL(rotated_at) || !IS_NULL(successor_used_at);
+	session->successor_stored = !IS_NULL(successor_used_at);
+	session->successor_used_at = TIME_OR_0(successor_used_at);
+	session->previous_valid_until = TIME_OR_0(previous_valid_until);
+	session->previous_key_id = INT_OR_0(previous_key_id);
+	session->previous_verifier = VARLENA_OR_NULL(previous_verifier);
+	session->revoked = !IS_NULL(revoked_at);
+	session->revoked_at = TIME_OR_0(revoked_at);
+	session->revoked_reason = VARLENA_OR_NULL(revoked_reason);
+	session->state_mac = VARLENA_OR_NULL(state_mac);
+	if (session->user_id == NULL)
+		session->user_id = cstring_to_text("");
+}
+
+/*
+ * Let the MAC of a row follow changes to what it covers.  A revocation takes
+ * the MAC away, which needs no key and leaves nothing that could be valid
+ * again.  A row whose MAC does not fit it is never given one that does: what
+ * somebody else wrote there is not made good by the next write.
+ */
+static void
+bind_state(SmScan *scan, SmChanges *changes)
+{
+	static const int unbound[] = {
+		Anum_last_seen_at, Anum_sweep_at, Anum_sealed_data, Anum_user_agent,
+		Anum_revoked_reason, Anum_state_mac
+	};
+	Datum	   *old_values = scan->slot->tts_values;
+	bool	   *old_nulls = scan->slot->tts_isnull;
+	Datum		values[Natts_user_sessions];
+	bool		nulls[Natts_user_sessions];
+	SmSession	was;
+	SmSession	becomes;
+	bool		differs = false;
+
+	slot_getallattrs(scan->slot);
+	for (int i = 0; i < Natts_user_sessions; i++)
+	{
+		bool		bound = changes->replaces[i];
+
+		values[i] = changes->replaces[i] ? changes->values[i] : old_values[i];
+		nulls[i] = changes->replaces[i] ? changes->nulls[i] : old_nulls[i];
+		for (int u = 0; bound && u < (int) lengthof(unbound); u++)
+			bound = (unbound[u] != i + 1);
+		if (bound)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(scan->rel), i);
+
+			differs |= nulls[i] != old_nulls[i] ||
+				(!nulls[i] && !datum_image_eq(values[i], old_values[i],
+											  attribute->attbyval,
+											  attribute->attlen));
+		}
+	}
+	if (!differs)
+		return;
+	decode_columns(&was, old_values, old_nulls);
+	decode_columns(&becomes, values, nulls);
+	if (becomes.revoked)
+		sm_change_null(changes, Anum_state_mac);
+	else if (sm_session_intact(scan->schema, &was))
+		sm_change(changes, Anum_state_mac,
+				  make_state_mac(scan->schema, &becomes));
+}
+
+/*
+ * What the MAC of a row covers.  False if the row holds what was never written
+ * there.  Its seal needs no mention: that binds the version and the key's id.
+ */
+static bool
+state_of(const SmSession *session, SmState *state)
+{
+	memset(state, 0, sizeof(*state));
+	if (!sm_session_owner(session, &state->owner) ||
+		VARSIZE_ANY_EXHDR(session->verifier) != SM_VERIFIER_LEN)
+		return false;
+	state->created_at = session->created_at;
+	state->authenticated_at = session->authenticated_at;
+	state->expires_at = session->expires_at;
+	state->ttl = session->ttl;
+	state->version = session->version;
+	state->key_id = session->key_id;
+	state->verifier_key_id = session->verifier_key_id;
+	state->verifier = (uint8 *) VARDATA_ANY(session->verifier);
+	if (session->ip)
+	{
+		state->ip = (uint8 *) VARDATA_ANY(session->ip);
+		state->ip_len = VARSIZE_ANY_EXHDR(session->ip);
+		if (state->ip_len > SM_MAX_IP_LEN)
+			return false;
+	}
+	state->rotated = session->rotated;
+	state->successor_used = session->successor_stored;
+	if (session->rotated)
+	{
+		if (session->previous_verifier == NULL ||
+			VARSIZE_ANY_EXHDR(session->previous_verifier) != SM_VERIFIER_LEN)
+			return false;
+		state->rotated_at = session->rotated_at;
+		state->successor_used_at = session->successor_used_at;
+		state->previous_valid_until = session->previous_valid_until;
+		state->previous_key_id = session->previous_key_id;
+		state->previous_verifier = (uint8 *) VARDATA_ANY(session->previous_verifier);
+		return true;
+	}
+	/* without a rotation there is nothing of one */
+	return session->previous_verifier == NULL && !session->successor_stored &&
+		session->previous_key_id == 0 && session->previous_valid_until == 0;
+}
+
+static Datum
+make_state_mac(const SmSchema *schema, const SmSession *session)
+{
+	bytea	   *mac = palloc(VARHDRSZ + SM_STATE_MAC_LEN);
+	SmState		state;
+
+	if (!state_of(session, &state))
+		elog(ERROR, "state of a session is not one that can be bound");
+	SET_VARSIZE(mac, VARHDRSZ + SM_STATE_MAC_LEN);
+	sm_state_mac(sm_key_usable(schema, session->key_id)->subkeys.state,
+				 &state, (uint8 *) VARDATA(mac));
+	return PointerGetDatum(mac);
+}
+
+/* Begin to write at the first write of a scan. */
+static void
+prepare_write(SmScan *scan)
+{
+	MemoryContext old;
+
+	if (scan->writer)
+		return;
+	old = MemoryContextSwitchTo(scan->context);
+	scan->writer = sm_writer_begin(scan->rel, scan->rel, Natts_user_sessions);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Was a row written?  Who was told that a session began or ended must be able
+ * to rely on it.
+ */
+static void
+must_have(bool written)
+{
+	if (!written)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger on user_sessions left out a row that was to be written"),
+				 errhint("A BEFORE trigger on this table must return the row, or raise an error.")));
+}
+
+/*
+ * Do changes make a session another to who reads it?  Not if it is only seen,
+ * queued, extended, or sealed again.
+ */
+static bool
+cache_differs(const SmSession *session, const SmChanges *changes)
+{
+	static const int columns[] = {
+		Anum_version, Anum_authenticated_at, Anum_verifier,
+		Anum_verifier_key_id, Anum_revoked_at
+	};
+
+	for (int i = 0; i < (int) lengthof(columns); i++)
+		if (changes->replaces[columns[i] - 1])
+			return true;
+	return changes->replaces[Anum_expires_at - 1] &&
+		DatumGetTimestampTz(changes->values[Anum_expires_at - 1]) <
+		session->expires_at;
+}
+
+static void
+seal_context(const SmSession *session, SmSealContext *context)
+{
+	context->version = (uint32) session->version;
+	context->created_at = session->created_at;
+	context->authenticated_at = session->authenticated_at;
+}

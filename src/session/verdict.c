@@ -1,0 +1,345 @@
+/*-------------------------------------------------------------------------
+ *
+ * verdict.c
+ *	  Security findings that outlive the transaction that made them.
+ *
+ * A function that finds a replayed token ends the session and records an
+ * event in its caller's transaction, where both take effect at once.  Should
+ * that transaction roll back, as web frameworks have it do on any error, the
+ * finding must stand.  So each is also kept in this backend's memory, with
+ * the subtransaction that it was made in; when that aborts, the finding goes
+ * to a queue in shared memory, and a worker carries it out.  When the
+ * transaction commits there is nothing left to do.  In a read-only
+ * transaction, which can write nothing, a finding goes to the queue at once.
+ *
+ * Both places are bounded.  What does not fit is counted and lost to a rollback,
+ * never to a commit.  Some room in each is left for what is about a session
+ * that exists, and some of that for replays and corrupt data: refused tokens,
+ * of which anybody can send any number, do not crowd them out.
+ *
+ * Locks: the queue's, for the time of copying one finding, also from the
+ * callback of an aborting transaction; nothing in there can raise an error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "session/verdict.h"
+#include "shared.h"
+
+#define QUEUE_LEN	1024
+#define PENDING_LEN 16
+
+/* When a finding that could not be carried out is tried again. */
+#define MIN_RETRY_US	(3 * USECS_PER_SEC)
+#define MAX_RETRY_US	(5 * USECS_PER_MINUTE)
+
+typedef struct Queue
+{
+	int			n;
+	uint64		last_id;
+	SmVerdict	verdicts[QUEUE_LEN];
+} Queue;
+
+typedef struct Pending
+{
+	SubTransactionId subxact;
+	SmVerdict	verdict;
+} Pending;
+
+static Queue *queue = NULL;
+static Pending pending[PENDING_LEN];
+static int	n_pending = 0;
+
+static void at_xact_end(XactEvent event, void *arg);
+static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
+						   SubTransactionId parent, void *arg);
+static void enqueue(const SmVerdict *verdict);
+static int	room(const SmVerdict *verdict, int len);
+static bool put(const SmVerdict *verdict);
+static bool take(uint64 id);
+static uint64 most_failed(void);
+
+/*
+ * Ask to hear of the ends of transactions.  Called once, from _PG_init.
+ */
+void
+sm_verdict_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	RegisterXactCallback(at_xact_end, NULL);
+	RegisterSubXactCallback(at_subxact_end, NULL);
+}
+
+Size
+sm_verdict_size(void)
+{
+	return MAXALIGN(sizeof(Queue));
+}
+
+void
+sm_verdict_startup(void)
+{
+	bool		found;
+
+	queue = ShmemInitStruct("session_manager verdicts", sizeof(Queue), &found);
+	if (!found)
+	{
+		queue->n = 0;
+		queue->last_id = 0;
+	}
+}
+
+/*
+ * Keep a finding in case the transaction rolls back.  True if the caller must
+ * not write it itself, because its transaction is read-only.
+ */
+bool
+sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
+				bool revoke, const char *cause, int64 suppressed,
+				const inet *ip, const text *user_agent)
+{
+	SmVerdict	verdict;
+
+	if (!sm_worker_comes())
+		return XactReadOnly;
+
+	memset(&verdict, 0, offsetof(SmVerdict, user_agent));
+	verdict.database = MyDatabaseId;
+	verdict.type = type;
+	verdict.at = GetCurrentTimestamp();
+	verdict.session_id = *session_id;
+	verdict.exists = exists;
+	verdict.revoke = revoke;
+	strlcpy(verdict.cause, cause ? cause : "", sizeof(verdict.cause));
+	verdict.suppressed = suppressed;
+	if (ip != NULL)
+	{
+		verdict.ip_len = Min(VARSIZE_ANY(ip), sizeof(verdict.ip));
+		memcpy(verdict.ip, ip, verdict.ip_len);
+	}
+	if (user_agent != NULL)
+	{
+		verdict.user_agent_len = Min(VARSIZE_ANY_EXHDR(user_agent),
+									 SM_MAX_USER_AGENT_LEN);
+		memcpy(verdict.user_agent, VARDATA_ANY(user_agent),
+			   verdict.user_agent_len);
+	}
+
+	if (XactReadOnly)
+	{
+		enqueue(&verdict);
+		return true;
+	}
+	if (n_pending < room(&verdict, PENDING_LEN))
+	{
+		pending[n_pending].subxact = GetCurrentSubTransactionId();
+		pending[n_pending++].verdict = verdict;
+	}
+	else
+		sm_count(SM_VERDICTS_OVERFLOWED);
+	return false;
+}
+
+/*
+ * Copy a database's oldest finding that is not to be tried later; false if
+ * there is none.  It stays on the queue until sm_verdict_done: a worker that
+ * fails must not lose it.
+ */
+bool
+sm_verdict_peek(Oid database, SmVerdict *verdict)
+{
+	bool		found = false;
+	int64		now = sm_clock();
+
+	LWLockAcquire(sm_shared->verdict_lock, LW_SHARED);
+	for (int i = 0; i < queue->n && !found; i++)
+		if (queue->verdicts[i].database == database &&
+			queue->verdicts[i].retry_at <= now)
+		{
+			*verdict = queue->verdicts[i];
+			found = true;
+		}
+	LWLockRelease(sm_shared->verdict_lock);
+	return found;
+}
+
+/*
+ * Take a finding off the queue once it has been carried out.
+ */
+void
+sm_verdict_done(const SmVerdict *verdict)
+{
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	(void) take(verdict->id);
+	LWLockRelease(sm_shared->verdict_lock);
+}
+
+/*
+ * Move a finding behind the others, as somebody is writing to the session, or
+ * because it failed: then it has to wait, longer each time.
+ */
+void
+sm_verdict_later(const SmVerdict *verdict, bool failed)
+{
+	SmVerdict	later = *verdict;
+
+	if (failed)
+	{
+		later.retry_at = sm_clock() +
+			Min(MAX_RETRY_US, MIN_RETRY_US << Min(later.failures, 10));
+		later.failures++;
+	}
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	if (take(verdict->id))
+		queue->verdicts[queue->n++] = later;
+	LWLockRelease(sm_shared->verdict_lock);
+}
+
+/*
+ * When the first of a database's findings is to be tried, by sm_clock(); the
+ * maximum if there is none.
+ */
+int64
+sm_verdict_retry_at(Oid database)
+{
+	int64		at = PG_INT64_MAX;
+
+	LWLockAcquire(sm_shared->verdict_lock, LW_SHARED);
+	for (int i = 0; i < queue->n; i++)
+		if (queue->verdicts[i].database == database)
+			at = Min(at, queue->verdicts[i].retry_at);
+	LWLockRelease(sm_shared->verdict_lock);
+	return at;
+}
+
+/*
+ * Forget the findings of a database that is gone.
+ */
+void
+sm_verdict_forget(Oid database)
+{
+	int			n = 0;
+
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < queue->n; i++)
+		if (queue->verdicts[i].database != database)
+			queue->verdicts[n++] = queue->verdicts[i];
+	queue->n = n;
+	LWLockRelease(sm_shared->verdict_lock);
+}
+
+/* Take a finding off the queue, which is locked. */
+static bool
+take(uint64 id)
+{
+	for (int i = 0; i < queue->n; i++)
+		if (queue->verdicts[i].id == id)
+		{
+			queue->n--;
+			memmove(&queue->verdicts[i], &queue->verdicts[i + 1],
+					(queue->n - i) * sizeof(SmVerdict));
+			return true;
+		}
+	return false;
+}
+
+static void
+at_xact_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_ABORT)
+		for (int i = 0; i < n_pending; i++)
+			enqueue(&pending[i].verdict);
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT ||
+		event == XACT_EVENT_PREPARE)
+		n_pending = 0;
+}
+
+static void
+at_subxact_end(SubXactEvent event, SubTransactionId mine,
+			   SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		while (n_pending > 0 && pending[n_pending - 1].subxact == mine)
+			enqueue(&pending[--n_pending].verdict);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		for (int i = n_pending; i > 0 && pending[i - 1].subxact == mine; i--)
+			pending[i - 1].subxact = parent;
+}
+
+/* Queue a finding for a worker and count what became of it. */
+static void
+enqueue(const SmVerdict *verdict)
+{
+	sm_count(sm_worker_comes() && put(verdict) ?
+			 SM_VERDICTS_QUEUED : SM_VERDICTS_OVERFLOWED);
+}
+
+/* How many findings may be there before one like this finds no room. */
+static int
+room(const SmVerdict *verdict, int len)
+{
+	switch (verdict->type)
+	{
+		case SM_EVENT_REJECTED:
+		case SM_EVENT_BIND_FAILED:
+		case SM_EVENT_CLIENT_CHANGED:
+			return verdict->exists ? len * 3 / 4 : len / 2;
+		default:
+			return len;
+	}
+}
+
+/* The finding that has failed most often; 0 if none has.  The queue is locked. */
+static uint64
+most_failed(void)
+{
+	uint64		id = 0;
+	int			failures = 0;
+
+	for (int i = 0; i < queue->n; i++)
+		if (queue->verdicts[i].failures > failures)
+		{
+			id = queue->verdicts[i].id;
+			failures = queue->verdicts[i].failures;
+		}
+	return id;
+}
+
+/* False if the queue has no room for it. */
+static bool
+put(const SmVerdict *verdict)
+{
+	bool		full;
+
+	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	full = (queue->n >= room(verdict, QUEUE_LEN));
+	/* what cannot be carried out must not keep out what can */
+	if (full && take(most_failed()))
+	{
+		sm_count(SM_VERDICTS_OVERFLOWED);
+		full = (queue->n >= room(verdict, QUEUE_LEN));
+	}
+	if (!full)
+	{
+		queue->verdicts[queue->n] = *verdict;
+		queue->verdicts[queue->n++].id = ++queue->last_id;
+	}
+	LWLockRelease(sm_shared->verdict_lock);
+
+	if (!full)
+	{
+		pg_atomic_write_u32(&sm_database->wanted, 1);
+		sm_shared_wake();
+	}
+	return !full;
+}

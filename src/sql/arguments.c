@@ -1,0 +1,242 @@
+/*-------------------------------------------------------------------------
+ *
+ * arguments.c
+ *	  Arguments that several SQL functions take, checked alike.
+ *
+ * A message names a limit and a size, never what was passed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/socket.h>
+
+#include "common/int.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "keys/crypto.h"
+#include "session/authenticate.h"
+#include "sql/arguments.h"
+
+#define MAX_USER_AGENT_LEN	512
+#define MAX_REASON_LEN		64
+#define MAX_ROWS			10000
+
+static void check_length(const text *value, const char *name, int longest);
+static int64 interval_to_us(const Interval *interval);
+
+/*
+ * A user id: 22004 if null, 22023 if empty or too long.
+ */
+text *
+sm_arg_user_id(FunctionCallInfo fcinfo, int n)
+{
+	text	   *user_id;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("user_id must not be null")));
+	user_id = PG_GETARG_TEXT_PP(n);
+	check_length(user_id, "user_id", SM_MAX_NAME_LEN);
+	return user_id;
+}
+
+/*
+ * A tenant id, or NULL.
+ */
+text *
+sm_arg_tenant_id(FunctionCallInfo fcinfo, int n)
+{
+	text	   *tenant_id;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	tenant_id = PG_GETARG_TEXT_PP(n);
+	check_length(tenant_id, "tenant_id", SM_MAX_NAME_LEN);
+	return tenant_id;
+}
+
+/*
+ * Why a session is ended.
+ */
+text *
+sm_arg_reason(FunctionCallInfo fcinfo, int n)
+{
+	text	   *reason;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("reason must not be null")));
+	reason = PG_GETARG_TEXT_PP(n);
+	check_length(reason, "reason", MAX_REASON_LEN);
+	return reason;
+}
+
+/*
+ * A client's address, or NULL.  An IPv4 address that is mapped into IPv6, as a
+ * socket of both families tells it, is that IPv4 address: one client has one
+ * address, whichever way it came.
+ */
+inet *
+sm_arg_ip(FunctionCallInfo fcinfo, int n)
+{
+	inet	   *given;
+	inet	   *ip;
+	const uint8 *ipv4;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	given = PG_GETARG_INET_PP(n);
+	ipv4 = sm_ipv4_inside(given);
+	if (ipv4 == NULL || ip_family(given) == PGSQL_AF_INET)
+		return given;
+
+	/* zeroed, for the macros: see utils/inet.h */
+	ip = (inet *) palloc0(sizeof(inet));
+	ip_family(ip) = PGSQL_AF_INET;
+	ip_bits(ip) = ip_bits(given) - SM_IPV4_MAPPED_BITS;
+	memcpy(ip_addr(ip), ipv4, ip_addrsize(ip));
+	SET_INET_VARSIZE(ip);
+	return ip;
+}
+
+/*
+ * A client's user agent, cut to what is stored, or NULL.
+ */
+text *
+sm_arg_user_agent(FunctionCallInfo fcinfo, int n)
+{
+	text	   *value;
+	int			len;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	value = PG_GETARG_TEXT_PP(n);
+	len = VARSIZE_ANY_EXHDR(value);
+	if (len <= MAX_USER_AGENT_LEN)
+		return value;
+	return cstring_to_text_with_len(VARDATA_ANY(value),
+									pg_mbcliplen(VARDATA_ANY(value), len,
+												 MAX_USER_AGENT_LEN));
+}
+
+/*
+ * A JSON object, or NULL: 22023 if it is JSON but no object, 54000 if it is
+ * larger than session_manager.max_data_size.
+ */
+Jsonb *
+sm_arg_object(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	Jsonb	   *object;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	object = PG_GETARG_JSONB_P(n);
+	if (!JB_ROOT_IS_OBJECT(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a JSON object", name)));
+	sm_check_size(object, name);
+	return object;
+}
+
+/*
+ * A lifetime in microseconds, or 0 if null: 22023 unless it is positive and
+ * at most "longest", to which it may be clamped instead.
+ */
+int64
+sm_arg_lifetime(FunctionCallInfo fcinfo, int n, const char *name,
+				int64 longest, bool clamp)
+{
+	int64		us;
+
+	if (PG_ARGISNULL(n))
+		return 0;
+	us = interval_to_us(PG_GETARG_INTERVAL_P(n));
+	if (us <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be greater than zero", name)));
+	if (us > longest && !clamp)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be longer than session_manager.max_lifetime",
+						name),
+				 errdetail("The limit is %d seconds.", sm_max_lifetime)));
+	return Min(us, longest);
+}
+
+/*
+ * How many rows to return at most.
+ */
+int
+sm_arg_max_rows(FunctionCallInfo fcinfo, int n)
+{
+	int			max_rows;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("max_rows must not be null")));
+	max_rows = PG_GETARG_INT32(n);
+	if (max_rows < 1 || max_rows > MAX_ROWS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_rows must be between 1 and %d", MAX_ROWS)));
+	return max_rows;
+}
+
+/*
+ * 54000 if an object is too large to be kept.
+ */
+void
+sm_check_size(const Jsonb *object, const char *name)
+{
+	if (VARSIZE(object) > (Size) sm_max_data_size)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s is too large", name),
+				 errdetail("It takes %d bytes, the limit is %d bytes.",
+						   (int) VARSIZE(object), sm_max_data_size),
+				 errhint("Keep large values in tables of their own, or raise session_manager.max_data_size.")));
+}
+
+static void
+check_length(const text *value, const char *name, int longest)
+{
+	int			len = VARSIZE_ANY_EXHDR(value);
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", name)));
+	if (len > longest)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be longer than %d bytes", name, longest),
+				 errdetail("It is %d bytes long.", len)));
+}
+
+/*
+ * Days of 24 hours, months of 30 days: a session's lifetime does not depend
+ * on a time zone.  What cannot be counted becomes the extreme value, as
+ * PostgreSQL 17's infinite intervals do, which hold it in every field.
+ */
+static int64
+interval_to_us(const Interval *interval)
+{
+	int64		days = (int64) interval->month * 30 + interval->day;
+	int64		us;
+
+	if (interval->time == PG_INT64_MAX || interval->time == PG_INT64_MIN)
+		return interval->time;
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
+		pg_add_s64_overflow(us, interval->time, &us))
+		return days < 0 ? PG_INT64_MIN : PG_INT64_MAX;
+	return us;
+}

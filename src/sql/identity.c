@@ -1,0 +1,206 @@
+/*-------------------------------------------------------------------------
+ *
+ * identity.c
+ *	  The user of a transaction, for row-level security: session_bind and the
+ *	  functions that read what it bound.
+ *
+ * What is bound lives in this backend's memory and ends with the transaction,
+ * so it is safe behind a pooler in transaction mode; no setting that SQL can
+ * write has a part in it.  Bindings follow subtransactions as settings made
+ * with SET LOCAL do: rolling back to a savepoint brings the identity of that
+ * moment back.  A session_bind that fails binds nobody: a caller who ignores
+ * its result gets no rows rather than another user's.
+ *
+ * The stack lives in TopTransactionContext; innermost is first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "session/authenticate.h"
+#include "sql/identity.h"
+#include "sql/session.h"
+
+PG_FUNCTION_INFO_V1(sm_session_bind);
+PG_FUNCTION_INFO_V1(sm_session_user_id);
+PG_FUNCTION_INFO_V1(sm_session_tenant_id);
+PG_FUNCTION_INFO_V1(sm_session_id);
+
+typedef struct Identity
+{
+	struct Identity *outer;
+	SubTransactionId subxact;	/* in which it was bound */
+	bool		bound;			/* false: session_bind failed */
+	pg_uuid_t	session_id;
+	text	   *user_id;
+	text	   *tenant_id;		/* NULL for none */
+} Identity;
+
+static Identity *innermost = NULL;
+
+static void at_xact_end(XactEvent event, void *arg);
+static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
+						   SubTransactionId parent, void *arg);
+static Identity *push_identity(void);
+static text *copy_text(const text *value);
+
+/*
+ * Ask to hear of the ends of transactions.  Called once, from _PG_init.
+ */
+void
+sm_identity_init(void)
+{
+	RegisterXactCallback(at_xact_end, NULL);
+	RegisterSubXactCallback(at_subxact_end, NULL);
+}
+
+/*
+ * session_bind(token)
+ */
+Datum
+sm_session_bind(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema = sm_schema_of(fcinfo);
+	Identity   *identity = push_identity();
+	SmToken		token;
+	SmScan		scan;
+	SmLookup	lookup;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (PG_ARGISNULL(0) ||
+		!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
+		PG_RETURN_BOOL(false);
+
+	lookup = sm_find_live(&scan, schema, &token, AccessShareLock,
+						  SM_EVENT_BIND_FAILED, NULL, NULL);
+	if (lookup == SM_LOOKUP_LIVE)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		identity->session_id = *scan.session.session_id;
+		identity->user_id = copy_text(scan.session.user_id);
+		if (scan.session.tenant_id)
+			identity->tenant_id = copy_text(scan.session.tenant_id);
+		identity->bound = true;
+		MemoryContextSwitchTo(old);
+
+		if (sm_can_touch() && sm_touch_due(&scan.session, &token, now))
+			sm_touch_session(&scan, &token, now, false, NULL, NULL);
+	}
+	else if (lookup != SM_LOOKUP_UNKNOWN && lookup != SM_LOOKUP_REJECTED)
+		sm_refused(schema, SM_EVENT_BIND_FAILED, &token, &scan.session,
+				   "not live", NULL, NULL);
+	sm_scan_end(&scan);
+	PG_RETURN_BOOL(identity->bound);
+}
+
+/*
+ * session_user_id()
+ */
+Datum
+sm_session_user_id(PG_FUNCTION_ARGS)
+{
+	if (innermost == NULL || !innermost->bound)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(copy_text(innermost->user_id));
+}
+
+/*
+ * session_tenant_id()
+ */
+Datum
+sm_session_tenant_id(PG_FUNCTION_ARGS)
+{
+	if (innermost == NULL || !innermost->bound || innermost->tenant_id == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(copy_text(innermost->tenant_id));
+}
+
+/*
+ * session_id()
+ */
+Datum
+sm_session_id(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *id;
+
+	if (innermost == NULL || !innermost->bound)
+		PG_RETURN_NULL();
+	id = palloc(sizeof(pg_uuid_t));
+	*id = innermost->session_id;
+	PG_RETURN_UUID_P(id);
+}
+
+static void
+at_xact_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE:
+			/* the memory goes with the transaction */
+			innermost = NULL;
+			break;
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			break;
+	}
+}
+
+static void
+at_subxact_end(SubXactEvent event, SubTransactionId mine,
+			   SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		while (innermost != NULL && innermost->subxact == mine)
+			innermost = innermost->outer;
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (Identity *i = innermost; i != NULL && i->subxact == mine; i = i->outer)
+			i->subxact = parent;
+	}
+}
+
+/* A new innermost identity, bound to nobody yet. */
+static Identity *
+push_identity(void)
+{
+	SubTransactionId subxact = GetCurrentSubTransactionId();
+	Identity   *identity;
+
+	/* binding in a loop must not pile up: the last of a level counts */
+	if (innermost != NULL && innermost->subxact == subxact)
+	{
+		identity = innermost;
+		if (identity->user_id)
+			pfree(identity->user_id);
+		if (identity->tenant_id)
+			pfree(identity->tenant_id);
+		identity->user_id = identity->tenant_id = NULL;
+		identity->bound = false;
+		return identity;
+	}
+	identity = MemoryContextAllocZero(TopTransactionContext, sizeof(Identity));
+	identity->outer = innermost;
+	identity->subxact = subxact;
+	innermost = identity;
+	return identity;
+}
+
+static text *
+copy_text(const text *value)
+{
+	return cstring_to_text_with_len(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+}

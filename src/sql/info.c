@@ -1,0 +1,384 @@
+/*-------------------------------------------------------------------------
+ *
+ * info.c
+ *	  session_info: what is on in this database, what is not, and why.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "keys/keyring.h"
+#include "session/store.h"
+#include "shared.h"
+#include "sql/info.h"
+#include "sql/result.h"
+#include "work/contain.h"
+
+PG_FUNCTION_INFO_V1(sm_session_info);
+
+static bool preloaded = false;
+
+static char *waits_for_place(void);
+static const char *workers_state(void);
+static const char *last_pass(void);
+static const char *resealing(const SmSchema *schema);
+static const char *next_sweep(const SmSchema *schema);
+static const char *clock_state(void);
+static const char *errors(SmStep step);
+static const char *cache_state(void);
+static const char *cache_server(void);
+static const char *cache_epoch(void);
+static const char *cache_outbox(const SmSchema *schema);
+static const char *cache_warnings(void);
+static bool cache_read(SmCache *cache);
+static void put(SmResult *result, const char *key, const char *value);
+static char *query_text(const char *sql);
+
+/*
+ * Note how the library is being loaded.  Called once, from _PG_init.
+ */
+void
+sm_info_init(void)
+{
+	preloaded = process_shared_preload_libraries_in_progress;
+}
+
+/*
+ * session_info()
+ */
+Datum
+sm_session_info(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema = sm_schema_of(fcinfo);
+	static const Oid types[] = {TEXTOID, TEXTOID};
+	SmResult	result = sm_result_begin(fcinfo, types, lengthof(types));
+	const SmKey *ring;
+	int			n = sm_key_list(schema, &ring);
+	int			missing = 0;
+	const char *active = NULL;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+
+	put(&result, "version",
+		query_text("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'session_manager'"));
+	put(&result, "library_version", SM_VERSION);
+	put(&result, "schema", get_namespace_name(schema->namespace));
+	put(&result, "preloaded", preloaded ? "yes" :
+		"no: session_manager is not in shared_preload_libraries");
+	put(&result, "log_redaction", !sm_redact_tokens ?
+		"off: session_manager.redact_tokens is off" :
+		preloaded ? "on" :
+		"on where the library is loaded: it is not preloaded");
+	put(&result, "key_file", sm_key_file_problem() ? sm_key_file_problem() : "loaded");
+	for (int i = 0; i < n; i++)
+	{
+		if (ring[i].state == SM_KEY_ACTIVE)
+			active = psprintf("%d%s", ring[i].id,
+							  ring[i].material == SM_MATERIAL_PRESENT ? "" :
+							  ring[i].material == SM_MATERIAL_WRONG ?
+							  ": the key file has another key under this id" :
+							  ": not in the key file");
+		if (ring[i].state != SM_KEY_RETIRED && ring[i].state != SM_KEY_REVOKED &&
+			ring[i].material != SM_MATERIAL_PRESENT)
+			missing++;
+	}
+	put(&result, "active_key", active ? active : "none: session_create fails");
+	put(&result, "keys_unavailable", psprintf("%d", missing));
+	put(&result, "shard", sm_shard_parts == 0 ? "all buckets" :
+		psprintf("%d/%d", sm_shard_part, sm_shard_parts));
+	put(&result, "workers", workers_state());
+	put(&result, "last_pass", last_pass());
+	put(&result, "clock", clock_state());
+	put(&result, "resealing", resealing(schema));
+	for (int step = 0; step < SM_N_STEPS; step++)
+		put(&result, psprintf("errors_%s", sm_step_name(step)), errors(step));
+	put(&result, "cache", cache_state());
+	put(&result, "cache_server", cache_server());
+	put(&result, "cache_epoch", cache_epoch());
+	put(&result, "cache_outbox", cache_outbox(schema));
+	put(&result, "cache_warnings", cache_warnings());
+	put(&result, "event_partitions",
+		query_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
+							schema->events)));
+	put(&result, "next_sweep", next_sweep(schema));
+
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	return (Datum) 0;
+}
+
+/* What keeps a pass that is due from running, or NULL. */
+static char *
+waits_for_place(void)
+{
+	int64		since;
+
+	LWLockAcquire(sm_shared->lock, LW_SHARED);
+	since = sm_database->place_wanted_at;
+	LWLockRelease(sm_shared->lock);
+	if (since == 0)
+		return NULL;
+	return psprintf("on: a pass has waited for a free background worker for %d s; raise max_worker_processes",
+					(int) ((sm_clock() - since) / USECS_PER_SEC));
+}
+
+static const char *
+workers_state(void)
+{
+	const char *no_place;
+
+	if (sm_shared == NULL)
+		return "off: the library is not preloaded; schedule session_cleanup()";
+	if (sm_database == NULL)
+		return psprintf("off: the server has more than %d databases; name those with the extension in session_manager.databases, and restart",
+						SM_MAX_DATABASES);
+	if (RecoveryInProgress())
+		return "off: the server is a standby";
+	if (sm_shared->launcher == NULL)
+		return "off: the launcher is not running";
+	/* asked once: the pass may find a place meanwhile */
+	no_place = waits_for_place();
+	switch (sm_database->state)
+	{
+		case SM_DB_UNKNOWN:
+			return no_place ? no_place : "on: the first pass is to come";
+		case SM_DB_WITHOUT:
+			return "off: the last worker did not find the extension";
+		case SM_DB_NOT_CHOSEN:
+			return "off: this database is a template or not in session_manager.databases";
+		case SM_DB_OTHER_VERSION:
+			return "off: the extension is at another version than the library; run ALTER EXTENSION session_manager UPDATE";
+		case SM_DB_SERVED:
+			if (no_place)
+				return no_place;
+			if (sm_database->waits_for[0] != '\0')
+				return psprintf("on: maintenance waits for %s", sm_database->waits_for);
+			return sm_database->worker_pid != 0 ?
+				psprintf("on: pid %d is at work", sm_database->worker_pid) : "on";
+	}
+	elog(ERROR, "unrecognized state of a database: %d", (int) sm_database->state);
+}
+
+static const char *
+last_pass(void)
+{
+	if (sm_database == NULL || sm_database->last_pass_at == 0)
+		return "none yet";
+	return psprintf("%s: %lld deleted, %lld queued again in %lld ms%s; next %s",
+					pstrdup(timestamptz_to_str(sm_database->last_pass_at)),
+					(long long) sm_database->swept,
+					(long long) sm_database->requeued,
+					(long long) sm_database->pass_us / 1000,
+					sm_database->unfinished ? ", more to do" : "",
+					pstrdup(timestamptz_to_str(GetCurrentTimestamp() + sm_database->next_pass - sm_clock())));
+}
+
+static const char *
+resealing(const SmSchema *schema)
+{
+	char	   *pending = query_text(psprintf("SELECT key_id FROM %s WHERE state = 'active' AND resealed_at IS NULL",
+											  sm_schema_qualify(schema, "session_keys")));
+
+	if (pending == NULL)
+		return "done";
+	if (strncmp(workers_state(), "on", 2) != 0)
+		return RecoveryInProgress() ? "left to the primary" :
+			psprintf("to key %s: no worker does it; call session_reencrypt() until it returns 0",
+					 pending);
+	return psprintf("under way to key %s: %lld sessions so far", pending,
+					(long long) sm_database->resealed);
+}
+
+/*
+ * When the first session is due.  Those that have been deleted may still be in
+ * the index by millions, while somebody holds an old snapshot: look past the
+ * beginning where the sweep is, but not for long.
+ */
+static const char *
+next_sweep(const SmSchema *schema)
+{
+	TimestampTz from = DT_NOBEGIN;
+	TimestampTz at;
+
+	for (;;)
+	{
+		switch (sm_scan_first_sweep_at(schema, from, &at))
+		{
+			case SM_FIRST_FOUND:
+				return pstrdup(timestamptz_to_str(at));
+			case SM_FIRST_NONE:
+				return "nothing to sweep";
+			case SM_FIRST_FAR:
+				break;
+		}
+		if (from != DT_NOBEGIN || sm_database == NULL ||
+			sm_database->sweep_began_at == 0)
+			return "unknown: behind deleted sessions that VACUUM cannot remove yet";
+		from = sm_database->sweep_from.at;
+	}
+}
+
+static const char *
+clock_state(void)
+{
+	if (sm_shared == NULL)
+		return "not watched: the library is not preloaded";
+	return sm_clock_in_doubt() ?
+		"in doubt: it has jumped forward by more than a day; maintenance deletes nothing for some minutes" :
+		"trusted";
+}
+
+/* What a step of maintenance could not do. */
+static const char *
+errors(SmStep step)
+{
+	SmFailure	failure;
+
+	if (sm_database == NULL)
+		return "not noted: there is no shared memory for this database";
+	LWLockAcquire(sm_shared->lock, LW_SHARED);
+	failure = sm_database->failures[step];
+	LWLockRelease(sm_shared->lock);
+	if (failure.at == 0)
+		return "none";
+	return psprintf(UINT64_FORMAT ", the last at %s: %s",
+					pg_atomic_read_u64(&sm_database->counters[SM_FINDINGS_FAILED + step]),
+					timestamptz_to_str(failure.at), failure.error);
+}
+
+static const char *
+cache_state(void)
+{
+	static const char *const names[] = {
+		[SM_REDIS_OFF] = "off",
+		[SM_REDIS_ASYNC] = "async",
+		[SM_REDIS_STRICT] = "strict"
+	};
+	uint32		mode;
+
+	if (sm_database == NULL && sm_redis_mode != SM_REDIS_OFF)
+		return "off: session_manager.redis_mode has no effect unless the library is preloaded";
+	if (sm_database == NULL || RecoveryInProgress())
+		return sm_redis_mode == SM_REDIS_OFF ? "off" :
+			"off: the server is a standby";
+	mode = pg_atomic_read_u32(&sm_database->cache.mode);
+	if (*(volatile bool *) &sm_database->cache.no_place)
+		return mode == SM_REDIS_OFF ?
+			"off: no background worker is free for it; raise max_worker_processes" :
+			psprintf("%s: being switched off", names[mode]);
+	if (mode == SM_REDIS_OFF && sm_redis_mode != SM_REDIS_OFF)
+		return psprintf("off: workers are %s", workers_state());
+	if (mode != SM_REDIS_OFF && sm_redis_mode == SM_REDIS_OFF)
+		return psprintf("%s: being switched off", names[mode]);
+	return names[mode];
+}
+
+static const char *
+cache_server(void)
+{
+	SmCache		cache;
+	const char *since;
+
+	if (!cache_read(&cache))
+		return "none";
+	since = pstrdup(timestamptz_to_str(cache.linked_at));
+	switch (cache.link)
+	{
+		case SM_LINK_NONE:
+			return "not connected: no worker is running";
+		case SM_LINK_DOWN:
+			return psprintf("not connected since %s: %s", since, cache.problem);
+		case SM_LINK_WAITING:
+			return psprintf("connected since %s to %s; waiting for the end of the last epoch",
+							since, cache.server);
+		case SM_LINK_UP:
+			return psprintf("connected since %s to %s", since, cache.server);
+	}
+	elog(ERROR, "unrecognized state of a connection: %d", (int) cache.link);
+}
+
+static const char *
+cache_epoch(void)
+{
+	SmCache		cache;
+	int64		left;
+
+	if (!cache_read(&cache))
+		return "none";
+	if (cache.epoch_at != 0)
+		return psprintf("%.1f s old",
+						(double) (GetCurrentTimestamp() - cache.epoch_at) / USECS_PER_SEC);
+	left = cache.dead_at - sm_clock();
+	return left <= 0 ? "none: nothing is served from the cache" :
+		psprintf("none: what is left of the last ends within %.1f s",
+				 (double) left / USECS_PER_SEC);
+}
+
+/* Shows also what is left of a time when there was a cache. */
+static const char *
+cache_outbox(const SmSchema *schema)
+{
+	return query_text(psprintf("SELECT pg_catalog.count(*) || coalesce(', the oldest of ' || pg_catalog.min(at), '')"
+							   " FROM %s", sm_schema_qualify(schema, "session_outbox")));
+}
+
+static const char *
+cache_warnings(void)
+{
+	SmCache		cache;
+
+	if (!cache_read(&cache) || (cache.warnings[0] == '\0' && cache.restarts == 0))
+		return "none";
+	return psprintf("%s%s%s", cache.warnings,
+					cache.warnings[0] != '\0' && cache.restarts > 0 ? "; " : "",
+					cache.restarts == 0 ? "" :
+					psprintf("another Redis server, or the same restarted, was met %lld times",
+							 (long long) cache.restarts));
+}
+
+/* A copy of what is known of the cache; false if there is none. */
+static bool
+cache_read(SmCache *cache)
+{
+	if (sm_database == NULL || RecoveryInProgress() ||
+		pg_atomic_read_u32(&sm_database->cache.mode) == SM_REDIS_OFF)
+		return false;
+	LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
+	memcpy(cache, &sm_database->cache, sizeof(SmCache));
+	LWLockRelease(sm_shared->cache_lock);
+	return true;
+}
+
+static void
+put(SmResult *result, const char *key, const char *value)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false};
+
+	values[0] = CStringGetTextDatum(key);
+	values[1] = CStringGetTextDatum(value);
+	tuplestore_putvalues(result->store, result->desc, values, nulls);
+}
+
+/* The one value of a query, as text, or NULL. */
+static char *
+query_text(const char *sql)
+{
+	if (SPI_execute(sql, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not query the state of session_manager");
+	if (SPI_processed == 0)
+		return NULL;
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}

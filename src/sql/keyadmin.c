@@ -1,0 +1,419 @@
+/*-------------------------------------------------------------------------
+ *
+ * keyadmin.c
+ *	  Key administration: the states of keys in session_keys.
+ *
+ *	added -> active -> inactive -> retired
+ *	any of them     -> revoked
+ *
+ * Runs as the extension's owner, but for session_key_generate, which writes
+ * to the server's file system and asks for a superuser.  Changes of states
+ * exclude each other by a lock on session_keys; a trigger on that table has
+ * every backend read it again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+
+#include "guc.h"
+#include "keys/keyring.h"
+#include "session/authenticate.h"
+#include "session/locks.h"
+#include "sql/result.h"
+
+PG_FUNCTION_INFO_V1(sm_session_key_generate);
+PG_FUNCTION_INFO_V1(sm_session_key_add);
+PG_FUNCTION_INFO_V1(sm_session_key_activate);
+PG_FUNCTION_INFO_V1(sm_session_key_retire);
+PG_FUNCTION_INFO_V1(sm_session_key_revoke);
+PG_FUNCTION_INFO_V1(sm_session_keys);
+PG_FUNCTION_INFO_V1(sm_session_keys_changed);
+
+static const SmSchema *admin_begin(FunctionCallInfo fcinfo, const char *name);
+static void admin_end(void);
+static void execute(const char *sql, int key_id, Datum value, Oid value_type);
+static bool query_int64(const char *sql, int key_id, int64 *value);
+static void create_installation(const SmSchema *schema);
+static void record_key(const SmSchema *schema, int32 key_id);
+static char *key_state(const SmSchema *schema, int32 key_id);
+static void key_event(const SmSchema *schema, SmEventType type, int32 key_id);
+
+/*
+ * session_key_generate()
+ */
+Datum
+sm_session_key_generate(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema;
+	int64		highest;
+	int32		key_id;
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to generate a session key"),
+				 errhint("Append a line \"id:64 hex digits\" to the key file and call session_key_add(id).")));
+	if (sm_key_file[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_SM_KEY_UNAVAILABLE),
+				 errmsg("session_manager.key_file is not set"),
+				 errhint("ALTER SYSTEM SET session_manager.key_file = '/etc/postgresql/session_manager.keys'; SELECT pg_reload_conf(); then try again.")));
+
+	schema = admin_begin(fcinfo, "session_key_generate()");
+	create_installation(schema);
+	(void) query_int64(psprintf("SELECT pg_catalog.max(key_id)::pg_catalog.int8 FROM %s",
+								sm_schema_qualify(schema, "session_keys")),
+					   0, &highest);
+	key_id = sm_key_file_append((int32) highest);
+	record_key(schema, key_id);
+	admin_end();
+	PG_RETURN_INT32(key_id);
+}
+
+/*
+ * session_key_add(key_id)
+ */
+Datum
+sm_session_key_add(PG_FUNCTION_ARGS)
+{
+	int32		key_id = PG_GETARG_INT32(0);
+	const SmSchema *schema = admin_begin(fcinfo, "session_key_add()");
+
+	if (key_id < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a key id is greater than zero")));
+	if (key_state(schema, key_id) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("session key %d has been added already", key_id)));
+	create_installation(schema);
+	record_key(schema, key_id);
+	admin_end();
+	PG_RETURN_VOID();
+}
+
+/*
+ * session_key_activate(key_id)
+ */
+Datum
+sm_session_key_activate(PG_FUNCTION_ARGS)
+{
+	int32		key_id = PG_GETARG_INT32(0);
+	const SmSchema *schema = admin_begin(fcinfo, "session_key_activate()");
+	char	   *keys = sm_schema_qualify(schema, "session_keys");
+	char	   *state = key_state(schema, key_id);
+
+	if (state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("session key %d is not known", key_id),
+				 errhint("Add it first: SELECT %s(%d);",
+						 sm_schema_qualify(schema, "session_key_add"), key_id)));
+	if (strcmp(state, "retired") == 0 || strcmp(state, "revoked") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("session key %d is %s", key_id, state),
+				 errhint("Activate another key, or make one with session_key_generate().")));
+	(void) sm_key_usable(schema, key_id);
+
+	if (strcmp(state, "active") != 0)
+	{
+		execute(psprintf("UPDATE %s SET state = 'inactive' WHERE state = 'active'",
+						 keys), 0, (Datum) 0, InvalidOid);
+		execute(psprintf("UPDATE %s SET state = 'active', activated_at = pg_catalog.clock_timestamp(),"
+						 " resealed_at = NULL WHERE key_id = $1", keys),
+				key_id, (Datum) 0, InvalidOid);
+		key_event(schema, SM_EVENT_KEY_ACTIVATED, key_id);
+	}
+	admin_end();
+	PG_RETURN_VOID();
+}
+
+/*
+ * session_key_retire(key_id)
+ */
+Datum
+sm_session_key_retire(PG_FUNCTION_ARGS)
+{
+	int32		key_id = PG_GETARG_INT32(0);
+	const SmSchema *schema;
+	SmBoundedWaits waits;
+	char	   *state;
+	int64		sealed;
+	int64		verified;
+	char	   *sessions;
+
+	PreventCommandIfReadOnly("session_key_retire()");
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("session_key_retire() must run at isolation level READ COMMITTED")));
+
+	/*
+	 * What is being written may still use a key that was active just now.
+	 * Wait before locking: whoever writes sessions may want to read the keys.
+	 */
+	sm_bound_waits(&waits);
+	sm_wait_for_writers(sm_schema_of(fcinfo));
+	sm_unbound_waits(&waits);
+	schema = admin_begin(fcinfo, "session_key_retire()");
+	state = key_state(schema, key_id);
+	sessions = sm_schema_qualify(schema, "user_sessions");
+
+	if (state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("session key %d is not known", key_id)));
+	if (strcmp(state, "active") == 0 || strcmp(state, "revoked") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("session key %d is %s", key_id, state),
+				 strcmp(state, "active") == 0 ?
+				 errhint("Activate another key first.") : 0));
+
+	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE key_id = $1",
+								sessions), key_id, &sealed);
+	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s"
+								" WHERE verifier_key_id = $1 OR previous_key_id = $1",
+								sessions), key_id, &verified);
+	if (sealed > 0 || verified > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("session key %d is in use", key_id),
+				 errdetail("It seals %lld sessions and verifies the tokens of %lld.",
+						   (long long) sealed, (long long) verified),
+				 errhint("Seals move with session_reencrypt(); verifiers move when a session is refreshed, that of its previous token when it is rotated, and all go with it.")));
+
+	execute(psprintf("UPDATE %s SET state = 'retired', retired_at = pg_catalog.clock_timestamp()"
+					 " WHERE key_id = $1 AND state <> 'retired'",
+					 sm_schema_qualify(schema, "session_keys")),
+			key_id, (Datum) 0, InvalidOid);
+	if (strcmp(state, "retired") != 0)
+		key_event(schema, SM_EVENT_KEY_RETIRED, key_id);
+	admin_end();
+	PG_RETURN_VOID();
+}
+
+/*
+ * session_key_revoke(key_id)
+ */
+Datum
+sm_session_key_revoke(PG_FUNCTION_ARGS)
+{
+	int32		key_id = PG_GETARG_INT32(0);
+	const SmSchema *schema = admin_begin(fcinfo, "session_key_revoke()");
+	char	   *state = key_state(schema, key_id);
+
+	if (state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("session key %d is not known", key_id)));
+	if (strcmp(state, "revoked") != 0)
+	{
+		execute(psprintf("UPDATE %s SET state = 'revoked', check_value = NULL,"
+						 " revoked_at = pg_catalog.clock_timestamp() WHERE key_id = $1",
+						 sm_schema_qualify(schema, "session_keys")),
+				key_id, (Datum) 0, InvalidOid);
+		key_event(schema, SM_EVENT_KEY_REVOKED, key_id);
+		/* whatever synchronous_commit says */
+		ForceSyncCommit();
+		if (strcmp(state, "active") == 0)
+			ereport(NOTICE,
+					(errmsg("no session key is active now: nobody can log in"),
+					 errhint("SELECT %s(); makes a key and activates it.",
+							 sm_schema_qualify(schema, "session_key_generate"))));
+	}
+	admin_end();
+	PG_RETURN_VOID();
+}
+
+/*
+ * session_keys()
+ */
+Datum
+sm_session_keys(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema = sm_schema_of(fcinfo);
+	static const Oid types[] = {
+		INT4OID, TEXTOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID
+	};
+	SmResult	result = sm_result_begin(fcinfo, types, lengthof(types));
+	const SmKey *ring;
+	int			n;
+
+	n = sm_key_list(schema, &ring);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	execute(psprintf("SELECT key_id, state, false, created_at, activated_at, retired_at, revoked_at"
+					 " FROM %s ORDER BY key_id",
+					 sm_schema_qualify(schema, "session_keys")),
+			0, (Datum) 0, InvalidOid);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		Datum		values[7];
+		bool		nulls[7];
+
+		heap_deform_tuple(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						  values, nulls);
+		for (int i = 0; i < n; i++)
+			if (ring[i].id == DatumGetInt32(values[0]))
+				values[2] = BoolGetDatum(ring[i].material == SM_MATERIAL_PRESENT);
+		tuplestore_putvalues(result.store, result.desc, values, nulls);
+	}
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	return (Datum) 0;
+}
+
+/*
+ * Trigger on session_keys: every backend reads the table again from the
+ * commit on, and this one from the next command on.
+ */
+Datum
+sm_session_keys_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("session_keys_changed() was not called by trigger manager")));
+	CacheInvalidateRelcache(trigger->tg_relation);
+	return PointerGetDatum(NULL);
+}
+
+/* Refuse where nothing can be written, and exclude other administrators. */
+static const SmSchema *
+admin_begin(FunctionCallInfo fcinfo, const char *name)
+{
+	const SmSchema *schema;
+
+	PreventCommandIfReadOnly(name);
+	schema = sm_schema_of(fcinfo);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	execute(psprintf("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
+					 sm_schema_qualify(schema, "session_keys")),
+			0, (Datum) 0, InvalidOid);
+	return schema;
+}
+
+static void
+admin_end(void)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+}
+
+/* Run SQL with up to two parameters: $1, a key id, and $2. */
+static void
+execute(const char *sql, int key_id, Datum value, Oid value_type)
+{
+	Oid			types[2] = {INT4OID, value_type};
+	Datum		values[2] = {Int32GetDatum(key_id), value};
+	int			rc = SPI_execute_with_args(sql,
+										   OidIsValid(value_type) ? 2 : strstr(sql, "$1") != NULL ? 1 : 0,
+										   types, values, NULL, false, 0);
+
+	if (rc < 0)
+		elog(ERROR, "could not administer session keys: %s",
+			 SPI_result_code_string(rc));
+}
+
+/* The one value of a query; 0 and false if it is null. */
+static bool
+query_int64(const char *sql, int key_id, int64 *value)
+{
+	bool		isnull;
+	Datum		datum;
+
+	execute(sql, key_id, (Datum) 0, InvalidOid);
+	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	*value = isnull ? 0 : DatumGetInt64(datum);
+	return !isnull;
+}
+
+/* Make the row that separates this database's subkeys, unless it is there. */
+static void
+create_installation(const SmSchema *schema)
+{
+	pg_uuid_t	id;
+
+	sm_random(&id, sizeof(id));
+	/* version 4, RFC 9562 */
+	id.data[6] = (id.data[6] & 0x0F) | 0x40;
+	id.data[8] = (id.data[8] & 0x3F) | 0x80;
+	execute(psprintf("INSERT INTO %s (installation_id, created_at)"
+					 " VALUES ($2, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING",
+					 sm_schema_qualify(schema, "session_installation")),
+			0, UUIDPGetDatum(&id), UUIDOID);
+}
+
+/* Record a key of the file; it becomes active if no key is. */
+static void
+record_key(const SmSchema *schema, int32 key_id)
+{
+	char	   *keys = sm_schema_qualify(schema, "session_keys");
+	bytea	   *check = palloc(VARHDRSZ + SM_CHECK_LEN);
+	int64		active;
+
+	SET_VARSIZE(check, VARHDRSZ + SM_CHECK_LEN);
+	if (!sm_key_file_check(schema, key_id, (uint8 *) VARDATA(check)))
+		ereport(ERROR,
+				(errcode(ERRCODE_SM_KEY_UNAVAILABLE),
+				 errmsg("session key %d is not available", key_id),
+				 sm_key_file_problem() ?
+				 errdetail("%s", sm_key_file_problem()) :
+				 errdetail("The key file has no key with this id."),
+				 errhint("Append a line \"%d:64 hex digits\" to the file that session_manager.key_file names.",
+						 key_id)));
+	execute(psprintf("INSERT INTO %s (key_id, state, check_value, created_at)"
+					 " VALUES ($1, 'added', $2, pg_catalog.clock_timestamp())", keys),
+			key_id, PointerGetDatum(check), BYTEAOID);
+	key_event(schema, SM_EVENT_KEY_ADDED, key_id);
+
+	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE state = 'active'",
+								keys), 0, &active);
+	if (active == 0)
+	{
+		execute(psprintf("UPDATE %s SET state = 'active', activated_at = pg_catalog.clock_timestamp()"
+						 " WHERE key_id = $1", keys),
+				key_id, (Datum) 0, InvalidOid);
+		key_event(schema, SM_EVENT_KEY_ACTIVATED, key_id);
+	}
+}
+
+/* State of a key in session_keys, or NULL. */
+static char *
+key_state(const SmSchema *schema, int32 key_id)
+{
+	execute(psprintf("SELECT state FROM %s WHERE key_id = $1",
+					 sm_schema_qualify(schema, "session_keys")),
+			key_id, (Datum) 0, InvalidOid);
+	if (SPI_processed == 0)
+		return NULL;
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+static void
+key_event(const SmSchema *schema, SmEventType type, int32 key_id)
+{
+	SmEvent		event = {.type = type};
+	JsonbParseState *detail = sm_detail_begin();
+
+	sm_detail_int(&detail, "key_id", key_id);
+	event.detail = sm_detail_end(&detail);
+	sm_event(schema, &event);
+}
