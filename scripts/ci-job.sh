@@ -77,7 +77,6 @@ case $1 in
   lint) make check TEST=lint ;;
   docs)
     scripts/check-docs.sh
-    scripts/check-includes.sh
     scripts/walk-django.sh
     ;;
   postgresql-*-assert)
