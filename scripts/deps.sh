@@ -36,7 +36,9 @@ say() {
 
 # Run a command of pip or npm, whose output is shown if it fails.
 quietly() {
-  "$@" >"$copy/log" 2>&1 || { cat "$copy/log" >&2; exit 1; }
+  local log=$copy/log.$BASHPID
+
+  "$@" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 }
 
 # The virtual environment build/PATH, for a PURPOSE, with what pip is given further; made again when that or what the Django
@@ -50,8 +52,6 @@ venv() {
   say "what the Django package needs, $purpose, into ${path#"$root/"}"
   rm -rf "$path"
   mkdir -p "${path%/*}"
-  # a build leaves files
-  [ -d "$copy/client" ] || cp -R "$client" "$copy/client"
   quietly "$python" -m venv "$path"
   quietly "$path/bin/pip" install -q --disable-pip-version-check "$@"
   printf '%s\n' "$stamp" >"$path/stamp"
@@ -76,28 +76,32 @@ node_modules() {
   touch "$installed"
 }
 
-part() {
+# What apt installs for a part, then what pip and npm do.
+packages() {
   case $1 in
     build) "$root/scripts/setup.sh" ;;
     server) PACKAGES=no "$root/scripts/setup.sh" --tests ;;
-    newest | [0-9]*)
-      "$root/scripts/setup.sh" --tests
-      django "$1"
-      ;;
-    react)
-      "$root/scripts/setup.sh" --tests
-      node_modules clients/react "build and test the React package"
-      node_modules examples/frontend "test it in an example"
-      part example
-      ;;
-    example)
-      "$root/scripts/setup.sh" --tests
-      venv example/venv "for the backend of the example" "$copy/client[psycopg,openapi]" gunicorn 'setuptools>=68'
-      ;;
+    newest | [0-9]* | react | example) "$root/scripts/setup.sh" --tests ;;
     *)
       printf 'deps: no part %s\n' "$1" >&2
       exit 1
       ;;
+  esac
+}
+
+example() {
+  venv example/venv "for the backend of the example" "$copy/client[psycopg,openapi]" gunicorn 'setuptools>=68'
+}
+
+modules() {
+  case $1 in
+    newest | [0-9]*) django "$1" ;;
+    react)
+      node_modules clients/react "build and test the React package"
+      node_modules examples/frontend "test it in an example"
+      example
+      ;;
+    example) example ;;
   esac
 }
 
@@ -112,5 +116,17 @@ if [ $# -eq 0 ]; then
   [ "${PACKAGES-yes}" != yes ] || parts+=(newest 4.2 "${long[@]}" react)
 fi
 for name in "${parts[@]}"; do
-  part "$name"
+  packages "$name"
 done
+# from a copy, as a build leaves files
+cp -R "$root/clients/django" "$copy/client"
+pids=()
+for name in "${parts[@]}"; do
+  modules "$name" &
+  pids+=($!)
+done
+status=0
+for pid in "${pids[@]}"; do
+  wait "$pid" || status=1
+done
+exit $status
