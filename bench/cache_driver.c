@@ -241,8 +241,11 @@ int
 main(int argc, char **argv)
 {
 	if (argc == 7 && strcmp(argv[1], "servers") == 0)
-		measure_servers(argv[2], (const char *[]) {argv[3], argv[4]},
-						atoi(argv[5]), atoi(argv[6]));
+	{
+		const char *servers[] = {argv[3], argv[4]};
+
+		measure_servers(argv[2], servers, atoi(argv[5]), atoi(argv[6]));
+	}
 	else if (argc == 7 && strcmp(argv[1], "read") == 0)
 		measure_read(argv[2], argv[3], argv[4], atoi(argv[5]), atoi(argv[6]));
 	else

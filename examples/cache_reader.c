@@ -328,6 +328,7 @@ static bool
 redis_connect(CacheReader *reader)
 {
 	char		db[16];
+	const char *select[] = {"SELECT", db};
 
 	if (reader->redis_port == 0)
 		reader->redis = redisConnectUnixNonBlock(reader->redis_host);
@@ -337,7 +338,7 @@ redis_connect(CacheReader *reader)
 		return false;
 	reader->selected = false;
 	snprintf(db, sizeof(db), "%d", reader->redis_db);
-	redis_send(reader, 2, (const char *[]) {"SELECT", db}, NULL);
+	redis_send(reader, 2, select, NULL);
 	return true;
 }
 
