@@ -60,9 +60,11 @@ END
 }
 
 my $pooled = "host=$dir port=$port user=app dbname=postgres";
+# A psql that cannot connect ends before it is given its statement.
 wait_until(
 	sub {
-		$node->psql('postgres', 'SELECT 1', connstr => $pooled) == 0;
+		-S "$dir/.s.PGSQL.$port"
+		  && $node->psql('postgres', 'SELECT 1', connstr => $pooled) == 0;
 	}) or die 'pgbouncer does not start';
 
 my $life = $node->basedir . '/life.sql';
