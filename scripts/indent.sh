@@ -58,7 +58,8 @@ indent_c() {
     src/*) types=$temporary/typedefs-src ;;
     *) types=$temporary/typedefs-other ;;
   esac
-  "$tools/pgindent" --typedefs="$types" --indent="$tools/pg_bsd_indent" "$temporary/file.c"
+  # it leaves a backup in the current directory where it fails
+  (cd "$temporary" && "$tools/pgindent" --typedefs="$types" --indent="$tools/pg_bsd_indent" file.c)
 }
 
 # A file is compared with what it would become, then replaced unless --check.
