@@ -75,7 +75,7 @@ def script(role: str, name: str) -> str:
     IF EXISTS
         (SELECT FROM pg_database WHERE datname = {grants.literal(name)} AND NOT datistemplate)
     THEN
-        RAISE EXCEPTION '%', {grants.literal(f"the database {name} exists and is no template")};
+        RAISE EXCEPTION '%', {grants.literal(f"the database {name} exists and is not a template")};
     END IF;
 END"""
     lines = [
