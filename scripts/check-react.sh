@@ -98,7 +98,14 @@ browser_tests() {
     "$root/scripts/example.sh" npm --prefix "$root/examples/frontend" test -- "$@" || status=1
 }
 
+# Say how long it took since the last call.
+took() {
+  printf '# %s: %s s\n' "$1" $((SECONDS - since))
+  since=$SECONDS
+}
+
 "$root/scripts/deps.sh" build react
+since=$SECONDS
 case $scope in
   lint)
     build
@@ -110,11 +117,17 @@ case $scope in
     ;;
   *)
     build
+    took "building the package"
     lint
+    took "types and style"
     unit_tests
+    took "unit tests"
     check ok "frontend: next build" in_frontend run build || exit 1
+    took "building the frontend"
     browser_tests
+    took "the example in a browser"
     FRONTEND=no "$root/scripts/example.sh" node "$root/clients/react/scripts/quick-start.mjs" "${all[@]}" || status=1
+    took "the quick start"
     ;;
 esac
 

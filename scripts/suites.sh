@@ -16,8 +16,9 @@ lint_failed=0
 # The part of the tests that is running; its files are named for it.
 part=main
 
+# With the seconds since the start.
 heading() {
-  printf '\n== %s\n' "$*"
+  printf '\n== %s (%s s)\n' "$*" $SECONDS
 }
 
 fail() {
