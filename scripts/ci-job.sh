@@ -91,7 +91,7 @@ case $1 in
     on_postgresql 16 check
     ;;
   postgresql-*) on_postgresql "${1#postgresql-}" check ;;
-  django-*) DJANGO=${1#django-} scripts/check-django.sh ;;
+  django-*) DJANGO=${1#django-} scripts/check-django.sh --long ;;
   react) scripts/check-react.sh ;;
   react-*)
     IFS=- read -r _ next react bundler <<<"$1"
