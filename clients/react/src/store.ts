@@ -18,7 +18,7 @@
  */
 
 import { SessionError } from './error.js';
-import { aborted, request, sleep } from './request.js';
+import { aborted, fetchWithRetries, sleep } from './transport.js';
 import { openTabs, type Tabs, type Work } from './tabs.js';
 import type { Session, SessionData, SessionStatus, SignOutScope, User } from './types.js';
 
@@ -247,7 +247,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       const onRetry = (error: SessionError) => {
         if (isCurrent()) failed(error);
       };
-      const answer = (await request(options.basePath + path, { method }, onRetry, undefined, signal)) as Answer;
+      const answer = (await fetchWithRetries(options.basePath + path, { method }, onRetry, undefined, signal)) as Answer;
       return isCurrent() ? answer : undefined;
     } catch (e) {
       const error = e as SessionError;
@@ -344,7 +344,7 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     const isCurrent = () => asked === generation;
     for (let isFirst = true; ; isFirst = false) {
       try {
-        return await request(
+        return await fetchWithRetries(
           options.basePath + path,
           { method, headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(body ?? {}) },
           undefined,

@@ -13,7 +13,7 @@
  * stolen after a while.
  */
 
-import { sleep } from './request.js';
+import { sleep } from './transport.js';
 
 /** How long a tab waits for lower numbers, and how long until it draws again. */
 const DRAW = 100;

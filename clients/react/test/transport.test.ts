@@ -1,12 +1,12 @@
 import { http, HttpResponse } from 'msw';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { SessionError } from '../src/index.js';
-import { request, retryAfter } from '../src/request.js';
+import { fetchWithRetries, retryAfter } from '../src/transport.js';
 import { Backend, server, type Fault } from './support/backend.js';
 import { setOnline } from './support/browser.js';
 import { pass, settle, withoutChance } from './support/time.js';
 
-const get = () => request('/api/session', { method: 'GET' });
+const get = () => fetchWithRetries('/api/session', { method: 'GET' });
 const GET = 'GET /api/session';
 
 let backend: Backend;
@@ -70,7 +70,7 @@ it('waits 1, 2 and 4 s between attempts', async () => {
   backend.outage = { status: 503 };
   const at: number[] = [];
   const start = Date.now();
-  const caught = request('/api/session', { method: 'GET' }, () => at.push(Date.now() - start)).catch(() => {
+  const caught = fetchWithRetries('/api/session', { method: 'GET' }, () => at.push(Date.now() - start)).catch(() => {
     at.push(Date.now() - start);
   });
   await pass(8_000, 50);
@@ -110,7 +110,7 @@ it('does not try again while the browser is offline', async () => {
 it('gives up an attempt after 10 s', async () => {
   server.use(http.get('/api/session', () => new Promise<Response>(() => undefined), { once: true }));
   const onRetry = vi.fn();
-  const answer = request('/api/session', { method: 'GET' }, onRetry);
+  const answer = fetchWithRetries('/api/session', { method: 'GET' }, onRetry);
   await pass(9_900);
   expect(onRetry).not.toHaveBeenCalled();
   await pass(200);

@@ -1,4 +1,4 @@
-/** One request to the route handlers, with a time limit, and its retries. */
+/** One request to the route handlers: its time limit and its retries. */
 
 import { SessionError } from './error.js';
 
@@ -72,7 +72,7 @@ async function attempt(url: string, init: RequestInit): Promise<unknown> {
  *   attempt is under way
  * @throws SessionError of kind `network` or `server`
  */
-export async function request(
+export async function fetchWithRetries(
   url: string,
   init: RequestInit,
   onRetry?: (error: SessionError) => void,
