@@ -1,8 +1,9 @@
 'use client';
 
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
+import type { SessionActions } from './requests.js';
 import { useSessionContext } from './provider.js';
-import type { SessionActions, SessionState } from './store.js';
+import type { SessionState } from './state.js';
 import { createTracker } from './tracker.js';
 import type { SessionData, SignOutScope, Tenant, User } from './types.js';
 
@@ -30,11 +31,9 @@ function openLogin(loginUrl: string, returnTo = location.pathname + location.sea
  */
 export function useSession({ required, onUnauthenticated }: UseSessionOptions = {}): UseSessionResult {
   const { store, loginUrl } = useSessionContext();
-  const [tracker] = useState(() => createTracker(store));
-  const snapshot = useSyncExternalStore(store.subscribe, tracker.getSnapshot, tracker.getServerSnapshot);
-  const { createSession, update, refresh, signOut, switchTenant, timeLeft } = store;
-  const actions = { createSession, update, refresh, signOut, switchTenant, timeLeft };
-  const result = Object.assign(tracker.view(snapshot), actions);
+  const [[getSnapshot, getServerSnapshot, view]] = useState(() => createTracker(store));
+  const snapshot = useSyncExternalStore(store.subscribe, getSnapshot, getServerSnapshot);
+  const result = Object.assign(view(snapshot), store.actions);
 
   const callback = useRef(onUnauthenticated);
   useEffect(() => {

@@ -12,7 +12,8 @@ export {
 } from './hooks.js';
 export { SessionError, type SessionErrorKind } from './error.js';
 export { safeReturnPath } from './return-path.js';
-export type { CreateSessionInput, SessionActions, SessionState } from './store.js';
+export type { CreateSessionInput, SessionActions } from './requests.js';
+export type { SessionState } from './state.js';
 export type {
   Data,
   DefaultData,

@@ -1,6 +1,6 @@
 'use client';
 
-import { createContext, createElement, useContext, useEffect, useState, type ReactElement, type ReactNode } from 'react';
+import { createContext, createElement, useContext, useEffect, useMemo, useState, type ReactElement, type ReactNode } from 'react';
 import { createSessionStore, type SessionStore, type StoreOptions } from './store.js';
 import type { SessionData } from './types.js';
 
@@ -33,13 +33,12 @@ export function SessionProvider({
 }: SessionProviderProps): ReactElement {
   const options = { basePath, refetchInterval, refetchOnWindowFocus, refreshAt };
   const [store] = useState(() => createSessionStore(options, session));
-  const [value, setValue] = useState<ContextValue>({ store, loginUrl });
-  if (value.loginUrl !== loginUrl) setValue({ store, loginUrl });
+  const value = useMemo(() => ({ store, loginUrl }), [store, loginUrl]);
 
   useEffect(() => store.start(), [store]);
   useEffect(() => {
-    store.configure({ basePath, refetchInterval, refetchOnWindowFocus, refreshAt });
-  }, [store, basePath, refetchInterval, refetchOnWindowFocus, refreshAt]);
+    store.configure(options);
+  });
   useEffect(() => {
     store.hydrate(session);
   }, [store, session]);

@@ -1,11 +1,12 @@
-import type { SessionState, SessionStore } from './store.js';
+import type { SessionState } from './state.js';
+import type { SessionStore } from './store.js';
 
-export interface Tracker {
-  getSnapshot: () => SessionState;
-  getServerSnapshot: () => SessionState;
-  /** The snapshot as an object that notes which members are read. */
-  view(snapshot: SessionState): SessionState;
-}
+export type Tracker = readonly [
+  getSnapshot: () => SessionState,
+  getServerSnapshot: () => SessionState,
+  /** The snapshot as an object that records which members are read. */
+  view: (snapshot: SessionState) => SessionState,
+];
 
 /**
  * Snapshots for one component.  A snapshot is replaced by another object, which
@@ -22,10 +23,10 @@ export function createTracker(store: SessionStore): Tracker {
     return (last = same ? Object.assign(known, state) : { ...state });
   }
 
-  return {
-    getSnapshot: () => snapshot(store.getState()),
-    getServerSnapshot: () => snapshot(store.getServerState()),
-    view: (state) =>
+  return [
+    () => snapshot(store.getState()),
+    () => snapshot(store.getServerState()),
+    (state) =>
       Object.defineProperties(
         {},
         Object.fromEntries(
@@ -41,5 +42,5 @@ export function createTracker(store: SessionStore): Tracker {
           ]),
         ),
       ) as SessionState,
-  };
+  ];
 }

@@ -13,13 +13,14 @@ export const sleep = (ms: number): Promise<void> =>
     setTimeout(resolve, ms);
   });
 
-/** Until somebody aborts. */
-export const aborted = (signal?: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    signal?.addEventListener('abort', () => {
-      resolve();
-    });
-  });
+/** Until one of them has settled, or somebody aborts. */
+export const raceAbort = (signal: AbortSignal | undefined, ...others: Promise<unknown>[]): Promise<unknown> =>
+  Promise.race([
+    ...others,
+    new Promise((resolve) => {
+      signal?.addEventListener('abort', resolve);
+    }),
+  ]);
 
 /** Retry-After, seconds or a date, as milliseconds from now. */
 export function retryAfter(value: string | null): number {
@@ -90,7 +91,7 @@ export async function fetchWithRetries(
       if (!again || n >= RETRIES || !goesOn() || error.retryAfter > LONGEST_DELAY || !navigator.onLine) throw error;
       onRetry?.(error);
       const pause = Math.max(error.retryAfter, FIRST_DELAY * 2 ** n * (0.75 + Math.random() / 2));
-      await Promise.race([sleep(pause), aborted(signal)]);
+      await raceAbort(signal, sleep(pause));
       if (!goesOn()) throw error;
     }
   }
