@@ -232,7 +232,7 @@ play webapp <<SQL
 SELECT session_invalidate_id('$tablet',
   '$user', 'lost device');
 SQL
-expect '^ t$'
+expect "^ ${user/|/\\|}\$"
 
 step "Sign out everywhere but here"
 play webapp <<SQL

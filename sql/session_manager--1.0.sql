@@ -271,6 +271,7 @@ CREATE FUNCTION session_refresh(
 RETURNS TABLE (
 	status text,
 	session_id uuid,
+	user_id text,
 	session_token text,
 	expires_at timestamptz,
 	absolute_expires_at timestamptz)
@@ -287,6 +288,7 @@ CREATE FUNCTION session_elevate(
 RETURNS TABLE (
 	status text,
 	session_id uuid,
+	user_id text,
 	session_token text,
 	expires_at timestamptz,
 	absolute_expires_at timestamptz)
@@ -303,6 +305,7 @@ CREATE FUNCTION session_switch_tenant(
 RETURNS TABLE (
 	status text,
 	session_id uuid,
+	user_id text,
 	session_token text,
 	expires_at timestamptz,
 	absolute_expires_at timestamptz)
@@ -313,20 +316,20 @@ COMMENT ON FUNCTION session_switch_tenant(text, text, jsonb) IS
 'replace a live session by a new one in another tenant, with the same auth and absolute end and only the data that is given; status rotated, already_rotated or ended';
 
 CREATE FUNCTION session_invalidate(token text, reason text DEFAULT 'logout')
-RETURNS boolean
+RETURNS text
 AS 'MODULE_PATHNAME', 'sm_session_invalidate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_invalidate(text, text) IS
-'log out: end the session of a token; true if it was live';
+'log out: end the session of a token; returns its user, or null if it was not live';
 
 CREATE FUNCTION session_invalidate_id(session_id uuid, user_id text DEFAULT NULL, reason text DEFAULT 'admin')
-RETURNS boolean
+RETURNS text
 AS 'MODULE_PATHNAME', 'sm_session_invalidate_id'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_invalidate_id(uuid, text, text) IS
-'end a session by its id, given a user only if it is that user''s; true if it was live';
+'end a session by its id, given a user only if it is that user''s; returns its user, or null if it was not live';
 
 CREATE FUNCTION session_invalidate_all(
 	user_id text,

@@ -56,6 +56,7 @@ PG_FUNCTION_INFO_V1(sm_session_bucket_id);
 typedef struct Renewal
 {
 	const char *status;
+	const SmSession *session;	/* NULL if it has ended */
 	text	   *token;			/* NULL unless there is a new one */
 	TimestampTz expires_at;
 } Renewal;
@@ -82,8 +83,7 @@ static void rotate_token(SmChanges *changes, const SmSchema *schema,
 static void refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 					bool has_ttl, inet *ip, text *user_agent,
 					Renewal *renewal);
-static Datum renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
-						 const SmSession *session);
+static Datum renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal);
 static void count_end(SmEventType type, const text *reason);
 static void notify(const SmSession *session, const text *reason);
 static Jsonb *empty_object(void);
@@ -325,16 +325,16 @@ sm_session_refresh(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("session_refresh()");
 	if (PG_ARGISNULL(0))
-		return renewal_row(fcinfo, &renewal, NULL);
+		return renewal_row(fcinfo, &renewal);
 	schema = sm_schema_of(fcinfo);
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
-		return renewal_row(fcinfo, &renewal, NULL);
+		return renewal_row(fcinfo, &renewal);
 
 	if (sm_find(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
 							ip, user_agent) != SM_MATCH_NONE)
 		refresh(&scan, &token, rotate, ttl, !PG_ARGISNULL(2), ip, user_agent,
 				&renewal);
-	result = renewal_row(fcinfo, &renewal, &scan.session);
+	result = renewal_row(fcinfo, &renewal);
 	sm_scan_end(&scan);
 	return result;
 }
@@ -362,14 +362,14 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("session_elevate()");
 	if (PG_ARGISNULL(0))
-		return renewal_row(fcinfo, &renewal, NULL);
+		return renewal_row(fcinfo, &renewal);
 	if (auth == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("auth must not be null")));
 	schema = sm_schema_of(fcinfo);
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
-		return renewal_row(fcinfo, &renewal, NULL);
+		return renewal_row(fcinfo, &renewal);
 
 	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
 							NULL, NULL) == SM_LOOKUP_LIVE &&
@@ -380,6 +380,7 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 			if (sm_token_works(session, token.match, GetCurrentTimestamp()))
 			{
 				renewal.status = "already_rotated";
+				renewal.session = session;
 				renewal.expires_at = session->expires_at;
 			}
 		}
@@ -401,6 +402,7 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 					  sm_session_seal(schema, session, &content, &key_id));
 			sm_change(&changes, Anum_key_id, Int32GetDatum(key_id));
 			sm_change(&changes, Anum_last_seen_at, TimestampTzGetDatum(now));
+			renewal.session = session;
 			renewal.expires_at = session->expires_at;
 			rotate_token(&changes, schema, session, false, true, now, &renewal);
 			sm_scan_update(&scan, &changes);
@@ -408,7 +410,7 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 			sm_count(SM_ELEVATED);
 		}
 	}
-	result = renewal_row(fcinfo, &renewal, session);
+	result = renewal_row(fcinfo, &renewal);
 	sm_scan_end(&scan);
 	return result;
 }
@@ -442,10 +444,10 @@ sm_session_switch_tenant(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("session_switch_tenant()");
 	if (PG_ARGISNULL(0))
-		return renewal_row(fcinfo, &renewal, NULL);
+		return renewal_row(fcinfo, &renewal);
 	schema = sm_schema_of(fcinfo);
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
-		return renewal_row(fcinfo, &renewal, NULL);
+		return renewal_row(fcinfo, &renewal);
 
 	if (sm_find_live(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
 					 NULL, NULL) == SM_LOOKUP_LIVE)
@@ -457,8 +459,8 @@ sm_session_switch_tenant(PG_FUNCTION_ARGS)
 			if (token.match == SM_MATCH_PREVIOUS)
 			{
 				renewal.status = "already_rotated";
+				renewal.session = old;
 				renewal.expires_at = old->expires_at;
-				session = *old;
 			}
 			else
 			{
@@ -485,13 +487,14 @@ sm_session_switch_tenant(PG_FUNCTION_ARGS)
 				end_session(&scan, NULL, SM_EVENT_INVALIDATED,
 							cstring_to_text("tenant_switched"), &id);
 				renewal.status = "rotated";
+				renewal.session = &session;
 				renewal.expires_at = session.expires_at;
 				renewal.token = make_session(schema, &session, &content,
 											 old->session_id);
 			}
 		}
 	}
-	result = renewal_row(fcinfo, &renewal, &session);
+	result = renewal_row(fcinfo, &renewal);
 	sm_scan_end(&scan);
 	return result;
 }
@@ -509,14 +512,14 @@ sm_session_invalidate(PG_FUNCTION_ARGS)
 	SmToken		token;
 	SmScan		scan;
 	text	   *reason = sm_arg_reason(fcinfo, 1);
-	bool		ended = false;
+	text	   *user_id = NULL;
 
 	PreventCommandIfReadOnly("session_invalidate()");
 	if (PG_ARGISNULL(0))
-		PG_RETURN_BOOL(false);
+		PG_RETURN_NULL();
 	schema = sm_schema_of(fcinfo);
 	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
-		PG_RETURN_BOOL(false);
+		PG_RETURN_NULL();
 
 	if (sm_find(&scan, schema, &token, RowExclusiveLock, SM_EVENT_REJECTED,
 							NULL, NULL) != SM_MATCH_NONE)
@@ -530,11 +533,13 @@ sm_session_invalidate(PG_FUNCTION_ARGS)
 		if (sm_lock_live(&scan, &token))
 		{
 			sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);
-			ended = true;
+			user_id = DatumGetTextPCopy(PointerGetDatum(scan.session.user_id));
 		}
 	}
 	sm_scan_end(&scan);
-	PG_RETURN_BOOL(ended);
+	if (user_id == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(user_id);
 }
 
 /*
@@ -1193,6 +1198,7 @@ refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 		if (sm_in_grace(session, now))
 		{
 			renewal->status = "already_rotated";
+			renewal->session = session;
 			renewal->expires_at = session->expires_at;
 			return;
 		}
@@ -1206,6 +1212,7 @@ refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 			sm_end_session(scan, NULL, SM_EVENT_INVALIDATED,
 						   cstring_to_text("token_reused"));
 			renewal->status = "reused";
+			renewal->session = session;
 			return;
 		}
 		if (elevated)
@@ -1222,6 +1229,7 @@ refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 		expires_at = Max(expires_at, session->expires_at);
 	expires_at = Min(expires_at, session->absolute_expires_at);
 	renewal->status = "extended";
+	renewal->session = session;
 	renewal->expires_at = expires_at;
 
 	sm_change(&changes, Anum_expires_at, TimestampTzGetDatum(expires_at));
@@ -1259,29 +1267,33 @@ refresh(SmScan *scan, SmToken *token, bool rotate, int64 ttl,
 
 /* The row that session_refresh, session_elevate and session_switch_tenant return. */
 static Datum
-renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal,
-			const SmSession *session)
+renewal_row(FunctionCallInfo fcinfo, const Renewal *renewal)
 {
 	static const Oid types[] = {
-		TEXTOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID
+		TEXTOID, UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID
 	};
-	Datum		values[5] = {0};
-	bool		nulls[5];
+	Datum		values[6] = {0};
+	bool		nulls[6];
 
 	memset(nulls, true, sizeof(nulls));
 	values[0] = CStringGetTextDatum(renewal->status);
 	nulls[0] = false;
-	if (renewal->expires_at != 0)
+	if (renewal->session)
 	{
-		values[1] = UUIDPGetDatum(session->session_id);
-		values[3] = TimestampTzGetDatum(renewal->expires_at);
-		values[4] = TimestampTzGetDatum(session->absolute_expires_at);
-		nulls[1] = nulls[3] = nulls[4] = false;
+		values[1] = UUIDPGetDatum(renewal->session->session_id);
+		values[2] = PointerGetDatum(renewal->session->user_id);
+		nulls[1] = nulls[2] = false;
 	}
 	if (renewal->token)
 	{
-		values[2] = PointerGetDatum(renewal->token);
-		nulls[2] = false;
+		values[3] = PointerGetDatum(renewal->token);
+		nulls[3] = false;
+	}
+	if (renewal->expires_at != 0)
+	{
+		values[4] = TimestampTzGetDatum(renewal->expires_at);
+		values[5] = TimestampTzGetDatum(renewal->session->absolute_expires_at);
+		nulls[4] = nulls[5] = false;
 	}
 	return sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 }

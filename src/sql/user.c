@@ -78,11 +78,11 @@ sm_session_invalidate_id(PG_FUNCTION_ARGS)
 	SmScan		scan;
 	text	   *user_id = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
 	text	   *reason = sm_arg_reason(fcinfo, 2);
-	bool		ended = false;
+	text	   *owner = NULL;
 
 	PreventCommandIfReadOnly("session_invalidate_id()");
 	if (PG_ARGISNULL(0))
-		PG_RETURN_BOOL(false);
+		PG_RETURN_NULL();
 	schema = sm_schema_of(fcinfo);
 	sm_check_shard(sm_id_bucket(PG_GETARG_UUID_P(0)->data));
 
@@ -93,10 +93,12 @@ sm_session_invalidate_id(PG_FUNCTION_ARGS)
 		sm_session_life(schema, &scan.session, GetCurrentTimestamp()) == SM_LIFE_ACTIVE)
 	{
 		sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);
-		ended = true;
+		owner = DatumGetTextPCopy(PointerGetDatum(scan.session.user_id));
 	}
 	sm_scan_end(&scan);
-	PG_RETURN_BOOL(ended);
+	if (owner == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(owner);
 }
 
 /*

@@ -2,7 +2,8 @@
 -- Ending sessions: one, a user's, a tenant's, all
 --
 
--- By token: true once
+-- By token: its user, once
+\pset null (null)
 SELECT session_id, session_token FROM session_create('alice', ip => '192.0.2.1') \gset a_
 SELECT session_invalidate(:'a_session_token');
 SELECT count(*) FROM session_get(:'a_session_token');

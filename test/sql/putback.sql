@@ -59,7 +59,7 @@ BEGIN
 		'SELECT status FROM public.session_elevate(%L, ''{}'')',
 		'SELECT status FROM public.session_switch_tenant(%L, ''x'')',
 		'SELECT nullif(public.session_bind(%L), false)::text || public.session_user_id()',
-		'SELECT nullif(public.session_invalidate(%L), false)::text',
+		'SELECT public.session_invalidate(%L)',
 		'SELECT nullif(public.session_status(%L), ''unknown'')'])
 	LOOP
 		BEGIN

@@ -7,8 +7,8 @@ SET TimeZone = 'UTC';
 CREATE FUNCTION test.shown(r record) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
-	RETURN format('%s id=%s token=%s expires=%s absolute=%s', r.status, r.session_id IS NOT NULL,
-		r.session_token IS NOT NULL, r.expires_at IS NOT NULL, r.absolute_expires_at IS NOT NULL);
+	RETURN format('%s id=%s user=%s token=%s expires=%s absolute=%s', r.status, r.session_id IS NOT NULL,
+		r.user_id, r.session_token IS NOT NULL, r.expires_at IS NOT NULL, r.absolute_expires_at IS NOT NULL);
 END
 $$;
 -- End the grace of every previous token: a shorter one holds at once.
@@ -128,6 +128,29 @@ SELECT revoked_at IS NOT NULL AS revoked, revoked_reason FROM user_sessions WHER
 SELECT event, detail, session_event_severity(event) FROM test.events(:'b1_session_id')
 WHERE event NOT IN ('rejected', 'bind_failed');
 
+RESET session_manager.rotation_grace;
+
+-- The session as it has become, in the same statement
+SELECT session_token FROM session_create('live', '{"n": 1}', auth => '{"amr": ["pwd"]}') \gset l1_
+PREPARE refresh_and_get AS
+SELECT test.shown(r), r.session_token, s.session_id = r.session_id AS same_id, s.user_id, s.data, s.version, s.auth,
+	s.expires_at = r.expires_at AS same_end, s.cacheable
+FROM session_refresh($1, rotate => $2) AS r
+LEFT JOIN session_get(CASE WHEN r.expires_at IS NOT NULL THEN coalesce(r.session_token, $1) END, touch => false) AS s ON true;
+EXECUTE refresh_and_get(:'l1_session_token', false);
+EXECUTE refresh_and_get(:'l1_session_token', true) \gset l2_
+SELECT :'l2_shown' AS shown, :'l2_same_id' AS same_id, :'l2_user_id' AS user_id, :'l2_data' AS data, :'l2_version' AS version,
+	:'l2_auth' AS auth, :'l2_same_end' AS same_end;
+EXECUTE refresh_and_get(:'l1_session_token', true);
+-- reading it so was no use of the new token, nor is one that is over read again
+SELECT successor_used_at FROM user_sessions WHERE user_id = 'live';
+SELECT count(*) FROM session_get(:'l2_session_token');
+SELECT test.end_grace(NULL);
+EXECUTE refresh_and_get(:'l1_session_token', true);
+EXECUTE refresh_and_get(:'l2_session_token', true);
+EXECUTE refresh_and_get(NULL, true);
+SELECT event, detail FROM session_events WHERE user_id = 'live' AND event IN ('rejected', 'token_reused', 'invalidated') ORDER BY event_id;
+DEALLOCATE refresh_and_get;
 RESET session_manager.rotation_grace;
 
 -- The verdict on a replay is a status, not an error: committed with the rest

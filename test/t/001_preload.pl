@@ -140,7 +140,7 @@ unbound|||
 read only|auth0|ann
 read only 25006
 list|acme|t|192.0.2.7|Firefox|{"amr": ["pwd", "otp"]}||
-invalidate|t|f
+invalidate|auth0|ann|
 ended|0
 ended|0
 ended|ended

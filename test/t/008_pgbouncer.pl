@@ -88,7 +88,7 @@ BEGIN;
 SELECT 1 / session_bind(:t)::int;
 ROLLBACK;
 SELECT 1 / (session_user_id() IS NULL)::int;
-SELECT 1 / session_invalidate(:t)::int;
+SELECT 1 / (session_invalidate(:t) = 'user-' || :u::int)::int;
 SELECT 1 / (count(*) = 0)::int FROM session_get(:t);
 EOS
 

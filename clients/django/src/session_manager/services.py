@@ -54,7 +54,7 @@ Listing = list
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ENDED = RefreshedSession("ended", None, None, None, None)
+_ENDED = RefreshedSession("ended", None, None, None, None, None)
 # Events that tell from where a session was used last; the extension's networks are /24 and /48.
 _LOCATING = ("created", "refreshed", "rotated")
 _PREFIX = {4: 24, 6: 48}
@@ -257,7 +257,7 @@ class SessionService:
                 signals.token_reused,
                 type(self),
                 session_id=session_id,
-                user_id=self._owner(session_id),
+                user_id=refreshed.user_id,
                 ip=ip,
                 user_agent=user_agent,
             )
@@ -309,7 +309,7 @@ class SessionService:
             savepoint=True,
         )
         if switched.id is not None and switched.token is not None:
-            self._tell_ended(session_id, None, None, "tenant_switched", 1)
+            self._tell_ended(session_id, switched.user_id, None, "tenant_switched", 1)
             self._tell_switched(switched.id)
         return switched
 
@@ -320,14 +320,14 @@ class SessionService:
             return False
         note_change(session_id_of(token))
         rows = call(
-            f"SELECT {function('session_invalidate')}(%s, %s) AS ended",
+            f"SELECT {function('session_invalidate')}(%s, %s) AS user_id",
             [digest, text_argument(reason)],
             idempotent=True,
         )
-        ended = bool(rows[0]["ended"])
-        if ended:
-            self._tell_ended(session_id_of(token), None, None, reason, 1)
-        return ended
+        owner: str | None = rows[0]["user_id"]
+        if owner is not None:
+            self._tell_ended(session_id_of(token), owner, None, reason, 1)
+        return owner is not None
 
     def invalidate_id(
         self, session_id: uuid.UUID | str, user_id: str | None = None, reason: str = "admin"
@@ -335,14 +335,14 @@ class SessionService:
         """End a session by its id; give user_id whenever a user asks for it."""
         note_change(uuid.UUID(str(session_id)))
         rows = call(
-            f"SELECT {function('session_invalidate_id')}(%s::uuid, %s, %s) AS ended",
+            f"SELECT {function('session_invalidate_id')}(%s::uuid, %s, %s) AS user_id",
             [str(session_id), text_argument(user_id), text_argument(reason)],
             idempotent=True,
         )
-        ended = bool(rows[0]["ended"])
-        if ended:
-            self._tell_ended(uuid.UUID(str(session_id)), user_id, None, reason, 1)
-        return ended
+        owner: str | None = rows[0]["user_id"]
+        if owner is not None:
+            self._tell_ended(uuid.UUID(str(session_id)), owner, None, reason, 1)
+        return owner is not None
 
     def invalidate_all(
         self,
@@ -477,8 +477,6 @@ class SessionService:
     ) -> None:
         if not signals.session_invalidated.has_listeners(type(self)):
             return
-        if user_id is None and session_id is not None:
-            user_id = self._owner(session_id)
         signals.send(
             signals.session_invalidated,
             type(self),
@@ -504,11 +502,6 @@ class SessionService:
                 ip=event.ip,
                 user_agent=event.user_agent,
             )
-
-    def _owner(self, session_id: uuid.UUID) -> str | None:
-        """The user of a session that has just ended, from the audit trail."""
-        events = self.history(session_id=session_id, max_rows=10)
-        return next((event.user_id for event in events if event.user_id), None)
 
     def _last_known(self, session_id: uuid.UUID) -> tuple[Event, bool] | None:
         """The last event that tells where a session was, and whether it has moved since."""
@@ -540,7 +533,7 @@ class SessionService:
 def _new_token(called: str, params: list[Any], *, savepoint: bool = False) -> RefreshedSession:
     """What a function that may give a session a new token says."""
     (row,) = call(
-        "SELECT status, session_id, session_token, "
+        "SELECT status, session_id, user_id, session_token, "
         + utc("expires_at", "absolute_expires_at")
         + f" FROM {function(called)}",
         params,
@@ -549,6 +542,7 @@ def _new_token(called: str, params: list[Any], *, savepoint: bool = False) -> Re
     return RefreshedSession(
         row["status"],
         row["session_id"],
+        row["user_id"],
         row["session_token"],
         row["expires_at"],
         row["absolute_expires_at"],

@@ -77,11 +77,13 @@ class RefreshedSession:
     """The verdict of a refresh or an elevation.
 
     ``status`` is ``extended``, ``rotated``, ``already_rotated``, ``reused`` or ``ended``; ``token``
-    is set if it is ``rotated``.  Clear the cookie on ``reused`` and ``ended`` alone.
+    is set if it is ``rotated``, ``id`` and ``user_id`` unless it is ``ended``.  Clear the cookie on
+    ``reused`` and ``ended`` alone.
     """
 
     status: str
     id: uuid.UUID | None
+    user_id: str | None
     token: str | None = field(repr=False)
     expires_at: datetime | None
     absolute_expires_at: datetime | None
