@@ -55,7 +55,11 @@ indent_c() {
 
   cp "$1" "$temporary/file.c"
   case $1 in
-    src/*) types=$temporary/typedefs-src ;;
+    src/*)
+      types=$temporary/typedefs-src
+      # a file's variable may be called what is PostgreSQL's type elsewhere
+      ! grep -qE '\bchar +\*+text\b' "$1" || types=$temporary/typedefs-no-text
+      ;;
     *) types=$temporary/typedefs-other ;;
   esac
   # it leaves a backup in the current directory where it fails
@@ -97,6 +101,7 @@ files=("$@")
 [ -e "$tools/complete" ] || make_tools
 typedefs "${c_files[@]}" >"$temporary/own"
 sort -u "$temporary/own" "$tools/typedefs.list" >"$temporary/typedefs-src"
+grep -vx text "$temporary/typedefs-src" >"$temporary/typedefs-no-text"
 # Programs that do not include PostgreSQL's headers use words such as "text" for variables.
 grep -vxE '[a-z]+' "$tools/typedefs.list" | sort -u "$temporary/own" - >"$temporary/typedefs-other"
 for file in "${files[@]}"; do
