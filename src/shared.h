@@ -115,8 +115,9 @@ typedef struct SmDatabase
 	SmFailure	failures[SM_N_STEPS];
 
 	/* whether a restore may be under way; written by the worker alone */
-	bool		settled;
-	int64		seen_at;		/* by sm_clock(); 0: before there was a key */
+	Oid			settled;		/* the session_events that is whole */
+	Oid			seen;			/* the one seen with a key, first at: */
+	int64		seen_at;		/* by sm_clock() */
 	char		waits_for[160];	/* empty: nothing */
 
 	/* where the sweep goes on; written by the worker alone */

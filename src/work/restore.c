@@ -17,7 +17,9 @@
  * or pg_restore, with several jobs, not done with their rows.
  *
  * Those last two signs need not be of a restore.  So they only count until a
- * database has once been without them, and for SETTLE_US at the most.
+ * database has once been without them, and for SETTLE_US at the most.  A
+ * database is known by its session_events: pg_restore --clean makes another
+ * one, and nobody need have looked while it was empty.
  *
  *-------------------------------------------------------------------------
  */
@@ -70,14 +72,16 @@ sm_restore_pending(const SmSchema *schema)
 
 	if (!used)
 	{
-		sm_database->settled = false;
-		sm_database->seen_at = 0;
+		sm_database->settled = sm_database->seen = InvalidOid;
 		return "the first key, or the data of a restore";
 	}
-	if (sm_database->settled)
+	if (sm_database->settled == schema->events)
 		return NULL;
-	if (sm_database->seen_at == 0)
+	if (sm_database->seen != schema->events)
+	{
+		sm_database->seen = schema->events;
 		sm_database->seen_at = sm_clock();
+	}
 	if (sm_clock() - sm_database->seen_at < SETTLE_US)
 	{
 		if (unfinished != NULL)
@@ -85,6 +89,6 @@ sm_restore_pending(const SmSchema *schema)
 		if (restorer)
 			return "the end of pg_restore";
 	}
-	sm_database->settled = true;
+	sm_database->settled = schema->events;
 	return NULL;
 }

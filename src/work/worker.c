@@ -121,6 +121,7 @@ typedef struct Pass
 	bool		unfinished;
 	bool		failed;			/* a step of it did, as a whole */
 	bool		may_maintain;	/* full, and no dump is being restored */
+	Oid			maintained;		/* the session_events of which that is true */
 	bool		served;			/* the extension is there and ours */
 } Pass;
 
@@ -852,6 +853,13 @@ begin_batch(Pass *pass, const char *activity)
 		ProcessConfigFile(PGC_SIGHUP);
 	}
 	schema = sm_batch_begin(activity);
+	/* one that was made since, as by pg_restore --clean, is for the next pass */
+	if (schema != NULL && pass->may_maintain && schema->events != pass->maintained)
+	{
+		sm_batch_end();
+		pass->unfinished = true;
+		schema = NULL;
+	}
 	pass->served = (schema != NULL);
 	if (schema != NULL)
 		sm_check_at_once();
@@ -1139,6 +1147,7 @@ look_for_restore(Pass *pass)
 			sizeof(sm_database->waits_for));
 	LWLockRelease(sm_shared->lock);
 	pass->may_maintain = (pending == NULL);
+	pass->maintained = schema->events;
 	sm_batch_end();
 	if (pass->may_maintain)
 		sm_count(SM_SWEEPS);

@@ -161,6 +161,31 @@ let_workers_in($dbname);
 restore($dbname, '--clean', '--if-exists', '--single-transaction');
 is_whole($dbname, 'clean');
 
+# The same, and nobody looks while the tables are empty
+$dbname = fresh();
+restore($dbname);
+wait_until(sub { $node->safe_psql($dbname, q(SELECT value FROM session_info() WHERE key = 'workers')) !~ /waits/ })
+  or die 'maintenance does not begin';
+let_workers_in($dbname);
+$node->append_conf('postgresql.conf', "session_manager.sweep_interval = '1h'");
+$node->reload;
+my $quiet = sub {
+	my $passes = "SELECT last_pass_at FROM session_stats WHERE database_name = '$dbname'";
+	my $before = $node->safe_psql($dbname, $passes);
+	sleep 3;
+	return $node->safe_psql($dbname, $passes) eq $before;
+};
+wait_until($quiet) or die 'workers do not come to rest';
+write_file($list, join("\n", map { @$_ } @steps[ 0 .. $#steps - 1 ]) . "\n", 0644);
+restore($dbname, '--clean', '--if-exists', '-L', $list);
+$node->append_conf('postgresql.conf', "session_manager.sweep_interval = '1s'");
+$node->reload;
+let_workers_in($dbname);
+is($node->safe_psql($dbname, 'SELECT count(*) FROM user_sessions'), 21, 'clean, unseen: nothing has been swept yet');
+write_file($list, join("\n", @{ $steps[-1] }) . "\n", 0644);
+restore($dbname, '-L', $list);
+is_whole($dbname, 'clean, unseen');
+
 # As text, by psql
 $dbname = fresh();
 $node->command_checks_all(

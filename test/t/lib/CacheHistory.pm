@@ -171,14 +171,15 @@ sub run
 
 # The same for a test of one fault, with the results of all runs together.  A
 # restart takes a part of the time, and on a busy machine it may take all of it:
-# until enough sessions have been revoked, run again.
+# until enough sessions have been revoked, run again, and longer each time.
 sub run_enough
 {
 	my ($self, $name, $seconds, $fault) = @_;
 	my %all = (complaints => '');
-	for (1 .. 5)
+	for my $turn (1 .. 5)
 	{
-		my $r = $self->run($name =~ /kill/ ? 2 * $seconds : $seconds, $fault);
+		$self->{turn} = $turn;
+		my $r = $self->run($turn * ($name =~ /kill/ ? 2 * $seconds : $seconds), $fault);
 		note(summary($name, $r));
 		$all{$_} = ($all{$_} // 0) + $r->{$_}
 		  foreach qw(stale_cache stale_database wrongly_none revocations errors failed_changes);
@@ -318,7 +319,7 @@ sub faults
 			wait_until(sub { $node->start(fail_ok => 1) }) or die 'the server does not start';
 			note(sprintf 'started in %.1f s', time() - $start);
 			# revocations wait until the last epoch of the crashed server is dead
-			pause(2.5, 4);
+			pause(2.5, 2.5 + 1.5 * $self->{turn});
 		});
 }
 
