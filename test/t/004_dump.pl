@@ -106,7 +106,7 @@ sub check_restored
 			SELECT count(*), count(DISTINCT event_id) = count(*) FROM session_events;
 			SELECT partitions_created FROM session_cleanup();
 			SELECT count(*) FROM session_history(user_id => 'zoe');)),
-		join("\n", '2', 'rotated', 't',
+		join("\n", '2', 'rotated', 'ann',
 			($original =~ /^events\|(\d+)/m)[0] + 4 . '|t', '0', '2'),
 		"$how: the restored database works on, its sequence too");
 	my ($status, $stdout, $stderr) =

@@ -35,7 +35,7 @@ sub lifecycle
 	is($error, '', 'no error');
 	return $output;
 }
-my $works = join "\n", '{"a": 1}', 2, '{"a": 2}', 1, 't', 0, 1, 't', 0;
+my $works = join "\n", '{"a": 1}', 2, '{"a": 2}', 1, 't', 0, 1, 'ann', 0;
 my $create = 'CREATE EXTENSION session_manager; SELECT session_key_add(1);';
 
 my $own = connection($node);
