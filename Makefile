@@ -39,15 +39,19 @@ OBJS = \
 	src/keys/keyring.o \
 	src/keys/token.o \
 	src/session/authenticate.o \
+	src/session/bulk.o \
+	src/session/client.o \
 	src/session/events.o \
+	src/session/lifecycle.o \
 	src/session/locks.o \
 	src/session/patch.o \
 	src/session/store.o \
 	src/session/touch.o \
+	src/session/use.o \
 	src/session/verdict.o \
 	src/session/writer.o \
 	src/sql/arguments.o \
-	src/sql/history.o \
+	src/sql/events.o \
 	src/sql/identity.o \
 	src/sql/info.o \
 	src/sql/keyadmin.o \

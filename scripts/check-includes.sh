@@ -23,9 +23,7 @@ src/cache/cache.c src/sql/result.h
 src/shared.c src/keys/crypto.h
 src/shared.c src/session/touch.h
 src/shared.c src/session/verdict.h
-src/work/reseal.c src/sql/session.h
-src/work/sweep.c src/sql/result.h
-src/work/worker.c src/sql/session.h"
+src/work/sweep.c src/sql/result.h"
 
 # "PLACE: ALLOWED ..." for each row of the table; a place is a file or a room.
 table() {

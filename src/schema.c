@@ -134,10 +134,10 @@ sm_schema_init(void)
 }
 
 /*
- * The relations that belong to the function being called.
+ * The relations that a function of the extension belongs to.
  */
 const SmSchema *
-sm_schema_of(FunctionCallInfo fcinfo)
+sm_schema_of_function(Oid function)
 {
 	/* a change committed elsewhere must not wait for the next table lock */
 	AcceptInvalidationMessages();
@@ -145,7 +145,7 @@ sm_schema_of(FunctionCallInfo fcinfo)
 	if (!current_valid)
 	{
 		sm_shared_attach();
-		resolve(get_func_namespace(fcinfo->flinfo->fn_oid));
+		resolve(get_func_namespace(function));
 	}
 	return &current;
 }

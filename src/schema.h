@@ -11,8 +11,6 @@
 
 #include "postgres.h"
 
-#include "fmgr.h"
-
 typedef struct SmSchema
 {
 	Oid			namespace;
@@ -107,7 +105,7 @@ enum
 };
 
 extern void sm_schema_init(void);
-extern const SmSchema *sm_schema_of(FunctionCallInfo fcinfo);
+extern const SmSchema *sm_schema_of_function(Oid function);
 extern const SmSchema *sm_schema_in(Oid namespace);
 
 /* quoted "schema.relation", for SQL text */

@@ -300,7 +300,7 @@ sm_session_cache_settings(PG_FUNCTION_ARGS)
 	const char *mode = "off";
 	Interval   *max_age = palloc0(sizeof(Interval));
 
-	(void) sm_schema_of(fcinfo);
+	(void) sm_schema_of_function(fcinfo->flinfo->fn_oid);
 	if (sm_cache_on() && !RecoveryInProgress())
 		mode = pg_atomic_read_u32(&sm_database->cache.mode) == SM_REDIS_STRICT ?
 			"strict" : "async";

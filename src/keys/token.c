@@ -68,11 +68,11 @@ encode_char(uint32_t value)
 		(in_range(value, 63, 63) & '_');
 }
 
-sm_token_kind
+SmTokenKind
 sm_token_parse(const char *text, size_t len, uint8_t id[SM_ID_LEN],
 			   uint8_t payload[SM_SECRET_LEN])
 {
-	sm_token_kind kind = SM_TOKEN_MALFORMED;
+	SmTokenKind kind = SM_TOKEN_MALFORMED;
 	uint32_t	seen = 0;
 
 	if (len == SM_TOKEN_LEN)
@@ -124,7 +124,7 @@ sm_token_parse(const char *text, size_t len, uint8_t id[SM_ID_LEN],
 }
 
 void
-sm_token_format(sm_token_kind kind, const uint8_t id[SM_ID_LEN],
+sm_token_format(SmTokenKind kind, const uint8_t id[SM_ID_LEN],
 				const uint8_t payload[SM_SECRET_LEN], char out[SM_TOKEN_LEN])
 {
 	memcpy(out,

@@ -40,26 +40,26 @@
 #define SM_TOKEN_PREFIX		"sm1_"
 #define SM_DIGEST_PREFIX	"sd1_"
 
-typedef enum sm_token_kind
+typedef enum SmTokenKind
 {
 	SM_TOKEN_MALFORMED,
 	SM_TOKEN_SECRET,			/* sm1_: payload is the secret */
 	SM_TOKEN_DIGEST				/* sd1_: payload is the digest */
-} sm_token_kind;
+} SmTokenKind;
 
 /*
  * Read a token or digest form of len bytes, which need not be terminated.
  * When it is malformed, id and payload are set to zeroes.
  */
-extern sm_token_kind sm_token_parse(const char *text, size_t len,
-									uint8_t id[SM_ID_LEN],
-									uint8_t payload[SM_SECRET_LEN]);
+extern SmTokenKind sm_token_parse(const char *text, size_t len,
+								  uint8_t id[SM_ID_LEN],
+								  uint8_t payload[SM_SECRET_LEN]);
 
 /*
  * Write a token or digest form: SM_TOKEN_LEN characters and no terminator.
  * kind is SM_TOKEN_SECRET or SM_TOKEN_DIGEST.
  */
-extern void sm_token_format(sm_token_kind kind,
+extern void sm_token_format(SmTokenKind kind,
 							const uint8_t id[SM_ID_LEN],
 							const uint8_t payload[SM_SECRET_LEN],
 							char out[SM_TOKEN_LEN]);

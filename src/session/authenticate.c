@@ -14,8 +14,6 @@
  */
 #include "postgres.h"
 
-#include <sys/socket.h>
-
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -25,10 +23,6 @@
 #include "keys/keyring.h"
 #include "session/authenticate.h"
 #include "session/verdict.h"
-
-/* Networks that client_binding compares, in bytes: /24 and /48. */
-#define BINDING_IPV4	3
-#define BINDING_IPV6	6
 
 /* At most one event of a session's refused tokens in this time and backend. */
 #define REFUSED_INTERVAL_MS	1000
@@ -63,9 +57,9 @@ bool
 sm_token_from_text(text *text, SmToken *token)
 {
 	uint8		payload[SM_SECRET_LEN];
-	sm_token_kind kind = sm_token_parse(VARDATA_ANY(text),
-										VARSIZE_ANY_EXHDR(text),
-										token->id, payload);
+	SmTokenKind kind = sm_token_parse(VARDATA_ANY(text),
+									  VARSIZE_ANY_EXHDR(text),
+									  token->id, payload);
 
 	if (kind == SM_TOKEN_MALFORMED)
 		return false;
@@ -198,16 +192,14 @@ sm_session_deadline(const SmSession *session)
  */
 SmMatch
 sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
-		LOCKMODE lockmode, SmEventType refused_as,
-		inet *ip, text *user_agent)
+		LOCKMODE lockmode, SmEventType refused_as, const SmClient *client)
 {
 	token->match = SM_MATCH_NONE;
 	sm_scan_by_id(scan, schema, token->id, lockmode);
 	if (!sm_scan_next(scan))
 	{
 		authenticate_nobody(schema, token);
-		sm_refused(schema, refused_as, token, NULL, "unknown",
-				   ip, user_agent);
+		sm_refused(schema, refused_as, token, NULL, "unknown", client);
 		return SM_MATCH_NONE;
 	}
 	/* dead whoever asks; the key may not even be there to tell who does */
@@ -216,7 +208,7 @@ sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
 	token->match = sm_authenticate(schema, &scan->session, token);
 	if (token->match == SM_MATCH_NONE)
 		sm_refused(schema, refused_as, token, &scan->session, CAUSE_MISMATCH,
-				   ip, user_agent);
+				   client);
 	return token->match;
 }
 
@@ -226,11 +218,10 @@ sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
  */
 SmLookup
 sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
-			 LOCKMODE lockmode, SmEventType refused_as,
-		inet *ip, text *user_agent)
+			 LOCKMODE lockmode, SmEventType refused_as, const SmClient *client)
 {
 	SmMatch		match = sm_find(scan, schema, token, lockmode, refused_as,
-								ip, user_agent);
+								client);
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (match == SM_MATCH_NONE)
@@ -251,13 +242,13 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 	if (!sm_session_intact(schema, &scan->session))
 	{
 		sm_refused(schema, refused_as, token, &scan->session,
-				   "tampered", ip, user_agent);
+				   "tampered", client);
 		return SM_LOOKUP_REJECTED;
 	}
 	if (!sm_token_works(&scan->session, match, now))
 	{
 		sm_refused(schema, refused_as, token, &scan->session,
-				   "superseded", ip, user_agent);
+				   "superseded", client);
 		return SM_LOOKUP_REJECTED;
 	}
 	return SM_LOOKUP_LIVE;
@@ -281,34 +272,10 @@ sm_lock_live(SmScan *scan, SmToken *token)
 	if (!sm_session_intact(scan->schema, &scan->session))
 	{
 		sm_refused(scan->schema, SM_EVENT_REJECTED, token, &scan->session,
-				   "tampered", NULL, NULL);
+				   "tampered", &sm_no_client);
 		return false;
 	}
 	return true;
-}
-
-/*
- * Is an address outside the network that a session is bound to?  An address
- * that is not given is outside of every network; a session without one is
- * bound to none.
- */
-bool
-sm_client_changed(inet *known, inet *seen)
-{
-	const uint8 *known_ipv4;
-	const uint8 *seen_ipv4;
-
-	if (known == NULL)
-		return false;
-	if (seen == NULL)
-		return true;
-	known_ipv4 = sm_ipv4_inside(known);
-	seen_ipv4 = sm_ipv4_inside(seen);
-	if (known_ipv4 != NULL && seen_ipv4 != NULL)
-		return memcmp(known_ipv4, seen_ipv4, BINDING_IPV4) != 0;
-	if (known_ipv4 != NULL || seen_ipv4 != NULL)
-		return true;
-	return memcmp(ip_addr(known), ip_addr(seen), BINDING_IPV6) != 0;
 }
 
 /*
@@ -320,7 +287,7 @@ sm_client_changed(inet *known, inet *seen)
 void
 sm_refused(const SmSchema *schema, SmEventType type,
 		   const SmToken *token, const SmSession *session,
-		   const char *cause, inet *ip, text *user_agent)
+		   const char *cause, const SmClient *client)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Refusal    *refusal = find_refusal(type, cause, session ? token->id : NULL, now);
@@ -333,7 +300,7 @@ sm_refused(const SmSchema *schema, SmEventType type,
 		return;
 	}
 	if (sm_verdict_keep(type, (const pg_uuid_t *) token->id, session != NULL,
-						false, cause, refusal->suppressed, ip, user_agent))
+						false, cause, refusal->suppressed, client))
 	{
 		if (sm_worker_comes())
 		{
@@ -352,8 +319,7 @@ sm_refused(const SmSchema *schema, SmEventType type,
 		event.user_id = session->user_id;
 		event.tenant_id = session->tenant_id;
 	}
-	event.ip = ip;
-	event.user_agent = user_agent;
+	event.client = *client;
 	event.detail = sm_detail_end(&detail);
 	sm_event(schema, &event);
 	refusal->last = now;
@@ -410,24 +376,6 @@ matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 				owner, token->digest, expected);
 	return VARSIZE_ANY_EXHDR(verifier) == SM_VERIFIER_LEN &&
 		sm_equal(expected, VARDATA_ANY(verifier), SM_VERIFIER_LEN);
-}
-
-/*
- * The four bytes of an IPv4 address, mapped into IPv6 (RFC 4291) or not, or
- * NULL.  A network that is wider than all that are mapped is none.
- */
-const uint8 *
-sm_ipv4_inside(inet *address)
-{
-	static const uint8 mapped[SM_IPV4_MAPPED_BITS / 8] =
-	{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
-
-	if (ip_family(address) == PGSQL_AF_INET)
-		return ip_addr(address);
-	if (ip_bits(address) >= SM_IPV4_MAPPED_BITS &&
-		memcmp(ip_addr(address), mapped, sizeof(mapped)) == 0)
-		return ip_addr(address) + sizeof(mapped);
-	return NULL;
 }
 
 /* Do the work of an authentication that has no row to fail on. */

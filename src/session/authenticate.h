@@ -10,8 +10,6 @@
 
 #include "postgres.h"
 
-#include "utils/inet.h"
-
 #include "session/events.h"
 #include "session/store.h"
 #include "shared.h"
@@ -25,9 +23,6 @@ typedef enum SmMatch
 	SM_MATCH_CURRENT,
 	SM_MATCH_PREVIOUS			/* the token before the last rotation */
 } SmMatch;
-
-/* The bits before the address in an IPv4 address that is mapped into IPv6. */
-#define SM_IPV4_MAPPED_BITS	96
 
 /* A token, or its digest form, taken apart. */
 typedef struct SmToken
@@ -70,16 +65,13 @@ extern bool sm_session_key_revoked(const SmSchema *schema,
 extern TimestampTz sm_session_deadline(const SmSession *session);
 extern SmMatch sm_find(SmScan *scan, const SmSchema *schema,
 					   SmToken *token, LOCKMODE lockmode,
-					   SmEventType refused_as,
-					   inet *ip, text *user_agent);
+					   SmEventType refused_as, const SmClient *client);
 extern SmLookup sm_find_live(SmScan *scan, const SmSchema *schema,
 							 SmToken *token, LOCKMODE lockmode,
-							 SmEventType refused_as, inet *ip, text *user_agent);
+							 SmEventType refused_as, const SmClient *client);
 extern bool sm_lock_live(SmScan *scan, SmToken *token);
-extern const uint8 *sm_ipv4_inside(inet *address);
-extern bool sm_client_changed(inet *known, inet *seen);
 extern void sm_refused(const SmSchema *schema, SmEventType type,
 					   const SmToken *token, const SmSession *session,
-					   const char *cause, inet *ip, text *user_agent);
+					   const char *cause, const SmClient *client);
 
 #endif							/* SM_AUTHENTICATE_H */

@@ -69,8 +69,6 @@ static const struct
 	[SM_EVENT_KEY_REVOKED] = {"key_revoked", "critical"},
 };
 
-PG_FUNCTION_INFO_V1(sm_session_event_severity);
-
 static void open_partition(SmEventWriter *writer, TimestampTz at);
 static void close_partition(SmEventWriter *writer);
 static void detail_value(JsonbParseState **detail, const char *key,
@@ -80,6 +78,18 @@ const char *
 sm_event_name(SmEventType type)
 {
 	return event_types[type].name;
+}
+
+/*
+ * How grave a type of event is; NULL if there is none of this name.
+ */
+const char *
+sm_event_severity(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(event_types); i++)
+		if (strcmp(name, event_types[i].name) == 0)
+			return event_types[i].severity;
+	return NULL;
 }
 
 /*
@@ -126,8 +136,8 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 	SET_OR_NULL(user_id, event->user_id);
 	SET_OR_NULL(tenant_id, event->tenant_id);
 	SET(event, PointerGetDatum(name));
-	SET_OR_NULL(ip, event->ip);
-	SET_OR_NULL(user_agent, event->user_agent);
+	SET_OR_NULL(ip, event->client.ip);
+	SET_OR_NULL(user_agent, event->client.user_agent);
 	SET_OR_NULL(detail, event->detail);
 	/* a trigger that leaves an event out is its owner's choice */
 	(void) sm_writer_insert(writer->writer, values, nulls);
@@ -163,16 +173,15 @@ sm_event(const SmSchema *schema, const SmEvent *event)
  */
 void
 sm_session_event(const SmSchema *schema, SmEventType type,
-				 const SmSession *session,
-				 inet *ip, text *user_agent, Jsonb *detail)
+				 const SmSession *session, const SmClient *client,
+				 Jsonb *detail)
 {
 	SmEvent		event = {
 		.type = type,
 		.session_id = session->session_id,
 		.user_id = session->user_id,
 		.tenant_id = session->tenant_id,
-		.ip = ip,
-		.user_agent = user_agent,
+		.client = *client,
 		.detail = detail
 	};
 
@@ -266,20 +275,6 @@ Jsonb *
 sm_detail_end(JsonbParseState **detail)
 {
 	return JsonbValueToJsonb(pushJsonbValue(detail, WJB_END_OBJECT, NULL));
-}
-
-/*
- * session_event_severity(event text) returns text
- */
-Datum
-sm_session_event_severity(PG_FUNCTION_ARGS)
-{
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-
-	for (int i = 0; i < (int) lengthof(event_types); i++)
-		if (strcmp(name, event_types[i].name) == 0)
-			PG_RETURN_TEXT_P(cstring_to_text(event_types[i].severity));
-	PG_RETURN_NULL();
 }
 
 /* Open and lock the partition for a time. */

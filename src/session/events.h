@@ -10,11 +10,11 @@
 
 #include "postgres.h"
 
-#include "utils/inet.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
 #include "schema.h"
+#include "session/client.h"
 #include "session/store.h"
 
 typedef enum SmEventType
@@ -48,8 +48,7 @@ typedef struct SmEvent
 	const pg_uuid_t *session_id;
 	text	   *user_id;
 	text	   *tenant_id;
-	inet	   *ip;
-	text	   *user_agent;
+	SmClient	client;
 	Jsonb	   *detail;
 } SmEvent;
 
@@ -57,6 +56,7 @@ typedef struct SmEvent
 typedef struct SmEventWriter SmEventWriter;
 
 extern const char *sm_event_name(SmEventType type);
+extern const char *sm_event_severity(const char *name);
 extern SmEventWriter *sm_events_begin(const SmSchema *schema);
 extern void sm_events_add(SmEventWriter *writer, const SmEvent *event);
 extern void sm_events_end(SmEventWriter *writer);
@@ -64,7 +64,7 @@ extern void sm_events_end(SmEventWriter *writer);
 extern void sm_event(const SmSchema *schema, const SmEvent *event);
 extern void sm_session_event(const SmSchema *schema, SmEventType type,
 							 const SmSession *session,
-							 inet *ip, text *user_agent, Jsonb *detail);
+							 const SmClient *client, Jsonb *detail);
 
 extern Oid	sm_events_route(Relation parent, TimestampTz at,
 							TimestampTz *from, TimestampTz *until);

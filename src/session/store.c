@@ -237,7 +237,7 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 	int			columns[Natts_user_sessions];
 	Datum		values[Natts_user_sessions];
 	bool		nulls[Natts_user_sessions];
-	int			n = 0;
+	SmNewValues new = {0, columns, values, nulls};
 
 	/* it is bound to the rest of the row, which takes the key */
 	if (scan->noted_successor_used_at != 0 &&
@@ -249,13 +249,12 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 	for (int i = 0; i < Natts_user_sessions; i++)
 		if (changes->replaces[i])
 		{
-			columns[n] = i + 1;
-			values[n] = changes->values[i];
-			nulls[n++] = changes->nulls[i];
+			columns[new.n] = i + 1;
+			values[new.n] = changes->values[i];
+			nulls[new.n++] = changes->nulls[i];
 		}
 	prepare_write(scan);
-	must_have(sm_writer_update(scan->writer, scan->slot, scan->snapshot,
-							   columns, n, values, nulls));
+	must_have(sm_writer_update(scan->writer, scan->slot, scan->snapshot, &new));
 	CommandCounterIncrement();
 	if (sm_cache_on() && cache_differs(&scan->session, changes))
 		sm_cache_note(scan->schema, scan->session.session_id);
@@ -399,6 +398,18 @@ sm_change_null(SmChanges *changes, int attnum)
 {
 	changes->nulls[attnum - 1] = true;
 	changes->replaces[attnum - 1] = true;
+}
+
+/*
+ * Change the address and the user agent to what is known of them.
+ */
+void
+sm_change_client(SmChanges *changes, const SmClient *client)
+{
+	if (client->ip)
+		sm_change(changes, Anum_ip, InetPGetDatum(client->ip));
+	if (client->user_agent)
+		sm_change(changes, Anum_user_agent, PointerGetDatum(client->user_agent));
 }
 
 /*

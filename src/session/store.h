@@ -20,6 +20,7 @@
 
 #include "keys/crypto.h"
 #include "schema.h"
+#include "session/client.h"
 #include "session/writer.h"
 #include "shared.h"
 
@@ -128,6 +129,7 @@ extern void sm_store_insert(const SmSchema *schema, Datum *values, bool *nulls);
 
 extern void sm_change(SmChanges *changes, int attnum, Datum value);
 extern void sm_change_null(SmChanges *changes, int attnum);
+extern void sm_change_client(SmChanges *changes, const SmClient *client);
 
 extern bool sm_session_owner(const SmSession *session, SmOwner *owner);
 extern bool sm_session_intact(const SmSchema *schema, const SmSession *session);

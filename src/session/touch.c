@@ -129,8 +129,7 @@ sm_touch_load(FILE *file)
  */
 bool
 sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
-			  const TimestampTz *rotation, const inet *ip,
-			  const text *user_agent)
+			  const TimestampTz *rotation, const SmClient *client)
 {
 	Set			set;
 	Entry	   *entry;
@@ -159,8 +158,8 @@ sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 		entry->touch.seen = 0;
 		entry->touch.successor_used = 0;
 		entry->touch.rotation = 0;
-		entry->touch.ip_len = 0;
-		entry->touch.user_agent_len = 0;
+		entry->touch.client.ip_len = 0;
+		entry->touch.client.user_agent_len = 0;
 	}
 	entry->touch.seen = Max(entry->touch.seen, now);
 	if (rotation != NULL)
@@ -171,18 +170,7 @@ sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 		entry->touch.successor_used = now;
 		entry->touch.rotation = *rotation;
 	}
-	if (ip != NULL)
-	{
-		entry->touch.ip_len = Min(VARSIZE_ANY(ip), sizeof(entry->touch.ip));
-		memcpy(entry->touch.ip, ip, entry->touch.ip_len);
-	}
-	if (user_agent != NULL)
-	{
-		entry->touch.user_agent_len = Min(VARSIZE_ANY_EXHDR(user_agent),
-										  SM_MAX_USER_AGENT_LEN);
-		memcpy(entry->touch.user_agent, VARDATA_ANY(user_agent),
-			   entry->touch.user_agent_len);
-	}
+	sm_client_flatten(client, &entry->touch.client);
 	LWLockRelease(set.lock);
 	pg_atomic_fetch_add_u64(&sm_database->noted, 1);
 	return true;

@@ -106,14 +106,14 @@ sm_verdict_startup(void)
 bool
 sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
 				bool revoke, const char *cause, int64 suppressed,
-				const inet *ip, const text *user_agent)
+				const SmClient *client)
 {
 	SmVerdict	verdict;
 
 	if (!sm_worker_comes())
 		return XactReadOnly;
 
-	memset(&verdict, 0, offsetof(SmVerdict, user_agent));
+	memset(&verdict, 0, offsetof(SmVerdict, client.user_agent));
 	verdict.database = MyDatabaseId;
 	verdict.type = type;
 	verdict.at = GetCurrentTimestamp();
@@ -122,18 +122,7 @@ sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
 	verdict.revoke = revoke;
 	strlcpy(verdict.cause, cause ? cause : "", sizeof(verdict.cause));
 	verdict.suppressed = suppressed;
-	if (ip != NULL)
-	{
-		verdict.ip_len = Min(VARSIZE_ANY(ip), sizeof(verdict.ip));
-		memcpy(verdict.ip, ip, verdict.ip_len);
-	}
-	if (user_agent != NULL)
-	{
-		verdict.user_agent_len = Min(VARSIZE_ANY_EXHDR(user_agent),
-									 SM_MAX_USER_AGENT_LEN);
-		memcpy(verdict.user_agent, VARDATA_ANY(user_agent),
-			   verdict.user_agent_len);
-	}
+	sm_client_flatten(client, &verdict.client);
 
 	if (XactReadOnly)
 	{

@@ -11,11 +11,10 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
-#include "utils/inet.h"
 #include "utils/uuid.h"
 
+#include "session/client.h"
 #include "session/events.h"
-#include "session/touch.h"
 
 /* A finding: an event to be recorded and perhaps a session to be ended. */
 typedef struct SmVerdict
@@ -31,10 +30,7 @@ typedef struct SmVerdict
 	bool		revoke;
 	char		cause[16];		/* "" for none */
 	int64		suppressed;
-	uint8		ip_len;			/* of the inet value; 0 for none */
-	uint16		user_agent_len;
-	char		ip[32];
-	char		user_agent[SM_MAX_USER_AGENT_LEN];
+	SmFlatClient client;
 } SmVerdict;
 
 extern void sm_verdict_init(void);
@@ -43,8 +39,7 @@ extern void sm_verdict_startup(void);
 
 extern bool sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id,
 							bool exists, bool revoke, const char *cause,
-							int64 suppressed, const inet *ip,
-							const text *user_agent);
+							int64 suppressed, const SmClient *client);
 extern bool sm_verdict_peek(Oid database, SmVerdict *verdict);
 extern void sm_verdict_done(const SmVerdict *verdict);
 extern void sm_verdict_later(const SmVerdict *verdict, bool failed);

@@ -116,13 +116,12 @@ sm_writer_insert(SmWriter *writer, const Datum *values, const bool *nulls)
 }
 
 /*
- * Write changes of "n" columns to a row that is locked.  False if a trigger
+ * Write new values of some columns to a row that is locked.  False if a trigger
  * will not have it.
  */
 bool
 sm_writer_update(SmWriter *writer, TupleTableSlot *old, Snapshot snapshot,
-				 const int *columns, int n,
-				 const Datum *values, const bool *nulls)
+				 const SmNewValues *new)
 {
 	TransitionCaptureState *transition;
 	ResultRelInfo *result_rel;
@@ -132,16 +131,14 @@ sm_writer_update(SmWriter *writer, TupleTableSlot *old, Snapshot snapshot,
 	HeapTuple	tuple;
 	bool		wanted = true;
 
-	set_updated(writer, columns, n);
+	set_updated(writer, new->columns, new->n);
 	result_rel = writer->result_rel;
 	transition = begin_statement(writer, CMD_UPDATE);
 	writer->estate->es_snapshot = snapshot;
 	/* columns that this library does not know keep their values */
 	tuple = heap_modify_tuple_by_cols(ExecFetchSlotHeapTuple(old, false, NULL),
-									  RelationGetDescr(writer->rel), n,
-									  unconstify(int *, columns),
-									  unconstify(Datum *, values),
-									  unconstify(bool *, nulls));
+									  RelationGetDescr(writer->rel), new->n,
+									  new->columns, new->values, new->nulls);
 	ExecStoreHeapTuple(tuple, slot, false);
 	if (result_rel->ri_TrigDesc &&
 		result_rel->ri_TrigDesc->trig_update_before_row)

@@ -31,13 +31,21 @@ typedef struct SmWriter
 	ExprState **defaults;		/* of further columns, NULL where null */
 } SmWriter;
 
+/* New values of some of a row's columns. */
+typedef struct SmNewValues
+{
+	int			n;
+	int		   *columns;		/* their numbers */
+	Datum	   *values;
+	bool	   *nulls;
+} SmNewValues;
+
 extern SmWriter *sm_writer_begin(Relation rel, Relation root, int natts);
 extern void sm_writer_end(SmWriter *writer);
 extern bool sm_writer_insert(SmWriter *writer, const Datum *values,
 							 const bool *nulls);
 extern bool sm_writer_update(SmWriter *writer, TupleTableSlot *old,
-							 Snapshot snapshot, const int *columns, int n,
-							 const Datum *values, const bool *nulls);
+							 Snapshot snapshot, const SmNewValues *new);
 extern bool sm_writer_delete(SmWriter *writer, TupleTableSlot *old,
 							 Snapshot snapshot);
 

@@ -18,13 +18,14 @@
 
 #include "guc.h"
 #include "keys/crypto.h"
-#include "session/authenticate.h"
+#include "session/lifecycle.h"
 #include "sql/arguments.h"
 
-#define MAX_USER_AGENT_LEN	512
 #define MAX_REASON_LEN		64
 #define MAX_ROWS			10000
 
+static inet *arg_ip(FunctionCallInfo fcinfo, int n);
+static text *arg_user_agent(FunctionCallInfo fcinfo, int n);
 static void check_length(const text *value, const char *name, int longest);
 static int64 interval_to_us(const Interval *interval);
 
@@ -78,12 +79,23 @@ sm_arg_reason(FunctionCallInfo fcinfo, int n)
 }
 
 /*
+ * A client: its address and, in the argument after that, its user agent.
+ */
+SmClient
+sm_arg_client(FunctionCallInfo fcinfo, int n)
+{
+	SmClient	client = {arg_ip(fcinfo, n), arg_user_agent(fcinfo, n + 1)};
+
+	return client;
+}
+
+/*
  * A client's address, or NULL.  An IPv4 address that is mapped into IPv6, as a
  * socket of both families tells it, is that IPv4 address: one client has one
  * address, whichever way it came.
  */
-inet *
-sm_arg_ip(FunctionCallInfo fcinfo, int n)
+static inet *
+arg_ip(FunctionCallInfo fcinfo, int n)
 {
 	inet	   *given;
 	inet	   *ip;
@@ -108,8 +120,8 @@ sm_arg_ip(FunctionCallInfo fcinfo, int n)
 /*
  * A client's user agent, cut to what is stored, or NULL.
  */
-text *
-sm_arg_user_agent(FunctionCallInfo fcinfo, int n)
+static text *
+arg_user_agent(FunctionCallInfo fcinfo, int n)
 {
 	text	   *value;
 	int			len;
@@ -118,11 +130,11 @@ sm_arg_user_agent(FunctionCallInfo fcinfo, int n)
 		return NULL;
 	value = PG_GETARG_TEXT_PP(n);
 	len = VARSIZE_ANY_EXHDR(value);
-	if (len <= MAX_USER_AGENT_LEN)
+	if (len <= SM_MAX_USER_AGENT_LEN)
 		return value;
 	return cstring_to_text_with_len(VARDATA_ANY(value),
 									pg_mbcliplen(VARDATA_ANY(value), len,
-												 MAX_USER_AGENT_LEN));
+												 SM_MAX_USER_AGENT_LEN));
 }
 
 /*
@@ -189,21 +201,6 @@ sm_arg_max_rows(FunctionCallInfo fcinfo, int n)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_rows must be between 1 and %d", MAX_ROWS)));
 	return max_rows;
-}
-
-/*
- * 54000 if an object is too large to be kept.
- */
-void
-sm_check_size(const Jsonb *object, const char *name)
-{
-	if (VARSIZE(object) > (Size) sm_max_data_size)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s is too large", name),
-				 errdetail("It takes %d bytes, the limit is %d bytes.",
-						   (int) VARSIZE(object), sm_max_data_size),
-				 errhint("Keep large values in tables of their own, or raise session_manager.max_data_size.")));
 }
 
 static void

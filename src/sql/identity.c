@@ -24,8 +24,9 @@
 #include "utils/memutils.h"
 
 #include "session/authenticate.h"
+#include "session/use.h"
+#include "sql/arguments.h"
 #include "sql/identity.h"
-#include "sql/session.h"
 
 PG_FUNCTION_INFO_V1(sm_session_bind);
 PG_FUNCTION_INFO_V1(sm_session_user_id);
@@ -66,7 +67,7 @@ sm_identity_init(void)
 Datum
 sm_session_bind(PG_FUNCTION_ARGS)
 {
-	const SmSchema *schema = sm_schema_of(fcinfo);
+	const SmSchema *schema = sm_called_schema(fcinfo);
 	Identity   *identity = push_identity();
 	SmToken		token;
 	SmScan		scan;
@@ -78,7 +79,7 @@ sm_session_bind(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 
 	lookup = sm_find_live(&scan, schema, &token, AccessShareLock,
-						  SM_EVENT_BIND_FAILED, NULL, NULL);
+						  SM_EVENT_BIND_FAILED, &sm_no_client);
 	if (lookup == SM_LOOKUP_LIVE)
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -91,11 +92,11 @@ sm_session_bind(PG_FUNCTION_ARGS)
 		MemoryContextSwitchTo(old);
 
 		if (sm_can_touch() && sm_touch_due(&scan.session, &token, now))
-			sm_touch_session(&scan, &token, now, false, NULL, NULL);
+			sm_touch_session(&scan, &token, now, false, &sm_no_client);
 	}
 	else if (lookup != SM_LOOKUP_UNKNOWN && lookup != SM_LOOKUP_REJECTED)
 		sm_refused(schema, SM_EVENT_BIND_FAILED, &token, &scan.session,
-				   "not live", NULL, NULL);
+				   "not live", &sm_no_client);
 	sm_scan_end(&scan);
 	PG_RETURN_BOOL(identity->bound);
 }

@@ -21,6 +21,7 @@
 #include "keys/keyring.h"
 #include "session/store.h"
 #include "shared.h"
+#include "sql/arguments.h"
 #include "sql/info.h"
 #include "sql/result.h"
 #include "work/contain.h"
@@ -60,7 +61,7 @@ sm_info_init(void)
 Datum
 sm_session_info(PG_FUNCTION_ARGS)
 {
-	const SmSchema *schema = sm_schema_of(fcinfo);
+	const SmSchema *schema = sm_called_schema(fcinfo);
 	static const Oid types[] = {TEXTOID, TEXTOID};
 	SmResult	result = sm_result_begin(fcinfo, types, lengthof(types));
 	const SmKey *ring;

@@ -29,6 +29,7 @@
 #include "keys/keyring.h"
 #include "session/authenticate.h"
 #include "session/locks.h"
+#include "sql/arguments.h"
 #include "sql/result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_key_generate);
@@ -165,7 +166,7 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 	 * Wait before locking: whoever writes sessions may want to read the keys.
 	 */
 	sm_bound_waits(&waits);
-	sm_wait_for_writers(sm_schema_of(fcinfo));
+	sm_wait_for_writers(sm_called_schema(fcinfo));
 	sm_unbound_waits(&waits);
 	schema = admin_begin(fcinfo, "session_key_retire()");
 	state = key_state(schema, key_id);
@@ -244,7 +245,7 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 Datum
 sm_session_keys(PG_FUNCTION_ARGS)
 {
-	const SmSchema *schema = sm_schema_of(fcinfo);
+	const SmSchema *schema = sm_called_schema(fcinfo);
 	static const Oid types[] = {
 		INT4OID, TEXTOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 		TIMESTAMPTZOID, TIMESTAMPTZOID
@@ -301,7 +302,7 @@ admin_begin(FunctionCallInfo fcinfo, const char *name)
 	const SmSchema *schema;
 
 	PreventCommandIfReadOnly(name);
-	schema = sm_schema_of(fcinfo);
+	schema = sm_called_schema(fcinfo);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	execute(psprintf("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",

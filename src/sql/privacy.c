@@ -33,9 +33,9 @@
 #include "utils/snapmgr.h"
 
 #include "session/authenticate.h"
+#include "session/lifecycle.h"
 #include "session/locks.h"
 #include "sql/arguments.h"
-#include "sql/session.h"
 
 PG_FUNCTION_INFO_V1(sm_session_export);
 PG_FUNCTION_INFO_V1(sm_session_erase);
@@ -68,7 +68,7 @@ sm_session_export(PG_FUNCTION_ARGS)
 	bool		first = true;
 	text	   *result;
 
-	schema = sm_schema_of(fcinfo);
+	schema = sm_called_schema(fcinfo);
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
 	sm_bound_waits(&waits);
 	if (!RecoveryInProgress())
@@ -120,7 +120,7 @@ sm_session_erase(PG_FUNCTION_ARGS)
 	int64		deleted = 0;
 
 	PreventCommandIfReadOnly("session_erase()");
-	schema = sm_schema_of(fcinfo);
+	schema = sm_called_schema(fcinfo);
 	sm_check_shard((uint16) sm_user_text_hash(user_id));
 	sm_bound_waits(&waits);
 	sm_lock_user(user_id);

@@ -15,6 +15,7 @@
 #include "compat.h"
 #include "schema.h"
 #include "shared.h"
+#include "sql/arguments.h"
 #include "sql/result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_counters);
@@ -61,7 +62,7 @@ sm_session_counters(PG_FUNCTION_ARGS)
 	}
 	Assert(n_types == N_COLUMNS);
 	result = sm_result_begin(fcinfo, types, N_COLUMNS);
-	(void) sm_schema_of(fcinfo);
+	(void) sm_called_schema(fcinfo);
 	if (sm_shared == NULL)
 		return (Datum) 0;
 
@@ -121,7 +122,7 @@ sm_session_counters(PG_FUNCTION_ARGS)
 Datum
 sm_session_stats_reset(PG_FUNCTION_ARGS)
 {
-	(void) sm_schema_of(fcinfo);
+	(void) sm_called_schema(fcinfo);
 	if (sm_database == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -24,8 +24,8 @@
 
 #include "keys/keyring.h"
 #include "session/authenticate.h"
+#include "session/lifecycle.h"
 #include "shared.h"
-#include "sql/session.h"
 #include "work/contain.h"
 #include "work/reseal.h"
 
@@ -87,7 +87,7 @@ sm_session_reencrypt(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch must be greater than zero")));
-	schema = sm_schema_of(fcinfo);
+	schema = sm_schema_of_function(fcinfo->flinfo->fn_oid);
 	sm_check_at_once();
 	active = sm_key_active(schema)->id;
 	if (position.relid != schema->sessions || position.key_id != active)
@@ -334,7 +334,7 @@ reseal(SmScan *scan, Chunk *chunk)
 		sm_warn_corrupt(session);
 		chunk->corrupt++;
 		chunk->corrupt_id = *session->session_id;
-		sm_session_event(schema, SM_EVENT_CORRUPT, session, NULL, NULL, NULL);
+		sm_session_event(schema, SM_EVENT_CORRUPT, session, &sm_no_client, NULL);
 		return false;
 	}
 	sm_change(&changes, Anum_sealed_data,

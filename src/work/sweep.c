@@ -92,7 +92,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	bool		nulls[6] = {false};
 
 	PreventCommandIfReadOnly("session_cleanup()");
-	schema = sm_schema_of(fcinfo);
+	schema = sm_schema_of_function(fcinfo->flinfo->fn_oid);
 	max_rows = max_batches > 0 ? batch * max_batches : PG_INT64_MAX;
 	sm_check_at_once();
 	(void) sm_sweep(schema, max_rows, &from, &sweep);
@@ -100,7 +100,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	/* last: what it locks stays locked until the transaction ends */
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	(void) sm_partitions_step(sm_schema_of(fcinfo), max_rows, &partitions);
+	(void) sm_partitions_step(sm_schema_of_function(fcinfo->flinfo->fn_oid), max_rows, &partitions);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 

@@ -30,7 +30,6 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "executor/spi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -53,10 +52,10 @@
 #include "keys/keyring.h"
 #include "schema.h"
 #include "session/authenticate.h"
+#include "session/lifecycle.h"
 #include "session/touch.h"
 #include "session/verdict.h"
 #include "shared.h"
-#include "sql/session.h"
 #include "work/contain.h"
 #include "work/partition.h"
 #include "work/reseal.h"
@@ -191,7 +190,6 @@ static bool write_touches(const SmSchema *schema, const SmTouch *touches,
 						  bool *written, int n);
 static void write_each(void *arg);
 static bool write_touch(const SmSchema *schema, const SmTouch *touch);
-static bool is_inet(const SmTouch *touch);
 static void look_for_restore(Pass *pass);
 static void sweep_database(Pass *pass);
 static void maintain_partitions(Pass *pass);
@@ -965,11 +963,7 @@ carry_out(const SmSchema *schema, const SmVerdict *verdict)
 		event.user_id = scan.session.user_id;
 		event.tenant_id = scan.session.tenant_id;
 	}
-	if (verdict->ip_len > 0)
-		event.ip = (inet *) verdict->ip;
-	if (verdict->user_agent_len > 0)
-		event.user_agent = cstring_to_text_with_len(verdict->user_agent,
-													verdict->user_agent_len);
+	sm_client_restore(&verdict->client, &event.client);
 	if (verdict->cause[0] != '\0')
 	{
 		detail = sm_detail_begin();
@@ -1098,6 +1092,7 @@ write_touch(const SmSchema *schema, const SmTouch *touch)
 		!scan.session.revoked)
 	{
 		bool		newer = touch->seen > scan.stored_last_seen_at;
+		SmClient	client = sm_no_client;
 		TimestampTz first_use;
 
 		sm_change(&changes, Anum_last_seen_at,
@@ -1106,30 +1101,13 @@ write_touch(const SmSchema *schema, const SmTouch *touch)
 		if (scan.session.rotated && first_use != 0)
 			sm_change(&changes, Anum_successor_used_at,
 					  TimestampTzGetDatum(first_use));
-		/* the file of an immediate shutdown may hold what was half copied */
-		if (newer && is_inet(touch))
-			sm_change(&changes, Anum_ip, PointerGetDatum(touch->ip));
-		if (newer && touch->user_agent_len > 0 &&
-			touch->user_agent_len <= SM_MAX_USER_AGENT_LEN &&
-			pg_verifymbstr(touch->user_agent, touch->user_agent_len, true))
-			sm_change(&changes, Anum_user_agent,
-					  PointerGetDatum(cstring_to_text_with_len(touch->user_agent,
-															   touch->user_agent_len)));
+		if (newer)
+			sm_client_restore(&touch->client, &client);
+		sm_change_client(&changes, &client);
 		sm_scan_update(&scan, &changes);
 	}
 	sm_scan_end(&scan);
 	return locked;
-}
-
-static bool
-is_inet(const SmTouch *touch)
-{
-	inet	   *ip = (inet *) touch->ip;
-
-	return touch->ip_len > 0 && touch->ip_len <= sizeof(touch->ip) &&
-		VARSIZE_ANY(ip) == touch->ip_len &&
-		(ip_family(ip) == PGSQL_AF_INET || ip_family(ip) == PGSQL_AF_INET6) &&
-		ip_bits(ip) <= ip_maxbits(ip);
 }
 
 /* Not while a dump is being restored: notes what to wait for. */

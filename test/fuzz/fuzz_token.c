@@ -32,7 +32,7 @@
 
 extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static sm_token_kind
+static SmTokenKind
 expected_kind(const uint8_t *data, size_t size)
 {
 	static const char alphabet[] =
@@ -58,7 +58,7 @@ check_text(const uint8_t *data, size_t size)
 	uint8_t		id[SM_ID_LEN];
 	uint8_t		payload[SM_SECRET_LEN];
 	char		out[SM_TOKEN_LEN];
-	sm_token_kind kind;
+	SmTokenKind kind;
 
 	kind = sm_token_parse((const char *) data, size, id, payload);
 	CHECK(kind == expected_kind(data, size));
@@ -71,7 +71,7 @@ check_text(const uint8_t *data, size_t size)
 }
 
 static void
-check_raw(sm_token_kind kind, const uint8_t *raw)
+check_raw(SmTokenKind kind, const uint8_t *raw)
 {
 	uint8_t		id[SM_ID_LEN];
 	uint8_t		payload[SM_SECRET_LEN];

@@ -67,13 +67,13 @@ reference_encode(const uint8_t raw[RAW_LEN], char out[BODY_LEN])
 }
 
 /* parse a copy that ends where the text ends, into buffers full of noise */
-static sm_token_kind
+static SmTokenKind
 parse(const char *text, size_t len, uint8_t raw[RAW_LEN])
 {
 	char	   *copy = malloc(len > 0 ? len : 1);
 	uint8_t		id[SM_ID_LEN];
 	uint8_t		payload[SM_SECRET_LEN];
-	sm_token_kind kind;
+	SmTokenKind kind;
 
 	if (copy == NULL)
 		abort();
@@ -106,7 +106,7 @@ pair(const char *body, const uint8_t raw[RAW_LEN])
 {
 	static const struct
 	{
-		sm_token_kind kind;
+		SmTokenKind kind;
 		const char *prefix;
 	}			kinds[] = {
 		{SM_TOKEN_SECRET, "sm1_"},

@@ -1,9 +1,10 @@
 /*-------------------------------------------------------------------------
  *
- * history.c
- *	  session_history: reads the audit trail.
+ * events.c
+ *	  The functions that read the audit trail.
  *
- * Runs as the extension's owner, in a function with its own search_path.
+ * session_history runs as the extension's owner, in a function with its own
+ * search_path.
  *
  * The newest rows are to come off an index of each partition, and neither
  * whether nor which may be a matter of statistics: in a partition that was
@@ -23,14 +24,17 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "utils/builtins.h"
 
 #include "schema.h"
 #include "session/authenticate.h"
+#include "session/events.h"
 #include "session/locks.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_history);
+PG_FUNCTION_INFO_V1(sm_session_event_severity);
 
 static char *statement(FunctionCallInfo fcinfo, const SmSchema *schema,
 					   int max_rows);
@@ -53,7 +57,7 @@ sm_session_history(PG_FUNCTION_ARGS)
 	SmResult	result;
 	TupleConversionMap *map;
 
-	schema = sm_schema_of(fcinfo);
+	schema = sm_called_schema(fcinfo);
 	if (!PG_ARGISNULL(0))
 		sm_check_shard(sm_id_bucket(PG_GETARG_UUID_P(0)->data));
 	if (!PG_ARGISNULL(1))
@@ -83,6 +87,20 @@ sm_session_history(PG_FUNCTION_ARGS)
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 	return (Datum) 0;
+}
+
+/*
+ * session_event_severity(event)
+ */
+Datum
+sm_session_event_severity(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const char *severity = sm_event_severity(name);
+
+	if (severity == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(severity));
 }
 
 /* The statement for the arguments that are given. */

@@ -1,0 +1,152 @@
+/*-------------------------------------------------------------------------
+ *
+ * use.c
+ *	  A use of a session by its holder: may it be from there, and what does
+ *	  it leave behind?
+ *
+ * Reads do not write: a use that is due is noted in shared memory; only where
+ * there is none, or no room in it, is the row written, and then without
+ * waiting for anybody, and never in a read-only transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "storage/lmgr.h"
+
+#include "guc.h"
+#include "session/events.h"
+#include "session/touch.h"
+#include "session/use.h"
+#include "session/verdict.h"
+#include "shared.h"
+
+/*
+ * The part of sm_client_allowed that is about sessions that are bound.
+ */
+bool
+sm_client_check(const SmSchema *schema, const SmToken *token,
+				const SmSession *session, const SmClient *client,
+				bool may_move, bool *moved)
+{
+	if (!sm_client_moved(session->ip, client->ip))
+		return true;
+	if (sm_client_binding == SM_BINDING_STRICT)
+	{
+		sm_refused(schema, SM_EVENT_CLIENT_CHANGED, token, session, "refused",
+				   client);
+		return false;
+	}
+	if (client->ip == NULL || !may_move)
+		return true;
+
+	*moved = true;
+	if (XactReadOnly)
+	{
+		/* the row is slow to follow */
+		sm_refused(schema, SM_EVENT_CLIENT_CHANGED, token, session, "moved",
+				   client);
+	}
+	else if (!sm_verdict_keep(SM_EVENT_CLIENT_CHANGED, session->session_id,
+							  true, false, "moved", 0, client))
+	{
+		JsonbParseState *detail = sm_detail_begin();
+
+		sm_detail_cstring(&detail, "cause", "moved");
+		sm_session_event(schema, SM_EVENT_CLIENT_CHANGED, session, client,
+						 sm_detail_end(&detail));
+	}
+	return true;
+}
+
+/*
+ * Can a use of a session be noted?  On a standby nobody writes, and without
+ * shared memory a read-only transaction has nowhere to note it.  To be asked
+ * once the schema has been found, and with it the shared memory.
+ */
+bool
+sm_can_touch(void)
+{
+	return sm_worker_comes() || !XactReadOnly;
+}
+
+/*
+ * Is a use of a session to be noted?  The first use of a rotated token always
+ * is: it tells a lost answer from a replay.
+ */
+bool
+sm_touch_due(const SmSession *session, const SmToken *token, TimestampTz now)
+{
+	int64		interval = (int64) sm_touch_interval * USECS_PER_SEC;
+
+	/* a session in use must not look idle for want of accuracy */
+	if (sm_idle_timeout > 0)
+		interval = Min(interval, (int64) sm_idle_timeout * USECS_PER_SEC / 2);
+	return (token->match == SM_MATCH_CURRENT && !session->successor_used) ||
+		now - session->last_seen_at >= interval;
+}
+
+/*
+ * Note a use of the session that the scan stands on: in shared memory for a
+ * worker to write, or else in its row.  Somebody who holds that, or the
+ * table, is noting more than that: then nothing is written, rather than have
+ * a read wait.  A session that "moved" to another network is written at once,
+ * so that the next use is compared with that.  Nothing of the row may be
+ * looked at afterwards.
+ */
+void
+sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
+				 bool moved, const SmClient *client)
+{
+	SmChanges	changes = {0};
+	SmSession  *session = &scan->session;
+	TimestampTz seen = session->last_seen_at;
+	TimestampTz now;
+	SmMatch		match;
+
+	if (sm_worker_comes() && (!moved || XactReadOnly))
+	{
+		bool		first = token->match == SM_MATCH_CURRENT && !session->successor_used;
+
+		if (sm_touch_note(session->session_id, seen_at,
+						  first ? &session->rotated_at : NULL, client))
+		{
+			sm_count(SM_TOUCHES_BUFFERED);
+			return;
+		}
+		sm_count(SM_TOUCHES_FALLBACK);
+	}
+	if (XactReadOnly)
+	{
+		sm_count(SM_TOUCHES_DROPPED);
+		return;
+	}
+
+	if (!ConditionalLockRelationOid(scan->schema->sessions, RowExclusiveLock) ||
+		!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitSkip))
+		return;
+	now = GetCurrentTimestamp();
+	if (sm_session_life(scan->schema, session, now) != SM_LIFE_ACTIVE)
+		return;
+	match = sm_authenticate(scan->schema, session, token);
+	if (!sm_token_works(session, match, now) ||
+		(session->last_seen_at != seen && session->successor_used && !moved))
+		return;
+	sm_mark_used(&changes, session, match == SM_MATCH_CURRENT, now);
+	sm_change_client(&changes, client);
+	sm_scan_update(scan, &changes);
+	sm_count(SM_TOUCHES_DIRECT);
+}
+
+/*
+ * What every use of a session by its holder leaves in a row being written.
+ */
+void
+sm_mark_used(SmChanges *changes, const SmSession *session, bool current,
+			 TimestampTz now)
+{
+	sm_change(changes, Anum_last_seen_at, TimestampTzGetDatum(now));
+	if (current && !session->successor_used)
+		sm_change(changes, Anum_successor_used_at, TimestampTzGetDatum(now));
+}
