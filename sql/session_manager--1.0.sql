@@ -782,54 +782,9 @@ COMMENT ON TRIGGER session_cache_row ON session_keys IS
 COMMENT ON TRIGGER session_cache_truncate ON session_keys IS
 'lets the cache know that all keys are gone';
 
-REVOKE ALL ON FUNCTION
-	session_create(text, jsonb, interval, inet, text, text, jsonb, interval),
-	session_get(text, inet, text, boolean),
-	session_update(text, jsonb, integer, boolean),
-	session_refresh(text, boolean, interval, inet, text),
-	session_elevate(text, jsonb, jsonb),
-	session_switch_tenant(text, text, jsonb),
-	session_invalidate(text, text),
-	session_invalidate_id(uuid, text, text),
-	session_invalidate_all(text, text, text, text),
-	session_update_user(text, jsonb, text),
-	session_list(text, text, boolean, uuid, integer),
-	session_bind(text),
-	session_user_id(),
-	session_tenant_id(),
-	session_id(),
-	session_status(text),
-	session_end_reason(text),
-	session_token_digest(text),
-	session_bucket(text),
-	session_bucket(uuid),
-	session_event_severity(text),
-	session_invalidate_tenant(text, text),
-	session_invalidate_everything(text),
-	session_history(uuid, text, timestamptz, integer),
-	session_active_count(text, text),
-	session_cleanup(integer, integer),
-	session_export(text, text),
-	session_erase(text),
-	session_key_generate(),
-	session_key_add(integer),
-	session_key_activate(integer),
-	session_key_retire(integer),
-	session_key_revoke(integer),
-	session_keys(),
-	session_reencrypt(integer),
-	session_info(),
-	session_cache_settings(),
-	session_counters(),
-	session_stats_reset(),
-	session_grant(regrole, text),
-	session_revoke(regrole, text),
-	session_keys_changed(),
-	session_cache_note()
-FROM PUBLIC;
-
--- ALTER DEFAULT PRIVILEGES may have granted on what was just made, to the
--- application's role for one.  Nobody is to have anything but by session_grant.
+-- PUBLIC may execute a function from the start, and ALTER DEFAULT PRIVILEGES
+-- may have granted on what was just made, to the application's role for one.
+-- Take all of it back: session_grant alone hands out privileges.
 DO $$
 DECLARE
 	made record;
@@ -851,7 +806,7 @@ BEGIN
 		FROM pg_depend d
 		JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'session_manager'
 		JOIN pg_proc p ON p.oid = d.objid
-		CROSS JOIN LATERAL aclexplode(p.proacl) a
+		CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 		WHERE d.classid = 'pg_proc'::regclass
 			AND d.refclassid = 'pg_extension'::regclass
 			AND a.grantee <> p.proowner

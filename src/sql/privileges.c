@@ -5,8 +5,8 @@
  *
  * session_grant() and session_revoke() build a GRANT or REVOKE and run it as
  * the caller: who may not grant the functions gets GRANT's own error.
- * Functions are named with their schema and full signature, so search_path
- * finds nothing but the types, in pg_catalog.
+ * Functions are looked up by name among the extension's members and named with
+ * schemas and full signature, so that search_path finds nothing.
  *
  * Bundles overlap, and PostgreSQL does not record by which one a role came
  * to a function.  session_revoke() takes exactly the functions of the bundle
@@ -20,12 +20,18 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_proc.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
 
 #define APP			0x01
 #define ADMIN		0x02
@@ -43,7 +49,7 @@ typedef struct Bundle
 
 typedef struct BundledFunction
 {
-	const char *signature;
+	const char *name;			/* of all its forms */
 	int			bundles;
 } BundledFunction;
 
@@ -66,44 +72,43 @@ static const Bundle bundles[] = {
  * functions.
  */
 static const BundledFunction functions[] = {
-	{"session_create(text, jsonb, interval, inet, text, text, jsonb, interval)", APP | ADMIN},
-	{"session_get(text, inet, text, boolean)", APP | ADMIN},
-	{"session_update(text, jsonb, integer, boolean)", APP | ADMIN},
-	{"session_refresh(text, boolean, interval, inet, text)", APP | ADMIN},
-	{"session_elevate(text, jsonb, jsonb)", APP | ADMIN},
-	{"session_switch_tenant(text, text, jsonb)", APP | ADMIN},
-	{"session_invalidate(text, text)", APP | ADMIN},
-	{"session_invalidate_id(uuid, text, text)", APP | ADMIN},
-	{"session_invalidate_all(text, text, text, text)", APP | ADMIN},
-	{"session_update_user(text, jsonb, text)", APP | ADMIN},
-	{"session_list(text, text, boolean, uuid, integer)", APP | ADMIN},
-	{"session_bind(text)", APP | ADMIN},
-	{"session_user_id()", APP | ADMIN},
-	{"session_tenant_id()", APP | ADMIN},
-	{"session_id()", APP | ADMIN},
-	{"session_status(text)", ADMIN},
-	{"session_end_reason(text)", APP | ADMIN},
-	{"session_token_digest(text)", APP | ADMIN},
-	{"session_bucket(text)", APP | ADMIN | MONITOR},
-	{"session_bucket(uuid)", APP | ADMIN | MONITOR},
-	{"session_event_severity(text)", APP | ADMIN | MONITOR},
-	{"session_invalidate_tenant(text, text)", ADMIN},
-	{"session_invalidate_everything(text)", ADMIN},
-	{"session_history(uuid, text, timestamptz, integer)", APP | ADMIN},
-	{"session_active_count(text, text)", APP | ADMIN | MONITOR},
-	{"session_cleanup(integer, integer)", APP | ADMIN},
-	{"session_export(text, text)", ADMIN},
-	{"session_erase(text)", ADMIN},
-	{"session_key_add(integer)", ADMIN},
-	{"session_key_activate(integer)", ADMIN},
-	{"session_key_retire(integer)", ADMIN},
-	{"session_key_revoke(integer)", ADMIN},
-	{"session_keys()", ADMIN | MONITOR},
-	{"session_reencrypt(integer)", ADMIN},
-	{"session_info()", ADMIN | MONITOR},
-	{"session_cache_settings()", APP | ADMIN},
-	{"session_counters()", ADMIN | MONITOR},
-	{"session_stats_reset()", ADMIN}
+	{"session_create", APP | ADMIN},
+	{"session_get", APP | ADMIN},
+	{"session_update", APP | ADMIN},
+	{"session_refresh", APP | ADMIN},
+	{"session_elevate", APP | ADMIN},
+	{"session_switch_tenant", APP | ADMIN},
+	{"session_invalidate", APP | ADMIN},
+	{"session_invalidate_id", APP | ADMIN},
+	{"session_invalidate_all", APP | ADMIN},
+	{"session_update_user", APP | ADMIN},
+	{"session_list", APP | ADMIN},
+	{"session_bind", APP | ADMIN},
+	{"session_user_id", APP | ADMIN},
+	{"session_tenant_id", APP | ADMIN},
+	{"session_id", APP | ADMIN},
+	{"session_status", ADMIN},
+	{"session_end_reason", APP | ADMIN},
+	{"session_token_digest", APP | ADMIN},
+	{"session_bucket", APP | ADMIN | MONITOR},
+	{"session_event_severity", APP | ADMIN | MONITOR},
+	{"session_invalidate_tenant", ADMIN},
+	{"session_invalidate_everything", ADMIN},
+	{"session_history", APP | ADMIN},
+	{"session_active_count", APP | ADMIN | MONITOR},
+	{"session_cleanup", APP | ADMIN},
+	{"session_export", ADMIN},
+	{"session_erase", ADMIN},
+	{"session_key_add", ADMIN},
+	{"session_key_activate", ADMIN},
+	{"session_key_retire", ADMIN},
+	{"session_key_revoke", ADMIN},
+	{"session_keys", ADMIN | MONITOR},
+	{"session_reencrypt", ADMIN},
+	{"session_info", ADMIN | MONITOR},
+	{"session_cache_settings", APP | ADMIN},
+	{"session_counters", ADMIN | MONITOR},
+	{"session_stats_reset", ADMIN}
 };
 
 /*
@@ -131,7 +136,7 @@ static void change_privileges(FunctionCallInfo fcinfo, const char *verb,
 							  const char *preposition, bool with_usage);
 static int	bundle_bit(const char *name);
 static const char *role_name(Oid role);
-static void append_functions(StringInfo sql, const char *schema, int bit);
+static void append_functions(StringInfo sql, Oid extension, int bit);
 static void run(const char *sql);
 
 /*
@@ -179,7 +184,10 @@ change_privileges(FunctionCallInfo fcinfo, const char *verb,
 
 		initStringInfo(&sql);
 		appendStringInfo(&sql, "%s EXECUTE ON FUNCTION ", verb);
-		append_functions(&sql, schema, bit);
+		append_functions(&sql,
+						 getExtensionOfObject(ProcedureRelationId,
+											  fcinfo->flinfo->fn_oid),
+						 bit);
 		appendStringInfo(&sql, " %s %s", preposition, role);
 		run(sql.data);
 	}
@@ -234,19 +242,35 @@ role_name(Oid role)
 	return quote_identifier(name);
 }
 
+/*
+ * Append the functions of a bundle: all forms that are the extension's.  Others
+ * of the same name may be in the schema.
+ */
 static void
-append_functions(StringInfo sql, const char *schema, int bit)
+append_functions(StringInfo sql, Oid extension, int bit)
 {
 	const char *separator = "";
 
 	for (size_t i = 0; i < lengthof(functions); i++)
 	{
-		if (functions[i].bundles & bit)
+		CatCList   *forms;
+
+		if (!(functions[i].bundles & bit))
+			continue;
+		forms = SearchSysCacheList1(PROCNAMEARGSNSP,
+									CStringGetDatum(functions[i].name));
+		for (int form = 0; form < forms->n_members; form++)
 		{
-			appendStringInfo(sql, "%s%s.%s", separator, schema,
-							 functions[i].signature);
+			HeapTuple	tuple = &forms->members[form]->tuple;
+			Oid			oid = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
+
+			if (getExtensionOfObject(ProcedureRelationId, oid) != extension)
+				continue;
+			appendStringInfo(sql, "%s%s", separator,
+							 format_procedure_qualified(oid));
 			separator = ", ";
 		}
+		ReleaseCatCacheList(forms);
 	}
 }
 
