@@ -39,6 +39,13 @@ typedef enum Rotation
 	ROTATION_ELEVATION			/* the new one may do more */
 } Rotation;
 
+/* A session that may be evicted. */
+typedef struct Candidate
+{
+	TimestampTz created_at;
+	pg_uuid_t	id;
+} Candidate;
+
 static void refresh(SmScan *scan, SmToken *token, const SmRefresh *request,
 					SmRenewal *renewal);
 static bool lost_its_answer(SmScan *scan, const SmToken *token,
@@ -81,7 +88,10 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session)
 	uint16		bucket = (uint16) sm_user_text_hash(login->user_id);
 	int64		longest = (int64) sm_max_lifetime * USECS_PER_SEC;
 	int64		ttl = login->ttl;
-	SmContent	content = {.data = login->data, .auth = login->auth};
+	SmContent	content = {
+		.data = login->data,
+		.auth = login->auth
+	};
 	TimestampTz now;
 
 	sm_check_shard(bucket);
@@ -288,7 +298,8 @@ sm_patch_session(SmScan *scan, const SmPatch *patch, SmPatched *patched)
 		/*
 		 * Without a token nobody is to learn how large the data is: any patch
 		 * finds room beside the data that a holder may have.  Where others
-		 * have taken that before, all goes on as if the patch had been applied.
+		 * have taken that before, all goes on as if the patch had been
+		 * applied.
 		 */
 		ereport(LOG_SERVER_ONLY,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -509,11 +520,6 @@ new_token(const SmKey *key, const SmOwner *owner,
 static void
 enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
 {
-	typedef struct
-	{
-		TimestampTz created_at;
-		pg_uuid_t	id;
-	} Candidate;
 	SmScan		scan;
 	Candidate  *live = NULL;
 	int			n = 0;
@@ -549,8 +555,6 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
 				 errhint("End one of the user's sessions first.")));
 	}
 
-	StaticAssertStmt(offsetof(Candidate, created_at) == 0,
-					 "compare_created looks at the first field");
 	qsort(live, n, sizeof(Candidate), compare_created);
 	reason = cstring_to_text("evicted");
 	for (int i = 0; i <= n - sm_max_sessions_per_user; i++)
@@ -567,8 +571,8 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
 static int
 compare_created(const void *a, const void *b)
 {
-	TimestampTz x = *(const TimestampTz *) a;
-	TimestampTz y = *(const TimestampTz *) b;
+	TimestampTz x = ((const Candidate *) a)->created_at;
+	TimestampTz y = ((const Candidate *) b)->created_at;
 
 	return (x > y) - (x < y);
 }
