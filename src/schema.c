@@ -125,7 +125,7 @@ static Oid	access_method(Oid relid);
 pg_noreturn static void report_altered(Oid relid, const char *detail);
 
 /*
- * Ask to hear of changes.  Called once, from _PG_init.
+ * Register a callback for changes of relations.  Called once, from _PG_init.
  */
 void
 sm_schema_init(void)

@@ -122,7 +122,7 @@ sm_authenticate(const SmSchema *schema, const SmSession *session,
  * Does a token that matched so still work: the current one, or the previous
  * in its grace?  Beyond that the previous one works until its successor has
  * been used: the answer that carried the successor may have been lost, and
- * whoever holds the previous one could have session_refresh replace the lost
+ * the holder of the previous one could have session_refresh replace the lost
  * one anyway.  A token replaced by session_elevate never works again.
  */
 bool
@@ -202,7 +202,7 @@ sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
 		sm_refused(schema, refused_as, token, NULL, "unknown", client);
 		return SM_MATCH_NONE;
 	}
-	/* dead whoever asks; the key may not even be there to tell who does */
+	/* dead, whoever presents the token; its key may not even be available */
 	if (sm_session_key_revoked(schema, &scan->session))
 		return SM_MATCH_NONE;
 	token->match = sm_authenticate(schema, &scan->session, token);
@@ -330,9 +330,9 @@ sm_refused(const SmSchema *schema, SmEventType type,
  * What is known of refusals of this type and cause, of one session or, for a
  * NULL id, of tokens that belong to none.  Where there is no place left the
  * one that was recorded longest ago is forgotten: then its next refusal is
- * recorded too early, never too late.  But whoever guesses the secrets of more
- * sessions than there are places, all of them just recorded, would get an
- * event for every guess; these guesses share a place.
+ * recorded too early, never too late.  But guesses at the secrets of more
+ * sessions than there are places, all of them just recorded, would leave an
+ * event each; these guesses share a place.
  */
 static Refusal *
 find_refusal(SmEventType type, const char *cause, const uint8 *id,

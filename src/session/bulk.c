@@ -268,7 +268,7 @@ lock_active(SmScan *scan)
 						GetCurrentTimestamp()) == SM_LIFE_ACTIVE;
 }
 
-/* End the live sessions that a scan gives, but for one. */
+/* End the live sessions that a scan returns, except one. */
 static int64
 end_all(SmScan *scan, const text *tenant_id, const pg_uuid_t *except,
 		text *reason)
@@ -318,7 +318,7 @@ end_some(Ending *ending, SmScan *scan)
 		user_id = DatumGetTextPCopy(PointerGetDatum(scan->session.user_id));
 		if (!lock_active(scan))
 		{
-			/* perhaps another one is in its place, which the scan cannot see */
+			/* perhaps another one has replaced it, which the scan cannot see */
 			ending->again = lappend(ending->again, user_id);
 			continue;
 		}

@@ -242,8 +242,9 @@ sm_invalidate(const SmSchema *schema, SmToken *token, text *reason)
 				&sm_no_client) != SM_MATCH_NONE)
 	{
 		/*
-		 * A login may follow in this transaction, in place of the session.
-		 * Whoever has the row already is too late for the order of locks.
+		 * A login may follow in this transaction, in place of the session. If
+		 * the transaction holds the row's lock already, it is too late to
+		 * take this one in the right order.
 		 */
 		if (!sm_scan_row_is_ours(&scan))
 			sm_lock_login(scan.session.user_id);
@@ -296,9 +297,9 @@ sm_patch_session(SmScan *scan, const SmPatch *patch, SmPatched *patched)
 	else if (VARSIZE(result) / 2 > (Size) sm_max_data_size)
 	{
 		/*
-		 * Without a token nobody is to learn how large the data is: any patch
-		 * finds room beside the data that a holder may have.  Where others
-		 * have taken that before, all goes on as if the patch had been
+		 * A caller without a token must not learn how large the data is: any
+		 * patch finds room beside the data that a holder may have.  Where
+		 * others have taken that before, all goes on as if the patch had been
 		 * applied.
 		 */
 		ereport(LOG_SERVER_ONLY,
@@ -323,7 +324,11 @@ sm_patch_session(SmScan *scan, const SmPatch *patch, SmPatched *patched)
 		}
 		return;
 	}
-	/* whoever has no token learns nothing by whether anything is written */
+
+	/*
+	 * a caller without a token must not learn whether the patch changes
+	 * anything
+	 */
 
 	content.data = result;
 	patched->version = ++session->version;
@@ -373,7 +378,7 @@ sm_report_corrupt(const SmSchema *schema, const SmSession *session)
 }
 
 /*
- * The same where the others of a user's sessions are to be dealt with.
+ * The same as a warning, so that the user's other sessions can be dealt with.
  */
 void
 sm_warn_corrupt(const SmSession *session)
@@ -601,7 +606,7 @@ refresh(SmScan *scan, SmToken *token, const SmRefresh *request,
 		!lost_its_answer(scan, token, &request->client, now, renewal))
 		return;
 
-	/* a shorter lifetime than it has is granted only to who asks for one */
+	/* only a caller that gives a ttl may shorten the session's life */
 	expires_at = now + (request->has_ttl ? request->ttl : session->ttl);
 	if (!request->has_ttl)
 		expires_at = Max(expires_at, session->expires_at);
@@ -715,7 +720,7 @@ switch_tenant(SmScan *scan, text *tenant_id, Jsonb *data, SmRenewal *renewal)
 
 	if (!sm_session_open(schema, old, &content))
 		sm_report_corrupt(schema, old);
-	/* what one tenant knows is not for another, unless given */
+	/* one tenant's data does not reach another unless the caller passes it */
 	content.data = (data != NULL) ? data : empty_object();
 	now = GetCurrentTimestamp();
 	new_id(&id, now, sm_id_bucket(old->session_id->data));
@@ -770,8 +775,8 @@ rotate_token(SmScan *scan, SmChanges *changes, Rotation rotation,
 }
 
 /*
- * Move a session's verifier to the active key, if it is under another: its
- * token's digest is at hand, and never is but for a refresh.
+ * Move a session's verifier to the active key, if it is under another one.
+ * That takes the token's digest, which only its holder's calls bring along.
  */
 static void
 renew_verifier(SmScan *scan, SmChanges *changes, const SmToken *token)
@@ -834,8 +839,8 @@ count_end(SmEventType type, const text *reason)
 }
 
 /*
- * Tell whoever listens, once this transaction commits, that a session is
- * over: a server that holds connections open can hang up.
+ * Notify the listeners, once this transaction commits, that a session has
+ * ended: a server that holds connections open can close them.
  */
 static void
 notify(const SmSession *session, const text *reason)

@@ -23,7 +23,7 @@
 /* SQLSTATE SM004: session_data_corrupt */
 #define ERRCODE_SM_DATA_CORRUPT		MAKE_SQLSTATE('S', 'M', '0', '0', '4')
 
-/* A user who has been authenticated and is to have a session. */
+/* What a session is created from, once the user has been authenticated. */
 typedef struct SmLogin
 {
 	text	   *user_id;
@@ -45,13 +45,13 @@ typedef struct SmRefresh
 } SmRefresh;
 
 /*
- * What a renewal came to, and of which session.  Its caller sets it to
- * SM_ENDED, and so it stays if there is none.
+ * The result of a renewal.  The caller initializes it to SM_ENDED, which it
+ * keeps unless the session is live or a replay of its token was detected.
  */
 typedef struct SmRenewal
 {
 	const char *status;
-	bool		known;			/* which session it is: not if it has ended */
+	bool		known;			/* whose it is: false if it has ended */
 	pg_uuid_t	session_id;
 	text	   *user_id;
 	text	   *token;			/* NULL unless there is a new one */

@@ -119,7 +119,7 @@ sm_lock_user(text *user_id)
 	LOCKTAG		tag;
 	LOCKMODE	mode = AccessExclusiveLock;
 
-	/* only who has not locked the user is then to be waited for */
+	/* then only those that have not locked the user remain to be waited for */
 	if (lock_one_user(hash, ExclusiveLock, false))
 		mode = ExclusiveLock;
 	login_tag(&tag, hash);
@@ -221,7 +221,7 @@ lock_one_user(uint64 hash, LOCKMODE mode, bool bounded)
 }
 
 /*
- * Take a lock.  If it is not to be had at once, bound the wait where the
+ * Take a lock.  If it is not free, bound the wait where the
  * caller has not done so: that costs more than the lock.
  */
 static LockAcquireResult

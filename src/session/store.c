@@ -521,7 +521,7 @@ scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 		scan->table_scan = table_beginscan(scan->rel, scan->snapshot, 0, NULL);
 }
 
-/* As index_getnext_slot, but for what next_entry does. */
+/* As index_getnext_slot, except for what next_entry does. */
 static bool
 next_by_index(SmScan *scan)
 {

@@ -23,7 +23,7 @@
 #include "shared.h"
 
 /*
- * The part of sm_client_allowed that is about sessions that are bound.
+ * The part of sm_client_allowed for when client_binding is on.
  */
 bool
 sm_client_check(const SmSchema *schema, const SmToken *token,

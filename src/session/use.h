@@ -29,9 +29,9 @@ extern void sm_mark_used(SmChanges *changes, const SmSession *session,
 						 bool current, TimestampTz now);
 
 /*
- * Apply session_manager.client_binding.  False if the session is not to be
- * used from this address.  "moved" is set if its row should follow the
- * address, which the caller may allow or not.
+ * Apply session_manager.client_binding.  False if the session must not be
+ * used from this address.  *moved is set if its row should take the address
+ * over, which the caller allows with "may_move".
  */
 static inline bool
 sm_client_allowed(const SmSchema *schema, const SmToken *token,

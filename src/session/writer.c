@@ -325,8 +325,8 @@ end_statement(SmWriter *writer, CmdType command,
 
 /*
  * Say which columns an update is of: triggers and generated columns depend on
- * it.  The executor prepares itself for one statement
- * and is set up anew for one that updates others.
+ * it.  The executor prepares itself for one statement, and is set up again for
+ * one that updates other columns.
  */
 static void
 set_updated(SmWriter *writer, const int *columns, int n)

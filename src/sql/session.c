@@ -367,7 +367,7 @@ sm_session_end_reason(PG_FUNCTION_ARGS)
 				reason = cstring_to_text("idle");
 				break;
 			case SM_LIFE_REVOKED:
-				/* whoever revoked it by hand may have given none */
+				/* an UPDATE by hand may have given none */
 				if (scan.session.revoked_reason != NULL)
 					reason = DatumGetTextPCopy(PointerGetDatum(scan.session.revoked_reason));
 				break;

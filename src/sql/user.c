@@ -281,7 +281,7 @@ list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 			nulls[10] = !session->revoked;
 			values[11] = session->revoked ? PointerGetDatum(session->revoked_reason)
 				: CStringGetTextDatum("key_revoked");
-			/* whoever revoked it by hand may have given none */
+			/* an UPDATE by hand may have given none */
 			nulls[11] = (DatumGetPointer(values[11]) == NULL);
 			break;
 		case SM_LIFE_EXPIRED:
