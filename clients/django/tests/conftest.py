@@ -20,7 +20,7 @@ from django.db import ConnectionHandler, connection, connections
 from django.test import Client
 
 from session_manager.conf import settings
-from session_manager.http.cookies import token_from
+from session_manager.login import token_from
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
 

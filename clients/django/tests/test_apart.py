@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 
 from session_manager.models import ImportedSession, SessionEvent, UserSession
 from session_manager.services import session_service
-from session_manager.store.database import same_database
+from session_manager.store.aliases import same_database
 from session_manager.store.relations import attach_users
 
 from .conftest import Superuser

@@ -15,7 +15,7 @@ from django.db import connections
 from session_manager.management.commands import sessions
 from session_manager.management.tables import table
 from session_manager.services import session_service
-from session_manager.store.database import database_alias
+from session_manager.store.aliases import database_alias
 from session_manager.types import CreatedSession
 
 pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")

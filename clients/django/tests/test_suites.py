@@ -46,7 +46,7 @@ TESTS = '''
 from django.http import JsonResponse
 from django.test import TestCase, TransactionTestCase
 from django.urls import path
-from session_manager.http.cookies import token_from
+from session_manager.login import token_from
 from session_manager.models import SessionEvent, UserSession
 from session_manager.services import session_service
 from session_manager.testing import flush_sessions

@@ -15,9 +15,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from session_manager import exceptions
-from session_manager.http.cookies import set_cookie, token_from
 from session_manager.identity import bound_user_id, session_identity
-from session_manager.login import log_in, log_out
+from session_manager.login import log_in, log_out, set_cookie, token_from
 from session_manager.services import session_service
 
 

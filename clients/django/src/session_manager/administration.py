@@ -1,10 +1,29 @@
-"""Functions that the bundle ``admin`` allows: for commands and operators, not for requests."""
+"""Functions that the bundle ``admin`` allows: for commands and operators, not for requests.
+
+with using("admin"):  # an alias of a role that has the bundle
+    cleanup()
+"""
 
 from __future__ import annotations
 
+from .store.aliases import using
 from .store.database import call, function, text_argument, utc
 from .store.transactions import note_change
 from .types import Cleanup, Key
+
+__all__ = [
+    "change_key",
+    "cleanup",
+    "erase",
+    "export",
+    "generate_key",
+    "info",
+    "invalidate_everything",
+    "invalidate_tenant",
+    "list_keys",
+    "reencrypt",
+    "using",
+]
 
 
 def cleanup(batch: int | None = None, max_batches: int | None = None) -> Cleanup:

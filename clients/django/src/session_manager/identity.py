@@ -22,6 +22,7 @@ from .conf import settings
 from .http.lookup import current_token, look_up, plain
 from .services import session_service
 from .store.database import answers, call, function
+from .store.transactions import in_block
 
 _BOUND = "_session_manager_bound"
 
@@ -43,7 +44,7 @@ def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
         if knows_users and look_up(plain(request)).session is None:
             token = None
     connection = connections[settings.DATABASE]
-    nested = connection.in_atomic_block
+    nested = in_block(connection)
     bound: list[str] = connection.__dict__.setdefault(_BOUND, [])
     with ExitStack() as stack:
         with answers():

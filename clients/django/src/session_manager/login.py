@@ -8,7 +8,7 @@ For views of the application's own, password forms for example:
         return redirect("/")
 
 SessionMiddleware puts the cookie into the response, if the transaction commits; without it call
-``http.cookies.set_cookie``.
+``set_cookie``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from rest_framework.request import Request
 
 from .conf import settings
 from .http.addresses import client_ip, user_agent
-from .http.cookie_decision import decide, watch
+from .http.cookie_decision import clear_cookie_on_commit, set_cookie_on_commit
+from .http.cookies import set_cookie, token_from
 from .http.lookup import Lookup, current_token, plain, remember, renew_user
 from .services import session_service
 from .store.database import answers
+from .store.transactions import Outcome
 from .store.users import user_id_of
 from .types import JSON, CreatedSession, RefreshedSession
+
+__all__ = ["log_in", "log_out", "set_cookie", "switch_tenant", "token_from"]
 
 
 def log_in(
@@ -68,7 +72,7 @@ def log_in(
     )
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
     given = created if session else None
-    outcome = decide(request, given) if given else watch()
+    outcome = set_cookie_on_commit(request, given) if given else Outcome()
     remember(request, Lookup(created.token, session, given, outcome))
     renew_user(request)
     return created
@@ -92,7 +96,7 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
     )
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
     given = switched if session else None
-    outcome = decide(request, given) if given else watch()
+    outcome = set_cookie_on_commit(request, given) if given else Outcome()
     remember(request, Lookup(switched.token, session, given, outcome))
     return switched
 
@@ -102,7 +106,7 @@ def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
     request = plain(request)
     token = current_token(request)
     ended = session_service.invalidate(token, reason)
-    outcome = None if token is None else decide(request, None)
+    outcome = None if token is None else clear_cookie_on_commit(request)
     remember(request, Lookup(token, None, outcome=outcome))
     renew_user(request)
     return ended

@@ -52,7 +52,7 @@ def refuse_protected(data: Mapping[str, Any]) -> None:
         )
 
 
-def decide(request: Request, proven: Proven, body: Mapping[str, Any]) -> LoginDecision:
+def decide_login(request: Request, proven: Proven, body: Mapping[str, Any]) -> LoginDecision:
     """The session for a verified token and the body of the request."""
     claims = proven.claims
     given = dict(body.get("data") or {})

@@ -23,7 +23,8 @@ from django.utils.translation import gettext_lazy as _
 
 from .conf import settings
 from .services import session_service
-from .store.database import model_alias, quote
+from .store.aliases import model_alias
+from .store.database import quote
 from .store.relations import SessionUserField, user_ids
 from .store.users import user_id_of
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.dispatch import Signal
 
-from .store.database import when_committed
+from .store.transactions import when_committed
 
 logger = logging.getLogger("session_manager")
 

@@ -41,7 +41,7 @@ class FlagField(serializers.BooleanField):
 
 
 class ClientDataField(serializers.DictField):
-    """Members of the session's data that CLIENT_DATA names; login_policy.decide refuses others."""
+    """Members of the session's data that CLIENT_DATA names; login_policy refuses others."""
 
 
 class _ReadOnly(serializers.Serializer[Any]):

@@ -38,13 +38,16 @@ from ..authentication import SessionAuthentication
 from ..conf import settings
 from ..http.addresses import client_ip, user_agent
 from ..http.cache_control import never
-from ..http.cookie_decision import decide as decide_cookie
-from ..http.cookie_decision import write_cookie
+from ..http.cookie_decision import (
+    clear_cookie_on_commit,
+    set_cookie_on_commit,
+    write_cookie,
+)
 from ..http.cookies import token_from
 from ..http.csrf import enforce_csrf, offer_token
 from ..http.lookup import Lookup, known, plain, remember
 from ..login import log_in, log_out, switch_tenant
-from ..login_policy import decide, decide_tenant, proof_of, refuse_protected
+from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
 from ..services import session_service
 from ..store.tokens import session_id_of
 from ..store.users import load_user
@@ -174,7 +177,7 @@ class CreateSessionView(SessionView):
         for limit in limits:
             limit.check()
         self.accept(*limits)
-        decision = decide(request, proven, body)
+        decision = decide_login(request, proven, body)
         # Before the session is made: without a user it would be of no use.
         user = load_user(decision.user_id)
         if user is None:
@@ -231,7 +234,7 @@ class CurrentSessionView(SessionView):
         if not log_out(request._request):
             address_limit("junk", request._request).spend()
         # Whatever is in it, and whether or not it was a session's.
-        decide_cookie(request._request, None)
+        clear_cookie_on_commit(request._request)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -273,7 +276,7 @@ class RefreshSessionView(SessionView):
         request.user = user
         remember(request._request, Lookup(token, session))
         if refreshed.token is not None:
-            decide_cookie(request._request, refreshed)
+            set_cookie_on_commit(request._request, refreshed)
         return self.answer(request, session, status=refreshed.status)
 
 
@@ -323,7 +326,7 @@ class SessionDetailView(SessionView):
         if not session_service.invalidate_id(session_id, session.user_id, "revoked_by_user"):
             raise NotFound
         if session_id == session.id:
-            decide_cookie(request._request, None)
+            clear_cookie_on_commit(request._request)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -338,7 +341,7 @@ class InvalidateAllView(SessionView):
             except_token=token_from(request._request) if spare else None,
         )
         if not spare:
-            decide_cookie(request._request, None)
+            clear_cookie_on_commit(request._request)
         return Response({"invalidated": count})
 
 

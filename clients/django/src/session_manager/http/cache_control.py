@@ -43,12 +43,14 @@ def guard_django_cache() -> None:
     Its decision is asked here, and not written into the request: each cache_page writes it anew,
     also after an outer decorator has looked, and into DRF's request where it is around a method.
     """
-    decide = UpdateCacheMiddleware._should_update_cache  # type: ignore[attr-defined]
+    should_update_cache = UpdateCacheMiddleware._should_update_cache  # type: ignore[attr-defined]
 
-    @functools.wraps(decide)
+    @functools.wraps(should_update_cache)
     def guarded(self: Any, request: Any, response: HttpResponseBase) -> bool:
         state = _state(request)
-        return bool(decide(self, request, response)) and (_LOOKED not in state or _MARKED in state)
+        return bool(should_update_cache(self, request, response)) and (
+            _LOOKED not in state or _MARKED in state
+        )
 
     UpdateCacheMiddleware._should_update_cache = guarded  # type: ignore[attr-defined]
 

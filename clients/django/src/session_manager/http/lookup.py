@@ -18,12 +18,12 @@ from ..conf import settings
 from ..exceptions import StoreUnavailable
 from ..services import session_service
 from ..store.database import answers
-from ..store.transactions import changed_here
+from ..store.transactions import Outcome, changed_here
 from ..store.users import load_user
 from ..types import CreatedSession, RefreshedSession, Session
 from .addresses import client_ip, user_agent
 from .cache_control import note_look
-from .cookie_decision import Outcome, decide, watch
+from .cookie_decision import set_cookie_on_commit
 from .cookies import token_from
 
 _ATTRIBUTE = "_session_manager_lookups"
@@ -39,7 +39,7 @@ class Lookup:
     session: Session | None
     #: A session made during the request, whose token the browser is to be given.
     created: CreatedSession | RefreshedSession | None = None
-    #: What it decided about the cookie, and whether what it knows has been rolled back.
+    #: Of the transaction in which this became known; None where none can change it.
     outcome: Outcome | None = None
     #: The session's user, once looked for.
     user: Any = None
@@ -64,7 +64,7 @@ def plain(request: HttpRequest | Request) -> HttpRequest:
 def known(request: HttpRequest) -> Lookup | None:
     """What is known by now, or None; what was rolled back leaves what was known before it."""
     lookups: list[Lookup] = getattr(request, _ATTRIBUTE, [])
-    while lookups and lookups[-1].outcome is not None and lookups[-1].outcome.undone:
+    while lookups and lookups[-1].outcome is not None and lookups[-1].outcome.rolled_back:
         lookups.pop()
     return lookups[-1] if lookups else None
 
@@ -115,9 +115,9 @@ def _look_up(request: HttpRequest) -> Lookup:
         if adopted is not None:
             session, created = adopted
     if created is not None:
-        outcome = decide(request, created)
+        outcome = set_cookie_on_commit(request, created)
     elif changed and session is None:
-        outcome = watch()
+        outcome = Outcome()
     lookup = Lookup(token, session, created, outcome)
     remember(request, lookup)
     return lookup.find_user()

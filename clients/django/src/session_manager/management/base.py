@@ -12,7 +12,8 @@ from django.db import DatabaseError
 
 from ..conf import settings
 from ..exceptions import SessionError
-from ..store.database import sqlstate, using
+from ..store.aliases import using
+from ..store.database import sqlstate
 from .grants import command
 
 INSUFFICIENT_PRIVILEGE = "42501"

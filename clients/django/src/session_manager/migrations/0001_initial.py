@@ -5,9 +5,9 @@ from typing import Any
 from django.db import migrations, models
 
 from session_manager.conf import settings
-from session_manager.management import grants
+from session_manager.management import installation
 from session_manager.models import table
-from session_manager.store.database import same_database
+from session_manager.store.aliases import same_database
 
 
 def is_ours(alias: str) -> bool:
@@ -23,12 +23,12 @@ class CreateTable(migrations.CreateModel):
 
 def install(apps: Any, schema_editor: Any) -> None:
     if is_ours(schema_editor.connection.alias):
-        grants.install(schema_editor.connection)
+        installation.install(schema_editor.connection)
 
 
 def uninstall(apps: Any, schema_editor: Any) -> None:
     if is_ours(schema_editor.connection.alias):
-        grants.uninstall(schema_editor.connection)
+        installation.uninstall(schema_editor.connection)
 
 
 class Migration(migrations.Migration):

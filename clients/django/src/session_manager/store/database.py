@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import (
-    DEFAULT_DB_ALIAS,
     Error,
     InterfaceError,
     OperationalError,
@@ -30,6 +28,8 @@ from django.db import (
 
 from .. import exceptions
 from ..conf import settings
+from .aliases import database_alias
+from .transactions import in_block
 
 logger = logging.getLogger("session_manager")
 
@@ -49,56 +49,6 @@ _LOST = ("08", "57P", "53300")
 # Levels of JSON.  Python's reader and writer give up where their stack ends, some ten times as
 # deep, and by then what has been written could not be read back.
 MAX_DEPTH = 100
-
-
-_alias: ContextVar[str | None] = ContextVar("session_manager_database", default=None)
-
-
-@contextmanager
-def using(alias: str | None) -> Iterator[None]:
-    """Let calls in the block go to another database alias, such as an administrator's."""
-    token = _alias.set(alias)
-    try:
-        yield
-    finally:
-        _alias.reset(token)
-
-
-def database_alias() -> str:
-    """The alias that calls go to."""
-    return _alias.get() or settings.DATABASE
-
-
-def model_alias() -> str | None:
-    """The alias that the models read from; None leaves it to Django's routers."""
-    if settings.DATABASE == DEFAULT_DB_ALIAS:
-        return _alias.get()
-    return database_alias()
-
-
-def same_database(one: str, other: str) -> bool:
-    """Whether two aliases are of one database, by another role for example."""
-    first, second = (connections[alias].settings_dict for alias in (one, other))
-    return one == other or all(
-        first[part] == second[part] for part in ("ENGINE", "HOST", "PORT", "NAME")
-    )
-
-
-def is_managed(connection: Any) -> bool:
-    """Whether Django will commit what is done now, or roll it back, at the end of a block.
-
-    Not so with autocommit off: there blocks are savepoints, and nobody tells of the commit.
-    """
-    return bool(connection.in_atomic_block and connection.commit_on_exit)
-
-
-def when_committed(act: Callable[[], None]) -> None:
-    """Call act once what has been done is committed; at once if no block of Django's is open."""
-    connection = connections[database_alias()]
-    if is_managed(connection):
-        transaction.on_commit(act, using=connection.alias, robust=True)
-    else:
-        act()
 
 
 def function(name: str) -> str:
@@ -227,12 +177,12 @@ def call(
             f"session_manager needs PostgreSQL, and the database {connection.alias!r} is "
             f"{connection.display_name}: no session can be made or read."
         )
-    attempts = 3 if not connection.in_atomic_block else 1
+    attempts = 3 if not in_block(connection) else 1
     while True:
         attempts -= 1
         try:
             guard: Any = nullcontext()
-            if savepoint and connection.in_atomic_block:
+            if savepoint and in_block(connection):
                 guard = transaction.atomic(using=connection.alias)
             with guard, connection.cursor() as cursor:
                 cursor.execute(sql, params)
@@ -241,7 +191,7 @@ def call(
             break
         except Error as error:
             retry = sqlstate(error) in _RETRY
-            if isinstance(error, _UNAVAILABLE_QUIETLY) and not connection.in_atomic_block:
+            if isinstance(error, _UNAVAILABLE_QUIETLY) and not in_block(connection):
                 # Without this a connection that died stays until the end of the request.
                 lost = connection.connection is not None and not connection.is_usable()
                 if lost:

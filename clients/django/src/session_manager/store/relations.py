@@ -22,7 +22,7 @@ from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 
 from ..conf import settings
-from .database import same_database
+from .aliases import same_database
 
 
 def users_apart() -> bool:

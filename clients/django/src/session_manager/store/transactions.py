@@ -1,27 +1,53 @@
-"""Which sessions the open transaction has changed: others, and the cache, have them as before.
+"""The transaction around a call, as Django knows it: what it has changed, and what becomes of it.
 
-They are noted in Django's list of hooks for the commit, so that they are forgotten with the
-transaction, or the savepoint, that they belong to.  Where Django does not know of the transaction
-(autocommit off, BEGIN by hand) any session may have been changed.
+Only this module touches what Django keeps to itself: a connection's open blocks, whether the
+outermost of them commits, and its list of hooks for the commit.  What depends on the commit is kept
+in that list, so that it is forgotten with the transaction, or the savepoint, that it belongs to.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.db import connections, transaction
 
 from ..conf import settings
-from .database import database_alias, is_managed
+from .aliases import database_alias
 from .tokens import session_id_of
 
 # libpq's PQTRANS_IDLE: connected, and no transaction is open.
 _IDLE = 0
 
 
+def in_block(connection: Any) -> bool:
+    """Whether a block of transaction.atomic is open, so that an error breaks more than a call."""
+    return bool(connection.in_atomic_block)
+
+
+def _is_managed(connection: Any) -> bool:
+    """Whether Django will commit what is done now, or roll it back, at the end of a block.
+
+    Not so with autocommit off: there blocks are savepoints, and nobody tells of the commit.
+    """
+    return in_block(connection) and bool(connection.commit_on_exit)
+
+
+def when_committed(callback: Callable[[], None]) -> None:
+    """Call it once what has been done is committed; at once if no block of Django's is open."""
+    connection = connections[database_alias()]
+    if _is_managed(connection):
+        transaction.on_commit(callback, using=connection.alias, robust=True)
+    else:
+        callback()
+
+
 class _Changes:
-    """A hook that does nothing, and holds ids; None is an unknown number of sessions."""
+    """The sessions that the open transaction has changed; others, and the cache, have the old ones.
+
+    A hook that does nothing, and holds ids; None is an unknown number of sessions.
+    """
 
     def __init__(self) -> None:
         self.ids: set[uuid.UUID | None] = set()
@@ -38,7 +64,7 @@ def _changes(connection: Any) -> _Changes | None:
 def note_change(session_id: uuid.UUID | None) -> None:
     """Remember that the open transaction changes a session; None for an unknown number."""
     connection = connections[database_alias()]
-    if not is_managed(connection):
+    if not _is_managed(connection):
         return
     changes = _changes(connection)
     if changes is None:
@@ -48,13 +74,71 @@ def note_change(session_id: uuid.UUID | None) -> None:
 
 
 def changed_here(token: str) -> bool:
-    """Whether the transaction that is open may have changed the session of a token."""
+    """Whether the transaction that is open may have changed the session of a token.
+
+    Where Django does not know of the transaction (autocommit off, BEGIN by hand) any session may
+    have been changed.
+    """
     alias = database_alias()
     if alias != settings.DATABASE:
         return True
     connection = connections[alias]
-    if is_managed(connection):
+    if _is_managed(connection):
         changes = _changes(connection)
         return changes is not None and (None in changes.ids or session_id_of(token) in changes.ids)
     driver: Any = connection.connection
     return driver is not None and driver.info.transaction_status != _IDLE
+
+
+class Outcome:
+    """What becomes of the transaction, or savepoint, that is open when this is made."""
+
+    def __init__(self) -> None:
+        self._connection = connections[database_alias()]
+        self._committed = False
+        self._callback: Callable[[], None] | None = None
+        when_committed(self)
+        self._go_first()
+
+    def __call__(self) -> None:
+        """Django's hook: the transaction has committed."""
+        self._committed = True
+        if self._callback is not None:
+            self._callback()
+
+    def _go_first(self) -> None:
+        """Let the hook run before those of others: they may look at the session, or raise.
+
+        A hook that raises makes Django drop those that come after it, though the transaction has
+        committed.  In a TestCase nothing commits, and captureOnCommitCallbacks counts the hooks.
+        """
+        hooks = self._connection.run_on_commit
+        if self._committed or any(map(_is_of_testcase, self._connection.atomic_blocks)):
+            return
+        ours = sum(isinstance(hook[1], Outcome) for hook in hooks[:-1])
+        hooks.insert(ours, hooks.pop())
+
+    @property
+    def _pending(self) -> bool:
+        return any(hook[1] is self for hook in self._connection.run_on_commit)
+
+    @property
+    def rolled_back(self) -> bool:
+        return not self._committed and not self._pending
+
+    @property
+    def committed(self) -> bool:
+        """Whether it has committed; in a TestCase, which never does, whether it would have."""
+        blocks = self._connection.atomic_blocks
+        return self._committed or (
+            self._pending and bool(blocks) and all(map(_is_of_testcase, blocks))
+        )
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call it when the transaction commits, if it is still open and does."""
+        if self._pending:
+            self._callback = callback
+
+
+def _is_of_testcase(block: Any) -> bool:
+    return getattr(block, "_from_testcase", False)

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from session_manager import administration
 from session_manager.management.base import SessionCommand
 from session_manager.models import IdleDeadline, UserSession
-from session_manager.store.database import database_alias
+from session_manager.store.aliases import database_alias
 
 
 class Command(SessionCommand):

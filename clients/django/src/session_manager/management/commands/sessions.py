@@ -12,7 +12,7 @@ from session_manager.management.base import SessionCommand
 from session_manager.management.tables import cell, table
 from session_manager.models import UserSession
 from session_manager.services import session_service
-from session_manager.store.database import database_alias
+from session_manager.store.aliases import database_alias
 
 
 def session_id(text: str) -> uuid.UUID:

@@ -9,7 +9,7 @@ from django.db import connections
 
 from session_manager import testing
 from session_manager.conf import settings
-from session_manager.management import grants
+from session_manager.management import grants, installation
 
 
 class Command(BaseCommand):
@@ -61,5 +61,5 @@ class Command(BaseCommand):
             else:
                 self.stdout.write(grants.script(alias, role))
             return
-        grants.install(connections[alias], options["role"])
+        installation.install(connections[alias], options["role"])
         self.stdout.write("The database is ready.")
