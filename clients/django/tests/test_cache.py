@@ -497,16 +497,16 @@ def test_the_check_finds_another_redis_database(redis_server: RedisServer, confi
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When PostgreSQL was asked for the settings of the cache."""
     times: list[float] = []
-    ask = cache_module._ask
+    ask = cache_module._fetch_installation
 
     def counted() -> Any:
         cache = session_cache()
         assert cache is not None
-        assert cache._asked_at is not None
-        times.append(cache._asked_at)
+        assert cache._fetched_at is not None
+        times.append(cache._fetched_at)
         return ask()
 
-    monkeypatch.setattr(cache_module, "_ask", counted)
+    monkeypatch.setattr(cache_module, "_fetch_installation", counted)
     return times
 
 
@@ -566,27 +566,27 @@ class TestSettingsAreAskedAgain:
         fill(token)
         cache = session_cache()
         assert cache is not None
-        monkeypatch.setattr(cache_module, "_ask", fail)
-        cache._asked_at = None
+        monkeypatch.setattr(cache_module, "_fetch_installation", fail)
+        cache._fetched_at = None
         assert cached(token)
         monkeypatch.undo()
 
     def test_a_failed_first_question(
         self, redis_server: RedisServer, user_id: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cache_module, "_ask", fail)
+        monkeypatch.setattr(cache_module, "_fetch_installation", fail)
         token = session_service.create(user_id).token
         assert not cached(token)
         monkeypatch.undo()
         cache = session_cache()
         assert cache is not None
-        failed_at = cache._asked_at
+        failed_at = cache._fetched_at
         assert failed_at is not None
         read = Reads(token)
         wait_for(read, 30)
-        assert cache._asked_at is not None
-        assert cache._asked_at - failed_at >= 5
-        assert read.late(failed_at, cache._asked_at) <= 1
+        assert cache._fetched_at is not None
+        assert cache._fetched_at - failed_at >= 5
+        assert read.late(failed_at, cache._fetched_at) <= 1
 
     def test_not_while_all_is_well(
         self, redis_server: RedisServer, token: str, asked: list[float]
@@ -604,7 +604,7 @@ def fail() -> Any:
 
 def test_off_on_the_server(user_id: str, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(REDIS_URL="unix:///nonexistent", CACHE_KEY="00" * 32)
-    monkeypatch.setattr(cache_module, "_ask", lambda: None)
+    monkeypatch.setattr(cache_module, "_fetch_installation", lambda: None)
     token = session_service.create(user_id).token
     assert session_service.get(token) is not None
     assert cache_module.session_cache() is not None

@@ -304,13 +304,13 @@ class TestInterrupted:
     def test_an_error_tells_the_position_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for n in range(4):
             visitor(f"u{n}")
-        note, err = importing.note, StringIO()
+        mark, err = importing.mark_importable, StringIO()
 
         def once(*args: Any, **kwargs: Any) -> int:
-            monkeypatch.setattr(importing, "note", lambda *a, **k: 1 / 0)
-            return note(*args, **kwargs)
+            monkeypatch.setattr(importing, "mark_importable", lambda *a, **k: 1 / 0)
+            return mark(*args, **kwargs)
 
-        monkeypatch.setattr(importing, "note", once)
+        monkeypatch.setattr(importing, "mark_importable", once)
         with pytest.raises(ZeroDivisionError):
             run(batch=2, stderr=err)
         assert "--after " in err.getvalue()

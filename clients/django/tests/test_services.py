@@ -59,6 +59,8 @@ def test_a_session_s_life(user_id: str) -> None:
     (listed,) = session_service.list(user_id, current_token=created.token)
     assert listed.is_current
     assert (listed.ip, listed.user_agent) == ("203.0.113.7", "Firefox")
+    assert session_service.count_active(user_id=user_id) == 1
+    # By its older name.
     assert session_service.get_active_sessions_count(user_id=user_id) == 1
 
     assert session_service.invalidate(created.token) is True
@@ -328,6 +330,7 @@ async def test_asynchronous_twins(user_id: str) -> None:
     assert updated.version == 2
     assert (await session_service.arefresh(created.token)).status == "extended"
     assert len(await session_service.alist(user_id)) == 1
+    assert await session_service.acount_active(user_id=user_id) == 1
     assert await session_service.aget_active_sessions_count(user_id=user_id) == 1
     assert await session_service.ahistory(user_id=user_id)
     elevated = await session_service.aelevate(created.token, {"amr": ["otp"]})

@@ -151,6 +151,19 @@ def test_only_transactions_touches_djangos_hooks() -> None:
     ]
 
 
+def test_names_say_what_is_done() -> None:
+    """None of these as a whole name: a backtrace must be readable."""
+    vague = {"about", "ask", "begin", "decide", "fact", "note", "put", "request"}
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    found = [
+        (name, node.name)
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, definitions) and node.name.strip("_").lower() in vague
+    ]
+    assert found == []
+
+
 def test_the_pages_name_public_modules_alone() -> None:
     pages = [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "clients/django/README.md"]
     named = re.compile(r"\bsession_manager\.(api|http|store)\b")

@@ -381,13 +381,13 @@ def test_says_once_that_addresses_are_not_known(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(throttling, "_told", False)
+    monkeypatch.setattr(throttling, "_warned", False)
     at(THERE).get(CURRENT)
     assert "TRUSTED_PROXIES" not in caplog.text
     for _ in range(3):
         at(FRONTEND).get(CURRENT)
     assert caplog.text.count("The addresses of clients are not known") == 1
-    monkeypatch.setattr(throttling, "_told", False)
+    monkeypatch.setattr(throttling, "_warned", False)
     settings.DEBUG = True
     caplog.clear()
     at(FRONTEND).get(CURRENT)

@@ -82,7 +82,7 @@ def describe_agent(agent: str) -> str:
     return agent if len(agent) <= 24 else f"{agent[:23]}…"
 
 
-def moment(value: datetime) -> str:
+def short_time(value: datetime) -> str:
     return format_html(
         '<span class="sm-moment">{}</span>', date_format(localtime(value), "Y-m-d H:i")
     )
@@ -248,11 +248,11 @@ class UserSessionAdmin(_ReadOnlyAdmin):
 
     @admin.display(description=_("created"), ordering="created_at")
     def created(self, session: UserSession) -> str:
-        return moment(session.created_at)
+        return short_time(session.created_at)
 
     @admin.display(description=_("last seen"), ordering="last_seen_at")
     def last_seen(self, session: UserSession) -> str:
-        return moment(session.last_seen_at)
+        return short_time(session.last_seen_at)
 
     @admin.display(description=_("state"))
     def state(self, session: Any) -> str:
@@ -269,9 +269,9 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         count = 0
         for session in queryset:
             if session_service.invalidate_id(session.pk, session.user_id, "admin"):
-                self.log(request, session, "Revoked.")
+                self.log_revocation(request, session, "Revoked.")
                 count += 1
-        self.tell(request, count)
+        self.report(request, count)
 
     @admin.action(
         description=_("Revoke all sessions of the selected sessions' users"), permissions=["revoke"]
@@ -281,11 +281,11 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         first = {session.user_id: session for session in queryset}
         for user_id, session in first.items():
             ended = session_service.invalidate_all(user_id, reason="admin")
-            self.log(request, session, f"Revoked all {ended} sessions of {user_id}.")
+            self.log_revocation(request, session, f"Revoked all {ended} sessions of {user_id}.")
             count += ended
-        self.tell(request, count)
+        self.report(request, count)
 
-    def log(self, request: HttpRequest, session: UserSession, message: str) -> None:
+    def log_revocation(self, request: HttpRequest, session: UserSession, message: str) -> None:
         """Who did it."""
         LogEntry.objects.create(
             user_id=cast(int, request.user.pk),
@@ -296,7 +296,7 @@ class UserSessionAdmin(_ReadOnlyAdmin):
             change_message=message,
         )
 
-    def tell(self, request: HttpRequest, count: int) -> None:
+    def report(self, request: HttpRequest, count: int) -> None:
         text = ngettext("%d session has been ended.", "%d sessions have been ended.", count)
         self.message_user(request, text % count, messages.SUCCESS if count else messages.WARNING)
 

@@ -9,9 +9,9 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
 
 from .api.errors import as_api_exception, body_of
-from .api.refusals import explained
+from .api.refusals import explain_refusal
 from .exceptions import SessionError
-from .http.lookup import plain
+from .http.lookup import django_request
 
 
 def exception_handler(exc: Exception, context: Any) -> Response | None:
@@ -23,7 +23,7 @@ def exception_handler(exc: Exception, context: Any) -> Response | None:
     if isinstance(exc, SessionError):
         exc = as_api_exception(exc)
     elif isinstance(exc, NotAuthenticated) and context.get("request") is not None:
-        exc = explained(exc, plain(context["request"]))
+        exc = explain_refusal(exc, django_request(context["request"]))
     response = drf_exception_handler(exc, context)
     if response is None or not isinstance(response.data, dict) or "detail" not in response.data:
         return response

@@ -459,9 +459,9 @@ def _missing(alias: str, *, available: bool) -> CheckMessage:
 def _redis() -> list[CheckMessage]:
     if settings.REDIS_URL is None:
         return []
-    from .store.cache import reachable
+    from .store.cache import redis_problem
 
-    problem = reachable()
+    problem = redis_problem()
     if problem is None:
         return []
     return [

@@ -17,11 +17,11 @@ from django.http import HttpRequest
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
-from .api.refusals import ended
+from .api.refusals import session_ended
 from .conf import settings
-from .http.lookup import current_token, look_up, plain
+from .http.lookup import current_token, django_request, look_up
 from .services import session_service
-from .store.database import answers, call, function
+from .store.database import call, function, translating_errors
 from .store.transactions import in_block
 
 _BOUND = "_session_manager_bound"
@@ -38,21 +38,21 @@ def session_identity(request: HttpRequest | Request | str) -> Iterator[None]:
     if isinstance(request, str):
         token: str | None = request
     else:
-        token = current_token(plain(request))
+        token = current_token(django_request(request))
         # Asked only where it can be known that the user is gone: then there is no session.
         knows_users = settings.USER_LOADER or settings.USER_ID_FIELD
-        if knows_users and look_up(plain(request)).session is None:
+        if knows_users and look_up(django_request(request)).session is None:
             token = None
     connection = connections[settings.DATABASE]
     nested = in_block(connection)
     bound: list[str] = connection.__dict__.setdefault(_BOUND, [])
     with ExitStack() as stack:
-        with answers():
+        with translating_errors():
             stack.enter_context(transaction.atomic(using=settings.DATABASE))
         if token is None:
             raise NotAuthenticated
         if not session_service.bind(token):
-            raise ended(token)
+            raise session_ended(token)
         bound.append(token)
         try:
             yield

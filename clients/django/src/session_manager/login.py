@@ -24,9 +24,9 @@ from .conf import settings
 from .http.addresses import client_ip, user_agent
 from .http.cookie_decision import clear_cookie_on_commit, set_cookie_on_commit
 from .http.cookies import set_cookie, token_from
-from .http.lookup import Lookup, current_token, plain, remember, renew_user
+from .http.lookup import Lookup, current_token, django_request, remember_lookup, renew_user
 from .services import session_service
-from .store.database import answers
+from .store.database import translating_errors
 from .store.transactions import Outcome
 from .store.users import user_id_of
 from .types import JSON, CreatedSession, RefreshedSession
@@ -51,9 +51,9 @@ def log_in(
     so that it does not count against a limit; reason is for the audit trail.  Raises as
     SessionService.create.
     """
-    request = plain(request)
+    request = django_request(request)
     presented = current_token(request)
-    with answers(), transaction.atomic(using=settings.DATABASE):
+    with translating_errors(), transaction.atomic(using=settings.DATABASE):
         if presented is not None:
             session_service.invalidate(presented, reason)
         created = session_service.create(
@@ -73,7 +73,7 @@ def log_in(
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
     given = created if session else None
     outcome = set_cookie_on_commit(request, given) if given else Outcome()
-    remember(request, Lookup(created.token, session, given, outcome))
+    remember_lookup(request, Lookup(created.token, session, given, outcome))
     renew_user(request)
     return created
 
@@ -84,9 +84,9 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
     It has the same proof of identity, and ends no later.  See SessionService.switch_tenant for the
     outcome: there is a new session, and a cookie, only if the status is ``rotated``.
     """
-    request = plain(request)
+    request = django_request(request)
     presented = current_token(request)
-    with answers():
+    with translating_errors():
         switched = session_service.switch_tenant(presented, tenant_id, data)
     if switched.token is None:
         return switched
@@ -97,16 +97,16 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
     given = switched if session else None
     outcome = set_cookie_on_commit(request, given) if given else Outcome()
-    remember(request, Lookup(switched.token, session, given, outcome))
+    remember_lookup(request, Lookup(switched.token, session, given, outcome))
     return switched
 
 
 def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
     """End the request's session; SessionMiddleware clears the cookie.  Whether it was live."""
-    request = plain(request)
+    request = django_request(request)
     token = current_token(request)
     ended = session_service.invalidate(token, reason)
     outcome = None if token is None else clear_cookie_on_commit(request)
-    remember(request, Lookup(token, None, outcome=outcome))
+    remember_lookup(request, Lookup(token, None, outcome=outcome))
     renew_user(request)
     return ended

@@ -18,10 +18,10 @@ from typing import Any
 from rest_framework.exceptions import ParseError, PermissionDenied
 from rest_framework.request import Request
 
-from .api.access_tokens import Proven
-from .api.profiles import refuse_another, shown
+from .api.access_tokens import VerifiedLogin
+from .api.profiles import displayable_profile, refuse_other_profile
 from .conf import Auth0Settings, settings
-from .store.database import answers
+from .store.database import translating_errors
 from .types import JSON, Session
 
 # Claims that say how the user proved who they are.
@@ -52,20 +52,24 @@ def refuse_protected(data: Mapping[str, Any]) -> None:
         )
 
 
-def decide_login(request: Request, proven: Proven, body: Mapping[str, Any]) -> LoginDecision:
+def decide_login(
+    request: Request, verified: VerifiedLogin, body: Mapping[str, Any]
+) -> LoginDecision:
     """The session for a verified token and the body of the request."""
-    claims = proven.claims
+    claims = verified.claims
     given = dict(body.get("data") or {})
     refuse_protected(given)
-    refuse_another(body.get("user"), claims["sub"])
-    profile = shown(body.get("user"))
+    refuse_other_profile(body.get("user"), claims["sub"])
+    profile = displayable_profile(body.get("user"))
     if profile:
         given["profile"] = profile
     tenant_claim = (settings.AUTH0 or Auth0Settings).TENANT_CLAIM
     tenant = claims.get(tenant_claim) if tenant_claim else None
-    decision = LoginDecision(proven.user_id, tenant_id=tenant if isinstance(tenant, str) else None)
+    decision = LoginDecision(
+        verified.user_id, tenant_id=tenant if isinstance(tenant, str) else None
+    )
     if settings.ON_LOGIN:
-        with answers():
+        with translating_errors():
             decision = settings.load(settings.ON_LOGIN)(request, claims)
         if not isinstance(decision, LoginDecision):
             raise PermissionDenied
@@ -77,14 +81,14 @@ def decide_tenant(request: Request, session: Session, tenant_id: str) -> JSON:
     """The data of a user's session in another tenant; 403 unless ON_SWITCH_TENANT allows it."""
     data = None
     if settings.ON_SWITCH_TENANT:
-        with answers():
+        with translating_errors():
             data = settings.load(settings.ON_SWITCH_TENANT)(request, session, tenant_id)
     if not isinstance(data, dict):
         raise PermissionDenied("You may not act for this tenant.", "tenant_refused")
     return data
 
 
-def proof_of(proven: Proven) -> JSON:
+def proof_of(verified: VerifiedLogin) -> JSON:
     """How the user proved who they are, for the session's ``auth``."""
-    claims = proven.claims
-    return {"method": proven.method, **{name: claims[name] for name in _PROOF if name in claims}}
+    claims = verified.claims
+    return {"method": verified.method, **{name: claims[name] for name in _PROOF if name in claims}}

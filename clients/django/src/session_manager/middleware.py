@@ -21,10 +21,10 @@ from rest_framework.exceptions import APIException, NotAuthenticated
 from rest_framework.renderers import JSONRenderer
 
 from .api.errors import ServiceUnavailable, as_api_exception, body_of
-from .api.refusals import explained
+from .api.refusals import explain_refusal
 from .conf import settings
 from .exceptions import DataCorrupt, SessionError
-from .http.cache_control import NEVER, mark
+from .http.cache_control import NEVER, write_cache_headers
 from .http.cookie_decision import write_cookie
 from .http.lookup import alook_up, failure, look_up, set_user
 from .store.database import is_lost, translate
@@ -93,7 +93,7 @@ class SessionMiddleware:
         request.asession_info = afind  # type: ignore[attr-defined]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        error = explained(_translated(exception), request)
+        error = explain_refusal(_translated(exception), request)
         if isinstance(error, NotAuthenticated):
             return refusal(error)
         # DataCorrupt is Django's own 500, which it logs and reports.
@@ -110,7 +110,7 @@ class SessionMiddleware:
             # about what that raises.
             response = refusal(as_api_exception(unavailable))
         write_cookie(request, response)
-        mark(request, response)
+        write_cache_headers(request, response)
         return response
 
 

@@ -115,7 +115,7 @@ class UserSessionQuerySet(ReadOnlyQuerySet["UserSession"]):
         """Sessions that are live by what the table says.
 
         Uses of the last flush_interval may not have been written yet, so that with an idle timeout
-        a session in use can be missing for as long.  SessionService.get_active_sessions_count is
+        a session in use can be missing for as long.  SessionService.count_active is
         exact.
         """
         revoked_key = SessionKey.objects.filter(

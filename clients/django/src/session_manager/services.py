@@ -442,9 +442,7 @@ class SessionService:
         )
         return [Event(**row) for row in rows]
 
-    def get_active_sessions_count(
-        self, *, tenant_id: str | None = None, user_id: str | None = None
-    ) -> int:
+    def count_active(self, *, tenant_id: str | None = None, user_id: str | None = None) -> int:
         """The exact number of live sessions; without user_id it reads the whole table."""
         return self._number(
             "session_active_count",
@@ -526,7 +524,10 @@ class SessionService:
     aend_reason = _twin(end_reason)
     alist = _twin(list)
     ahistory = _twin(history)
-    aget_active_sessions_count = _twin(get_active_sessions_count)
+    acount_active = _twin(count_active)
+    # By their older name.
+    get_active_sessions_count = count_active
+    aget_active_sessions_count = acount_active
     abind = _twin(bind)
 
 

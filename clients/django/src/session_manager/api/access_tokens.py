@@ -25,14 +25,14 @@ from rest_framework.request import Request
 
 from ..auth0 import InvalidToken, bearer_token, verifier
 from ..conf import settings
-from ..store.database import answers
+from ..store.database import translating_errors
 from ..store.users import SessionUser, user_id_of
 
 CHALLENGE = 'Bearer realm="api"'
 
 
 @dataclass(frozen=True)
-class Proven:
+class VerifiedLogin:
     """Who has been authenticated, and by what; ``sub`` is always among the claims."""
 
     user_id: str
@@ -40,7 +40,7 @@ class Proven:
     method: str
 
 
-def prove(request: Request, sent: str | None) -> Proven:
+def verify_access_token(request: Request, sent: str | None) -> VerifiedLogin:
     """Verify a login's access token: the Authorization header's, else the one sent in the body.
 
     401 without one, or if it is not accepted; 503 if what would tell cannot be reached.
@@ -51,10 +51,10 @@ def prove(request: Request, sent: str | None) -> Proven:
     if token is None:
         raise NotAuthenticated("An access token is needed.")
     claims = verifier().verify(token)
-    return Proven(claims["sub"], claims, "oidc")
+    return VerifiedLogin(claims["sub"], claims, "oidc")
 
 
-def challenge(request: Request) -> str:
+def authenticate_header(request: Request) -> str:
     """WWW-Authenticate of a 401, which is never absent: without it DRF would answer 403."""
     if not settings.LOGIN_AUTHENTICATION:
         return CHALLENGE
@@ -65,13 +65,13 @@ def _authenticator() -> Any:
     return settings.load(str(settings.LOGIN_AUTHENTICATION))()
 
 
-def _by_class(request: Request, sent: str | None) -> Proven:
+def _by_class(request: Request, sent: str | None) -> VerifiedLogin:
     if sent is not None and not sent.isascii():
         # No access token, and classes do not expect it in a header.
         raise InvalidToken
     authenticator = _authenticator()
     try:
-        with _in_header(request, authenticator, sent), answers():
+        with _in_header(request, authenticator, sent), translating_errors():
             found = authenticator.authenticate(request)
     except AuthenticationFailed as error:
         raise _refusal(error) from error
@@ -86,7 +86,7 @@ def _by_class(request: Request, sent: str | None) -> Proven:
     request.user, request.auth = user, auth
     claims = _claims(auth)
     user_id = _user_id(user, claims)
-    return Proven(user_id, {"sub": user_id, **claims}, "access_token")
+    return VerifiedLogin(user_id, {"sub": user_id, **claims}, "access_token")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ ERRORS = {
 }
 
 
-def answers(success: dict[int, Any], *codes: int) -> dict[int, Any]:
+def responses(success: dict[int, Any], *codes: int) -> dict[int, Any]:
     """The responses of an operation, and the errors that it can have."""
     return {
         **success,
@@ -95,7 +95,7 @@ class CreateView(_View):  # type: ignore[no-untyped-call]
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.CreateRequestSerializer,
                 responses={
-                    **answers({201: s.CurrentSerializer}, 400, 401, 403, 413, 415),
+                    **responses({201: s.CurrentSerializer}, 400, 401, 403, 413, 415),
                     409: OpenApiResponse(s.LimitErrorSerializer, ERRORS[409]),
                 },
             )
@@ -113,7 +113,7 @@ class CurrentView(_View):  # type: ignore[no-untyped-call]
                 operation_id="session_current",
                 summary="The session of the request",
                 parameters=[ETAG, RETRY_AFTER],
-                responses=answers({200: s.CurrentSerializer}, 401, 500),
+                responses=responses({200: s.CurrentSerializer}, 401, 500),
             )
             def get(self, request: Any) -> Any: ...
 
@@ -129,7 +129,7 @@ class CurrentView(_View):  # type: ignore[no-untyped-call]
                     "application/json": client_data(),
                     "application/merge-patch+json": client_data(),
                 },
-                responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 412, 413, 415, 500),
+                responses=responses({200: s.CurrentSerializer}, 400, 401, 403, 412, 413, 415, 500),
             )
             def patch(self, request: Any) -> Any: ...
 
@@ -138,7 +138,7 @@ class CurrentView(_View):  # type: ignore[no-untyped-call]
                 summary="Sign out",
                 parameters=[COOKIE, RETRY_AFTER],
                 request=None,
-                responses=answers({204: None}, 403),
+                responses=responses({204: None}, 403),
             )
             def delete(self, request: Any) -> Any: ...
 
@@ -156,7 +156,9 @@ class RefreshView(_View):  # type: ignore[no-untyped-call]
                 auth=[{"session": []}],  # type: ignore[list-item]
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.RefreshRequestSerializer,
-                responses=answers({200: s.RefreshResponseSerializer}, 400, 401, 403, 413, 415, 500),
+                responses=responses(
+                    {200: s.RefreshResponseSerializer}, 400, 401, 403, 413, 415, 500
+                ),
             )
             def post(self, request: Any) -> Any: ...
 
@@ -173,7 +175,7 @@ class TenantView(_View):  # type: ignore[no-untyped-call]
                 summary="Go on in another tenant, with a new session",
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.SwitchTenantRequestSerializer,
-                responses=answers({200: s.CurrentSerializer}, 400, 401, 403, 409, 413, 415, 500),
+                responses=responses({200: s.CurrentSerializer}, 400, 401, 403, 409, 413, 415, 500),
             )
             def post(self, request: Any) -> Any: ...
 
@@ -189,7 +191,7 @@ class ListView(_View):  # type: ignore[no-untyped-call]
                 operation_id="session_list",
                 summary="The user's sessions, newest first",
                 parameters=[s.ListQuerySerializer, RETRY_AFTER],
-                responses=answers({200: s.SessionListSerializer}, 400, 401, 500),
+                responses=responses({200: s.SessionListSerializer}, 400, 401, 500),
             )
             def get(self, request: Any) -> Any: ...
 
@@ -210,7 +212,7 @@ class DetailView(_View):  # type: ignore[no-untyped-call]
                     RETRY_AFTER,
                 ],
                 request=None,
-                responses=answers({204: None}, 401, 403, 404, 500),
+                responses=responses({204: None}, 401, 403, 404, 500),
             )
             def delete(self, request: Any, session_id: Any) -> Any: ...
 
@@ -227,7 +229,7 @@ class InvalidateAllView(_View):  # type: ignore[no-untyped-call]
                 summary="Sign out everywhere, or everywhere else",
                 parameters=[COOKIE, RETRY_AFTER],
                 request=s.InvalidateAllRequestSerializer,
-                responses=answers({200: s.InvalidatedSerializer}, 400, 401, 403, 413, 415, 500),
+                responses=responses({200: s.InvalidatedSerializer}, 400, 401, 403, 413, 415, 500),
             )
             def post(self, request: Any) -> Any: ...
 

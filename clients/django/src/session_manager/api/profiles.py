@@ -18,13 +18,13 @@ FIELDS = ("name", "nickname", "given_name", "family_name", "email", "picture", "
 MAX_LENGTH = 1024
 
 
-def refuse_another(profile: Any, user_id: str) -> None:
+def refuse_other_profile(profile: Any, user_id: str) -> None:
     """400 if a client sends the profile of somebody else."""
     if isinstance(profile, dict) and profile.get("sub", user_id) != user_id:
         raise ParseError("The profile is another user's than the session.", "user_mismatch")
 
 
-def shown(user: Any) -> JSON:
+def displayable_profile(user: Any) -> JSON:
     """The members of a profile that may be shown, whatever has been sent as one."""
     if not isinstance(user, dict):
         return {}
@@ -37,7 +37,7 @@ def shown(user: Any) -> JSON:
 
 def describe_user(user: Any, session: Session) -> JSON:
     """The user of a session for the browser."""
-    described = shown(session.data.get("profile"))
+    described = displayable_profile(session.data.get("profile"))
     if isinstance(user, AbstractBaseUser):
         described["username"] = user.get_username()
         email_field = user.get_email_field_name()

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from rest_framework.exceptions import NotAuthenticated
 
 from ..exceptions import SessionError
-from ..http.lookup import known
+from ..http.lookup import known_lookup
 from ..services import session_service
 from .errors import SessionExpired, SessionRevoked
 
@@ -21,7 +21,7 @@ _CODE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _NOT_REVOKED = (None, "expired", "idle")
 
 
-def ended(token: str) -> NotAuthenticated:
+def session_ended(token: str) -> NotAuthenticated:
     """The 401 for a token that PostgreSQL has said to belong to no live session."""
     try:
         reason = session_service.end_reason(token)
@@ -33,12 +33,12 @@ def ended(token: str) -> NotAuthenticated:
     return SessionRevoked(reason if _CODE.fullmatch(reason) else None)
 
 
-def explained(exc: Exception, request: HttpRequest) -> Exception:
+def explain_refusal(exc: Exception, request: HttpRequest) -> Exception:
     """DRF's own NotAuthenticated, if the request's session has ended, as the 401 that says so.
 
     One with a message of its own is about something else, an access token for example.
     """
-    lookup = known(request)
+    lookup = known_lookup(request)
     if (
         type(exc) is not NotAuthenticated
         or exc.detail != NotAuthenticated.default_detail
@@ -48,7 +48,7 @@ def explained(exc: Exception, request: HttpRequest) -> Exception:
     ):
         return exc
     # The session of a user who is gone lives.
-    found = SessionExpired() if lookup.without_user else ended(lookup.token)
+    found = SessionExpired() if lookup.without_user else session_ended(lookup.token)
     # What DRF has made of the view's authentication classes.
     found.status_code = exc.status_code
     if hasattr(exc, "auth_header"):

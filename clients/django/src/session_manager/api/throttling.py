@@ -93,7 +93,7 @@ def address_limit(name: str, request: HttpRequest) -> Limit:
     """A rate for the client's address, where that is known to be one client's."""
     address = own_address(request)
     if address is None:
-        _tell()
+        _warn_once()
     return Limit(name, None if address is None else _network(address))
 
 
@@ -104,13 +104,13 @@ def _network(address: str) -> str:
     return address
 
 
-_told = False
+_warned = False
 
 
-def _tell() -> None:
-    global _told
-    if not _told and not settings.DEBUG:
-        _told = True
+def _warn_once() -> None:
+    global _warned
+    if not _warned and not settings.DEBUG:
+        _warned = True
         logger.warning(
             "The addresses of clients are not known: requests come from a proxy, or from Next.js, "
             "without an X-Forwarded-For that can be believed. Nothing is throttled by address, and "

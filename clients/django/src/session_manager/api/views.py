@@ -37,7 +37,7 @@ from ..api_exceptions import exception_handler
 from ..authentication import SessionAuthentication
 from ..conf import settings
 from ..http.addresses import client_ip, user_agent
-from ..http.cache_control import never
+from ..http.cache_control import forbid_caching
 from ..http.cookie_decision import (
     clear_cookie_on_commit,
     set_cookie_on_commit,
@@ -45,14 +45,14 @@ from ..http.cookie_decision import (
 )
 from ..http.cookies import token_from
 from ..http.csrf import enforce_csrf, offer_token
-from ..http.lookup import Lookup, known, plain, remember
+from ..http.lookup import Lookup, django_request, known_lookup, remember_lookup
 from ..login import log_in, log_out, switch_tenant
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
 from ..services import session_service
 from ..store.tokens import session_id_of
 from ..store.users import load_user
 from ..types import Session
-from .access_tokens import challenge, prove
+from .access_tokens import authenticate_header, verify_access_token
 from .errors import PreconditionFailed, TokenReplaced, TokenReused
 from .parsers import LimitedJSONParser, MergePatchParser
 from .profiles import describe_user
@@ -87,7 +87,7 @@ class SessionView(APIView):
     renderer_classes = [JSONRenderer]
     content_negotiation_class = JSONAlone
     #: Whether it is known for whom the request counts: else what is refused is junk.
-    accepted = False
+    counted = False
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
@@ -111,34 +111,34 @@ class SessionView(APIView):
 
     def check_throttles(self, request: Request) -> None:
         """After authentication: for the session whose token was right."""
-        lookup = known(request._request)
+        lookup = known_lookup(request._request)
         if lookup is not None and lookup.session is not None:
-            self.accept(self.session_limit(request, lookup.session.id))
+            self.count_for(self.session_limit(request, lookup.session.id))
 
-    def accept(self, *limits: Limit) -> None:
+    def count_for(self, *limits: Limit) -> None:
         """It is known whose the request is: count it for them."""
-        self.accepted = True
+        self.counted = True
         for limit in limits:
             limit.count()
 
     def handle_exception(self, exc: Exception) -> Response:
         status_code = getattr(exc, "status_code", 500)
-        if not self.accepted and 400 <= status_code < 500 and not isinstance(exc, Throttled):
+        if not self.counted and 400 <= status_code < 500 and not isinstance(exc, Throttled):
             try:
-                address_limit("junk", plain(self.request)).spend()
+                address_limit("junk", django_request(self.request)).spend()
             except Throttled as throttled:
                 exc = throttled
         return super().handle_exception(exc)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
-        never(response)
-        write_cookie(plain(request), response)
+        forbid_caching(response)
+        write_cookie(django_request(request), response)
         if isinstance(request, Request) and request.method == "GET":
             offer_token(request._request, response)
         return response
 
-    def answer(
+    def session_response(
         self, request: Request, session: Session, code: int = status.HTTP_200_OK, **more: Any
     ) -> Response:
         """The session, its user and the server's clock."""
@@ -165,19 +165,19 @@ class CreateSessionView(SessionView):
         return Limit("create", None)
 
     def get_authenticate_header(self, request: Request) -> str:
-        return challenge(request)
+        return authenticate_header(request)
 
     def post(self, request: Request) -> Response:
         body = _validated(CreateRequestSerializer, request.data)
-        proven = prove(request, body.get("access_token"))
+        verified = verify_access_token(request, body.get("access_token"))
         limits = (
-            Limit("create", proven.user_id),
+            Limit("create", verified.user_id),
             address_limit("create_address", request._request),
         )
         for limit in limits:
             limit.check()
-        self.accept(*limits)
-        decision = decide_login(request, proven, body)
+        self.count_for(*limits)
+        decision = decide_login(request, verified, body)
         # Before the session is made: without a user it would be of no use.
         user = load_user(decision.user_id)
         if user is None:
@@ -187,10 +187,10 @@ class CreateSessionView(SessionView):
             decision.user_id,
             decision.data,
             tenant_id=decision.tenant_id,
-            auth=proof_of(proven),
+            auth=proof_of(verified),
         )
         request.user = user
-        return self.answer(request, _session(request), status.HTTP_201_CREATED)
+        return self.session_response(request, _session(request), status.HTTP_201_CREATED)
 
 
 class CurrentSessionView(SessionView):
@@ -214,7 +214,7 @@ class CurrentSessionView(SessionView):
         return super().session_limit(request, session_id)
 
     def get(self, request: Request) -> Response:
-        return self.answer(request, _session(request))
+        return self.session_response(request, _session(request))
 
     def patch(self, request: Request) -> Response:
         session = _session(request)
@@ -228,7 +228,7 @@ class CurrentSessionView(SessionView):
         if updated is None:
             _refuse(request)
         session = replace(session, version=updated.version, data=updated.data)
-        return self.answer(request, session)
+        return self.session_response(request, session)
 
     def delete(self, request: Request) -> Response:
         if not log_out(request._request):
@@ -264,7 +264,7 @@ class RefreshSessionView(SessionView):
         )
         if not refreshed.live or refreshed.expires_at is None:
             _refuse(request, TokenReused if refreshed.status == "reused" else NotAuthenticated)
-        self.accept(self.session_limit(request, session_id_of(token)))
+        self.count_for(self.session_limit(request, session_id_of(token)))
         # touch=False: a first use of the new token must not be noted before the browser has it, or
         # an answer that gets lost would look like a replay.
         address = {"ip": client_ip(request._request), "user_agent": user_agent(request._request)}
@@ -274,10 +274,10 @@ class RefreshSessionView(SessionView):
             # Ended between the two calls, or the user is gone.
             _refuse(request)
         request.user = user
-        remember(request._request, Lookup(token, session))
+        remember_lookup(request._request, Lookup(token, session))
         if refreshed.token is not None:
             set_cookie_on_commit(request._request, refreshed)
-        return self.answer(request, session, status=refreshed.status)
+        return self.session_response(request, session, status=refreshed.status)
 
 
 class SwitchTenantView(SessionView):
@@ -294,7 +294,7 @@ class SwitchTenantView(SessionView):
             raise TokenReplaced
         if switched.token is None:
             _refuse(request)
-        return self.answer(request, _session(request))
+        return self.session_response(request, _session(request))
 
 
 class SessionListView(SessionView):
@@ -365,7 +365,7 @@ def _uuid(text: str | uuid.UUID) -> uuid.UUID:
 
 def _session(request: Request) -> Session:
     """The session of a request that has passed permission checks."""
-    lookup = known(request._request)
+    lookup = known_lookup(request._request)
     if lookup is None or lookup.session is None:
         raise NotAuthenticated
     return lookup.session
@@ -373,7 +373,7 @@ def _session(request: Request) -> Session:
 
 def _refuse(request: Request, error: type[NotAuthenticated] = NotAuthenticated) -> NoReturn:
     """401: the database has said that the cookie's session has ended."""
-    remember(request._request, Lookup(token_from(request._request), None))
+    remember_lookup(request._request, Lookup(token_from(request._request), None))
     raise error
 
 

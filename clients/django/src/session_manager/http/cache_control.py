@@ -28,7 +28,7 @@ def _state(request: Any) -> dict[str, Any]:
     return state
 
 
-def note_look(request: Any) -> None:
+def note_session_use(request: Any) -> None:
     """The response will depend on the session."""
     state = _state(request)
     if _LOOKED not in state:
@@ -55,10 +55,10 @@ def guard_django_cache() -> None:
     UpdateCacheMiddleware._should_update_cache = guarded  # type: ignore[attr-defined]
 
 
-def mark(request: HttpRequest, response: HttpResponseBase) -> None:
+def write_cache_headers(request: HttpRequest, response: HttpResponseBase) -> None:
     """Say in the response's headers what caches may do with it."""
     if settings.cookie_name in response.cookies:
-        never(response)
+        forbid_caching(response)
     elif _LOOKED in _state(request) or _may_look_yet(response):
         patch_vary_headers(response, ("Cookie",))
         if settings.cookie_name in request.COOKIES:
@@ -66,7 +66,7 @@ def mark(request: HttpRequest, response: HttpResponseBase) -> None:
     _state(request)[_MARKED] = True
 
 
-def never(response: HttpResponseBase) -> None:
+def forbid_caching(response: HttpResponseBase) -> None:
     """Nobody may keep it, whatever a decorator of the view's has said."""
     response["Cache-Control"] = NEVER
     patch_vary_headers(response, ("Cookie",))

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
 from ..store.tokens import is_token
-from .cache_control import never, note_look
+from .cache_control import forbid_caching, note_session_use
 
 
 def token_from(request: HttpRequest) -> str | None:
@@ -18,7 +18,7 @@ def token_from(request: HttpRequest) -> str | None:
     Anything else in the cookie, a digest form among it, counts as no cookie: it names no session of
     ours and is not ours to clear.
     """
-    note_look(request)
+    note_session_use(request)
     value = request.COOKIES.get(settings.cookie_name)
     return value if is_token(value) else None
 
@@ -47,4 +47,4 @@ def _write(response: HttpResponseBase, value: str, **lifetime: Any) -> None:
         samesite=settings.COOKIE_SAMESITE,  # type: ignore[arg-type]
         **lifetime,
     )
-    never(response)
+    forbid_caching(response)

@@ -47,19 +47,19 @@ def key_hash(session_key: str) -> bytes:
     return hashlib.sha256(session_key.encode()).digest()
 
 
-def store(session_key: str | None) -> SessionBase:
+def django_session(session_key: str | None) -> SessionBase:
     """The session in Django's store, whatever SESSION_ENGINE is."""
     engine = import_module(django_settings.SESSION_ENGINE)
     found: SessionBase = engine.SessionStore(session_key)
     return found
 
 
-def read(session_data: str) -> JSON | None:
+def decode_session_data(session_data: str) -> JSON | None:
     """The data of a row of Django's table, or None.
 
     Django itself takes what it cannot read for an empty session.
     """
-    base = store(None)
+    base = django_session(None)
     try:
         data = signing.loads(session_data, salt=base.key_salt, serializer=base.serializer)
     except Exception:  # Whatever a serializer raises, as Django's decode() does.
@@ -115,7 +115,7 @@ def _problem(data: JSON, user: Any) -> str | None:
     return OUTDATED
 
 
-def logins(decoded: Sequence[JSON | None]) -> list[Login]:
+def find_logins(decoded: Sequence[JSON | None]) -> list[Login]:
     """Who is logged in, for the data of each Django session; None is what cannot be read."""
     keys = [_user_key(data) if data and SESSION_KEY in data else None for data in decoded]
     users = get_user_model()._default_manager.in_bulk({key for key in keys if key is not None})
@@ -179,7 +179,7 @@ def _refused(texts: dict[int, str]) -> dict[int, str]:
     }
 
 
-def note(found: Sequence[tuple[str, Any, datetime]], *, dry_run: bool = False) -> int:
+def mark_importable(found: Sequence[tuple[str, Any, datetime]], *, dry_run: bool = False) -> int:
     """Remember Django sessions (key, user, end), all or none; how many were not known yet."""
     noted = [
         ImportedSession(key_hash=key_hash(key), user_id=user_id_of(user), expires_at=expires_at)
@@ -193,7 +193,9 @@ def note(found: Sequence[tuple[str, Any, datetime]], *, dry_run: bool = False) -
     return len(noted) - known
 
 
-def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] | None:
+def adopt_django_session(
+    request: HttpRequest,
+) -> tuple[Session | None, CreatedSession | None] | None:
     """A session for a request that comes with a noted Django session, or None.
 
     A request sent at the same moment as the one that was taken over gets the same session without
@@ -212,8 +214,8 @@ def adopt(request: HttpRequest) -> tuple[Session | None, CreatedSession | None] 
         )
         if noted is None:
             return None
-        data = store(session_key).load()
-        ((user, _),) = logins([data])
+        data = django_session(session_key).load()
+        ((user, _),) = find_logins([data])
         if user is None or user_id_of(user) != noted.user_id:
             return None
         if noted.adopted_at is not None:

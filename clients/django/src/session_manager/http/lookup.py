@@ -17,12 +17,12 @@ from rest_framework.request import Request
 from ..conf import settings
 from ..exceptions import StoreUnavailable
 from ..services import session_service
-from ..store.database import answers
+from ..store.database import translating_errors
 from ..store.transactions import Outcome, changed_here
 from ..store.users import load_user
 from ..types import CreatedSession, RefreshedSession, Session
 from .addresses import client_ip, user_agent
-from .cache_control import note_look
+from .cache_control import note_session_use
 from .cookie_decision import set_cookie_on_commit
 from .cookies import token_from
 
@@ -56,12 +56,12 @@ class Lookup:
         return self
 
 
-def plain(request: HttpRequest | Request) -> HttpRequest:
+def django_request(request: HttpRequest | Request) -> HttpRequest:
     """Django's request, which the middleware sees, inside of DRF's."""
     return request._request if isinstance(request, Request) else request
 
 
-def known(request: HttpRequest) -> Lookup | None:
+def known_lookup(request: HttpRequest) -> Lookup | None:
     """What is known by now, or None; what was rolled back leaves what was known before it."""
     lookups: list[Lookup] = getattr(request, _ATTRIBUTE, [])
     while lookups and lookups[-1].outcome is not None and lookups[-1].outcome.rolled_back:
@@ -71,13 +71,13 @@ def known(request: HttpRequest) -> Lookup | None:
 
 def current_token(request: HttpRequest) -> str | None:
     """The token of the session that the request has now: one made during it, or the cookie's."""
-    lookup = known(request)
+    lookup = known_lookup(request)
     created = lookup.created if lookup else None
     return created.token if created else token_from(request)
 
 
-def remember(request: HttpRequest, lookup: Lookup) -> None:
-    note_look(request)
+def remember_lookup(request: HttpRequest, lookup: Lookup) -> None:
+    note_session_use(request)
     request.__dict__.setdefault(_ATTRIBUTE, []).append(lookup)
 
 
@@ -96,7 +96,7 @@ def failure(request: HttpRequest) -> StoreUnavailable | None:
 
 
 def _look_up(request: HttpRequest) -> Lookup:
-    lookup = known(request)
+    lookup = known_lookup(request)
     if lookup is not None:
         return lookup.find_user()
     token = token_from(request)
@@ -108,10 +108,10 @@ def _look_up(request: HttpRequest) -> Lookup:
         changed = changed_here(token)
         session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
     if session is None and settings.IMPORT_DJANGO_SESSIONS:
-        from .importing import adopt
+        from .importing import adopt_django_session
 
-        with answers():
-            adopted = adopt(request)
+        with translating_errors():
+            adopted = adopt_django_session(request)
         if adopted is not None:
             session, created = adopted
     if created is not None:
@@ -119,13 +119,13 @@ def _look_up(request: HttpRequest) -> Lookup:
     elif changed and session is None:
         outcome = Outcome()
     lookup = Lookup(token, session, created, outcome)
-    remember(request, lookup)
+    remember_lookup(request, lookup)
     return lookup.find_user()
 
 
 async def alook_up(request: HttpRequest) -> Lookup:
     """look_up for asynchronous code."""
-    lookup = known(request)
+    lookup = known_lookup(request)
     if lookup is not None and (lookup.session is None or lookup.user is not None):
         return lookup
     return await sync_to_async(look_up)(request)

@@ -82,7 +82,7 @@ def microseconds(moment: datetime) -> int:
     return (moment - EPOCH) // MICROSECOND
 
 
-def moment(stamp: int) -> datetime:
+def from_microseconds(stamp: int) -> datetime:
     return EPOCH + stamp * MICROSECOND
 
 
@@ -115,12 +115,12 @@ class SessionCache:
         self._fill = _Script(self._channel, FILL)
         self._lock = threading.Lock()
         self._installation: _Installation | None = None
-        self._asked_at: float | None = None
+        self._fetched_at: float | None = None
         #: Whether what is known of the installation may have been overtaken.
         self._doubtful = False
         self._warned_at: float | None = None
         #: Whether the log knows that Redis does not answer.
-        self._told = False
+        self._warned = False
 
     @property
     def breaker(self) -> Breaker:
@@ -132,7 +132,7 @@ class SessionCache:
         Does what a miss does, with a key of its own.  Raises RedisError if Redis does not answer or
         refuses a command.
         """
-        self._asked_at = None
+        self._fetched_at = None
         installation = self.installation()
         if installation is None:
             return "session_manager.redis_mode is off on the server, or it did not answer"
@@ -158,15 +158,15 @@ class SessionCache:
         if self._lock.acquire(blocking=False):
             try:
                 if self._outdated(now):
-                    self._asked_at = now
-                    self._ask_again()
+                    self._fetched_at = now
+                    self._refresh_installation()
             finally:
                 self._lock.release()
         return self._installation
 
-    def _ask_again(self) -> None:
+    def _refresh_installation(self) -> None:
         try:
-            self._installation = _ask()
+            self._installation = _fetch_installation()
             self._doubtful = self._installation is None
         except SessionError as error:
             # What is known stays good: an epoch that has ended never comes back.
@@ -175,7 +175,7 @@ class SessionCache:
 
     def _outdated(self, now: float) -> bool:
         seconds = DOUBT_SECONDS if self._doubtful else SETTINGS_SECONDS
-        return self._asked_at is None or now - self._asked_at >= seconds
+        return self._fetched_at is None or now - self._fetched_at >= seconds
 
     def read(self, token: str) -> tuple[Session | None, Lease | None]:
         """The cached session of a token; or a lease, or neither: then PostgreSQL answers."""
@@ -187,7 +187,7 @@ class SessionCache:
             if late is True:
                 self._answered()
             elif late is False:
-                self._tell("no answer")
+                self._warn_once("no answer")
         if not self._breaker.allows():
             return None, None
         try:
@@ -259,11 +259,11 @@ class SessionCache:
 
     def _answered(self) -> None:
         self._breaker.succeeded()
-        self._told = False
+        self._warned = False
 
-    def _tell(self, problem: object) -> None:
-        if not self._told:
-            self._told = True
+    def _warn_once(self, problem: object) -> None:
+        if not self._warned:
+            self._warned = True
             logger.warning("redis does not answer; sessions are read from PostgreSQL: %s", problem)
 
     def _failed(self, error: RedisError) -> None:
@@ -281,10 +281,10 @@ class SessionCache:
             return
         self._breaker.failed()
         if self._breaker.is_open:
-            self._tell(error)
+            self._warn_once(error)
 
 
-def _ask() -> _Installation | None:
+def _fetch_installation() -> _Installation | None:
     rows = call(
         f"SELECT mode, installation, max_age FROM {function('session_cache_settings')}()",
         savepoint=True,
@@ -323,7 +323,7 @@ def session_of(row: JSON) -> Session:
         version=row["version"],
         auth=row["auth"],
         cached=True,
-        **{name: moment(row[name]) for name in SESSION_TIMES},
+        **{name: from_microseconds(row[name]) for name in SESSION_TIMES},
     )
 
 
@@ -355,7 +355,7 @@ def session_cache() -> SessionCache | None:
     return _cache
 
 
-def reachable() -> str | None:
+def redis_problem() -> str | None:
     """Why Redis is not used, or None; for the system check."""
     cache = session_cache()
     if cache is None:

@@ -106,7 +106,7 @@ def translate(error: Error) -> exceptions.SessionError:
 
 
 @contextmanager
-def answers() -> Iterator[None]:
+def translating_errors() -> Iterator[None]:
     """A database that does not answer, or takes no writes, in the block, as StoreUnavailable."""
     try:
         yield

@@ -18,7 +18,7 @@ from django.core.exceptions import (
 
 from ..conf import settings
 from ..types import Session
-from .database import answers
+from .database import translating_errors
 
 logger = logging.getLogger("session_manager")
 
@@ -71,7 +71,7 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
 
     Raises StoreUnavailable if the database with the users does not answer.
     """
-    with answers():
+    with translating_errors():
         if settings.USER_LOADER:
             user = settings.load(settings.USER_LOADER)(user_id, session)
         elif settings.USER_ID_FIELD:

@@ -85,10 +85,10 @@ class Command(BaseCommand):
 
     def take(self, rows: list[Any], now: Any, progress: Progress) -> None:
         """Note one batch, whole or not at all."""
-        decoded = [importing.read(row.session_data) for row in rows]
+        decoded = [importing.decode_session_data(row.session_data) for row in rows]
         problems: dict[str, str] = {}
         good = []
-        for row, data, login in zip(rows, decoded, importing.logins(decoded), strict=True):
+        for row, data, login in zip(rows, decoded, importing.find_logins(decoded), strict=True):
             if row.expire_date <= now:
                 problems[row.session_key] = importing.EXPIRED
             elif login.problem:
@@ -102,7 +102,7 @@ class Command(BaseCommand):
                 problems[row.session_key] = problem
             else:
                 found.append((row.session_key, user, row.expire_date))
-        fresh = importing.note(found, dry_run=self.dry_run)
+        fresh = importing.mark_importable(found, dry_run=self.dry_run)
         self.noted += fresh
         self.known += len(found) - fresh
         self.left_out.update(problems.values())

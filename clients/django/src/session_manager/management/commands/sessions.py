@@ -116,7 +116,5 @@ class Command(SessionCommand):
         self.stdout.write(f"{count} sessions ended.")
 
     def count(self, options: dict[str, Any]) -> None:
-        count = session_service.get_active_sessions_count(
-            tenant_id=options["tenant"], user_id=options["user"]
-        )
+        count = session_service.count_active(tenant_id=options["tenant"], user_id=options["user"])
         self.stdout.write(str(count))

@@ -344,7 +344,7 @@ class TestDjangoCache:
     ) -> None:
         settings.MIDDLEWARE = [
             "django.middleware.cache.UpdateCacheMiddleware",
-            "tests.test_caching.banner",
+            "tests.test_cache_control.banner",
             *settings.MIDDLEWARE,
             "django.middleware.cache.FetchFromCacheMiddleware",
         ]
