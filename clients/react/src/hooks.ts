@@ -1,9 +1,10 @@
 'use client';
 
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
+import { useSessionStore } from './provider.js';
 import type { SessionActions } from './requests.js';
-import { useSessionContext } from './provider.js';
 import type { SessionState } from './state.js';
+import type { StoreOptions } from './store.js';
 import { createTracker } from './tracker.js';
 import type { SessionData, SignOutScope, Tenant, User } from './types.js';
 
@@ -17,7 +18,10 @@ export interface UseSessionOptions {
 export interface UseSessionResult extends SessionActions, SessionState {}
 
 /** Open the sign-in page and tell it where to come back to. */
-function openLogin(loginUrl: string, returnTo = location.pathname + location.search + location.hash): void {
+function openLogin(
+  { loginUrl = '' }: StoreOptions,
+  returnTo = location.pathname + location.search + location.hash,
+): void {
   const url = new URL(loginUrl, location.href);
   url.searchParams.set('returnTo', returnTo);
   location.assign(url);
@@ -30,7 +34,7 @@ function openLogin(loginUrl: string, returnTo = location.pathname + location.sea
  * functions are the same ones at every render.
  */
 export function useSession({ required, onUnauthenticated }: UseSessionOptions = {}): UseSessionResult {
-  const { store, loginUrl } = useSessionContext();
+  const store = useSessionStore();
   const [[getSnapshot, getServerSnapshot, view]] = useState(() => createTracker(store));
   const snapshot = useSyncExternalStore(store.subscribe, getSnapshot, getServerSnapshot);
   const result = Object.assign(view(snapshot), store.actions);
@@ -43,8 +47,8 @@ export function useSession({ required, onUnauthenticated }: UseSessionOptions = 
   useEffect(() => {
     if (!missing) return;
     if (callback.current) callback.current();
-    else openLogin(loginUrl);
-  }, [missing, loginUrl]);
+    else openLogin(store.options);
+  }, [missing, store]);
 
   return result;
 }
@@ -64,7 +68,7 @@ export interface UseAuthResult {
 /** Who is signed in. */
 export function useAuth(): UseAuthResult {
   const { data, status, signOut } = useSession();
-  const { loginUrl } = useSessionContext();
+  const { options } = useSessionStore();
   const user = data?.user ?? null;
   return {
     isLoaded: status !== 'loading',
@@ -73,7 +77,7 @@ export function useAuth(): UseAuthResult {
     userId: user?.id ?? null,
     sessionId: data?.session.id ?? null,
     login: ({ returnTo } = {}) => {
-      openLogin(loginUrl, returnTo);
+      openLogin(options, returnTo);
     },
     logout: signOut,
   };

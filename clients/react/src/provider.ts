@@ -1,6 +1,6 @@
 'use client';
 
-import { createContext, createElement, useContext, useEffect, useMemo, useState, type ReactElement, type ReactNode } from 'react';
+import { createContext, createElement, useContext, useEffect, useState, type ReactElement, type ReactNode } from 'react';
 import { createSessionStore, type SessionStore, type StoreOptions } from './store.js';
 import type { SessionData } from './types.js';
 
@@ -10,17 +10,10 @@ export interface SessionProviderProps extends Partial<StoreOptions> {
    * Left out, the session is fetched when the page has loaded.
    */
   session?: SessionData | null | undefined;
-  /** The page that signs users in. */
-  loginUrl?: string;
   children?: ReactNode;
 }
 
-interface ContextValue {
-  store: SessionStore;
-  loginUrl: string;
-}
-
-const SessionContext = createContext<ContextValue | undefined>(undefined);
+const SessionContext = createContext<SessionStore | undefined>(undefined);
 
 export function SessionProvider({
   session,
@@ -31,9 +24,8 @@ export function SessionProvider({
   loginUrl = '/login',
   children,
 }: SessionProviderProps): ReactElement {
-  const options = { basePath, refetchInterval, refetchOnWindowFocus, refreshAt };
+  const options = { basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl };
   const [store] = useState(() => createSessionStore(options, session));
-  const value = useMemo(() => ({ store, loginUrl }), [store, loginUrl]);
 
   useEffect(() => store.start(), [store]);
   useEffect(() => {
@@ -43,11 +35,11 @@ export function SessionProvider({
     store.hydrate(session);
   }, [store, session]);
 
-  return createElement(SessionContext.Provider, { value }, children);
+  return createElement(SessionContext.Provider, { value: store }, children);
 }
 
-export function useSessionContext(): ContextValue {
-  const value = useContext(SessionContext);
-  if (!value) throw new Error('There is no <SessionProvider> above this component.');
-  return value;
+export function useSessionStore(): SessionStore {
+  const store = useContext(SessionContext);
+  if (!store) throw new Error('There is no <SessionProvider> above this component.');
+  return store;
 }

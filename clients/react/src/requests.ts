@@ -11,8 +11,8 @@
  */
 
 import type { SessionError } from './error.js';
-import type { Duties, Schedule } from './schedule.js';
-import { meaningOfAnswer, type Answer, type News, type State } from './state.js';
+import type { Schedule } from './schedule.js';
+import { isDoubtful, type Answer, type News, type State } from './state.js';
 import type { Tabs } from './tabs.js';
 import { fetchWithRetries, raceAbort, sleep } from './transport.js';
 import type { Session, SessionData, SignOutScope, User } from './types.js';
@@ -50,25 +50,30 @@ const NEWS = 500;
  * asked is sent once more if the session lives.  What is refused at a sign-in
  * is the access token.
  */
-export const mayBeOutdated = (known: Session | null, method: string, path: string, { status }: Pick<SessionError, 'status'>): boolean =>
+export const mayBeOutdated = (known: Session | null, method: string, path: string, status: number): boolean =>
   status === 401 && !!known && !(method === 'POST' && !path);
 
 export type Requests = ReturnType<typeof createRequests>;
 
-export function createRequests(state: State, schedule: Schedule, tabs: Tabs, options: { readonly basePath: string }) {
-  const running: Duties['running'] = {};
+export const createRequests = (
+  state: State,
+  schedule: Schedule,
+  tabs: Tabs,
+  options: { readonly basePath: string },
+) => {
+  const running: Partial<Record<'revalidate' | 'confirm' | 'refresh', Promise<void> | undefined>> = {};
   let pending = 0;
 
   const session = () => state.getState().session;
 
-  const once = (name: keyof Duties['running'], start: () => Promise<void>): Promise<void> =>
+  const once = (name: keyof typeof running, start: () => Promise<void>): Promise<void> =>
     (running[name] ??= start().finally(() => {
       running[name] = undefined;
       schedule.reset();
     }));
 
   /** Ask the route handlers; the answer, if it is still of interest. */
-  async function query(method: string, path = '', signal?: AbortSignal): Promise<Answer | undefined> {
+  const query = async (method: string, path: string, signal?: AbortSignal): Promise<Answer | undefined> => {
     const isCurrent = state.watch();
     const onFailure = (error: SessionError) => {
       if (isCurrent()) state.fail(error);
@@ -76,29 +81,29 @@ export function createRequests(state: State, schedule: Schedule, tabs: Tabs, opt
     state.set({ isRefetching: ++pending > 0 });
     schedule.checked();
     try {
-      const answer = (await fetchWithRetries(options.basePath + path, { method }, onFailure, undefined, signal)) as Answer;
+      const answer = await fetchWithRetries<Answer>(options.basePath + path, { method }, onFailure, undefined, signal);
       return isCurrent() ? answer : undefined;
     } catch (e) {
       const error = e as SessionError;
-      if (!isCurrent()) return undefined;
-      if (error.status === 401) return { session: null, error };
-      onFailure(error);
-      schedule.retry(error.retryAfter);
+      if (isCurrent()) {
+        if (error.status === 401) return { session: null, error };
+        state.fail(error);
+        schedule.retry(error.retryAfter);
+      }
       return undefined;
     } finally {
       state.set({ isRefetching: --pending > 0 });
       schedule.reset();
     }
-  }
+  };
 
-  async function look(signal?: AbortSignal): Promise<void> {
+  const fetchSession = async (signal?: AbortSignal): Promise<void> => {
     const answer = await query('GET', '', signal);
     if (!answer) return;
-    const meaning = meaningOfAnswer(session(), answer, !!signal);
     if (answer.session) state.accept(answer);
-    else if (meaning === 'doubtful') await confirm();
+    else if (isDoubtful(session(), !!signal)) await confirm();
     else state.verdict(answer.error);
-  }
+  };
 
   /**
    * There may be no session any more.
@@ -107,53 +112,51 @@ export function createRequests(state: State, schedule: Schedule, tabs: Tabs, opt
    */
   const confirm = (signal?: AbortSignal): Promise<void> =>
     signal
-      ? look(signal)
+      ? fetchSession(signal)
       : once('confirm', () =>
           tabs.inTurn(async (_, signal) => {
             // What was told to give way is made up for.
             if (signal.aborted) schedule.retry();
-            else if (session()) await look(signal);
+            else if (session()) await fetchSession(signal);
           }),
         );
 
-  async function refreshInTurn(before: string, waited: boolean, signal: AbortSignal): Promise<void> {
-    const isDone = () => session()?.expires_at !== before;
-    const isOver = () => isDone() || signal.aborted;
-    // On a busy machine the turn may come sooner than the news of what the tab before did with it.
-    if (waited && !isOver()) await raceAbort(signal, tabs.nextNews(), sleep(NEWS));
-    if (waited && !isOver()) await raceAbort(signal, look(signal));
-    // What gave way is still due, and waits for another turn.
-    if (isOver()) return;
-    schedule.deferRefresh(Infinity);
-    const answer = await query('POST', '/refresh', signal);
-    if (answer?.session) {
-      state.accept(answer);
-      return;
-    }
-    if (answer) await look(signal);
-    if (!isDone()) schedule.deferRefresh();
-  }
+  const revalidate = () => once('revalidate', fetchSession);
 
-  const revalidate = () => once('revalidate', look);
-
-  function refresh(): Promise<void> {
+  const refresh = (): Promise<void> => {
     const before = session()?.expires_at;
-    return before
-      ? once('refresh', () => tabs.inTurn((waited, signal) => refreshInTurn(before, waited, signal)))
-      : revalidate();
-  }
+    if (!before) return revalidate();
+    const isDone = () => session()?.expires_at !== before;
+    return once('refresh', () =>
+      tabs.inTurn(async (waited, signal) => {
+        const isOver = () => isDone() || signal.aborted;
+        // On a busy machine the turn may come sooner than the news of what the tab before did with it.
+        if (waited && !isOver()) await raceAbort(signal, tabs.nextNews(), sleep(NEWS));
+        if (waited && !isOver()) await raceAbort(signal, fetchSession(signal));
+        // What gave way is still due, and waits for another turn.
+        if (isOver()) return;
+        schedule.deferRefresh(Infinity);
+        const answer = await query('POST', '/refresh', signal);
+        if (answer?.session) state.accept(answer);
+        else {
+          if (answer) await fetchSession(signal);
+          if (!isDone()) schedule.deferRefresh();
+        }
+      }),
+    );
+  };
 
   /** @param signal of the turn that the caller has */
-  async function mutate(
+  const mutate = async <T = SessionData>(
     method: string,
     path: string,
     body?: unknown,
     signal?: AbortSignal,
-    headers?: Record<string, string>,
-  ): Promise<unknown> {
+    headers?: Record<string, string> | false,
+  ): Promise<T> => {
     const isCurrent = state.watch();
     const send = () =>
-      fetchWithRetries(
+      fetchWithRetries<Answer | undefined>(
         options.basePath + path,
         { method, headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(body ?? {}) },
         undefined,
@@ -161,44 +164,34 @@ export function createRequests(state: State, schedule: Schedule, tabs: Tabs, opt
         () => method !== 'POST' && isCurrent(),
         signal,
       );
+    let answer: Answer | undefined;
     try {
-      return await send();
+      answer = await send();
     } catch (error) {
-      if (!isCurrent() || !mayBeOutdated(session(), method, path, error as SessionError)) throw error;
+      if (!isCurrent() || !mayBeOutdated(session(), method, path, (error as SessionError).status)) throw error;
       await confirm(signal);
       const { isStale, error: shown } = state.getState();
       // A session that lives was refused for an older cookie.
       if (!isCurrent() || isStale) throw shown ?? error;
-      return send();
+      answer = await send();
     }
-  }
-
-  async function mutateSession(...args: Parameters<typeof mutate>): Promise<SessionData> {
-    const isCurrent = state.watch();
-    const answer = (await mutate(...args)) as SessionData;
     // A change may be answered when its session has ended; what POST begins is new.
-    if (args[0] === 'POST' || isCurrent() || answer.session.id === session()?.id) state.accept(answer);
-    return answer;
-  }
-
-  /** Another tab, or a page that the server rendered, says how things are. */
-  function hear(news: News): void {
-    const meaning = state.hear(news);
-    // The answer that is dropped is asked for again.
-    if (meaning === 'doubtful') void running.revalidate?.then(revalidate);
-    schedule.reset();
-  }
+    if (answer?.session && (method === 'POST' || isCurrent() || answer.session.id === session()?.id)) {
+      state.accept(answer);
+    }
+    return answer as T;
+  };
 
   const actions: SessionActions = {
-    createSession: (input) => tabs.inTurn(() => mutateSession('POST', '', input), true),
+    createSession: (input) => tabs.inTurn(() => mutate('POST', '', input), true),
     update: (patch, { ifVersion } = {}) =>
-      mutateSession('PATCH', '', patch, undefined, ifVersion === undefined ? undefined : { 'If-Match': `"${ifVersion}"` }),
+      mutate('PATCH', '', patch, undefined, ifVersion !== undefined && { 'If-Match': `"${ifVersion}"` }),
     refresh,
     switchTenant: (tenantId) =>
-      tabs.inTurn((_, signal) => mutateSession('POST', '/tenant', { tenant_id: tenantId }, signal), true),
+      tabs.inTurn((_, signal) => mutate('POST', '/tenant', { tenant_id: tenantId }, signal), true),
     signOut: ({ scope = 'local' } = {}) =>
       tabs.inTurn(async (_, signal) => {
-        await mutate('DELETE', scope === 'local' ? '' : '?scope=' + scope, undefined, signal);
+        await mutate<unknown>('DELETE', scope === 'local' ? '' : '?scope=' + scope, undefined, signal);
         if (scope !== 'others') state.end();
       }, true),
     timeLeft: () => (session() ? Math.max(state.lifeLeft(), 0) : 0),
@@ -206,9 +199,11 @@ export function createRequests(state: State, schedule: Schedule, tabs: Tabs, opt
 
   return {
     actions,
-    running,
     revalidate,
-    refresh,
-    hear,
+    hear: (news: News) => {
+      // The answer that is dropped is asked for again.
+      if (state.hear(news) === 'doubtful') void running.revalidate?.then(revalidate);
+      schedule.reset();
+    },
   };
-}
+};

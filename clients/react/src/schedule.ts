@@ -18,14 +18,9 @@ export interface ScheduleOptions {
   refreshAt: number;
 }
 
-export type Duty = 'revalidate' | 'refresh';
-
-export interface Duties extends Record<Duty, () => Promise<void>> {
-  /** What is under way, once at a time. */
-  readonly running: Partial<Record<Duty | 'confirm', Promise<void> | undefined>>;
-}
-
 const MAX_TIMEOUT = 2 ** 31 - 1;
+/** What is under way stays due until it is done, and is not looked at more often than this. */
+const MIN_TIMEOUT = 250;
 /** Timers that are this late have slept. */
 const SLEPT = 5_000;
 /** How often a visible page looks whether it has slept. */
@@ -34,97 +29,100 @@ const HEARTBEAT = 10_000;
 const FRESH = 5_000;
 /** The pause after the retries of a request have failed too. */
 const PAUSE = 30_000;
-const JITTER = 0.1;
 
 const isVisible = (): boolean => document.visibilityState !== 'hidden';
 
 export type Schedule = ReturnType<typeof createSchedule>;
 
-export function createSchedule({ getState, lifeLeft, end }: State, options: ScheduleOptions) {
-  let duties: Duties | undefined;
+export const createSchedule = ({ getState, lifeLeft, end }: State, options: ScheduleOptions) => {
+  /** Present from start to stop. */
+  let duties: readonly [revalidate: () => unknown, refresh: () => unknown] | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   /** The end of life that `refreshBelow` was chosen for. */
   let planned: string | undefined;
   /** The session is refreshed when no more of its life than this is left, in milliseconds. */
   let refreshBelow = -Infinity;
-  /** By the local clock: the last look, and when the next may and must be. */
+  /** By the local clock: the last look. */
   let checkedAt = 0;
+  /** By the local clock: the server has asked for a pause until then. */
   let notBefore = 0;
+  /** By the local clock: when a look that has failed is repeated. */
   let retryDue = Infinity;
 
   /** Choose when to refresh, once for each end of life. */
-  function plan(): void {
+  const plan = (): void => {
     const { session } = getState();
     const life = [session?.id, session?.expires_at].join();
     if (life === planned) return;
     planned = life;
     retryDue = Infinity;
-    const part = options.refreshAt * (1 - JITTER + Math.random() * 2 * JITTER);
-    refreshBelow =
-      part && session?.expires_at !== session?.absolute_expires_at ? lifeLeft() * (1 - Math.min(part, 0.99)) : -Infinity;
-  }
+    // Give or take 10 %, so that tabs do not refresh at the same time.
+    const part = options.refreshAt * (0.9 + Math.random() / 5);
+    const isExtendable = session?.expires_at !== session?.absolute_expires_at;
+    refreshBelow = part && isExtendable ? lifeLeft() * (1 - Math.min(part, 0.99)) : -Infinity;
+  };
 
   /** When to look at the session, as far as that is up to this tab. */
   const lookDue = () => Math.min(retryDue, checkedAt + (options.refetchInterval * 1000 || Infinity));
 
   /** Set the timer by what is known now. */
-  function reset(): void {
+  const reset = (): void => {
     if (!duties) return;
     clearTimeout(timer);
     plan();
     const local = Date.now();
-    const { running } = duties;
-    const times = [lifeLeft(), running.refresh ? Infinity : lifeLeft() - refreshBelow, MAX_TIMEOUT];
-    if (isVisible()) times.push(HEARTBEAT, running.revalidate ? Infinity : Math.max(lookDue(), notBefore) - local);
-    const delay = Math.max(Math.min(...times), 0);
+    const times = [lifeLeft(), lifeLeft() - refreshBelow, MAX_TIMEOUT];
+    if (isVisible()) times.push(HEARTBEAT, Math.max(lookDue(), notBefore) - local);
+    const delay = Math.max(Math.min(...times), MIN_TIMEOUT);
     timer = setTimeout(() => {
-      const late = Date.now() - local - delay;
-      perform(isVisible() && (Math.abs(late) > SLEPT || Date.now() >= lookDue()), true);
+      const now = Date.now();
+      perform(Math.abs(now - local - delay) > SLEPT || now >= lookDue());
     }, delay);
-  }
+  };
 
   /** Do what is due. */
-  function perform(isLookDue: boolean, isTimer?: boolean): void {
+  const perform = (isLookDue: boolean): void => {
     const isOver = lifeLeft() <= 0;
-    if (isOver) end('expired', undefined, false);
-    if (isLookDue || (isOver && isVisible())) {
-      if (Date.now() >= notBefore) void duties?.revalidate();
-    } else if (isTimer && lifeLeft() <= refreshBelow) void duties?.refresh();
+    if (isOver) end('expired', undefined, true);
+    if (isVisible() && (isLookDue || isOver)) {
+      if (Date.now() >= notBefore) duties?.[0]();
+    } else if (lifeLeft() <= refreshBelow) duties?.[1]();
     reset();
-  }
+  };
 
   /** The page came into view, or the network came back. */
-  function wake(event: Event): void {
+  const wake = (event: Event): void => {
     const age = Date.now() - checkedAt;
     // A page that comes back from the back/forward cache has missed what other tabs have said.
     const isUrgent = event.type === 'online' || (event as PageTransitionEvent).persisted;
-    if (isVisible()) perform(isUrgent || (options.refetchOnWindowFocus && (age < 0 || age > FRESH)));
-  }
+    perform(isUrgent || (options.refetchOnWindowFocus && (age < 0 || age > FRESH)));
+  };
 
   return {
     reset,
-    /** The session is being looked at, or has been. */
+    /** The server is being asked, or the session is known to be alive. */
     checked() {
       checkedAt = Date.now();
       retryDue = Infinity;
       reset();
     },
-    /** Look again after a pause. */
-    retry(retryAfter?: number) {
+    /** Look again after a pause, which the server may have asked for. */
+    retry(retryAfter = 0) {
       const local = Date.now();
       retryDue = local + PAUSE;
-      if (retryAfter !== undefined) notBefore = local + retryAfter;
+      notBefore = Math.max(notBefore, local + retryAfter);
     },
-    /** The refresh of this life is being sent; or it has come to nothing, and is sent again after a pause. */
+    /** Refresh after a pause: that of a failure, or for ever when the refresh of this life is being sent. */
     deferRefresh(pause = PAUSE) {
       refreshBelow = lifeLeft() - Math.max(notBefore - Date.now(), pause);
       retryDue = Infinity;
     },
     /** Begin to do what is due; returns the function that ends it. */
-    start(work: Duties) {
+    start(...work: NonNullable<typeof duties>) {
       const listening = new AbortController();
-      document.addEventListener('visibilitychange', wake, listening);
-      for (const type of ['focus', 'pageshow', 'online']) window.addEventListener(type, wake, listening);
+      for (const type of ['visibilitychange', 'focus', 'pageshow', 'online']) {
+        window.addEventListener(type, wake, listening);
+      }
       duties = work;
       checkedAt = Date.now();
       reset();
@@ -135,4 +133,4 @@ export function createSchedule({ getState, lifeLeft, end }: State, options: Sche
       };
     },
   };
-}
+};

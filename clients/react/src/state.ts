@@ -65,52 +65,48 @@ export const isOutdated = (known: Session | null, asOf: number, { session, serve
       expiresAt(session) <= expiresAt(known)));
 
 /** What is known after an answer that is not outdated: what has not changed keeps its identity. */
-export function merge(known: SessionData | null, answer: SessionData): SessionData {
-  if (essence(known?.session) !== essence(answer.session)) return answer;
-  return known && essence(known.user) === essence(answer.user) ? known : { ...answer, ...(known && {session: known.session}) };
-}
+export const merge = (known: SessionData | null, answer: SessionData): SessionData => {
+  if (!known || essence(known.session) !== essence(answer.session)) return answer;
+  return essence(known.user) === essence(answer.user) ? known : { ...answer, session: known.session };
+};
 
 /**
- * What another tab says means for this one, or a page that the server
- * rendered: the session lives; it has ended; or another one has, and what is
- * being answered may be about that one, or about one that came after it.
+ * What the news of another tab, or of a page that the server rendered, means
+ * for this tab: the session is alive; it has ended; or a session has ended
+ * while this tab knows none, so that the answer it waits for is doubtful: it may
+ * be about that session, or about one that came after it.
  */
-export function meaningOfNews(
+export const meaningOfNews = (
   known: Session | null,
   endedId: string | undefined,
   asOf: number,
   news: News,
-): 'alive' | 'ended' | 'doubtful' | undefined {
+): 'alive' | 'ended' | 'doubtful' | undefined => {
   if (news.session) return news.session.id === endedId || Date.parse(news.server_time) < asOf ? undefined : 'alive';
   if (!known) return 'doubtful';
   return known.id === news.id ? 'ended' : undefined;
-}
+};
 
 /**
- * What an answer of the server means.  A refusal may be about an older cookie
- * than the browser holds when it arrives; it is no verdict on a session that
- * is known.
+ * Whether an answer without a session is no verdict on the one that is known:
+ * it may be about an older cookie than the browser holds when it arrives.
  *
  * @param isInTurn nothing can have replaced the cookie meanwhile
  */
-export const meaningOfAnswer = (
-  known: Session | null,
-  answer: Answer,
-  isInTurn: boolean,
-): 'alive' | 'ended' | 'doubtful' => (answer.session ? 'alive' : known && !isInTurn ? 'doubtful' : 'ended');
+export const isDoubtful = (known: Session | null, isInTurn: boolean): boolean => !!known && !isInTurn;
 
 export type State = ReturnType<typeof createState>;
 
 /**
- * @param initial what the page brought: a session, null for none, undefined if it does not know
- * @param tell what other tabs have to hear
- * @param onAlive called when a session is known to live
+ * @param isSignedOut the page knows that there is no session
+ * @param tell passes news on to the other tabs
+ * @param onAlive called when a session is known to be alive
  */
-export function createState(initial: SessionData | null | undefined, tell: (news: News) => void, onAlive: () => void) {
+export const createState = (isSignedOut: boolean, tell: (news: News) => void, onAlive: () => void) => {
   let state: SessionState = {
     data: null,
     session: null,
-    status: initial === null ? 'unauthenticated' : 'loading',
+    status: isSignedOut ? 'unauthenticated' : 'loading',
     error: null,
     isRefetching: false,
     isStale: false,
@@ -124,7 +120,7 @@ export function createState(initial: SessionData | null | undefined, tell: (news
   let generation = 0;
   let endedId: string | undefined;
 
-  function set(change: Partial<SessionState>): void {
+  const set = (change: Partial<SessionState>): void => {
     const next = { ...state, ...change };
     next.session = next.data?.session ?? null;
     if ((Object.keys(next) as (keyof SessionState)[]).every((key) => next[key] === state[key])) return;
@@ -132,13 +128,17 @@ export function createState(initial: SessionData | null | undefined, tell: (news
     listeners.forEach((listener) => {
       listener();
     });
-  }
+  };
 
   /** Milliseconds until the session ends. */
   const lifeLeft = (): number => expiresAt(state.session) - offset - Date.now();
 
-  /** Take over an answer, of the server or of another tab. */
-  function accept(answer: SessionData, isOwn = true): void {
+  /**
+   * Take over an answer of the server.
+   *
+   * @param isKnown the other tabs have it already
+   */
+  const accept = (answer: SessionData, isKnown?: boolean): void => {
     const { data, session } = state;
     const time = Date.parse(answer.server_time);
     const isOld = isOutdated(session, asOf, answer);
@@ -153,11 +153,11 @@ export function createState(initial: SessionData | null | undefined, tell: (news
     }
     set({ data: next, status: 'authenticated', error: null, isStale: false });
     onAlive();
-    if (isOwn && next !== data) tell(answer);
-  }
+    if (!isKnown && next !== data) tell(answer);
+  };
 
   /** There is no session (any more). */
-  function end(kind?: EndKind, reason?: string, isOwn = true): void {
+  const end = (kind?: EndKind, reason?: string, isKnown?: boolean): void => {
     const { session } = state;
     generation++;
     endedId = session?.id ?? endedId;
@@ -167,16 +167,14 @@ export function createState(initial: SessionData | null | undefined, tell: (news
       error: kind ? new SessionError(kind, TEXT[kind], 401, undefined, 0, reason) : null,
       isStale: false,
     });
-    if (isOwn && session) tell({ session: null, id: session.id, kind, reason });
-  }
+    if (!isKnown && session) tell({ session: null, id: session.id, kind, reason });
+  };
 
   return {
     getState: () => state,
     subscribe(listener: () => void) {
       listeners.add(listener);
-      return () => {
-        listeners.delete(listener);
-      };
+      return () => listeners.delete(listener);
     },
     set,
     lifeLeft,
@@ -189,7 +187,8 @@ export function createState(initial: SessionData | null | undefined, tell: (news
     },
     /** The server knows no session for the browser's newest cookie. */
     verdict(error?: SessionError) {
-      if (state.session) end(error?.code === 'session_revoked' || lifeLeft() > 0 ? 'revoked' : 'expired', error?.reason);
+      const kind = error?.code === 'session_revoked' || lifeLeft() > 0 ? 'revoked' : 'expired';
+      if (state.session) end(kind, error?.reason);
       // Why there is none stays known.
       else if (state.error?.status !== 401) end();
     },
@@ -203,8 +202,8 @@ export function createState(initial: SessionData | null | undefined, tell: (news
     hear(news: News) {
       const meaning = meaningOfNews(state.session, endedId, asOf, news);
       if (news.session) {
-        if (meaning) accept(news, false);
-      } else if (meaning === 'ended') end(news.kind, news.reason, false);
+        if (meaning) accept(news, true);
+      } else if (meaning === 'ended') end(news.kind, news.reason, true);
       else if (meaning) {
         endedId = news.id;
         if (state.isRefetching) generation++;
@@ -212,4 +211,4 @@ export function createState(initial: SessionData | null | undefined, tell: (news
       return meaning;
     },
   };
-}
+};

@@ -9,10 +9,13 @@ import type { SessionData } from './types.js';
 export interface StoreOptions extends ScheduleOptions {
   /** Where the route handlers are. */
   basePath: string;
+  /** The page that signs users in. */
+  loginUrl?: string;
 }
 
 export interface SessionStore {
   readonly actions: SessionActions;
+  readonly options: StoreOptions;
   getState(): SessionState;
   getServerState(): SessionState;
   subscribe: (listener: () => void) => () => void;
@@ -23,33 +26,33 @@ export interface SessionStore {
   start(): () => void;
 }
 
-export function createSessionStore(given: StoreOptions, initial?: SessionData | null): SessionStore {
-  const options = { ...given };
+export function createSessionStore(options: StoreOptions, initial?: SessionData | null): SessionStore {
   const tabs = createTabs('session_manager ' + options.basePath);
-  const state = createState(initial, tabs.post, () => {
+  const state = createState(initial === null, tabs.post, () => {
     schedule.checked();
   });
   const schedule = createSchedule(state, options);
-  if (initial) state.accept(initial, false);
+  if (initial) state.accept(initial, true);
   const serverState = state.getState();
-  const { actions, hear, ...duties } = createRequests(state, schedule, tabs, options);
+  const { actions, hear, revalidate } = createRequests(state, schedule, tabs, options);
 
   return {
     ...state,
     getServerState: () => serverState,
     actions,
+    options,
     configure(next) {
       Object.assign(options, next);
       schedule.reset();
     },
     hydrate(session) {
       if (session) hear(session);
-      else if (session === null && state.getState().session) void duties.revalidate();
+      else if (session === null && state.getState().session) void revalidate();
     },
     start() {
       const close = tabs.open(hear);
-      const stop = schedule.start(duties);
-      if (state.getState().status === 'loading') void duties.revalidate();
+      const stop = schedule.start(revalidate, actions.refresh);
+      if (state.getState().status === 'loading') void revalidate();
       return () => {
         stop();
         close();

@@ -17,7 +17,10 @@ import { sleep } from './transport.js';
 
 /** How long the turn is kept after the work, so that its result has reached the other tab. */
 const LINGER = 50;
-/** How long, at least, a lock is waited for: longer than a tab that is awake keeps what is urgent, or a refresh, waiting. */
+/**
+ * How long, at least, a lock is waited for: longer than a tab that is awake keeps
+ * an urgent request, or a refresh, waiting.
+ */
 const URGENT = 12_000;
 const PATIENCE = 120_000;
 
@@ -28,7 +31,7 @@ const PATIENCE = 120_000;
  */
 export type Work<T> = (waited: boolean, signal: AbortSignal) => Promise<T>;
 
-export function createTabs(name: string) {
+export const createTabs = (name: string) => {
   /** Present from open to close: outside of that nothing is heard, and nothing said. */
   let channel: BroadcastChannel | undefined;
   let onNextNews: (() => void) | undefined;
@@ -39,14 +42,12 @@ export function createTabs(name: string) {
 
   const post = (message: News | { hurry: true }) => channel?.postMessage(message);
 
-  function giveWay(): void {
-    turns.forEach((turn) => {
-      turn.abort();
-    });
-  }
+  const giveWay = (): void => {
+    for (const turn of turns) turn.abort();
+  };
 
-  function withLock<T>(locks: LockManager, work: (waited: boolean) => Promise<T>, isUrgent: boolean): Promise<T> {
-    return new Promise((resolve, reject) => {
+  const withLock = <T>(locks: LockManager, work: (waited: boolean) => Promise<T>, isUrgent?: boolean): Promise<T> =>
+    new Promise((resolve, reject) => {
       // The caller goes on when the work is done; the lock is kept a little longer.
       const run = async (waited: boolean) => {
         const result = work(waited);
@@ -57,7 +58,8 @@ export function createTabs(name: string) {
       };
       const start = async () => {
         // What is urgent queues at once: whoever has not been told to give way comes after it.
-        if (!isUrgent && (await locks.request(name, { ifAvailable: true }, (lock: Lock | null) => lock && run(false)))) return;
+        const runIfFree = (lock: Lock | null) => lock && run(false);
+        if (!isUrgent && (await locks.request(name, { ifAvailable: true }, runIfFree))) return;
         const limit = new AbortController();
         // Not all at the same time: the first to give up may need the lock for a while.
         const timer = setTimeout(
@@ -78,7 +80,6 @@ export function createTabs(name: string) {
       };
       start().catch(reject);
     });
-  }
 
   return {
     /** Begin to hear what other tabs say; returns the function that ends it. */
@@ -109,7 +110,7 @@ export function createTabs(name: string) {
      *
      * @param isUrgent what has the turn or waits for it is told to give way
      */
-    inTurn<T>(work: Work<T>, isUrgent = false): Promise<T> {
+    inTurn<T>(work: Work<T>, isUrgent?: boolean): Promise<T> {
       if (isUrgent) {
         giveWay();
         post({ hurry: true });
@@ -120,11 +121,9 @@ export function createTabs(name: string) {
       const locks = navigator.locks as LockManager | undefined;
       const result = locks ? withLock(locks, run, isUrgent) : previous.then(() => run(false));
       previous = result.catch(() => undefined);
-      return result.finally(() => {
-        turns.delete(turn);
-      });
+      return result.finally(() => turns.delete(turn));
     },
   };
-}
+};
 
 export type Tabs = ReturnType<typeof createTabs>;

@@ -17,30 +17,27 @@ export function createTracker(store: SessionStore): Tracker {
   const read = new Set<keyof SessionState>();
   let last: SessionState | undefined;
 
-  function snapshot(state: SessionState): SessionState {
+  const snapshot = (state: SessionState): SessionState => {
     const known = last;
-    const same = known && [...read].every((key) => Object.is(known[key], state[key]));
+    const same = known && [...read].every((key) => known[key] === state[key]);
     return (last = same ? Object.assign(known, state) : { ...state });
-  }
+  };
 
   return [
     () => snapshot(store.getState()),
     () => snapshot(store.getServerState()),
-    (state) =>
-      Object.defineProperties(
-        {},
-        Object.fromEntries(
-          (Object.keys(state) as (keyof SessionState)[]).map((key) => [
-            key,
-            {
-              enumerable: true,
-              get: () => {
-                read.add(key);
-                return state[key];
-              },
-            },
-          ]),
-        ),
-      ) as SessionState,
+    (state) => {
+      const view = {} as SessionState;
+      for (const key of Object.keys(state) as (keyof SessionState)[]) {
+        Object.defineProperty(view, key, {
+          enumerable: true,
+          get: () => {
+            read.add(key);
+            return state[key];
+          },
+        });
+      }
+      return view;
+    },
   ];
 }

@@ -23,28 +23,25 @@ export const raceAbort = (signal: AbortSignal | undefined, ...others: Promise<un
   ]);
 
 /** Retry-After, seconds or a date, as milliseconds from now. */
-export function retryAfter(value: string | null): number {
-  const ms = value ? Number(value) * 1000 || Date.parse(value) - Date.now() : 0;
-  return ms > 0 ? ms : 0;
-}
+export const retryAfter = (value: string | null): number => {
+  return Math.max(Number(value) * 1000 || Date.parse(value ?? '') - Date.now() || 0, 0);
+};
 
-async function attempt(url: string, init: RequestInit): Promise<unknown> {
+const attempt = async (url: string, init: RequestInit): Promise<unknown> => {
   const controller = new AbortController();
   const timer = setTimeout(() => {
     controller.abort();
   }, TIMEOUT);
   try {
     const response = await fetch(url, {
-      credentials: 'same-origin',
       cache: 'no-store',
       redirect: 'error',
       signal: controller.signal,
       ...init,
     });
-    if (response.status === 204) return undefined;
     // A proxy's page in place of an answer is a fault of the server.
     const body = (await response.json().catch(() => undefined)) as Record<string, string> | undefined;
-    if (response.ok && body) return body;
+    if (response.ok && (body ?? response.status === 204)) return body;
     throw new SessionError(
       'server',
       body?.['detail'] ?? `The server answered ${response.status}.`,
@@ -58,7 +55,7 @@ async function attempt(url: string, init: RequestInit): Promise<unknown> {
   } finally {
     clearTimeout(timer);
   }
-}
+};
 
 /**
  * Send a request and return the body of the answer, undefined when it has none.
@@ -73,17 +70,17 @@ async function attempt(url: string, init: RequestInit): Promise<unknown> {
  *   attempt is under way
  * @throws SessionError of kind `network` or `server`
  */
-export async function fetchWithRetries(
+export const fetchWithRetries = async <T>(
   url: string,
   init: RequestInit,
   onRetry?: (error: SessionError) => void,
   mayRetry: () => boolean = () => true,
   signal?: AbortSignal,
-): Promise<unknown> {
+): Promise<T> => {
   const goesOn = () => mayRetry() && !signal?.aborted;
   for (let n = 0; ; n++) {
     try {
-      return await attempt(url, init);
+      return (await attempt(url, init)) as T;
     } catch (e) {
       const error = e as SessionError;
       const { status } = error;
@@ -95,4 +92,4 @@ export async function fetchWithRetries(
       if (!goesOn()) throw error;
     }
   }
-}
+};

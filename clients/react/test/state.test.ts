@@ -2,9 +2,8 @@
 
 import { describe, expect, it } from 'vitest';
 import type { Session, SessionData } from '../src/index.js';
-import { SessionError } from '../src/index.js';
 import { mayBeOutdated } from '../src/requests.js';
-import { isOutdated, meaningOfAnswer, meaningOfNews, merge } from '../src/state.js';
+import { isDoubtful, isOutdated, meaningOfNews, merge } from '../src/state.js';
 
 const NOON = Date.parse('2026-03-01T12:00:00Z');
 const at = (seconds: number): string => new Date(NOON + seconds * 1000).toISOString();
@@ -27,8 +26,6 @@ const answer = (change: Partial<Session> = {}, seconds = 0): SessionData => ({
   user: { id: 'ada', name: 'Ada' },
   server_time: at(seconds),
 });
-
-const refusal = new SessionError('server', 'no session', 401, 'session_expired');
 
 describe('an answer is outdated', () => {
   it.each([
@@ -88,17 +85,13 @@ describe('what another tab says', () => {
   });
 });
 
-describe('an answer of the server', () => {
-  const none = { session: null, error: refusal };
-
+describe('an answer without a session', () => {
   it.each([
-    ['with a session means that it lives', session(), answer(), false, 'alive'],
-    ['in turn, without one, is a verdict', session(), none, true, 'ended'],
-    ['out of turn, without one, may be about an older cookie', session(), none, false, 'doubtful'],
-    ['out of turn, because the route handlers saw no cookie, too', session(), { session: null }, false, 'doubtful'],
-    ['out of turn, without one, is a verdict where none is known', null, none, false, 'ended'],
-  ])('%s', (_, known, given, isInTurn, meaning) => {
-    expect(meaningOfAnswer(known, given, isInTurn)).toBe(meaning);
+    ['is a verdict when it comes in turn', session(), true, false],
+    ['may be about an older cookie when it comes out of turn', session(), false, true],
+    ['is a verdict where no session is known', null, false, false],
+  ])('%s', (_, known, isInTurn, is) => {
+    expect(isDoubtful(known, isInTurn)).toBe(is);
   });
 });
 
@@ -113,6 +106,6 @@ describe('the refusal of what the application asked for', () => {
     // What is refused is the access token.
     ['POST', '', session(), 401, false],
   ])('%s %s may be about an older cookie', (method, path, known, status, is) => {
-    expect(mayBeOutdated(known, method, path, { status })).toBe(is);
+    expect(mayBeOutdated(known, method, path, status)).toBe(is);
   });
 });

@@ -981,6 +981,13 @@ describe('signOut', () => {
     expect(statusOf(store)).toBe(status);
   });
 
+  it('takes over no session from an answer that has none', async () => {
+    const store = open(backend.signIn());
+    server.use(http.delete('/api/session', () => HttpResponse.json({ invalidated: 2 })));
+    await store.signOut({ scope: 'others' });
+    expect(store.getState()).toMatchObject({ status: 'authenticated', error: null, data: { session: { id: 'session-1' } } });
+  });
+
   it('that does not reach the server fails, and the session is still there', async () => {
     const store = open(backend.signIn());
     setOnline(false);

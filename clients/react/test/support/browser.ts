@@ -93,7 +93,7 @@ export function setLocks(locks: FakeLocks | undefined): void {
 
 export function setVisible(visible: boolean): void {
   Object.defineProperty(document, 'visibilityState', { configurable: true, value: visible ? 'visible' : 'hidden' });
-  document.dispatchEvent(new Event('visibilitychange'));
+  document.dispatchEvent(new Event('visibilitychange', { bubbles: true }));
 }
 
 export function setOnline(online: boolean): void {
