@@ -1,6 +1,6 @@
 /**
  * - `network`: no answer at all: offline, or timed out
- * - `server`: an answer that is not a verdict on the session; see `status` and `code`
+ * - `server`: an answer that does not tell whether the session lives; see `status` and `code`
  * - `expired`: the session has reached the end of its life
  * - `revoked`: the session was ended before that; see `reason`
  */

@@ -9,15 +9,15 @@ import { createTracker } from './tracker.js';
 import type { SessionData, SignOutScope, Tenant, User } from './types.js';
 
 export interface UseSessionOptions {
-  /** The component is of no use without a session. */
+  /** The component needs a session. */
   required?: boolean;
-  /** What to do when there is none; by default the sign-in page is opened. */
+  /** Called when there is no session; by default the sign-in page is opened. */
   onUnauthenticated?: () => void;
 }
 
 export interface UseSessionResult extends SessionActions, SessionState {}
 
-/** Open the sign-in page and tell it where to come back to. */
+/** Open the sign-in page, and tell it which page to return to. */
 function openLogin(
   { loginUrl = '' }: StoreOptions,
   returnTo = location.pathname + location.search + location.hash,
@@ -54,13 +54,13 @@ export function useSession({ required, onUnauthenticated }: UseSessionOptions = 
 }
 
 export interface UseAuthResult {
-  /** It is known whether somebody is signed in. */
+  /** The server has answered whether somebody is signed in. */
   isLoaded: boolean;
   isSignedIn: boolean;
   user: User | null;
   userId: string | null;
   sessionId: string | null;
-  /** Open the sign-in page; `returnTo` is this page unless it is named. */
+  /** Open the sign-in page; `returnTo` is this page by default. */
   login: (options?: { returnTo?: string }) => void;
   logout: (options?: { scope?: SignOutScope }) => Promise<void>;
 }
@@ -86,15 +86,15 @@ export function useAuth(): UseAuthResult {
 export interface UseTenantResult {
   /** The tenant that the session acts for. */
   tenantId: string | null;
-  /** Those that the user may act for: `data.tenants`, else `user.tenants`. */
+  /** The tenants that the user may act for: `data.tenants`, else `user.tenants`. */
   tenants: Tenant[];
-  /** Act for another one; the session's token is replaced. */
+  /** Act for another tenant; the session's token is replaced. */
   switchTenant: (tenantId: string) => Promise<SessionData>;
 }
 
 const NO_TENANTS: Tenant[] = [];
 
-/** On whose behalf the user acts. */
+/** The tenant that the user acts for. */
 export function useTenant(): UseTenantResult {
   const { data, switchTenant } = useSession();
   return {
@@ -111,7 +111,7 @@ export interface UseSubscriptionResult {
   isActive: boolean;
 }
 
-/** What the user has paid for: `data.subscription`, else `data.plan`. */
+/** What the user has subscribed to: `data.subscription`, else `data.plan`. */
 export function useSubscription(): UseSubscriptionResult {
   const data = useSession().data?.session.data;
   const plan = data?.subscription?.plan ?? data?.plan ?? null;

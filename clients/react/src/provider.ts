@@ -7,7 +7,7 @@ import type { SessionData } from './types.js';
 export interface SessionProviderProps extends Partial<StoreOptions> {
   /**
    * What `getServerSession()` returned: a session, or null for none.
-   * Left out, the session is fetched when the page has loaded.
+   * If it is undefined, the session is fetched when the page has loaded.
    */
   session?: SessionData | null | undefined;
   children?: ReactNode;

@@ -10,11 +10,11 @@
 import type { State } from './state.js';
 
 export interface ScheduleOptions {
-  /** Seconds between looks at the session while the page is visible, 0 for none. */
+  /** Seconds between two requests for the session while the page is visible, 0 for none. */
   refetchInterval: number;
-  /** Look at the session when the page comes back into view. */
+  /** Request the session when the page comes back into view. */
   refetchOnWindowFocus: boolean;
-  /** The part of the remaining life after which the session is refreshed, 0 for never. */
+  /** The fraction of the remaining lifetime after which the session is refreshed, 0 for never. */
   refreshAt: number;
 }
 

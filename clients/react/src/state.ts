@@ -2,7 +2,7 @@
  * What this tab knows of the session, and what may overwrite it.
  *
  * Invariants:
- * - `status` is `loading` until the first verdict and never again.
+ * - `status` is `loading` until the server has first answered, and never again.
  * - Only a verdict of the server, or the end of the session's life, makes it
  *   `unauthenticated`; a request that failed does not.
  * - A session that was seen to end, or to be replaced by another, does not come
@@ -18,10 +18,10 @@ import type { Session, SessionData, SessionStatus } from './types.js';
 
 export interface SessionState {
   data: SessionData | null;
-  /** That of `data`. */
+  /** `data.session`. */
   session: Session | null;
   status: SessionStatus;
-  /** Why there is no session, or why what there is could not be confirmed. */
+  /** Why there is no session, or why the session could not be confirmed. */
   error: SessionError | null;
   /** A request is under way in the background. */
   isRefetching: boolean;
@@ -35,7 +35,7 @@ export type News = SessionData | { session: null; id: string; kind?: EndKind; re
 /** Why a session ended; undefined when it was signed out here. */
 export type EndKind = 'expired' | 'revoked' | undefined;
 
-/** What the server says of the session; that there is none, perhaps with why. */
+/** What the server answers: the session; or that there is none, and possibly why. */
 export type Answer = SessionData | { session: null; error?: SessionError };
 
 const TEXT = {
@@ -51,7 +51,7 @@ const essence = (part: unknown): string =>
 const expiresAt = (session: Session | null): number => (session ? Date.parse(session.expires_at) : Infinity);
 
 /**
- * A slow answer, or one of a standby that lags, knows less than we do.  That
+ * A slow answer, or one of a standby that lags, may know less than we do.  That
  * it is older is not enough: what has been extended may come from a server
  * whose clock is behind.
  *

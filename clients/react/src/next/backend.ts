@@ -1,7 +1,7 @@
 /**
  * Requests to Django on behalf of a browser.  The headers are made here: of
- * the browser's, only the session's cookie, the user agent and (behind trusted
- * proxies) the address pass.
+ * the browser's headers, only the session cookie, the user agent and (behind
+ * trusted proxies) the address are passed on.
  */
 
 import type { SessionServerConfig } from './config.js';
@@ -63,8 +63,8 @@ export async function callBackend(
     throw new TypeError(`not a path of the backend: ${path}`);
   }
 
-  // A connection that is kept may have been closed by the backend (gunicorn does so after 2 s) when the next
-  // request goes out on it, and a sign-in cannot be sent again without knowing what became of the first.
+  // The backend may close a kept connection (gunicorn does so after 2 s) just when the next request is sent on it,
+  // and a sign-in cannot be repeated without knowing what became of the first attempt.
   const outgoing = new Headers({ Accept: 'application/json', Connection: 'close', ...headers });
   const cookies = [sessionCookie(incoming.get('cookie'), config.cookieNames)];
   const userAgent = incoming.get('user-agent');
@@ -72,7 +72,7 @@ export async function callBackend(
   const address = clientAddress(incoming.get('x-forwarded-for'), config.trustedProxies);
   if (address) outgoing.set('X-Forwarded-For', address);
   if (method !== 'GET') {
-    // Where the browser's request came from has been checked before this one is made.
+    // The origin of the browser's request has been checked before.
     const token = csrfToken();
     cookies.push('csrftoken=' + token);
     outgoing.set('X-CSRFToken', token);

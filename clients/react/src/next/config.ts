@@ -1,4 +1,4 @@
-/** Options of the server's side; what is left out comes from the environment. */
+/** Options of the server's side; an option that is not set is read from the environment. */
 export interface SessionServerOptions {
   /** Where Django is, such as `http://127.0.0.1:8000`; SESSION_BACKEND_URL. */
   backendUrl?: string | undefined;
@@ -8,10 +8,10 @@ export interface SessionServerOptions {
   timeout?: number | undefined;
   /**
    * How many proxies in front of Next.js append to X-Forwarded-For;
-   * SESSION_TRUSTED_PROXIES, else 0: anybody can write that header, so it says nothing.
+   * SESSION_TRUSTED_PROXIES, else 0: any client can write that header, so it is not trusted.
    */
   trustedProxies?: number | undefined;
-  /** Origins besides the request's own from which unsafe requests are taken; SESSION_ALLOWED_ORIGINS, separated by commas. */
+  /** Origins, besides the request's own, that may send unsafe requests; SESSION_ALLOWED_ORIGINS, separated by commas. */
   allowedOrigins?: string[] | undefined;
 }
 
@@ -28,10 +28,10 @@ export function cookieNames(name = process.env['SESSION_COOKIE_NAME'] ?? 'sessio
   return name.startsWith(prefix) ? [name] : [prefix + name, name];
 }
 
-/** Bundles have a copy of this module each; the process says it once. */
+/** Each bundle has its own copy of this module; the process warns once. */
 const SAID = Symbol.for('session_manager: no client addresses');
 
-/** Say, once in production, that no client's address is passed on, unless somebody has decided so by setting 0. */
+/** Warn once in production that no client address is passed on, unless the setting says so with 0. */
 export function warnWithoutAddresses(options: SessionServerOptions = {}): void {
   const env = process.env;
   const isDecided = options.trustedProxies !== undefined || env['SESSION_TRUSTED_PROXIES'] !== undefined;
@@ -41,13 +41,13 @@ export function warnWithoutAddresses(options: SessionServerOptions = {}): void {
   if (isDecided || !isServing || state[SAID]) return;
   state[SAID] = true;
   console.warn(
-    'Sessions: SESSION_TRUSTED_PROXIES is not set, so no address of a client is passed on to Django: nothing is throttled ' +
-      'by address there, and lists of devices show the address of this server. Set it to the number of proxies in front ' +
-      'of Next.js that append to X-Forwarded-For, and TRUSTED_PROXIES to 1 in Django; or set it to 0 if it is to be so.',
+    'Sessions: SESSION_TRUSTED_PROXIES is not set, so no client address is passed on to Django. Django throttles nothing ' +
+      'by address, and lists of devices show the address of this server. Set it to the number of proxies in front of ' +
+      'Next.js that append to X-Forwarded-For, and TRUSTED_PROXIES to 1 in Django; or set it to 0 if this is intended.',
   );
 }
 
-/** @throws Error when a value is missing or of no use */
+/** @throws Error when a value is missing or invalid */
 export function readConfig(options: SessionServerOptions = {}): SessionServerConfig {
   const env = process.env;
   const url = options.backendUrl ?? env['SESSION_BACKEND_URL'];

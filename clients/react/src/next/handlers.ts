@@ -2,10 +2,10 @@
  * The route handlers: what the browser may ask of Django, under the pages' own
  * origin, so that the cookie is a first-party one and no CORS is involved.
  *
- * - Unsafe requests are taken from pages of this origin alone.
- * - Nothing but JSON, Set-Cookie and three named headers comes back.
- * - The session's cookie is taken away by a sign-out alone: any other answer may
- *   be late, and the browser may hold a newer cookie when it arrives.
+ * - Unsafe requests are accepted only from pages of this origin.
+ * - Only JSON, Set-Cookie and three named headers are passed back.
+ * - Only a sign-out deletes the session cookie: any other answer may be late,
+ *   and the browser may hold a newer cookie when it arrives.
  */
 
 import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';

@@ -3,7 +3,7 @@ import { sessionCookie } from './backend.js';
 import { cookieNames } from './config.js';
 
 export interface SessionProxyOptions {
-  /** Paths that need a session, each with all that is below it. */
+  /** Paths that need a session, each with everything below it. */
   protect: string[];
   /** The page that signs users in. */
   loginUrl?: string;
@@ -19,9 +19,9 @@ function decode(path: string): string {
 }
 
 /**
- * Sends those without a session's cookie to the sign-in page before anything
- * is rendered.  It saves a rendering and protects nothing: whether the cookie
- * is good is known when the page calls `getServerSession()`, which it must.
+ * Redirects visitors without a session cookie to the sign-in page before
+ * anything is rendered.  It saves a rendering and protects nothing: only
+ * `getServerSession()`, which the page must call, checks the cookie.
  *
  * In `proxy.ts`, as `proxy`.
  */
@@ -38,7 +38,7 @@ export function sessionProxy({ protect, loginUrl = '/login', cookieName }: Sessi
     url.pathname = loginUrl;
     url.search = '';
     url.searchParams.set('returnTo', pathname + (searchParams.size ? `?${searchParams}` : ''));
-    // 303: what was posted to the protected page is not for the sign-in page.
+    // 303: the sign-in page must not get what was posted to the protected page.
     const response = NextResponse.redirect(url, request.method === 'GET' ? 307 : 303);
     response.headers.set('Cache-Control', 'no-store');
     return response;

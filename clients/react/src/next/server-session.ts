@@ -5,8 +5,8 @@ import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type B
 import { readConfig, type SessionServerOptions } from './config.js';
 
 /**
- * Ask the backend as the browser that is being served: from server components,
- * server actions and route handlers.
+ * Call the backend on behalf of the browser that made the request: from server
+ * components, server actions and route handlers.
  *
  * @param path below the backend's address, beginning with a slash
  * @throws SessionUnavailableError when there is no answer in time
@@ -20,11 +20,11 @@ export async function fetchBackend(
 }
 
 /**
- * The session of the request that is being served, or null.  Asked once per
- * request, however often it is called, and not at all without a cookie.
+ * The session of the current request, or null.  The backend is asked once per
+ * request, however often this is called, and not at all without a cookie.
  *
- * @throws SessionUnavailableError when the backend gives no verdict: that is no
- *   reason to send anybody to the sign-in page
+ * @throws SessionUnavailableError when the backend does not tell whether the
+ *   session lives: do not send anybody to the sign-in page then
  */
 export const getServerSession = cache(async (options?: SessionServerOptions): Promise<SessionData | null> => {
   const incoming = await headers();
