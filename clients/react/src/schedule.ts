@@ -63,7 +63,7 @@ export const createSchedule = ({ getState, lifeLeft, end }: State, options: Sche
   };
 
   /** When to look at the session, as far as that is up to this tab. */
-  const lookDue = () => Math.min(retryDue, checkedAt + (options.refetchInterval * 1000 || Infinity));
+  const lookDue = () => Math.max(Math.min(retryDue, checkedAt + (options.refetchInterval * 1000 || Infinity)), notBefore);
 
   /** Set the timer by what is known now. */
   const reset = (): void => {
@@ -72,7 +72,7 @@ export const createSchedule = ({ getState, lifeLeft, end }: State, options: Sche
     plan();
     const local = Date.now();
     const times = [lifeLeft(), lifeLeft() - refreshBelow, MAX_TIMEOUT];
-    if (isVisible()) times.push(HEARTBEAT, Math.max(lookDue(), notBefore) - local);
+    if (isVisible()) times.push(HEARTBEAT, lookDue() - local);
     const delay = Math.max(Math.min(...times), MIN_TIMEOUT);
     timer = setTimeout(() => {
       const now = Date.now();

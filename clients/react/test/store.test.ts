@@ -170,6 +170,15 @@ describe('refresh', () => {
     expect(backend.times(REFRESH)).toBe(2);
   });
 
+  it.each([0, 60])('does not wait for a look that the server has put off (polling: %d s)', async (refetchInterval) => {
+    open(backend.signIn(), { refetchInterval });
+    await pass(40 * MINUTE, MINUTE);
+    backend.faults = [{ status: 503, retryAfter: '3000' }];
+    window.dispatchEvent(new Event('online'));
+    await pass(6 * MINUTE, 10_000);
+    expect(backend.times(REFRESH)).toBe(1);
+  });
+
   it('that is refused ends the session', async () => {
     const store = open(backend.signIn());
     backend.signOut();
