@@ -34,6 +34,9 @@ OBJS = \
 	src/session_manager.o \
 	src/shared.o \
 	src/cache/cache.o \
+	src/cache/columns.o \
+	src/cache/fence.o \
+	src/cache/writer.o \
 	src/keys/crypto.o \
 	src/keys/envelope.o \
 	src/keys/keyring.o \
@@ -51,6 +54,7 @@ OBJS = \
 	src/session/verdict.o \
 	src/session/writer.o \
 	src/sql/arguments.o \
+	src/sql/cache.o \
 	src/sql/events.o \
 	src/sql/identity.o \
 	src/sql/info.o \
@@ -76,7 +80,15 @@ has_header = $(shell printf '\043include <stddef.h>\n\043include <sys/time.h>\n\
 USE_REDIS ?= $(call has_header,hiredis.h)
 USE_REDIS_TLS ?= $(call has_header,hiredis_ssl.h)
 ifeq ($(USE_REDIS),1)
-OBJS += src/cache/redis.o src/cache/worker.o
+OBJS += \
+	src/cache/epoch.o \
+	src/cache/link.o \
+	src/cache/outbox.o \
+	src/cache/redis.o \
+	src/cache/server.o \
+	src/cache/tombstone.o \
+	src/cache/transaction.o \
+	src/cache/worker.o
 SHLIB_LINK += -lhiredis
 override PG_CFLAGS += -DUSE_REDIS
 ifeq ($(USE_REDIS_TLS),1)

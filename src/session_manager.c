@@ -11,7 +11,7 @@
 
 #include "fmgr.h"
 
-#include "cache/cache.h"
+#include "cache/writer.h"
 #include "guc.h"
 #include "keys/crypto.h"
 #include "keys/keyring.h"

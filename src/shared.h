@@ -15,6 +15,7 @@
 #include "storage/itemptr.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "utils/uuid.h"
 
 #include "counters.h"
 
@@ -37,13 +38,13 @@ typedef enum SmDatabaseState
 #define SM_EPOCH_MAX_US	INT64CONST(2100000)
 
 /* What the worker that speaks to Redis says of its connection. */
-typedef enum SmLink
+typedef enum SmLinkState
 {
 	SM_LINK_NONE,				/* no worker yet */
 	SM_LINK_DOWN,
 	SM_LINK_WAITING,			/* until the last epoch is dead for certain */
 	SM_LINK_UP
-} SmLink;
+} SmLinkState;
 
 /*
  * The cache of a database's sessions.  All but the atomics is guarded by
@@ -61,7 +62,7 @@ typedef struct SmCache
 	pg_atomic_uint32 commits;	/* that left something in the outbox */
 
 	/* for session_info */
-	SmLink		link;
+	SmLinkState link;
 	char		problem[192];	/* why the connection is down */
 	char		server[192];	/* what is known of the Redis server */
 	char		warnings[256];	/* what about it endangers the cache */
@@ -143,28 +144,43 @@ typedef struct SmDatabase
 	pg_atomic_uint64 counters[SM_N_COUNTERS];
 } SmDatabase;
 
-/* What a commit asks of the worker that speaks to Redis. */
-typedef enum SmFenceState
-{
-	SM_FENCE_FREE,
-	SM_FENCE_ASKED,
-	SM_FENCE_SENT,
-	SM_FENCE_DONE
-} SmFenceState;
-
+/* How many commits may wait for Redis at once, and sessions for one. */
 #define SM_FENCES		256
 #define SM_FENCE_IDS	60
 
+/* Names one use of a place among the fences. */
+typedef struct SmFenceTicket
+{
+	int			place;
+	uint64		number;			/* never the same again */
+} SmFenceTicket;
+
+/* What a commit wants from Redis. */
 typedef struct SmFence
+{
+	SmFenceTicket ticket;
+	int			n;				/* of ids; -1: all sessions, the epoch must
+								 * end */
+	pg_uuid_t	ids[SM_FENCE_IDS];
+} SmFence;
+
+typedef enum SmFenceState
+{
+	SM_FENCE_FREE,
+	SM_FENCE_WANTED,
+	SM_FENCE_SENT,
+	SM_FENCE_OPEN
+} SmFenceState;
+
+/* Where it waits.  Guarded by SmShared's cache_lock. */
+typedef struct SmFencePlace
 {
 	SmFenceState state;
 	Oid			database;
-	uint64		ticket;			/* tells one use of this place from the next */
 	int64		since;			/* by sm_clock() */
 	Latch	   *owner;
-	int			n;				/* -1: all sessions */
-	uint8		ids[SM_FENCE_IDS][16];
-} SmFence;
+	SmFence		fence;
+} SmFencePlace;
 
 /* What the wall clock is believed to show.  Guarded by SmShared's lock. */
 typedef struct SmWallClock
@@ -180,8 +196,8 @@ typedef struct SmShared
 	LWLock	   *verdict_lock;
 	LWLock	   *cache_lock;
 	Latch	   *launcher;		/* NULL while there is none */
-	uint64		fence_ticket;
-	SmFence		fences[SM_FENCES];
+	uint64		fence_number;	/* of the last ticket */
+	SmFencePlace fences[SM_FENCES];
 	int64		started_at;		/* by sm_clock() */
 	SmWallClock wall_clock;
 	SmDatabase	databases[SM_MAX_DATABASES];

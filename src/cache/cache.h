@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * cache.h
- *	  What writers owe to a cache of sessions in Redis.
+ *	  The cache of a database's sessions, as writers, readers and its worker
+ *	  know it.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,11 +12,8 @@
 #include "postgres.h"
 
 #include "storage/lock.h"
-#include "utils/rel.h"
-#include "utils/uuid.h"
 
 #include "guc.h"
-#include "schema.h"
 #include "shared.h"
 
 /* More sessions than these in one transaction end the epoch. */
@@ -24,14 +22,13 @@
 /* What waits for Redis longer than this stops the epoch from being renewed. */
 #define SM_CACHE_PATIENCE_US	INT64CONST(250000)
 
-extern void sm_cache_init(void);
-extern void sm_cache_note(const SmSchema *schema, const pg_uuid_t *session_id);
-extern bool sm_cache_only_trigger(Relation rel);
+extern bool sm_cache_epoch_is_over(int64 *end);
+extern void sm_cache_wake_worker(void);
 extern void sm_cache_lock_tag(LOCKTAG *tag);
 
-/* May a cache hold sessions of this database, or is one still dying? */
+/* May a cache hold sessions of this database, be it one that is ending? */
 static inline bool
-sm_cache_on(void)
+sm_cache_in_use(void)
 {
 	return sm_database != NULL &&
 		pg_atomic_read_u32(&sm_database->cache.mode) != SM_REDIS_OFF;

@@ -37,7 +37,8 @@ typedef enum SmRedisKind
 typedef struct SmRedisAnswer
 {
 	SmRedisKind kind;
-	const char *text;			/* of a text, an error, the last text of an array */
+	const char *text;			/* of a text, an error, the last text of an
+								 * array */
 	int64		integers[2];	/* of an integer, or those of an array */
 } SmRedisAnswer;
 

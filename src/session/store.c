@@ -38,6 +38,8 @@
 #include "utils/snapmgr.h"
 
 #include "cache/cache.h"
+#include "cache/columns.h"
+#include "cache/writer.h"
 #include "compat.h"
 #include "keys/keyring.h"
 #include "session/store.h"
@@ -58,7 +60,6 @@ static bool state_of(const SmSession *session, SmState *state);
 static Datum make_state_mac(const SmSchema *schema, const SmSession *session);
 static void prepare_write(SmScan *scan);
 static void must_have(bool written);
-static bool cache_differs(const SmSession *session, const SmChanges *changes);
 static void seal_context(const SmSession *session, SmSealContext *context);
 
 /*
@@ -256,8 +257,10 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 	prepare_write(scan);
 	must_have(sm_writer_update(scan->writer, scan->slot, scan->snapshot, &new));
 	CommandCounterIncrement();
-	if (sm_cache_on() && cache_differs(&scan->session, changes))
-		sm_cache_note(scan->schema, scan->session.session_id);
+	if (sm_cache_in_use() &&
+		sm_cache_changes_matter(changes->replaces, changes->values,
+								scan->session.expires_at))
+		sm_cache_session_changed(scan->schema, scan->session.session_id);
 }
 
 /*
@@ -296,8 +299,8 @@ sm_scan_delete(SmScan *scan, bool locked)
 		if (result != TM_Ok)
 			return false;
 	}
-	if (locked && sm_cache_on())
-		sm_cache_note(scan->schema, scan->session.session_id);
+	if (locked && sm_cache_in_use())
+		sm_cache_session_changed(scan->schema, scan->session.session_id);
 	return true;
 }
 
@@ -794,26 +797,6 @@ must_have(bool written)
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
 				 errmsg("a trigger on user_sessions left out a row that was to be written"),
 				 errhint("A BEFORE trigger on this table must return the row, or raise an error.")));
-}
-
-/*
- * Do changes make a session another to who reads it?  Not if it is only seen,
- * queued, extended, or sealed again.
- */
-static bool
-cache_differs(const SmSession *session, const SmChanges *changes)
-{
-	static const int columns[] = {
-		Anum_version, Anum_authenticated_at, Anum_verifier,
-		Anum_verifier_key_id, Anum_revoked_at
-	};
-
-	for (int i = 0; i < (int) lengthof(columns); i++)
-		if (changes->replaces[columns[i] - 1])
-			return true;
-	return changes->replaces[Anum_expires_at - 1] &&
-		DatumGetTimestampTz(changes->values[Anum_expires_at - 1]) <
-		session->expires_at;
 }
 
 static void

@@ -40,7 +40,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#include "cache/cache.h"
+#include "cache/writer.h"
 #include "compat.h"
 #include "session/writer.h"
 

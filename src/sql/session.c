@@ -155,7 +155,7 @@ sm_session_get(PG_FUNCTION_ARGS)
 	values[8] = TimestampTzGetDatum(due ? now : session->last_seen_at);
 	values[9] = TimestampTzGetDatum(session->expires_at);
 	values[10] = TimestampTzGetDatum(session->absolute_expires_at);
-	values[11] = BoolGetDatum(sm_cache_on() && is_cacheable(&scan, &token, now));
+	values[11] = BoolGetDatum(sm_cache_in_use() && is_cacheable(&scan, &token, now));
 	(void) sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 
 	if (due)

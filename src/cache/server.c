@@ -1,0 +1,130 @@
+/*-------------------------------------------------------------------------
+ *
+ * server.c
+ *	  What the Redis server says of itself: for session_info, which warns of
+ *	  what endangers the cache.
+ *
+ * A server that does not allow INFO or CONFIG is used without these.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "cache/link.h"
+#include "cache/server.h"
+#include "shared.h"
+
+#define INTERVAL_US		INT64CONST(10000000)
+
+static struct
+{
+	int64		inquire_at;
+	char		run_id[64];		/* of the server that was met last */
+}			server;
+
+static void info_answered(const SmRequest *request, const SmRedisAnswer *answer);
+static void save_answered(const SmRequest *request, const SmRedisAnswer *answer);
+static void warn_of(const char *warning);
+static bool find_field(const char *info, const char *name, char *value,
+					   size_t size);
+
+/*
+ * Ask the server about itself.
+ */
+void
+sm_server_inquire(void)
+{
+	sm_link_send(info_answered, NULL, 0, "INFO", NULL);
+	sm_link_send(save_answered, NULL, 0, "CONFIG", "GET", "save", NULL);
+	server.inquire_at = sm_clock() + INTERVAL_US;
+}
+
+/*
+ * The same, every now and then.
+ */
+void
+sm_server_inquire_again(int64 now)
+{
+	if (now >= server.inquire_at)
+		sm_server_inquire();
+}
+
+static void
+info_answered(const SmRequest *request, const SmRedisAnswer *answer)
+{
+	SmCache    *cache = &sm_database->cache;
+	const char *info = answer->text;
+	char		version[32] = "?";
+	char		id[sizeof(server.run_id)] = "";
+	char		role[32] = "";
+	char		value[64];
+	bool		another;
+
+	if (answer->kind != SM_REDIS_TEXT)
+		return;
+	(void) find_field(info, "redis_version", version, sizeof(version));
+	(void) find_field(info, "run_id", id, sizeof(id));
+	(void) find_field(info, "role", role, sizeof(role));
+	another = (server.run_id[0] != '\0' && strcmp(server.run_id, id) != 0);
+	strlcpy(server.run_id, id, sizeof(server.run_id));
+
+	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
+	snprintf(cache->server, sizeof(cache->server), "Redis %s, %s", version,
+			 strcmp(role, "master") == 0 ? "primary" : role);
+	cache->warnings[0] = '\0';
+	cache->restarts += another;
+	LWLockRelease(sm_shared->cache_lock);
+
+	if (find_field(info, "aof_enabled", value, sizeof(value)) && strcmp(value, "1") == 0)
+		warn_of("it keeps a log on disk: restarted, it may serve for two seconds what was revoked");
+	if (find_field(info, "maxmemory", value, sizeof(value)) && strcmp(value, "0") != 0 &&
+		find_field(info, "maxmemory_policy", value, sizeof(value)) &&
+		strcmp(value, "noeviction") == 0)
+		warn_of("its maxmemory-policy is noeviction: full, it refuses tombstones");
+	if (role[0] != '\0' && strcmp(role, "master") != 0)
+		sm_link_drop("it is a replica, not the primary");
+}
+
+static void
+save_answered(const SmRequest *request, const SmRedisAnswer *answer)
+{
+	if (answer->kind == SM_REDIS_ARRAY && answer->text[0] != '\0' &&
+		strcmp(answer->text, "save") != 0)
+		warn_of("it saves to disk: restarted, it may serve for two seconds what was revoked");
+}
+
+static void
+warn_of(const char *warning)
+{
+	char	   *warnings = sm_database->cache.warnings;
+	size_t		size = sizeof(sm_database->cache.warnings);
+
+	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
+	if (warnings[0] != '\0')
+		strlcat(warnings, "; ", size);
+	strlcat(warnings, warning, size);
+	LWLockRelease(sm_shared->cache_lock);
+}
+
+/* A line "name:value" of INFO. */
+static bool
+find_field(const char *info, const char *name, char *value, size_t size)
+{
+	const char *line = info;
+	size_t		name_len = strlen(name);
+
+	while (line != NULL)
+	{
+		if (*line == '\n')
+			line++;
+		if (strncmp(line, name, name_len) == 0 && line[name_len] == ':')
+		{
+			size_t		n = strcspn(line + name_len + 1, "\r\n");
+
+			sm_copy_ascii(value, line + name_len + 1, Min(size, n + 1));
+			return true;
+		}
+		line = strchr(line, '\n');
+	}
+	return false;
+}
