@@ -143,6 +143,7 @@ forgets('eviction', "SET session_manager.max_sessions_per_user = 1; SELECT sessi
 forgets('DELETE', "DELETE FROM user_sessions WHERE session_id = ':ID'");
 forgets('UPDATE of revoked_at', "UPDATE user_sessions SET revoked_at = now() WHERE session_id = ':ID'");
 forgets('UPDATE of user_id', "UPDATE user_sessions SET user_id = 'mallory' WHERE session_id = ':ID'");
+forgets('UPDATE of sealed_data', "UPDATE user_sessions SET sealed_data = sealed_data || '\\x00'::bytea WHERE session_id = ':ID'");
 forgets('UPDATE of session_id', "UPDATE user_sessions SET session_id = gen_random_uuid() WHERE session_id = ':ID'");
 forgets('UPDATE to an earlier end', "UPDATE user_sessions SET expires_at = now() + '1 min' WHERE session_id = ':ID'");
 forgets('replica role', "SET session_replication_role = replica; DELETE FROM user_sessions WHERE session_id = ':ID'");
@@ -167,6 +168,7 @@ keeps('a rollback', "BEGIN; SELECT session_invalidate(':TOKEN'); ROLLBACK");
 keeps('an error', "BEGIN; SELECT session_invalidate(':TOKEN'); SELECT 1/0; COMMIT");
 keeps('cleanup', "SELECT session_cleanup()");
 keeps('activation of a key', "SELECT session_key_generate()");
+keeps('re-sealing', "SELECT session_key_generate(); SELECT session_reencrypt()");
 # (rolled back to a savepoint, it may go, but its commit must work)
 $token = cached_session('ann');
 sql("BEGIN; SAVEPOINT s; SELECT session_invalidate('$token'); ROLLBACK TO s; SELECT session_create('bea'); COMMIT");
