@@ -87,17 +87,20 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
     request = django_request(request)
     presented = current_token(request)
     with translating_errors():
-        switched = session_service.switch_tenant(presented, tenant_id, data)
+        switched = session_service.switch_tenant(
+            presented,
+            tenant_id,
+            data,
+            ip=client_ip(request),
+            user_agent=user_agent(request),
+            with_session=True,
+        )
     if switched.token is None:
         return switched
-    # touch=False: the first use of the token is the browser's.
-    session = session_service.get(
-        switched.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
-    )
-    # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
-    given = switched if session else None
+    # None where client_binding refuses this client: then there is no cookie to give.
+    given = switched if switched.session else None
     outcome = set_cookie_on_commit(request, given) if given else Outcome()
-    remember_lookup(request, Lookup(switched.token, session, given, outcome))
+    remember_lookup(request, Lookup(switched.token, switched.session, given, outcome))
     return switched
 
 

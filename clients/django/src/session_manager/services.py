@@ -28,6 +28,7 @@ from .conf import settings
 from .exceptions import LimitReached
 from .store.cache import session_cache
 from .store.database import (
+    Row,
     call,
     decode,
     function,
@@ -54,7 +55,7 @@ Listing = list
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ENDED = RefreshedSession("ended", None, None, None, None, None)
+_ENDED = RefreshedSession("ended", None, None, None, None, None, None)
 # Events that tell from where a session was used last; the extension's networks are /24 and /48.
 _LOCATING = ("created", "refreshed", "rotated")
 _PREFIX = {4: 24, 6: 48}
@@ -117,7 +118,7 @@ class SessionService:
                     json_argument({} if data is None else data),
                     settings.TTL if ttl is None else ttl,
                     ip,
-                    _clean(user_agent),
+                    _storable(user_agent),
                     text_argument(tenant_id),
                     json_argument(auth),
                     max_lifetime,
@@ -173,21 +174,13 @@ class SessionService:
             "SELECT session_id, user_id, tenant_id, data, version, auth, cacheable, "
             + utc(*SESSION_TIMES, "clock_timestamp()")
             + f" FROM {function('session_get')}(%s, %s::inet, %s, %s)",
-            [digest_form(token), ip, _clean(user_agent), touch],
+            [digest_form(token), ip, _storable(user_agent), touch],
             idempotent=True,
         )
         if not rows:
             return None
         row = rows[0]
-        session = Session(
-            id=row["session_id"],
-            user_id=row["user_id"],
-            tenant_id=row["tenant_id"],
-            data=decode(row["data"]),
-            version=row["version"],
-            auth=decode(row["auth"]),
-            **{name: row[name] for name in SESSION_TIMES},
-        )
+        session = _session_of(row)
         if cache is not None and lease is not None and row["cacheable"]:
             cache.fill(token, lease, session, row, row["clock_timestamp"])
         return session
@@ -221,7 +214,7 @@ class SessionService:
     def update_user(self, user_id: str, patch: JSON, *, tenant_id: str | None = None) -> int:
         """Patch the data of all live sessions of a user; how many there are."""
         note_change(None)
-        return self._number(
+        return self._count(
             "session_update_user",
             "%s, %s::jsonb, %s",
             [text_argument(user_id), json_argument(patch), text_argument(tenant_id)],
@@ -235,9 +228,11 @@ class SessionService:
         ttl: timedelta | None = None,
         ip: str | None = None,
         user_agent: str | None = None,
+        with_session: bool = False,
     ) -> RefreshedSession:
         """Extend a session, and replace its token if told to.
 
+        with_session: ``session`` is what get would return then, by the same statement.
         A replay ends the session and says ``reused``.  Let the transaction commit then: a rollback
         loses the revocation unless the library is preloaded.
         """
@@ -248,9 +243,11 @@ class SessionService:
         note_change(session_id)
         watched = ip is not None and signals.client_changed.has_listeners(type(self))
         known = self._last_known(session_id) if watched else None
-        refreshed = _new_token(
+        refreshed = _renew(
+            digest,
             "session_refresh(%s, %s, %s::interval, %s::inet, %s)",
-            [digest, rotate, ttl, ip, _clean(user_agent)],
+            [digest, rotate, ttl, ip, _storable(user_agent)],
+            client=(ip, _storable(user_agent)) if with_session else None,
         )
         if refreshed.status == "reused":
             signals.send(
@@ -276,41 +273,65 @@ class SessionService:
                 )
         return refreshed
 
-    def elevate(self, token: str | None, auth: JSON, data: JSON | None = None) -> RefreshedSession:
-        """Record that the user proved more: a new token, the old one void at once."""
+    def elevate(
+        self,
+        token: str | None,
+        auth: JSON,
+        data: JSON | None = None,
+        *,
+        ip: str | None = None,
+        user_agent: str | None = None,
+        with_session: bool = False,
+    ) -> RefreshedSession:
+        """Record that the user proved more: a new token, the old one void at once.
+
+        with_session: ``session`` is what get would return then for ip and user_agent, by the same
+        statement.
+        """
         digest = digest_form(token)
         if token is None or digest is None:
             return _ENDED
         note_change(session_id_of(token))
-        return _new_token(
+        return _renew(
+            digest,
             "session_elevate(%s, %s::jsonb, %s::jsonb)",
             [digest, json_argument(auth), json_argument(data)],
+            client=(ip, _storable(user_agent)) if with_session else None,
             savepoint=True,
         )
 
     def switch_tenant(
-        self, token: str | None, tenant_id: str | None, data: JSON | None = None
+        self,
+        token: str | None,
+        tenant_id: str | None,
+        data: JSON | None = None,
+        *,
+        ip: str | None = None,
+        user_agent: str | None = None,
+        with_session: bool = False,
     ) -> RefreshedSession:
         """Go on in another tenant: a new session in the place of the token's, in one step.
 
         The new session keeps ``auth``, the time of authentication and the end of the login; of the
         data it has what is given.  ``rotated`` with the new session and its token, or no new
-        session: ``ended``, and ``already_rotated`` for a replaced token.  Raises TooLarge,
-        InvalidArgument, StoreUnavailable.
+        session: ``ended``, and ``already_rotated`` for a replaced token.  with_session: as elevate.
+        Raises TooLarge, InvalidArgument, StoreUnavailable.
         """
         digest = digest_form(token)
         if token is None or digest is None:
             return _ENDED
         session_id = session_id_of(token)
         note_change(session_id)
-        switched = _new_token(
+        switched = _renew(
+            digest,
             "session_switch_tenant(%s, %s, %s::jsonb)",
             [digest, text_argument(tenant_id), json_argument(data)],
+            client=(ip, _storable(user_agent)) if with_session else None,
             savepoint=True,
         )
         if switched.id is not None and switched.token is not None:
-            self._tell_ended(session_id, switched.user_id, None, "tenant_switched", 1)
-            self._tell_switched(switched.id)
+            self._send_invalidated(session_id, switched.user_id, None, "tenant_switched", 1)
+            self._send_created(switched.id)
         return switched
 
     def invalidate(self, token: str | None, reason: str = "logout") -> bool:
@@ -326,7 +347,7 @@ class SessionService:
         )
         owner: str | None = rows[0]["user_id"]
         if owner is not None:
-            self._tell_ended(session_id_of(token), owner, None, reason, 1)
+            self._send_invalidated(session_id_of(token), owner, None, reason, 1)
         return owner is not None
 
     def invalidate_id(
@@ -341,7 +362,7 @@ class SessionService:
         )
         owner: str | None = rows[0]["user_id"]
         if owner is not None:
-            self._tell_ended(uuid.UUID(str(session_id)), owner, None, reason, 1)
+            self._send_invalidated(uuid.UUID(str(session_id)), owner, None, reason, 1)
         return owner is not None
 
     def invalidate_all(
@@ -357,7 +378,7 @@ class SessionService:
         except_token spares the session of that token if it is a live one of this user.
         """
         note_change(None)
-        count = self._number(
+        count = self._count(
             "session_invalidate_all",
             "%s, %s, %s, %s",
             [
@@ -368,7 +389,7 @@ class SessionService:
             ],
         )
         if count:
-            self._tell_ended(None, user_id, tenant_id, reason, count)
+            self._send_invalidated(None, user_id, tenant_id, reason, count)
         return count
 
     def end_reason(self, token: str | None) -> str | None:
@@ -444,7 +465,7 @@ class SessionService:
 
     def count_active(self, *, tenant_id: str | None = None, user_id: str | None = None) -> int:
         """The exact number of live sessions; without user_id it reads the whole table."""
-        return self._number(
+        return self._count(
             "session_active_count",
             "%s, %s",
             [text_argument(tenant_id), text_argument(user_id)],
@@ -459,13 +480,13 @@ class SessionService:
         rows = call(f"SELECT {function('session_bind')}(%s) AS bound", [digest_form(token)])
         return bool(rows[0]["bound"])
 
-    def _number(
+    def _count(
         self, name: str, placeholders: str, params: Listing[Any], *, idempotent: bool = False
     ) -> int:
         rows = call(f"SELECT {function(name)}({placeholders}) AS n", params, idempotent=idempotent)
         return int(rows[0]["n"])
 
-    def _tell_ended(
+    def _send_invalidated(
         self,
         session_id: uuid.UUID | None,
         user_id: str | None,
@@ -485,7 +506,7 @@ class SessionService:
             count=count,
         )
 
-    def _tell_switched(self, session_id: uuid.UUID) -> None:
+    def _send_created(self, session_id: uuid.UUID) -> None:
         """Of a session made by a switch of tenants, which is told from the audit trail."""
         if not signals.session_created.has_listeners(type(self)):
             return
@@ -531,15 +552,33 @@ class SessionService:
     abind = _twin(bind)
 
 
-def _new_token(called: str, params: list[Any], *, savepoint: bool = False) -> RefreshedSession:
-    """What a function that may give a session a new token says."""
-    (row,) = call(
-        "SELECT status, session_id, user_id, session_token, "
-        + utc("expires_at", "absolute_expires_at")
-        + f" FROM {function(called)}",
-        params,
-        savepoint=savepoint,
-    )
+def _renew(
+    digest: str,
+    called: str,
+    params: list[Any],
+    *,
+    client: tuple[str | None, str | None] | None,
+    savepoint: bool = False,
+) -> RefreshedSession:
+    """What a function that may give a session a new token says.
+
+    client: the address and user agent for which the session is read by the same statement; None
+    reads none.  No use is noted: the first use of a new token is the browser's, or an answer that
+    gets lost would look like a replay.
+    """
+    columns = "r.status, r.session_id, r.user_id, r.session_token, "
+    columns += utc("expires_at", "absolute_expires_at", table="r.")
+    source = f"{function(called)} AS r"
+    if client is not None:
+        columns += ", s.session_id IS NOT NULL AS found, s.tenant_id, s.data, s.version, s.auth, "
+        columns += utc("created_at", "authenticated_at", "last_seen_at", table="s.")
+        source += (
+            f" LEFT JOIN {function('session_get')}"
+            "(CASE WHEN r.expires_at IS NOT NULL THEN coalesce(r.session_token, %s) END,"
+            " %s::inet, %s, false) AS s ON true"
+        )
+        params = [*params, digest, *client]
+    (row,) = call(f"SELECT {columns} FROM {source}", params, savepoint=savepoint)
     return RefreshedSession(
         row["status"],
         row["session_id"],
@@ -547,10 +586,23 @@ def _new_token(called: str, params: list[Any], *, savepoint: bool = False) -> Re
         row["session_token"],
         row["expires_at"],
         row["absolute_expires_at"],
+        _session_of(row) if row.get("found") else None,
     )
 
 
-def _clean(user_agent: str | None) -> str | None:
+def _session_of(row: Row) -> Session:
+    return Session(
+        id=row["session_id"],
+        user_id=row["user_id"],
+        tenant_id=row["tenant_id"],
+        data=decode(row["data"]),
+        version=row["version"],
+        auth=decode(row["auth"]),
+        **{name: row[name] for name in SESSION_TIMES},
+    )
+
+
+def _storable(user_agent: str | None) -> str | None:
     """A header as PostgreSQL can store it; the extension cuts it to 512 bytes."""
     if user_agent is None:
         return None

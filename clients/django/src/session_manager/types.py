@@ -87,6 +87,8 @@ class RefreshedSession:
     token: str | None = field(repr=False)
     expires_at: datetime | None
     absolute_expires_at: datetime | None
+    #: The session as it is then, where with_session asked for it and it is live.
+    session: Session | None
 
     @property
     def live(self) -> bool:

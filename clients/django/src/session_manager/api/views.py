@@ -261,17 +261,14 @@ class RefreshSessionView(SessionView):
             rotate=body.get("rotate", settings.ROTATE_ON_REFRESH),
             ip=client_ip(request._request),
             user_agent=user_agent(request._request),
+            with_session=True,
         )
-        if not refreshed.live or refreshed.expires_at is None:
+        session = refreshed.session
+        if session is None:
             _refuse(request, TokenReused if refreshed.status == "reused" else NotAuthenticated)
-        self.count_for(self.session_limit(request, session_id_of(token)))
-        # touch=False: a first use of the new token must not be noted before the browser has it, or
-        # an answer that gets lost would look like a replay.
-        address = {"ip": client_ip(request._request), "user_agent": user_agent(request._request)}
-        session = session_service.get(refreshed.token or token, **address, touch=False)
-        user = load_user(session.user_id, session) if session else None
-        if session is None or user is None:
-            # Ended between the two calls, or the user is gone.
+        self.count_for(self.session_limit(request, session.id))
+        user = load_user(session.user_id, session)
+        if user is None:
             _refuse(request)
         request.user = user
         remember_lookup(request._request, Lookup(token, session))

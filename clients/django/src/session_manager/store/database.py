@@ -210,8 +210,8 @@ def call(
     return rows
 
 
-def utc(*columns: str) -> str:
+def utc(*columns: str, table: str = "") -> str:
     """Select list of timestamptz columns, or of calls, as times in UTC, each under its name."""
     return ", ".join(
-        f"{column} AT TIME ZONE 'UTC' AS {column.removesuffix('()')}" for column in columns
+        f"{table}{column} AT TIME ZONE 'UTC' AS {column.removesuffix('()')}" for column in columns
     )
