@@ -45,13 +45,13 @@ OBJS = \
 	src/session/bulk.o \
 	src/session/client.o \
 	src/session/events.o \
+	src/session/finding.o \
 	src/session/lifecycle.o \
 	src/session/locks.o \
 	src/session/patch.o \
 	src/session/store.o \
 	src/session/touch.o \
 	src/session/use.o \
-	src/session/verdict.o \
 	src/session/writer.o \
 	src/sql/arguments.o \
 	src/sql/cache.o \

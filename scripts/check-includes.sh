@@ -21,7 +21,7 @@ complain() {
 exceptions="\
 src/shared.c src/keys/crypto.h
 src/shared.c src/session/touch.h
-src/shared.c src/session/verdict.h
+src/shared.c src/session/finding.h
 src/work/sweep.c src/sql/result.h"
 
 # "PLACE: ALLOWED ..." for each row of the table; a place is a file or a room.

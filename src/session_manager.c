@@ -17,7 +17,7 @@
 #include "keys/keyring.h"
 #include "redact.h"
 #include "schema.h"
-#include "session/verdict.h"
+#include "session/finding.h"
 #include "shared.h"
 #include "sql/identity.h"
 #include "sql/info.h"
@@ -41,7 +41,7 @@ _PG_init(void)
 	sm_schema_init();
 	sm_identity_init();
 	sm_shared_init();
-	sm_verdict_init();
+	sm_finding_init();
 	sm_cache_init();
 	sm_worker_init();
 	sm_keyring_init();

@@ -28,8 +28,8 @@
 #include "compat.h"
 #include "guc.h"
 #include "keys/crypto.h"
+#include "session/finding.h"
 #include "session/touch.h"
-#include "session/verdict.h"
 #include "shared.h"
 
 #define STATE_FILE		"pg_stat/session_manager.stat"
@@ -140,7 +140,7 @@ sm_shared_free(Oid oid)
 	if (database == NULL)
 		return;
 	sm_touch_forget(oid);
-	sm_verdict_forget(oid);
+	sm_finding_forget(oid);
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	if (database->oid == oid && database->worker_pid == 0)
 		database->oid = InvalidOid;
@@ -168,7 +168,7 @@ request(void)
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(SmShared)),
-									add_size(sm_touch_size(), sm_verdict_size())));
+									add_size(sm_touch_size(), sm_finding_size())));
 	RequestNamedLWLockTranche("session_manager", 3);
 	RequestNamedLWLockTranche("session_manager_touch", SM_TOUCH_PARTITIONS);
 }
@@ -190,13 +190,13 @@ startup(void)
 
 		memset(sm_shared, 0, sizeof(SmShared));
 		sm_shared->lock = &locks[0].lock;
-		sm_shared->verdict_lock = &locks[1].lock;
+		sm_shared->finding_lock = &locks[1].lock;
 		sm_shared->cache_lock = &locks[2].lock;
 		sm_shared->started_at = sm_clock();
 		sm_clock_startup();
 	}
 	sm_touch_startup();
-	sm_verdict_startup();
+	sm_finding_startup();
 	LWLockRelease(AddinShmemInitLock);
 
 	/* the postmaster keeps the state when it shuts down cleanly */

@@ -136,7 +136,7 @@ typedef struct SmDatabase
 	int64		reseal_retry_us;
 	uint8		reseal_after[16];
 
-	pg_atomic_uint32 wanted;	/* verdicts wait for a worker */
+	pg_atomic_uint32 wanted;	/* findings wait for a worker */
 	pg_atomic_uint64 noted;		/* touches noted, ever */
 	pg_atomic_uint64 flushed;	/* of these, as of the last flush */
 	SmCache		cache;
@@ -193,7 +193,7 @@ typedef struct SmWallClock
 typedef struct SmShared
 {
 	LWLock	   *lock;
-	LWLock	   *verdict_lock;
+	LWLock	   *finding_lock;
 	LWLock	   *cache_lock;
 	Latch	   *launcher;		/* NULL while there is none */
 	uint64		fence_number;	/* of the last ticket */

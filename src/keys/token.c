@@ -6,7 +6,7 @@
  * A token is a password, so neither the time that the code here takes nor
  * the memory it touches depends on the secret: characters are translated by
  * arithmetic, without a table and without a branch, and all of them are
- * looked at before any verdict.  Length and prefix are no secret and may
+ * looked at before it decides.  Length and prefix are no secret and may
  * decide early.  No copy of the secret is left behind on the stack.
  *
  *-------------------------------------------------------------------------

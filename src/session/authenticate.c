@@ -22,7 +22,7 @@
 #include "guc.h"
 #include "keys/keyring.h"
 #include "session/authenticate.h"
-#include "session/verdict.h"
+#include "session/finding.h"
 
 /* At most one event of a session's refused tokens in this time and backend. */
 #define REFUSED_INTERVAL_MS	1000
@@ -299,7 +299,7 @@ sm_refused(const SmSchema *schema, SmEventType type,
 		refusal->suppressed++;
 		return;
 	}
-	if (sm_verdict_keep(type, (const pg_uuid_t *) token->id, session != NULL,
+	if (sm_finding_keep(type, (const pg_uuid_t *) token->id, session != NULL,
 						false, cause, refusal->suppressed, client))
 	{
 		if (sm_worker_comes())

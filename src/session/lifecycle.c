@@ -24,11 +24,11 @@
 
 #include "guc.h"
 #include "keys/keyring.h"
+#include "session/finding.h"
 #include "session/lifecycle.h"
 #include "session/locks.h"
 #include "session/patch.h"
 #include "session/use.h"
-#include "session/verdict.h"
 #include "shared.h"
 
 /* Why a token is replaced. */
@@ -367,7 +367,7 @@ sm_report_corrupt(const SmSchema *schema, const SmSession *session)
 	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
 														 UUIDPGetDatum(session->session_id)));
 
-	(void) sm_verdict_keep(SM_EVENT_CORRUPT, session->session_id, true, false, NULL, 0,
+	(void) sm_finding_keep(SM_EVENT_CORRUPT, session->session_id, true, false, NULL, 0,
 						   &sm_no_client);
 	ereport(ERROR,
 			(errcode(ERRCODE_SM_DATA_CORRUPT),
@@ -655,7 +655,7 @@ lost_its_answer(SmScan *scan, const SmToken *token, const SmClient *client,
 	if (session->successor_used && !(elevated && crossed))
 	{
 		sm_count(SM_REUSED);
-		(void) sm_verdict_keep(SM_EVENT_TOKEN_REUSED, session->session_id,
+		(void) sm_finding_keep(SM_EVENT_TOKEN_REUSED, session->session_id,
 							   true, true, NULL, 0, client);
 		sm_session_event(scan->schema, SM_EVENT_TOKEN_REUSED, session, client,
 						 NULL);

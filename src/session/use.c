@@ -17,9 +17,9 @@
 
 #include "guc.h"
 #include "session/events.h"
+#include "session/finding.h"
 #include "session/touch.h"
 #include "session/use.h"
-#include "session/verdict.h"
 #include "shared.h"
 
 /*
@@ -48,7 +48,7 @@ sm_client_check(const SmSchema *schema, const SmToken *token,
 		sm_refused(schema, SM_EVENT_CLIENT_CHANGED, token, session, "moved",
 				   client);
 	}
-	else if (!sm_verdict_keep(SM_EVENT_CLIENT_CHANGED, session->session_id,
+	else if (!sm_finding_keep(SM_EVENT_CLIENT_CHANGED, session->session_id,
 							  true, false, "moved", 0, client))
 	{
 		JsonbParseState *detail = sm_detail_begin();

@@ -6,7 +6,7 @@
  * The launcher is connected to no database.  It keeps a slot in shared memory
  * for each, and starts a worker where something is due.  A worker does one
  * pass and leaves, so that nobody who wants to drop, rename or copy the
- * database waits for long: verdicts of transactions that rolled back, touches
+ * database waits for long: findings of transactions that rolled back, touches
  * to be written, dead sessions, partitions, re-sealing, each in transactions
  * of its own, for PASS_MS at the most.
  *
@@ -52,9 +52,9 @@
 #include "keys/keyring.h"
 #include "schema.h"
 #include "session/authenticate.h"
+#include "session/finding.h"
 #include "session/lifecycle.h"
 #include "session/touch.h"
-#include "session/verdict.h"
 #include "shared.h"
 #include "work/contain.h"
 #include "work/partition.h"
@@ -116,7 +116,7 @@ typedef struct Due
 typedef struct Pass
 {
 	int64		started_at;		/* by sm_clock() */
-	bool		full;			/* not only for verdicts and touches */
+	bool		full;			/* not only for findings and touches */
 	bool		unfinished;
 	bool		failed;			/* a step of it did, as a whole */
 	bool		may_maintain;	/* full, and no dump is being restored */
@@ -125,12 +125,12 @@ typedef struct Pass
 } Pass;
 
 /* A finding that is being carried out. */
-typedef struct Finding
+typedef struct Carried
 {
 	const SmSchema *schema;
-	const SmVerdict *verdict;
+	const SmFinding *finding;
 	bool		done;			/* or somebody is writing to the session */
-} Finding;
+} Carried;
 
 /* Touches that are written together. */
 typedef struct Touches
@@ -182,9 +182,9 @@ static void run_step(Pass *pass, SmStep step, const char *what,
 static void look_for_extension(Pass *pass);
 static const SmSchema *begin_batch(Pass *pass, const char *activity);
 static bool pass_is_over(Pass *pass);
-static void carry_out_verdicts(Pass *pass);
-static void carry_out_finding(void *arg);
-static bool carry_out(const SmSchema *schema, const SmVerdict *verdict);
+static void carry_out_findings(Pass *pass);
+static void carry_out_one(void *arg);
+static bool carry_out(const SmSchema *schema, const SmFinding *finding);
 static void flush_touches(Pass *pass);
 static bool write_touches(const SmSchema *schema, const SmTouch *touches,
 						  bool *written, int n);
@@ -509,7 +509,7 @@ static int64
 due_at(SmDatabase *database)
 {
 	int64		due;
-	int64		retry_at = sm_verdict_retry_at(database->oid);
+	int64		retry_at = sm_finding_retry_at(database->oid);
 
 	LWLockAcquire(sm_shared->lock, LW_SHARED);
 	due = database->next_pass;
@@ -766,7 +766,7 @@ run_pass(Pass *pass)
 	pg_atomic_write_u32(&sm_database->wanted, 0);
 	run_step(pass, SM_STEP_SWEEP, "look for itself", look_for_extension);
 	run_step(pass, SM_STEP_FINDINGS, "record findings of rolled-back transactions",
-			 carry_out_verdicts);
+			 carry_out_findings);
 	run_step(pass, SM_STEP_TOUCHES, "write last-seen times", flush_touches);
 	if (pass->full)
 		run_step(pass, SM_STEP_SWEEP, "look for a restore", look_for_restore);
@@ -879,34 +879,34 @@ pass_is_over(Pass *pass)
  * so that no lock is held while another is waited for.
  */
 static void
-carry_out_verdicts(Pass *pass)
+carry_out_findings(Pass *pass)
 {
-	SmVerdict	verdict;
+	SmFinding	finding;
 
-	while (sm_verdict_peek(MyDatabaseId, &verdict))
+	while (sm_finding_peek(MyDatabaseId, &finding))
 	{
-		Finding		finding = {
+		Carried		carried = {
 			.schema = begin_batch(pass, "recording findings of rolled-back transactions"),
-			.verdict = &verdict
+			.finding = &finding
 		};
 		ErrorData  *error;
 
-		if (finding.schema == NULL)
+		if (carried.schema == NULL)
 			break;
-		error = sm_try(carry_out_finding, &finding);
+		error = sm_try(carry_out_one, &carried);
 		if (error != NULL)
 			sm_failed(SM_STEP_FINDINGS,
 					  psprintf("record \"%s\" for session %s",
-							   sm_event_name(verdict.type),
+							   sm_event_name(finding.type),
 							   DatumGetCString(DirectFunctionCall1(uuid_out,
-																   UUIDPGetDatum(&verdict.session_id)))),
+																   UUIDPGetDatum(&finding.session_id)))),
 					  error);
 		sm_batch_end();
-		if (error == NULL && finding.done)
-			sm_verdict_done(&verdict);
+		if (error == NULL && carried.done)
+			sm_finding_done(&finding);
 		else
-			sm_verdict_later(&verdict, error != NULL);
-		if ((error == NULL && !finding.done) || pass_is_over(pass))
+			sm_finding_later(&finding, error != NULL);
+		if ((error == NULL && !carried.done) || pass_is_over(pass))
 		{
 			/* the next pass goes on */
 			pg_atomic_write_u32(&sm_database->wanted, 1);
@@ -916,25 +916,25 @@ carry_out_verdicts(Pass *pass)
 }
 
 static void
-carry_out_finding(void *arg)
+carry_out_one(void *arg)
 {
-	Finding    *finding = arg;
+	Carried    *carried = arg;
 
-	finding->done = carry_out(finding->schema, finding->verdict);
+	carried->done = carry_out(carried->schema, carried->finding);
 }
 
 /* False if somebody is writing to the session. */
 static bool
-carry_out(const SmSchema *schema, const SmVerdict *verdict)
+carry_out(const SmSchema *schema, const SmFinding *finding)
 {
 	SmScan		scan;
-	SmEvent		event = {.type = verdict->type, .at = verdict->at};
+	SmEvent		event = {.type = finding->type, .at = finding->at};
 	JsonbParseState *detail = NULL;
 	bool		found;
 
-	sm_scan_by_id(&scan, schema, verdict->session_id.data, RowExclusiveLock);
+	sm_scan_by_id(&scan, schema, finding->session_id.data, RowExclusiveLock);
 	found = sm_scan_next(&scan);
-	if (verdict->revoke)
+	if (finding->revoke)
 	{
 		bool		gone = !found;
 		bool		locked = false;
@@ -957,24 +957,24 @@ carry_out(const SmSchema *schema, const SmVerdict *verdict)
 		}
 	}
 
-	event.session_id = &verdict->session_id;
+	event.session_id = &finding->session_id;
 	if (found)
 	{
 		event.user_id = scan.session.user_id;
 		event.tenant_id = scan.session.tenant_id;
 	}
-	sm_client_restore(&verdict->client, &event.client);
-	if (verdict->cause[0] != '\0')
+	sm_client_restore(&finding->client, &event.client);
+	if (finding->cause[0] != '\0')
 	{
 		detail = sm_detail_begin();
-		sm_detail_cstring(&detail, "cause", verdict->cause);
-		sm_detail_int(&detail, "suppressed", verdict->suppressed);
+		sm_detail_cstring(&detail, "cause", finding->cause);
+		sm_detail_int(&detail, "suppressed", finding->suppressed);
 		event.detail = sm_detail_end(&detail);
 	}
 	sm_event(schema, &event);
-	if (verdict->revoke)
+	if (finding->revoke)
 		sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED,
-					   cstring_to_text(sm_event_name(verdict->type)));
+					   cstring_to_text(sm_event_name(finding->type)));
 	sm_scan_end(&scan);
 	return true;
 }

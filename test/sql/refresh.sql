@@ -153,7 +153,7 @@ SELECT event, detail FROM session_events WHERE user_id = 'live' AND event IN ('r
 DEALLOCATE refresh_and_get;
 RESET session_manager.rotation_grace;
 
--- The verdict on a replay is a status, not an error: committed with the rest
+-- The finding of a replay is a status, not an error: committed with the rest
 SELECT * FROM session_create('replayed') \gset c1_
 SELECT session_token FROM session_refresh(:'c1_session_token', rotate => true) \gset c2_
 SELECT count(*) FROM session_get(:'c2_session_token');

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * verdict.h
+ * finding.h
  *	  Security findings that outlive the transaction that made them.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SM_VERDICT_H
-#define SM_VERDICT_H
+#ifndef SM_FINDING_H
+#define SM_FINDING_H
 
 #include "postgres.h"
 
@@ -17,7 +17,7 @@
 #include "session/events.h"
 
 /* A finding: an event to be recorded and perhaps a session to be ended. */
-typedef struct SmVerdict
+typedef struct SmFinding
 {
 	Oid			database;
 	uint64		id;				/* in the queue */
@@ -31,19 +31,19 @@ typedef struct SmVerdict
 	char		cause[16];		/* "" for none */
 	int64		suppressed;
 	SmFlatClient client;
-} SmVerdict;
+} SmFinding;
 
-extern void sm_verdict_init(void);
-extern Size sm_verdict_size(void);
-extern void sm_verdict_startup(void);
+extern void sm_finding_init(void);
+extern Size sm_finding_size(void);
+extern void sm_finding_startup(void);
 
-extern bool sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id,
+extern bool sm_finding_keep(SmEventType type, const pg_uuid_t *session_id,
 							bool exists, bool revoke, const char *cause,
 							int64 suppressed, const SmClient *client);
-extern bool sm_verdict_peek(Oid database, SmVerdict *verdict);
-extern void sm_verdict_done(const SmVerdict *verdict);
-extern void sm_verdict_later(const SmVerdict *verdict, bool failed);
-extern int64 sm_verdict_retry_at(Oid database);
-extern void sm_verdict_forget(Oid database);
+extern bool sm_finding_peek(Oid database, SmFinding *finding);
+extern void sm_finding_done(const SmFinding *finding);
+extern void sm_finding_later(const SmFinding *finding, bool failed);
+extern int64 sm_finding_retry_at(Oid database);
+extern void sm_finding_forget(Oid database);
 
-#endif							/* SM_VERDICT_H */
+#endif							/* SM_FINDING_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * verdict.c
+ * finding.c
  *	  Security findings that outlive the transaction that made them.
  *
  * A function that finds a replayed token ends the session and records an
@@ -32,7 +32,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "session/verdict.h"
+#include "session/finding.h"
 #include "shared.h"
 
 #define QUEUE_LEN	1024
@@ -46,13 +46,13 @@ typedef struct Queue
 {
 	int			n;
 	uint64		last_id;
-	SmVerdict	verdicts[QUEUE_LEN];
+	SmFinding	findings[QUEUE_LEN];
 } Queue;
 
 typedef struct Pending
 {
 	SubTransactionId subxact;
-	SmVerdict	verdict;
+	SmFinding	finding;
 } Pending;
 
 static Queue *queue = NULL;
@@ -62,9 +62,9 @@ static int	n_pending = 0;
 static void at_xact_end(XactEvent event, void *arg);
 static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
 						   SubTransactionId parent, void *arg);
-static void enqueue(const SmVerdict *verdict);
-static int	room(const SmVerdict *verdict, int len);
-static bool put(const SmVerdict *verdict);
+static void enqueue(const SmFinding *finding);
+static int	room(const SmFinding *finding, int len);
+static bool put(const SmFinding *finding);
 static bool take(uint64 id);
 static uint64 most_failed(void);
 
@@ -72,7 +72,7 @@ static uint64 most_failed(void);
  * Ask to hear of the ends of transactions.  Called once, from _PG_init.
  */
 void
-sm_verdict_init(void)
+sm_finding_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)
 		return;
@@ -81,17 +81,17 @@ sm_verdict_init(void)
 }
 
 Size
-sm_verdict_size(void)
+sm_finding_size(void)
 {
 	return MAXALIGN(sizeof(Queue));
 }
 
 void
-sm_verdict_startup(void)
+sm_finding_startup(void)
 {
 	bool		found;
 
-	queue = ShmemInitStruct("session_manager verdicts", sizeof(Queue), &found);
+	queue = ShmemInitStruct("session_manager findings", sizeof(Queue), &found);
 	if (!found)
 	{
 		queue->n = 0;
@@ -104,61 +104,61 @@ sm_verdict_startup(void)
  * not write it itself, because its transaction is read-only.
  */
 bool
-sm_verdict_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
+sm_finding_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
 				bool revoke, const char *cause, int64 suppressed,
 				const SmClient *client)
 {
-	SmVerdict	verdict;
+	SmFinding	finding;
 
 	if (!sm_worker_comes())
 		return XactReadOnly;
 
-	memset(&verdict, 0, offsetof(SmVerdict, client.user_agent));
-	verdict.database = MyDatabaseId;
-	verdict.type = type;
-	verdict.at = GetCurrentTimestamp();
-	verdict.session_id = *session_id;
-	verdict.exists = exists;
-	verdict.revoke = revoke;
-	strlcpy(verdict.cause, cause ? cause : "", sizeof(verdict.cause));
-	verdict.suppressed = suppressed;
-	sm_client_flatten(client, &verdict.client);
+	memset(&finding, 0, offsetof(SmFinding, client.user_agent));
+	finding.database = MyDatabaseId;
+	finding.type = type;
+	finding.at = GetCurrentTimestamp();
+	finding.session_id = *session_id;
+	finding.exists = exists;
+	finding.revoke = revoke;
+	strlcpy(finding.cause, cause ? cause : "", sizeof(finding.cause));
+	finding.suppressed = suppressed;
+	sm_client_flatten(client, &finding.client);
 
 	if (XactReadOnly)
 	{
-		enqueue(&verdict);
+		enqueue(&finding);
 		return true;
 	}
-	if (n_pending < room(&verdict, PENDING_LEN))
+	if (n_pending < room(&finding, PENDING_LEN))
 	{
 		pending[n_pending].subxact = GetCurrentSubTransactionId();
-		pending[n_pending++].verdict = verdict;
+		pending[n_pending++].finding = finding;
 	}
 	else
-		sm_count(SM_VERDICTS_OVERFLOWED);
+		sm_count(SM_FINDINGS_OVERFLOWED);
 	return false;
 }
 
 /*
  * Copy a database's oldest finding that is not to be tried later; false if
- * there is none.  It stays on the queue until sm_verdict_done: a worker that
+ * there is none.  It stays on the queue until sm_finding_done: a worker that
  * fails must not lose it.
  */
 bool
-sm_verdict_peek(Oid database, SmVerdict *verdict)
+sm_finding_peek(Oid database, SmFinding *finding)
 {
 	bool		found = false;
 	int64		now = sm_clock();
 
-	LWLockAcquire(sm_shared->verdict_lock, LW_SHARED);
+	LWLockAcquire(sm_shared->finding_lock, LW_SHARED);
 	for (int i = 0; i < queue->n && !found; i++)
-		if (queue->verdicts[i].database == database &&
-			queue->verdicts[i].retry_at <= now)
+		if (queue->findings[i].database == database &&
+			queue->findings[i].retry_at <= now)
 		{
-			*verdict = queue->verdicts[i];
+			*finding = queue->findings[i];
 			found = true;
 		}
-	LWLockRelease(sm_shared->verdict_lock);
+	LWLockRelease(sm_shared->finding_lock);
 	return found;
 }
 
@@ -166,11 +166,11 @@ sm_verdict_peek(Oid database, SmVerdict *verdict)
  * Take a finding off the queue once it has been carried out.
  */
 void
-sm_verdict_done(const SmVerdict *verdict)
+sm_finding_done(const SmFinding *finding)
 {
-	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
-	(void) take(verdict->id);
-	LWLockRelease(sm_shared->verdict_lock);
+	LWLockAcquire(sm_shared->finding_lock, LW_EXCLUSIVE);
+	(void) take(finding->id);
+	LWLockRelease(sm_shared->finding_lock);
 }
 
 /*
@@ -178,9 +178,9 @@ sm_verdict_done(const SmVerdict *verdict)
  * because it failed: then it has to wait, longer each time.
  */
 void
-sm_verdict_later(const SmVerdict *verdict, bool failed)
+sm_finding_later(const SmFinding *finding, bool failed)
 {
-	SmVerdict	later = *verdict;
+	SmFinding	later = *finding;
 
 	if (failed)
 	{
@@ -188,10 +188,10 @@ sm_verdict_later(const SmVerdict *verdict, bool failed)
 			Min(MAX_RETRY_US, MIN_RETRY_US << Min(later.failures, 10));
 		later.failures++;
 	}
-	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
-	if (take(verdict->id))
-		queue->verdicts[queue->n++] = later;
-	LWLockRelease(sm_shared->verdict_lock);
+	LWLockAcquire(sm_shared->finding_lock, LW_EXCLUSIVE);
+	if (take(finding->id))
+		queue->findings[queue->n++] = later;
+	LWLockRelease(sm_shared->finding_lock);
 }
 
 /*
@@ -199,15 +199,15 @@ sm_verdict_later(const SmVerdict *verdict, bool failed)
  * maximum if there is none.
  */
 int64
-sm_verdict_retry_at(Oid database)
+sm_finding_retry_at(Oid database)
 {
 	int64		at = PG_INT64_MAX;
 
-	LWLockAcquire(sm_shared->verdict_lock, LW_SHARED);
+	LWLockAcquire(sm_shared->finding_lock, LW_SHARED);
 	for (int i = 0; i < queue->n; i++)
-		if (queue->verdicts[i].database == database)
-			at = Min(at, queue->verdicts[i].retry_at);
-	LWLockRelease(sm_shared->verdict_lock);
+		if (queue->findings[i].database == database)
+			at = Min(at, queue->findings[i].retry_at);
+	LWLockRelease(sm_shared->finding_lock);
 	return at;
 }
 
@@ -215,16 +215,16 @@ sm_verdict_retry_at(Oid database)
  * Forget the findings of a database that is gone.
  */
 void
-sm_verdict_forget(Oid database)
+sm_finding_forget(Oid database)
 {
 	int			n = 0;
 
-	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
+	LWLockAcquire(sm_shared->finding_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < queue->n; i++)
-		if (queue->verdicts[i].database != database)
-			queue->verdicts[n++] = queue->verdicts[i];
+		if (queue->findings[i].database != database)
+			queue->findings[n++] = queue->findings[i];
 	queue->n = n;
-	LWLockRelease(sm_shared->verdict_lock);
+	LWLockRelease(sm_shared->finding_lock);
 }
 
 /* Take a finding off the queue, which is locked. */
@@ -232,11 +232,11 @@ static bool
 take(uint64 id)
 {
 	for (int i = 0; i < queue->n; i++)
-		if (queue->verdicts[i].id == id)
+		if (queue->findings[i].id == id)
 		{
 			queue->n--;
-			memmove(&queue->verdicts[i], &queue->verdicts[i + 1],
-					(queue->n - i) * sizeof(SmVerdict));
+			memmove(&queue->findings[i], &queue->findings[i + 1],
+					(queue->n - i) * sizeof(SmFinding));
 			return true;
 		}
 	return false;
@@ -247,7 +247,7 @@ at_xact_end(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_ABORT)
 		for (int i = 0; i < n_pending; i++)
-			enqueue(&pending[i].verdict);
+			enqueue(&pending[i].finding);
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT ||
 		event == XACT_EVENT_PREPARE)
 		n_pending = 0;
@@ -259,7 +259,7 @@ at_subxact_end(SubXactEvent event, SubTransactionId mine,
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		while (n_pending > 0 && pending[n_pending - 1].subxact == mine)
-			enqueue(&pending[--n_pending].verdict);
+			enqueue(&pending[--n_pending].finding);
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 		for (int i = n_pending; i > 0 && pending[i - 1].subxact == mine; i--)
 			pending[i - 1].subxact = parent;
@@ -267,22 +267,22 @@ at_subxact_end(SubXactEvent event, SubTransactionId mine,
 
 /* Queue a finding for a worker and count what became of it. */
 static void
-enqueue(const SmVerdict *verdict)
+enqueue(const SmFinding *finding)
 {
-	sm_count(sm_worker_comes() && put(verdict) ?
-			 SM_VERDICTS_QUEUED : SM_VERDICTS_OVERFLOWED);
+	sm_count(sm_worker_comes() && put(finding) ?
+			 SM_FINDINGS_QUEUED : SM_FINDINGS_OVERFLOWED);
 }
 
 /* How many findings may be there before one like this finds no room. */
 static int
-room(const SmVerdict *verdict, int len)
+room(const SmFinding *finding, int len)
 {
-	switch (verdict->type)
+	switch (finding->type)
 	{
 		case SM_EVENT_REJECTED:
 		case SM_EVENT_BIND_FAILED:
 		case SM_EVENT_CLIENT_CHANGED:
-			return verdict->exists ? len * 3 / 4 : len / 2;
+			return finding->exists ? len * 3 / 4 : len / 2;
 		default:
 			return len;
 	}
@@ -296,34 +296,34 @@ most_failed(void)
 	int			failures = 0;
 
 	for (int i = 0; i < queue->n; i++)
-		if (queue->verdicts[i].failures > failures)
+		if (queue->findings[i].failures > failures)
 		{
-			id = queue->verdicts[i].id;
-			failures = queue->verdicts[i].failures;
+			id = queue->findings[i].id;
+			failures = queue->findings[i].failures;
 		}
 	return id;
 }
 
 /* False if the queue has no room for it. */
 static bool
-put(const SmVerdict *verdict)
+put(const SmFinding *finding)
 {
 	bool		full;
 
-	LWLockAcquire(sm_shared->verdict_lock, LW_EXCLUSIVE);
-	full = (queue->n >= room(verdict, QUEUE_LEN));
+	LWLockAcquire(sm_shared->finding_lock, LW_EXCLUSIVE);
+	full = (queue->n >= room(finding, QUEUE_LEN));
 	/* what cannot be carried out must not keep out what can */
 	if (full && take(most_failed()))
 	{
-		sm_count(SM_VERDICTS_OVERFLOWED);
-		full = (queue->n >= room(verdict, QUEUE_LEN));
+		sm_count(SM_FINDINGS_OVERFLOWED);
+		full = (queue->n >= room(finding, QUEUE_LEN));
 	}
 	if (!full)
 	{
-		queue->verdicts[queue->n] = *verdict;
-		queue->verdicts[queue->n++].id = ++queue->last_id;
+		queue->findings[queue->n] = *finding;
+		queue->findings[queue->n++].id = ++queue->last_id;
 	}
-	LWLockRelease(sm_shared->verdict_lock);
+	LWLockRelease(sm_shared->finding_lock);
 
 	if (!full)
 	{
