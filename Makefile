@@ -59,14 +59,19 @@ OBJS = \
 	src/sql/identity.o \
 	src/sql/info.o \
 	src/sql/keyadmin.o \
+	src/sql/maintenance.o \
 	src/sql/privacy.o \
 	src/sql/privileges.o \
 	src/sql/result.o \
 	src/sql/session.o \
 	src/sql/stats.o \
 	src/sql/user.o \
+	src/work/carry_out.o \
 	src/work/contain.o \
+	src/work/flush.o \
+	src/work/launcher.o \
 	src/work/partition.o \
+	src/work/pass.o \
 	src/work/reseal.o \
 	src/work/restore.o \
 	src/work/sweep.o \

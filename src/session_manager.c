@@ -18,10 +18,15 @@
 #include "redact.h"
 #include "schema.h"
 #include "session/finding.h"
+#include "session/touch.h"
 #include "shared.h"
 #include "sql/identity.h"
 #include "sql/info.h"
-#include "work/worker.h"
+#include "work/contain.h"
+#include "work/launcher.h"
+#include "work/reseal.h"
+#include "work/restore.h"
+#include "work/sweep.h"
 
 #if PG_VERSION_NUM >= 180000
 PG_MODULE_MAGIC_EXT(.name = "session_manager", .version = SM_VERSION);
@@ -41,8 +46,13 @@ _PG_init(void)
 	sm_schema_init();
 	sm_identity_init();
 	sm_shared_init();
+	sm_touch_init();
 	sm_finding_init();
+	sm_contain_init();
+	sm_restore_init();
+	sm_sweep_init();
+	sm_reseal_init();
 	sm_cache_init();
-	sm_worker_init();
+	sm_launcher_init();
 	sm_keyring_init();
 }

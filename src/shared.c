@@ -4,7 +4,8 @@
  *	  Shared memory: set up, find a database's slot, keep the counters across
  *	  a clean restart.
  *
- * Exists only when the library is preloaded; everything here copes with its
+ * Files that keep something of their own in shared memory register it; the
+ * arrow points from them to here.  Exists only when the library is preloaded; everything here copes with its
  * absence.  A slot is taken by the first backend or worker that needs it and
  * freed by the launcher when its database is gone, so a pointer to the slot
  * of one's own database stays good as long as one is connected.
@@ -27,21 +28,33 @@
 
 #include "compat.h"
 #include "guc.h"
-#include "keys/crypto.h"
-#include "session/finding.h"
-#include "session/touch.h"
 #include "shared.h"
 
 #define STATE_FILE		"pg_stat/session_manager.stat"
-/* changes with what is in the file */
-#define STATE_MAGIC		(0x534D0000 + sizeof(SmTouch) * 64 + SM_N_COUNTERS)
+#define STATE_MAGIC		0x534D0000
+#define MAX_PARTS		8
 
 SmShared   *sm_shared = NULL;
 SmDatabase *sm_database = NULL;
 
-static shmem_startup_hook_type previous_shmem_startup_hook = NULL;
-static shmem_request_hook_type previous_shmem_request_hook = NULL;
+static struct
+{
+	shmem_startup_hook_type startup;
+	shmem_request_hook_type request;
+}			previous_hooks;
 
+/* What other files keep, in the order of their registration. */
+static struct
+{
+	SmSharedPart *part[MAX_PARTS];
+	int			n;
+}			parts;
+
+static Size part_size(const SmSharedPart *part);
+static void start_part(SmSharedPart *part);
+static uint32 state_magic(void);
+static bool write_state(FILE *file);
+static bool read_state(FILE *file);
 static void request(void);
 static void startup(void);
 static void save_state(int code, Datum arg);
@@ -56,10 +69,20 @@ sm_shared_init(void)
 {
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	previous_shmem_request_hook = shmem_request_hook;
+	previous_hooks.request = shmem_request_hook;
 	shmem_request_hook = request;
-	previous_shmem_startup_hook = shmem_startup_hook;
+	previous_hooks.startup = shmem_startup_hook;
 	shmem_startup_hook = startup;
+}
+
+/*
+ * Have a part of shared memory made and started.  Called from _PG_init.
+ */
+void
+sm_shared_register(SmSharedPart *part)
+{
+	Assert(parts.n < MAX_PARTS);
+	parts.part[parts.n++] = part;
 }
 
 /*
@@ -139,8 +162,9 @@ sm_shared_free(Oid oid)
 
 	if (database == NULL)
 		return;
-	sm_touch_forget(oid);
-	sm_finding_forget(oid);
+	for (int i = 0; i < parts.n; i++)
+		if (parts.part[i]->forget != NULL)
+			parts.part[i]->forget(oid);
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	if (database->oid == oid && database->worker_pid == 0)
 		database->oid = InvalidOid;
@@ -165,12 +189,18 @@ sm_shared_wake(void)
 static void
 request(void)
 {
-	if (previous_shmem_request_hook)
-		previous_shmem_request_hook();
-	RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(SmShared)),
-									add_size(sm_touch_size(), sm_finding_size())));
-	RequestNamedLWLockTranche("session_manager", 3);
-	RequestNamedLWLockTranche("session_manager_touch", SM_TOUCH_PARTITIONS);
+	if (previous_hooks.request)
+		previous_hooks.request();
+	RequestAddinShmemSpace(MAXALIGN(sizeof(SmShared)));
+	RequestNamedLWLockTranche("session_manager", 2);
+	for (int i = 0; i < parts.n; i++)
+	{
+		const SmSharedPart *part = parts.part[i];
+
+		RequestAddinShmemSpace(MAXALIGN(part_size(part)));
+		if (part->n_locks > 0)
+			RequestNamedLWLockTranche(part->name, part->n_locks);
+	}
 }
 
 static void
@@ -178,8 +208,8 @@ startup(void)
 {
 	bool		found;
 
-	if (previous_shmem_startup_hook)
-		previous_shmem_startup_hook();
+	if (previous_hooks.startup)
+		previous_hooks.startup();
 
 	sm_database = NULL;
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
@@ -190,13 +220,12 @@ startup(void)
 
 		memset(sm_shared, 0, sizeof(SmShared));
 		sm_shared->lock = &locks[0].lock;
-		sm_shared->finding_lock = &locks[1].lock;
-		sm_shared->cache_lock = &locks[2].lock;
+		sm_shared->cache_lock = &locks[1].lock;
 		sm_shared->started_at = sm_clock();
 		sm_clock_startup();
 	}
-	sm_touch_startup();
-	sm_finding_startup();
+	for (int i = 0; i < parts.n; i++)
+		start_part(parts.part[i]);
 	LWLockRelease(AddinShmemInitLock);
 
 	/* the postmaster keeps the state when it shuts down cleanly */
@@ -208,23 +237,78 @@ startup(void)
 	}
 }
 
+static Size
+part_size(const SmSharedPart *part)
+{
+	return part->size ? part->size() : mul_size(SM_MAX_DATABASES, part->per_database);
+}
+
+/* Attach to a part, making it if this is the postmaster. */
+static void
+start_part(SmSharedPart *part)
+{
+	bool		found;
+
+	part->memory = ShmemInitStruct(part->name, part_size(part), &found);
+	if (part->n_locks > 0)
+		part->locks = GetNamedLWLockTranche(part->name);
+	if (part->start != NULL)
+		part->start(found);
+}
+
 /*
- * Write counters and touches that no worker has flushed to a file.
+ * Write what is kept across a clean restart to a file: counters, and what other
+ * files keep.
  */
 static void
 save_state(int code, Datum arg)
 {
 	FILE	   *file;
-	uint32		magic = STATE_MAGIC;
+	bool		written;
+	int			problem;
 
 	/* a crash leaves nothing that could be trusted */
 	if (code != 0 || sm_shared == NULL)
 		return;
 	file = AllocateFile(STATE_FILE ".tmp", PG_BINARY_W);
-	if (file == NULL)
-		goto failed;
+	written = file != NULL && write_state(file);
+	problem = errno;
+	if (file != NULL && FreeFile(file) != 0 && written)
+	{
+		written = false;
+		problem = errno;
+	}
+	if (written)
+		(void) durable_rename(STATE_FILE ".tmp", STATE_FILE, LOG);
+	else
+	{
+		errno = problem;
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", STATE_FILE ".tmp")));
+		unlink(STATE_FILE ".tmp");
+	}
+}
+
+/* Tells a file with the same content from others. */
+static uint32
+state_magic(void)
+{
+	uint32		magic = STATE_MAGIC + SM_N_COUNTERS;
+
+	for (int i = 0; i < parts.n; i++)
+		magic += parts.part[i]->saved_size * 64;
+	return magic;
+}
+
+static bool
+write_state(FILE *file)
+{
+	uint32		magic = state_magic();
+	Oid			end = InvalidOid;
+
 	if (fwrite(&magic, sizeof(magic), 1, file) != 1)
-		goto failed;
+		return false;
 	for (int i = 0; i < SM_MAX_DATABASES; i++)
 	{
 		SmDatabase *database = &sm_shared->databases[i];
@@ -234,31 +318,14 @@ save_state(int code, Datum arg)
 		if (fwrite(&database->oid, sizeof(Oid), 1, file) != 1 ||
 			fwrite(&database->stats_reset, sizeof(TimestampTz), 1, file) != 1 ||
 			fwrite(database->counters, sizeof(database->counters), 1, file) != 1)
-			goto failed;
+			return false;
 	}
-	{
-		Oid			end = InvalidOid;
-
-		if (fwrite(&end, sizeof(end), 1, file) != 1)
-			goto failed;
-	}
-	if (!sm_touch_save(file))
-		goto failed;
-	if (FreeFile(file) != 0)
-	{
-		file = NULL;
-		goto failed;
-	}
-	(void) durable_rename(STATE_FILE ".tmp", STATE_FILE, LOG);
-	return;
-
-failed:
-	ereport(LOG,
-			(errcode_for_file_access(),
-			 errmsg("could not write file \"%s\": %m", STATE_FILE ".tmp")));
-	if (file != NULL)
-		FreeFile(file);
-	unlink(STATE_FILE ".tmp");
+	if (fwrite(&end, sizeof(end), 1, file) != 1)
+		return false;
+	for (int i = 0; i < parts.n; i++)
+		if (parts.part[i]->save != NULL && !parts.part[i]->save(file))
+			return false;
+	return true;
 }
 
 /*
@@ -268,9 +335,6 @@ static void
 load_state(void)
 {
 	FILE	   *file = AllocateFile(STATE_FILE, PG_BINARY_R);
-	uint32		magic;
-	Oid			oid;
-	bool		sound = false;
 
 	if (file == NULL)
 	{
@@ -280,28 +344,7 @@ load_state(void)
 					 errmsg("could not read file \"%s\": %m", STATE_FILE)));
 		return;
 	}
-	if (fread(&magic, sizeof(magic), 1, file) == 1 && magic == STATE_MAGIC)
-	{
-		int			n = 0;
-
-		while ((sound = (fread(&oid, sizeof(oid), 1, file) == 1)) &&
-			   OidIsValid(oid) && n < SM_MAX_DATABASES)
-		{
-			SmDatabase *database = &sm_shared->databases[n++];
-
-			init_slot(database, oid);
-			if (fread(&database->stats_reset, sizeof(TimestampTz), 1, file) != 1 ||
-				fread(database->counters, sizeof(database->counters), 1, file) != 1)
-			{
-				database->oid = InvalidOid;
-				sound = false;
-				break;
-			}
-		}
-		if (sound)
-			sound = sm_touch_load(file);
-	}
-	if (!sound)
+	if (!read_state(file))
 		ereport(LOG,
 				(errmsg("ignoring what is unreadable in file \"%s\"", STATE_FILE)));
 	FreeFile(file);
@@ -309,12 +352,54 @@ load_state(void)
 	unlink(STATE_FILE);
 }
 
+/* False if the file is not whole; what comes before that is taken. */
+static bool
+read_state(FILE *file)
+{
+	uint32		magic;
+	Oid			oid;
+
+	if (fread(&magic, sizeof(magic), 1, file) != 1 || magic != state_magic())
+		return false;
+	for (int n = 0;; n++)
+	{
+		SmDatabase *database = &sm_shared->databases[n];
+
+		if (fread(&oid, sizeof(oid), 1, file) != 1)
+			return false;
+		if (!OidIsValid(oid))
+			break;
+		if (n == SM_MAX_DATABASES)
+			return false;
+		init_slot(database, oid);
+		if (fread(&database->stats_reset, sizeof(TimestampTz), 1, file) != 1 ||
+			fread(database->counters, sizeof(database->counters), 1, file) != 1)
+		{
+			database->oid = InvalidOid;
+			return false;
+		}
+	}
+	for (int i = 0; i < parts.n; i++)
+		if (parts.part[i]->load != NULL && !parts.part[i]->load(file))
+			return false;
+	return true;
+}
+
 static void
 init_slot(SmDatabase *database, Oid oid)
 {
+	uint8		installation[sizeof(database->cache.installation)];
+
+	if (!pg_strong_random(installation, sizeof(installation)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
 	memset(database, 0, sizeof(SmDatabase));
 	database->oid = oid;
 	database->stats_reset = GetCurrentTimestamp();
+	for (int i = 0; i < parts.n; i++)
+		if (parts.part[i]->size == NULL)
+			memset(sm_shared_of(parts.part[i], database), 0, parts.part[i]->per_database);
 	pg_atomic_init_u32(&database->wanted, 0);
 	pg_atomic_init_u64(&database->noted, 0);
 	pg_atomic_init_u64(&database->flushed, 0);
@@ -325,7 +410,7 @@ init_slot(SmDatabase *database, Oid oid)
 	pg_atomic_init_u32(&database->cache.mode, sm_redis_mode);
 	pg_atomic_init_u32(&database->cache.commits, 0);
 	database->cache.dead_at = sm_shared->started_at + SM_EPOCH_MAX_US;
-	sm_random(database->cache.installation, sizeof(database->cache.installation));
+	memcpy(database->cache.installation, installation, sizeof(installation));
 	database->cache.installation[6] = 0x40 | (database->cache.installation[6] & 0x0f);
 	database->cache.installation[8] = 0x80 | (database->cache.installation[8] & 0x3f);
 }

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * shared.h
- *	  Shared memory: what backends and workers know of each database.
+ *	  Shared memory: a slot for each database, a clock, and the parts that
+ *	  other files keep in it.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,7 +13,6 @@
 
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
-#include "storage/itemptr.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "utils/uuid.h"
@@ -27,7 +27,7 @@ typedef enum SmDatabaseState
 	SM_DB_WITHOUT,				/* does not have the extension */
 	SM_DB_SERVED,
 	SM_DB_OTHER_VERSION,		/* of the extension than the library's */
-	SM_DB_NOT_CHOSEN			/* not to be looked after */
+	SM_DB_NOT_CHOSEN			/* workers do not serve it */
 } SmDatabaseState;
 
 /*
@@ -71,31 +71,6 @@ typedef struct SmCache
 	int64		restarts;		/* times that another Redis server was met */
 } SmCache;
 
-/* The steps of a pass of maintenance. */
-typedef enum SmStep
-{
-	SM_STEP_FINDINGS,
-	SM_STEP_TOUCHES,
-	SM_STEP_SWEEP,
-	SM_STEP_PARTITIONS,
-	SM_STEP_RESEALING,
-	SM_N_STEPS
-} SmStep;
-
-/* The last failure of a step. */
-typedef struct SmFailure
-{
-	TimestampTz at;				/* 0: none yet */
-	char		error[160];		/* in ASCII */
-} SmFailure;
-
-/* A place in the index by sweep_at: behind the entry with this time and row. */
-typedef struct SmSweepPosition
-{
-	TimestampTz at;
-	ItemPointerData row;		/* invalid: before all entries of this time */
-} SmSweepPosition;
-
 /* A database.  All but the atomics is guarded by SmShared's lock. */
 typedef struct SmDatabase
 {
@@ -113,28 +88,6 @@ typedef struct SmDatabase
 	bool		unfinished;		/* there was more to do */
 	int64		place_wanted_at;	/* by sm_clock(); 0: no pass waits for one */
 	int			failed_passes;	/* in a row */
-	SmFailure	failures[SM_N_STEPS];
-
-	/* whether a restore may be under way; written by the worker alone */
-	Oid			settled;		/* the session_events that is whole */
-	Oid			seen;			/* the one seen with a key, first at: */
-	int64		seen_at;		/* by sm_clock() */
-	char		waits_for[160];	/* empty: nothing */
-
-	/* where the sweep goes on; written by the worker alone */
-	SmSweepPosition sweep_from;
-	bool		sweep_unfinished;
-	int64		sweep_began_at; /* by sm_clock(), last from the beginning */
-	int64		sweep_walk_us;	/* what it took to find the first row then */
-
-	/* re-sealing under the active key */
-	int32		reseal_key;		/* 0: nothing to do */
-	int64		resealed;		/* for that key, ever */
-	int64		resealed_in_round;
-	int64		reseal_failed_in_round;
-	int64		reseal_retry_at;	/* by sm_clock(); 0: at any time */
-	int64		reseal_retry_us;
-	uint8		reseal_after[16];
 
 	pg_atomic_uint32 wanted;	/* findings wait for a worker */
 	pg_atomic_uint64 noted;		/* touches noted, ever */
@@ -193,7 +146,6 @@ typedef struct SmWallClock
 typedef struct SmShared
 {
 	LWLock	   *lock;
-	LWLock	   *finding_lock;
 	LWLock	   *cache_lock;
 	Latch	   *launcher;		/* NULL while there is none */
 	uint64		fence_number;	/* of the last ticket */
@@ -203,6 +155,31 @@ typedef struct SmShared
 	SmDatabase	databases[SM_MAX_DATABASES];
 } SmShared;
 
+/*
+ * A part of shared memory that belongs to the file which registers it: of a
+ * size that "size" tells, or so many bytes for each database, zeroed when a
+ * database gets its slot.
+ */
+typedef struct SmSharedPart
+{
+	const char *name;			/* of the memory, and of the tranche of locks */
+	Size		(*size) (void);
+	Size		per_database;	/* if there is no "size" */
+	int			n_locks;
+	/* called in every process; found: another one has filled the memory */
+	void		(*start) (bool found);
+	/* a database is gone */
+	void		(*forget) (Oid database);
+	/* across a clean restart; false if the file cannot be written or read */
+	bool		(*save) (FILE *file);
+	bool		(*load) (FILE *file);
+	Size		saved_size;		/* changes with what "save" writes */
+
+	/* set by shared.c; NULL unless the library was preloaded */
+	void	   *memory;
+	LWLockPadded *locks;
+} SmSharedPart;
+
 /* NULL unless the library was preloaded */
 extern SmShared *sm_shared;
 
@@ -210,6 +187,7 @@ extern SmShared *sm_shared;
 extern SmDatabase *sm_database;
 
 extern void sm_shared_init(void);
+extern void sm_shared_register(SmSharedPart *part);
 extern void sm_shared_attach(void);
 extern SmDatabase *sm_shared_slot(Oid oid, bool create);
 extern void sm_shared_free(Oid oid);
@@ -221,6 +199,14 @@ extern void sm_clock_startup(void);
 extern bool sm_clock_in_doubt(void);
 
 extern bool sm_worker_comes(void);
+
+/* A database's share of a part that has one for each. */
+static inline void *
+sm_shared_of(const SmSharedPart *part, const SmDatabase *database)
+{
+	return (char *) part->memory +
+		(database - sm_shared->databases) * part->per_database;
+}
 
 /* Count something that happened in this database. */
 static inline void

@@ -55,43 +55,59 @@ typedef struct Pending
 	SmFinding	finding;
 } Pending;
 
-static Queue *queue = NULL;
-static Pending pending[PENDING_LEN];
-static int	n_pending = 0;
-
+static Size size(void);
+static void start(bool found);
+static void forget(Oid database);
 static void at_xact_end(XactEvent event, void *arg);
 static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
 						   SubTransactionId parent, void *arg);
 static void enqueue(const SmFinding *finding);
 static int	room(const SmFinding *finding, int len);
-static bool put(const SmFinding *finding);
-static bool take(uint64 id);
+static bool add_to_queue(const SmFinding *finding);
+static bool remove_from_queue(uint64 id);
 static uint64 most_failed(void);
 
+static SmSharedPart part = {
+	.name = "session_manager_finding",
+	.size = size,
+	.n_locks = 1,
+	.start = start,
+	.forget = forget
+};
+
+static Queue *queue = NULL;
+
+/* What this backend's transaction has found. */
+static struct
+{
+	Pending		finding[PENDING_LEN];
+	int			n;
+}			pending;
+
 /*
- * Ask to hear of the ends of transactions.  Called once, from _PG_init.
+ * Have the queue made, and be called at the ends of transactions.  Called once,
+ * from _PG_init.
  */
 void
 sm_finding_init(void)
 {
+	sm_shared_register(&part);
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	RegisterXactCallback(at_xact_end, NULL);
 	RegisterSubXactCallback(at_subxact_end, NULL);
 }
 
-Size
-sm_finding_size(void)
+static Size
+size(void)
 {
-	return MAXALIGN(sizeof(Queue));
+	return sizeof(Queue);
 }
 
-void
-sm_finding_startup(void)
+static void
+start(bool found)
 {
-	bool		found;
-
-	queue = ShmemInitStruct("session_manager findings", sizeof(Queue), &found);
+	queue = part.memory;
 	if (!found)
 	{
 		queue->n = 0;
@@ -129,10 +145,10 @@ sm_finding_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
 		enqueue(&finding);
 		return true;
 	}
-	if (n_pending < room(&finding, PENDING_LEN))
+	if (pending.n < room(&finding, PENDING_LEN))
 	{
-		pending[n_pending].subxact = GetCurrentSubTransactionId();
-		pending[n_pending++].finding = finding;
+		pending.finding[pending.n].subxact = GetCurrentSubTransactionId();
+		pending.finding[pending.n++].finding = finding;
 	}
 	else
 		sm_count(SM_FINDINGS_OVERFLOWED);
@@ -150,7 +166,7 @@ sm_finding_peek(Oid database, SmFinding *finding)
 	bool		found = false;
 	int64		now = sm_clock();
 
-	LWLockAcquire(sm_shared->finding_lock, LW_SHARED);
+	LWLockAcquire(&part.locks->lock, LW_SHARED);
 	for (int i = 0; i < queue->n && !found; i++)
 		if (queue->findings[i].database == database &&
 			queue->findings[i].retry_at <= now)
@@ -158,7 +174,7 @@ sm_finding_peek(Oid database, SmFinding *finding)
 			*finding = queue->findings[i];
 			found = true;
 		}
-	LWLockRelease(sm_shared->finding_lock);
+	LWLockRelease(&part.locks->lock);
 	return found;
 }
 
@@ -168,9 +184,9 @@ sm_finding_peek(Oid database, SmFinding *finding)
 void
 sm_finding_done(const SmFinding *finding)
 {
-	LWLockAcquire(sm_shared->finding_lock, LW_EXCLUSIVE);
-	(void) take(finding->id);
-	LWLockRelease(sm_shared->finding_lock);
+	LWLockAcquire(&part.locks->lock, LW_EXCLUSIVE);
+	(void) remove_from_queue(finding->id);
+	LWLockRelease(&part.locks->lock);
 }
 
 /*
@@ -188,10 +204,10 @@ sm_finding_later(const SmFinding *finding, bool failed)
 			Min(MAX_RETRY_US, MIN_RETRY_US << Min(later.failures, 10));
 		later.failures++;
 	}
-	LWLockAcquire(sm_shared->finding_lock, LW_EXCLUSIVE);
-	if (take(finding->id))
+	LWLockAcquire(&part.locks->lock, LW_EXCLUSIVE);
+	if (remove_from_queue(finding->id))
 		queue->findings[queue->n++] = later;
-	LWLockRelease(sm_shared->finding_lock);
+	LWLockRelease(&part.locks->lock);
 }
 
 /*
@@ -203,33 +219,31 @@ sm_finding_retry_at(Oid database)
 {
 	int64		at = PG_INT64_MAX;
 
-	LWLockAcquire(sm_shared->finding_lock, LW_SHARED);
+	LWLockAcquire(&part.locks->lock, LW_SHARED);
 	for (int i = 0; i < queue->n; i++)
 		if (queue->findings[i].database == database)
 			at = Min(at, queue->findings[i].retry_at);
-	LWLockRelease(sm_shared->finding_lock);
+	LWLockRelease(&part.locks->lock);
 	return at;
 }
 
-/*
- * Forget the findings of a database that is gone.
- */
-void
-sm_finding_forget(Oid database)
+/* Forget the findings of a database that is gone. */
+static void
+forget(Oid database)
 {
 	int			n = 0;
 
-	LWLockAcquire(sm_shared->finding_lock, LW_EXCLUSIVE);
+	LWLockAcquire(&part.locks->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < queue->n; i++)
 		if (queue->findings[i].database != database)
 			queue->findings[n++] = queue->findings[i];
 	queue->n = n;
-	LWLockRelease(sm_shared->finding_lock);
+	LWLockRelease(&part.locks->lock);
 }
 
 /* Take a finding off the queue, which is locked. */
 static bool
-take(uint64 id)
+remove_from_queue(uint64 id)
 {
 	for (int i = 0; i < queue->n; i++)
 		if (queue->findings[i].id == id)
@@ -246,11 +260,11 @@ static void
 at_xact_end(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_ABORT)
-		for (int i = 0; i < n_pending; i++)
-			enqueue(&pending[i].finding);
+		for (int i = 0; i < pending.n; i++)
+			enqueue(&pending.finding[i].finding);
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT ||
 		event == XACT_EVENT_PREPARE)
-		n_pending = 0;
+		pending.n = 0;
 }
 
 static void
@@ -258,18 +272,18 @@ at_subxact_end(SubXactEvent event, SubTransactionId mine,
 			   SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		while (n_pending > 0 && pending[n_pending - 1].subxact == mine)
-			enqueue(&pending[--n_pending].finding);
+		while (pending.n > 0 && pending.finding[pending.n - 1].subxact == mine)
+			enqueue(&pending.finding[--pending.n].finding);
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-		for (int i = n_pending; i > 0 && pending[i - 1].subxact == mine; i--)
-			pending[i - 1].subxact = parent;
+		for (int i = pending.n; i > 0 && pending.finding[i - 1].subxact == mine; i--)
+			pending.finding[i - 1].subxact = parent;
 }
 
 /* Queue a finding for a worker and count what became of it. */
 static void
 enqueue(const SmFinding *finding)
 {
-	sm_count(sm_worker_comes() && put(finding) ?
+	sm_count(sm_worker_comes() && add_to_queue(finding) ?
 			 SM_FINDINGS_QUEUED : SM_FINDINGS_OVERFLOWED);
 }
 
@@ -306,14 +320,14 @@ most_failed(void)
 
 /* False if the queue has no room for it. */
 static bool
-put(const SmFinding *finding)
+add_to_queue(const SmFinding *finding)
 {
 	bool		full;
 
-	LWLockAcquire(sm_shared->finding_lock, LW_EXCLUSIVE);
+	LWLockAcquire(&part.locks->lock, LW_EXCLUSIVE);
 	full = (queue->n >= room(finding, QUEUE_LEN));
 	/* what cannot be carried out must not keep out what can */
-	if (full && take(most_failed()))
+	if (full && remove_from_queue(most_failed()))
 	{
 		sm_count(SM_FINDINGS_OVERFLOWED);
 		full = (queue->n >= room(finding, QUEUE_LEN));
@@ -323,7 +337,7 @@ put(const SmFinding *finding)
 		queue->findings[queue->n] = *finding;
 		queue->findings[queue->n++].id = ++queue->last_id;
 	}
-	LWLockRelease(sm_shared->finding_lock);
+	LWLockRelease(&part.locks->lock);
 
 	if (!full)
 	{

@@ -34,8 +34,6 @@ typedef struct SmFinding
 } SmFinding;
 
 extern void sm_finding_init(void);
-extern Size sm_finding_size(void);
-extern void sm_finding_startup(void);
 
 extern bool sm_finding_keep(SmEventType type, const pg_uuid_t *session_id,
 							bool exists, bool revoke, const char *cause,
@@ -44,6 +42,5 @@ extern bool sm_finding_peek(Oid database, SmFinding *finding);
 extern void sm_finding_done(const SmFinding *finding);
 extern void sm_finding_later(const SmFinding *finding, bool failed);
 extern int64 sm_finding_retry_at(Oid database);
-extern void sm_finding_forget(Oid database);
 
 #endif							/* SM_FINDING_H */

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "storage/itemptr.h"
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "nodes/lockoptions.h"
@@ -61,6 +62,13 @@ typedef struct SmSession
 	text	   *revoked_reason;
 	bytea	   *state_mac;
 } SmSession;
+
+/* A place in the index by sweep_at: behind the entry with this time and row. */
+typedef struct SmSweepPosition
+{
+	TimestampTz at;
+	ItemPointerData row;		/* invalid: before all entries of this time */
+} SmSweepPosition;
 
 /*
  * A scan of user_sessions under the latest snapshot, and the means to write

@@ -6,7 +6,7 @@
  * session_get notes a use here instead of writing to the table; a worker
  * writes what was noted in batches.  The table has a fixed number of slots in
  * sets of WAYS; a session's hash names its set, and each of
- * SM_TOUCH_PARTITIONS locks guards an equal share of the sets.  Every read of
+ * N_LOCKS locks guards an equal share of the sets.  Every read of
  * a session looks here, so the hashes of a set stand apart from its entries,
  * in one cache line: entries are touched only where the hash agrees.  An entry
  * whose use has been written is clean: it may be replaced.  When every slot
@@ -30,7 +30,8 @@
 #include "session/touch.h"
 #include "shared.h"
 
-#define WAYS 16
+#define WAYS			16
+#define N_LOCKS			64
 
 typedef struct Entry
 {
@@ -48,67 +49,96 @@ typedef struct Set
 	LWLock	   *lock;
 } Set;
 
-static uint32 sets_per_lock;
-static Entry *entries = NULL;
-static uint32 *hashes = NULL;
-static LWLockPadded *locks = NULL;
-
+static Size size(void);
+static void start(bool found);
+static bool save(FILE *file);
+static bool load(FILE *file);
+static void forget(Oid database);
 static uint32 n_slots(void);
 static Set	find_set(Oid database, const pg_uuid_t *id);
 static Entry *find(const Set *set, Oid database, const pg_uuid_t *id);
 static bool is_dirty(const Entry *entry);
 
-Size
-sm_touch_size(void)
+static SmSharedPart part = {
+	.name = "session_manager_touch",
+	.size = size,
+	.n_locks = N_LOCKS,
+	.start = start,
+	.forget = forget,
+	.save = save,
+	.load = load,
+	.saved_size = sizeof(SmTouch)
+};
+
+/* The table, as this process sees it. */
+static struct
+{
+	Entry	   *entries;
+	uint32	   *hashes;
+	uint32		sets_per_lock;
+}			table;
+
+/*
+ * Have the table made.  Called once, from _PG_init.
+ */
+void
+sm_touch_init(void)
+{
+	sm_shared_register(&part);
+}
+
+static Size
+size(void)
 {
 	return add_size(mul_size(n_slots(), sizeof(Entry)),
 					add_size(mul_size(n_slots(), sizeof(uint32)),
 							 PG_CACHE_LINE_SIZE));
 }
 
-/*
- * Attach to the table, making it if this is the postmaster.
- */
-void
-sm_touch_startup(void)
+static void
+start(bool found)
 {
-	bool		found;
-
-	entries = ShmemInitStruct("session_manager touches", sm_touch_size(), &found);
+	table.entries = part.memory;
 	if (!found)
-		memset(entries, 0, sm_touch_size());
-	hashes = (uint32 *) CACHELINEALIGN(entries + n_slots());
-	sets_per_lock = n_slots() / WAYS / SM_TOUCH_PARTITIONS;
-	locks = GetNamedLWLockTranche("session_manager_touch");
+		memset(table.entries, 0, size());
+	table.hashes = (uint32 *) CACHELINEALIGN(table.entries + n_slots());
+	table.sets_per_lock = n_slots() / WAYS / N_LOCKS;
 }
 
 /*
- * Write what is dirty to a file at shutdown.
+ * Write what is dirty to a file at shutdown, and an entry of no database as
+ * its end.
  */
-bool
-sm_touch_save(FILE *file)
+static bool
+save(FILE *file)
 {
+	static const Entry end = {0};
+
 	for (uint32 i = 0; i < n_slots(); i++)
-		if (is_dirty(&entries[i]) &&
-			fwrite(&entries[i], sizeof(Entry), 1, file) != 1)
+		if (is_dirty(&table.entries[i]) &&
+			fwrite(&table.entries[i], sizeof(Entry), 1, file) != 1)
 			return false;
-	return true;
+	return fwrite(&end, sizeof(end), 1, file) == 1;
 }
 
 /*
  * Take it back at the start; touches for which there is no room any more are
  * dropped.
  */
-bool
-sm_touch_load(FILE *file)
+static bool
+load(FILE *file)
 {
 	Entry		entry;
 
 	while (fread(&entry, sizeof(entry), 1, file) == 1)
 	{
-		Set			set = find_set(entry.database, &entry.touch.session_id);
-		SmDatabase *database = sm_shared_slot(entry.database, false);
+		Set			set;
+		SmDatabase *database;
 
+		if (!OidIsValid(entry.database))
+			return true;
+		set = find_set(entry.database, &entry.touch.session_id);
+		database = sm_shared_slot(entry.database, false);
 		for (int i = 0; i < WAYS && database != NULL; i++)
 			if (!is_dirty(&set.entries[i]))
 			{
@@ -119,7 +149,7 @@ sm_touch_load(FILE *file)
 				break;
 			}
 	}
-	return feof(file) != 0;
+	return false;
 }
 
 /*
@@ -222,7 +252,7 @@ sm_touch_collect(Oid database, SmTouch *touches, int max, int *position)
 	/* whole sets at a time: a set is WAYS entries, "max" at least as many */
 	for (uint32 i = *position; i < n_slots(); i += WAYS)
 	{
-		LWLock	   *lock = &locks[i / WAYS / sets_per_lock].lock;
+		LWLock	   *lock = &part.locks[i / WAYS / table.sets_per_lock].lock;
 
 		if (n + WAYS > max)
 		{
@@ -231,9 +261,9 @@ sm_touch_collect(Oid database, SmTouch *touches, int max, int *position)
 		}
 		LWLockAcquire(lock, LW_SHARED);
 		for (int way = 0; way < WAYS; way++)
-			if (entries[i + way].database == database &&
-				is_dirty(&entries[i + way]))
-				touches[n++] = entries[i + way].touch;
+			if (table.entries[i + way].database == database &&
+				is_dirty(&table.entries[i + way]))
+				touches[n++] = table.entries[i + way].touch;
 		LWLockRelease(lock);
 	}
 	*position = -1;
@@ -257,21 +287,19 @@ sm_touch_flushed(Oid database, const SmTouch *touch)
 	LWLockRelease(set.lock);
 }
 
-/*
- * Forget the touches of a database that is gone.
- */
-void
-sm_touch_forget(Oid database)
+/* Forget the touches of a database that is gone. */
+static void
+forget(Oid database)
 {
-	uint32		per_lock = sets_per_lock * WAYS;
+	uint32		per_lock = table.sets_per_lock * WAYS;
 
-	for (uint32 p = 0; p < SM_TOUCH_PARTITIONS; p++)
+	for (uint32 p = 0; p < N_LOCKS; p++)
 	{
-		LWLockAcquire(&locks[p].lock, LW_EXCLUSIVE);
+		LWLockAcquire(&part.locks[p].lock, LW_EXCLUSIVE);
 		for (uint32 i = p * per_lock; i < (p + 1) * per_lock; i++)
-			if (entries[i].database == database)
-				entries[i].database = InvalidOid;
-		LWLockRelease(&locks[p].lock);
+			if (table.entries[i].database == database)
+				table.entries[i].database = InvalidOid;
+		LWLockRelease(&part.locks[p].lock);
 	}
 }
 
@@ -279,7 +307,7 @@ sm_touch_forget(Oid database)
 static uint32
 n_slots(void)
 {
-	const uint32 per_round = WAYS * SM_TOUCH_PARTITIONS;
+	const uint32 per_round = WAYS * N_LOCKS;
 
 	return Max(1, sm_touch_slots / per_round) * per_round;
 }
@@ -292,10 +320,10 @@ find_set(Oid database, const pg_uuid_t *id)
 	uint32		n;
 
 	set.hash = hash_bytes(id->data, UUID_LEN) ^ murmurhash32(database);
-	n = set.hash % (sets_per_lock * SM_TOUCH_PARTITIONS);
-	set.entries = &entries[n * WAYS];
-	set.hashes = &hashes[n * WAYS];
-	set.lock = &locks[n / sets_per_lock].lock;
+	n = set.hash % (table.sets_per_lock * N_LOCKS);
+	set.entries = &table.entries[n * WAYS];
+	set.hashes = &table.hashes[n * WAYS];
+	set.lock = &part.locks[n / table.sets_per_lock].lock;
 	return set;
 }
 

@@ -15,7 +15,6 @@
 
 #include "session/client.h"
 
-#define SM_TOUCH_PARTITIONS 64
 
 /* A use of a session, noted. */
 typedef struct SmTouch
@@ -28,11 +27,7 @@ typedef struct SmTouch
 	SmFlatClient client;
 } SmTouch;
 
-extern Size sm_touch_size(void);
-extern void sm_touch_startup(void);
-extern bool sm_touch_save(FILE *file);
-extern bool sm_touch_load(FILE *file);
-
+extern void sm_touch_init(void);
 extern bool sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 						  const TimestampTz *rotation, const SmClient *client);
 extern bool sm_touch_seen(const pg_uuid_t *session_id, TimestampTz rotation,
@@ -42,6 +37,5 @@ extern TimestampTz sm_touch_first_use(const SmTouch *touch,
 extern int	sm_touch_collect(Oid database, SmTouch *touches, int max,
 							 int *position);
 extern void sm_touch_flushed(Oid database, const SmTouch *touch);
-extern void sm_touch_forget(Oid database);
 
 #endif							/* SM_TOUCH_H */

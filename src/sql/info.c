@@ -25,6 +25,9 @@
 #include "sql/info.h"
 #include "sql/result.h"
 #include "work/contain.h"
+#include "work/reseal.h"
+#include "work/restore.h"
+#include "work/sweep.h"
 
 PG_FUNCTION_INFO_V1(sm_session_info);
 
@@ -164,8 +167,9 @@ workers_state(void)
 		case SM_DB_SERVED:
 			if (no_place)
 				return no_place;
-			if (sm_database->waits_for[0] != '\0')
-				return psprintf("on: maintenance waits for %s", sm_database->waits_for);
+			if (sm_restore_state(sm_database)->waits_for[0] != '\0')
+				return psprintf("on: maintenance waits for %s",
+								sm_restore_state(sm_database)->waits_for);
 			return sm_database->worker_pid != 0 ?
 				psprintf("on: pid %d is at work", sm_database->worker_pid) : "on";
 	}
@@ -199,7 +203,7 @@ resealing(const SmSchema *schema)
 			psprintf("to key %s: no worker does it; call session_reencrypt() until it returns 0",
 					 pending);
 	return psprintf("under way to key %s: %lld sessions so far", pending,
-					(long long) sm_database->resealed);
+					(long long) sm_reseal_state(sm_database)->resealed);
 }
 
 /*
@@ -225,9 +229,9 @@ next_sweep(const SmSchema *schema)
 				break;
 		}
 		if (from != DT_NOBEGIN || sm_database == NULL ||
-			sm_database->sweep_began_at == 0)
+			sm_sweep_state(sm_database)->began_at == 0)
 			return "unknown: behind deleted sessions that VACUUM cannot remove yet";
-		from = sm_database->sweep_from.at;
+		from = sm_sweep_state(sm_database)->from.at;
 	}
 }
 
@@ -250,7 +254,7 @@ errors(SmStep step)
 	if (sm_database == NULL)
 		return "not noted: there is no shared memory for this database";
 	LWLockAcquire(sm_shared->lock, LW_SHARED);
-	failure = sm_database->failures[step];
+	failure = sm_failures(sm_database)[step];
 	LWLockRelease(sm_shared->lock);
 	if (failure.at == 0)
 		return "none";

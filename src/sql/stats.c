@@ -17,6 +17,7 @@
 #include "shared.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
+#include "work/contain.h"
 
 PG_FUNCTION_INFO_V1(sm_session_counters);
 PG_FUNCTION_INFO_V1(sm_session_stats_reset);
@@ -93,7 +94,7 @@ sm_session_counters(PG_FUNCTION_ARGS)
 		row->nulls[n++] = (database->next_pass == 0);
 		row->values[n++] = TimestampTzGetDatum(database->stats_reset);
 		Assert(n == N_COLUMNS - 2 * SM_N_STEPS);
-		memcpy(row->failures, database->failures, sizeof(row->failures));
+		memcpy(row->failures, sm_failures(database), sizeof(row->failures));
 		n_rows++;
 	}
 	LWLockRelease(sm_shared->lock);
@@ -131,7 +132,7 @@ sm_session_stats_reset(PG_FUNCTION_ARGS)
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	for (int c = 0; c < SM_N_COUNTERS; c++)
 		pg_atomic_write_u64(&sm_database->counters[c], 0);
-	memset(sm_database->failures, 0, sizeof(sm_database->failures));
+	memset(sm_failures(sm_database), 0, SM_N_STEPS * sizeof(SmFailure));
 	sm_database->stats_reset = GetCurrentTimestamp();
 	LWLockRelease(sm_shared->lock);
 	PG_RETURN_VOID();

@@ -25,6 +25,29 @@
 /* A WARNING for each step at most once in so many microseconds. */
 #define WARNING_GAP_US	USECS_PER_SEC
 
+static SmSharedPart part = {
+	.name = "session_manager_failures",
+	.per_database = SM_N_STEPS * sizeof(SmFailure)
+};
+
+/*
+ * Have failures kept in shared memory.  Called once, from _PG_init.
+ */
+void
+sm_contain_init(void)
+{
+	sm_shared_register(&part);
+}
+
+/*
+ * The last failures of a database's steps: SM_N_STEPS of them.
+ */
+SmFailure *
+sm_failures(const SmDatabase *database)
+{
+	return sm_shared_of(&part, database);
+}
+
 /*
  * Do something in a subtransaction.  If it fails, that is rolled back, and its
  * error returned; otherwise NULL.  Errors that are about the transaction as a
@@ -100,7 +123,7 @@ sm_note_failure(SmStep step, int sqlerrcode, const char *message)
 
 	if (sm_database == NULL)
 		return;
-	failure = &sm_database->failures[step];
+	failure = &sm_failures(sm_database)[step];
 	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
 	failure->at = GetCurrentTimestamp();
 	n = snprintf(failure->error, sizeof(failure->error), "%s: %s",

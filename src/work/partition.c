@@ -61,6 +61,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "batch.h"
 #include "compat.h"
 #include "guc.h"
 #include "session/events.h"
@@ -169,6 +170,29 @@ static void set_local(const char *name, const char *value);
 static void execute(const char *sql);
 
 /*
+ * Maintain the partitions of this database, a transaction for each step.
+ */
+void
+sm_partitions_pass(SmPass *pass)
+{
+	SmPartitionWork work = {0};
+	bool		more;
+
+	do
+	{
+		const SmSchema *schema = sm_pass_batch(pass, "maintaining partitions of session_events");
+
+		if (schema == NULL)
+			return;
+		/* a crash may undo a step, which is then done again */
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+		more = sm_partitions_step(schema, PG_INT64_MAX, &work);
+		sm_batch_end();
+	} while (more && !sm_pass_is_over(pass));
+}
+
+/*
  * Take a step: drop, delete and move a bounded amount, of max_events events at
  * the most.  Adds to *work, which the caller has set to zero before the first
  * step of a series.  True if another step, in another transaction, finds more
@@ -205,7 +229,11 @@ sm_partitions_step(const SmSchema *schema, int64 max_events,
 	set_local("default_table_access_method", "heap");
 	/* an error, rather than a policy that hides events from a move */
 	set_local("row_security", "off");
-	/* there may be no statistics yet: always by the index that leads with time */
+
+	/*
+	 * there may be no statistics yet: always by the index that leads with
+	 * time
+	 */
 	set_local("enable_seqscan", "off");
 	set_local("enable_bitmapscan", "off");
 	set_local("enable_sort", "off");

@@ -13,6 +13,7 @@
 #include "datatype/timestamp.h"
 
 #include "schema.h"
+#include "work/pass.h"
 
 /* How many indexes a partition is made with. */
 #define SM_PARTITION_INDEXES	4
@@ -28,6 +29,7 @@ typedef struct SmPartitionWork
 	Oid			stuck[64];		/* partitions that could not be dropped */
 } SmPartitionWork;
 
+extern void sm_partitions_pass(SmPass *pass);
 extern bool sm_partitions_step(const SmSchema *schema, int64 max_events,
 							   SmPartitionWork *work);
 

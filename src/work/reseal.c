@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * reseal.c
- *	  Moves seals to the active key: session_reencrypt, and the same in steps
- *	  for a worker.
+ *	  Moves seals to the active key.
  *
  * Goes through the table by id, remembering where it is, so that no row is
  * looked at twice in a round.  A round that finds nothing has seen them all.
@@ -15,13 +14,13 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "batch.h"
 #include "keys/keyring.h"
 #include "session/authenticate.h"
 #include "session/lifecycle.h"
@@ -51,157 +50,162 @@ typedef struct Chunk
 	pg_uuid_t	corrupt_id;		/* the last of these */
 } Chunk;
 
-PG_FUNCTION_INFO_V1(sm_session_reencrypt);
+/* What becomes of a round through the table. */
+typedef enum Round
+{
+	ROUND_GOES_ON,				/* or begins again */
+	ROUND_FAILED,				/* for some sessions: another one later */
+	ROUND_DONE
+} Round;
 
-static int64 reseal_from(const SmSchema *schema, int32 active, int64 batch,
-						 pg_uuid_t *after, bool *at_end, int64 *skipped,
-						 int64 *failed);
+static SmSharedPart part = {
+	.name = "session_manager_reseal",
+	.per_database = sizeof(SmResealState)
+};
+
+static bool reseal_step(const SmSchema *schema);
+static bool resume(SmReseal *reseal);
+static Round advance(const SmReseal *reseal, int64 resealed);
 static void reseal_chunk(void *arg);
 static bool all_keys_present(const SmSchema *schema);
 static void report_corrupt(const Chunk *chunk);
-static bool reseal(SmScan *scan, Chunk *chunk);
+static bool reseal_session(SmScan *scan, Chunk *chunk);
 
 /*
- * session_reencrypt(batch)
+ * Have the position in each database kept.  Called once, from _PG_init.
  */
-Datum
-sm_session_reencrypt(PG_FUNCTION_ARGS)
+void
+sm_reseal_init(void)
 {
-	static struct
-	{
-		Oid			relid;
-		int32		key_id;
-		pg_uuid_t	after;
-	}			position;
-	static const pg_uuid_t lowest = {{0}};
-	const SmSchema *schema;
-	int32		active;
-	int64		resealed;
-	bool		from_start;
-	bool		at_end;
-	int64		skipped = 0;
-	int64		failed = 0;
+	sm_shared_register(&part);
+}
 
-	PreventCommandIfReadOnly("session_reencrypt()");
-	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batch must be greater than zero")));
-	schema = sm_schema_of_function(fcinfo->flinfo->fn_oid);
-	sm_check_at_once();
-	active = sm_key_active(schema)->id;
-	if (position.relid != schema->sessions || position.key_id != active)
-	{
-		position.relid = schema->sessions;
-		position.key_id = active;
-		position.after = lowest;
-	}
-	do
-	{
-		from_start = memcmp(&position.after, &lowest, UUID_LEN) == 0;
-		resealed = reseal_from(schema, active, PG_GETARG_INT32(0),
-							   &position.after, &at_end, &skipped, &failed);
-	} while (at_end && !from_start && resealed == 0);
-	if (resealed == 0 && skipped > 0)
-		ereport(NOTICE,
-				(errmsg("%lld sessions are being written to and were passed over",
-						(long long) skipped),
-				 errhint("Call session_reencrypt() again.")));
-	PG_RETURN_INT64(resealed);
+SmResealState *
+sm_reseal_state(const SmDatabase *database)
+{
+	return sm_shared_of(&part, database);
 }
 
 /*
- * One step of a worker.  True if there is nothing left to do.
+ * Re-seal this database's sessions under the active key.
  */
-bool
-sm_reseal_step(const SmSchema *schema)
+void
+sm_reseal_pass(SmPass *pass)
+{
+	bool		done = false;
+
+	while (!done && !sm_pass_is_over(pass))
+	{
+		const SmSchema *schema = sm_pass_batch(pass, "re-sealing sessions under the active key");
+
+		if (schema == NULL)
+			return;
+		done = reseal_step(schema);
+		sm_batch_end();
+	}
+}
+
+/* One step of a worker.  True if there is nothing left to do. */
+static bool
+reseal_step(const SmSchema *schema)
 {
 	char	   *keys = sm_schema_qualify(schema, "session_keys");
-	int32		active;
+	SmReseal	reseal = {.schema = schema};
 	int64		resealed;
-	bool		at_end;
-	bool		again;
-	bool		later;
 	bool		isnull;
-	pg_uuid_t	after;
-	int64		skipped = 0;
-	int64		failed = 0;
 
 	if (SPI_execute(psprintf("SELECT key_id FROM %s WHERE state = 'active' AND resealed_at IS NULL",
 							 keys), true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read session_keys");
 	if (SPI_processed == 0)
 		return true;
-	active = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
-										 SPI_tuptable->tupdesc, 1, &isnull));
-	if (!all_keys_present(schema))
+	reseal.active = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+												SPI_tuptable->tupdesc, 1, &isnull));
+	if (!all_keys_present(schema) || !resume(&reseal))
 		return true;
 
-	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
-	if (sm_database->reseal_key != active)
+	resealed = sm_reseal(&reseal, STEP_ROWS);
+	switch (advance(&reseal, resealed))
 	{
-		sm_database->reseal_key = active;
-		sm_database->resealed = 0;
-		sm_database->resealed_in_round = 0;
-		sm_database->reseal_failed_in_round = 0;
-		sm_database->reseal_retry_at = 0;
-		sm_database->reseal_retry_us = MIN_RETRY_US;
-		memset(sm_database->reseal_after, 0, UUID_LEN);
+		case ROUND_GOES_ON:
+			return false;
+		case ROUND_FAILED:
+			return true;
+		case ROUND_DONE:
+			break;
 	}
-	memcpy(&after, sm_database->reseal_after, UUID_LEN);
-	later = sm_clock() < sm_database->reseal_retry_at;
-	LWLockRelease(sm_shared->lock);
-	if (later)
-		return true;
-
-	resealed = reseal_from(schema, active, STEP_ROWS, &after, &at_end,
-						   &skipped, &failed);
-
-	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
-	memcpy(sm_database->reseal_after, &after, UUID_LEN);
-	sm_database->resealed += resealed;
-	/* what was passed over calls for another round */
-	sm_database->resealed_in_round += resealed + skipped;
-	/* a login may have sealed under the old key while this began: look again */
-	sm_database->reseal_failed_in_round += failed;
-	again = !at_end || sm_database->resealed_in_round > 0;
-	if (at_end)
-	{
-		later = !again && sm_database->reseal_failed_in_round > 0;
-		sm_database->resealed_in_round = 0;
-		sm_database->reseal_failed_in_round = 0;
-	}
-	if (later)
-	{
-		sm_database->reseal_retry_at = sm_clock() + sm_database->reseal_retry_us;
-		sm_database->reseal_retry_us = Min(sm_database->reseal_retry_us * 2, MAX_RETRY_US);
-	}
-	LWLockRelease(sm_shared->lock);
-	if (again)
-		return false;
-	if (later)
-		return true;
 	if (SPI_execute(psprintf("UPDATE %s SET resealed_at = pg_catalog.clock_timestamp()"
 							 " WHERE key_id = %d AND state = 'active'",
-							 keys, active), false, 0) != SPI_OK_UPDATE)
+							 keys, reseal.active), false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update session_keys");
 	return true;
 }
 
 /*
- * Re-seal up to "batch" sessions with ids above *after, which moves along and
- * becomes the lowest at the end of the table.  Adds to *skipped those that
- * somebody else is writing to, as waiting for them could deadlock, and to
- * *failed those that cannot be written.
+ * Where the last step stopped, or the beginning for a key that is new.  False if
+ * it is not time yet.
  */
-static int64
-reseal_from(const SmSchema *schema, int32 active, int64 batch,
-			pg_uuid_t *after, bool *at_end, int64 *skipped, int64 *failed)
+static bool
+resume(SmReseal *reseal)
+{
+	SmResealState *state = sm_reseal_state(sm_database);
+	bool		due;
+
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	if (state->key != reseal->active)
+	{
+		memset(state, 0, sizeof(*state));
+		state->key = reseal->active;
+		state->retry_us = MIN_RETRY_US;
+	}
+	reseal->after = state->after;
+	due = sm_clock() >= state->retry_at;
+	LWLockRelease(sm_shared->lock);
+	return due;
+}
+
+/* Note what a step has done, and tell what becomes of the round. */
+static Round
+advance(const SmReseal *reseal, int64 resealed)
+{
+	SmResealState *state = sm_reseal_state(sm_database);
+	Round		result = ROUND_DONE;
+
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	state->after = reseal->after;
+	state->resealed += resealed;
+	/* what was passed over calls for another round */
+	state->resealed_in_round += resealed + reseal->skipped;
+	state->failed_in_round += reseal->failed;
+	/* a login may have sealed under the old key while this began: look again */
+	if (!reseal->at_end || state->resealed_in_round > 0)
+		result = ROUND_GOES_ON;
+	else if (state->failed_in_round > 0)
+		result = ROUND_FAILED;
+	if (reseal->at_end)
+		state->resealed_in_round = state->failed_in_round = 0;
+	if (result == ROUND_FAILED)
+	{
+		state->retry_at = sm_clock() + state->retry_us;
+		state->retry_us = Min(state->retry_us * 2, MAX_RETRY_US);
+	}
+	LWLockRelease(sm_shared->lock);
+	return result;
+}
+
+/*
+ * Re-seal up to "batch" sessions with ids above "after", which moves along and
+ * becomes the lowest at the end of the table.  Adds to "skipped" those that
+ * somebody else is writing to, as waiting for them could deadlock, and to
+ * "failed" those that cannot be written.
+ */
+int64
+sm_reseal(SmReseal *reseal, int64 batch)
 {
 	Chunk		chunk = {
-		.schema = schema,
-		.active = active,
-		.after = *after
+		.schema = reseal->schema,
+		.active = reseal->active,
+		.after = reseal->after
 	};
 	int64		resealed = 0;
 	int64		singly = 0;		/* so many of the next */
@@ -234,17 +238,17 @@ reseal_from(const SmSchema *schema, int32 active, int64 batch,
 							   DatumGetCString(DirectFunctionCall1(uuid_out,
 																   UUIDPGetDatum(&next.at)))),
 					  error);
-			(*failed)++;
+			reseal->failed++;
 			chunk.after = next.at;
 			chunk.skipped = next.skipped;
 			singly--;
 		}
 	}
-	*after = chunk.after;
-	*at_end = chunk.at_end;
-	*skipped += chunk.skipped;
-	if (*at_end)
-		memset(after, 0, sizeof(*after));
+	reseal->after = chunk.after;
+	reseal->at_end = chunk.at_end;
+	reseal->skipped += chunk.skipped;
+	if (reseal->at_end)
+		memset(&reseal->after, 0, sizeof(reseal->after));
 	sm_count_many(SM_RESEALED, resealed);
 	return resealed;
 }
@@ -267,7 +271,7 @@ reseal_chunk(void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		chunk->at = *scan.session.session_id;
-		if (reseal(&scan, chunk))
+		if (reseal_session(&scan, chunk))
 			chunk->resealed++;
 		chunk->after = chunk->at;
 		MemoryContextSwitchTo(old);
@@ -311,7 +315,7 @@ all_keys_present(const SmSchema *schema)
  * is, or cannot be.
  */
 static bool
-reseal(SmScan *scan, Chunk *chunk)
+reseal_session(SmScan *scan, Chunk *chunk)
 {
 	const SmSchema *schema = scan->schema;
 	SmSession  *session = &scan->session;

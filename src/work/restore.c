@@ -29,19 +29,68 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "batch.h"
 #include "shared.h"
 #include "work/partition.h"
 #include "work/restore.h"
 
 #define SETTLE_US	(12 * USECS_PER_HOUR)
 
+static SmSharedPart part = {
+	.name = "session_manager_restore",
+	.per_database = sizeof(SmRestoreState)
+};
+
+static const char *wait_for(const SmSchema *schema);
+
+/*
+ * Have what is known of each database kept.  Called once, from _PG_init.
+ */
+void
+sm_restore_init(void)
+{
+	sm_shared_register(&part);
+}
+
+SmRestoreState *
+sm_restore_state(const SmDatabase *database)
+{
+	return sm_shared_of(&part, database);
+}
+
+/*
+ * May the pass do more than write findings and touches?  Not while a dump is
+ * being restored: notes what it waits for.
+ */
+void
+sm_restore_pass(SmPass *pass)
+{
+	const SmSchema *schema = sm_pass_batch(pass, "looking for a restore");
+	SmRestoreState *state = sm_restore_state(sm_database);
+	const char *pending;
+
+	if (schema == NULL)
+		return;
+	pending = wait_for(schema);
+	LWLockAcquire(sm_shared->lock, LW_EXCLUSIVE);
+	strlcpy(state->waits_for, pending != NULL ? pending : "",
+			sizeof(state->waits_for));
+	LWLockRelease(sm_shared->lock);
+	pass->may_maintain = (pending == NULL);
+	pass->maintained = schema->events;
+	sm_batch_end();
+	if (pass->may_maintain)
+		sm_count(SM_SWEEPS);
+}
+
 /*
  * What a worker has to wait for before it does anything of its own accord, or
  * NULL.  SPI must be connected.
  */
-const char *
-sm_restore_pending(const SmSchema *schema)
+static const char *
+wait_for(const SmSchema *schema)
 {
+	SmRestoreState *state = sm_restore_state(sm_database);
 	HeapTuple	row;
 	TupleDesc	desc;
 	char	   *unfinished;
@@ -72,23 +121,23 @@ sm_restore_pending(const SmSchema *schema)
 
 	if (!used)
 	{
-		sm_database->settled = sm_database->seen = InvalidOid;
+		state->settled = state->seen = InvalidOid;
 		return "the first key, or the data of a restore";
 	}
-	if (sm_database->settled == schema->events)
+	if (state->settled == schema->events)
 		return NULL;
-	if (sm_database->seen != schema->events)
+	if (state->seen != schema->events)
 	{
-		sm_database->seen = schema->events;
-		sm_database->seen_at = sm_clock();
+		state->seen = schema->events;
+		state->seen_at = sm_clock();
 	}
-	if (sm_clock() - sm_database->seen_at < SETTLE_US)
+	if (sm_clock() - state->seen_at < SETTLE_US)
 	{
 		if (unfinished != NULL)
 			return psprintf("the indexes of partition \"%s\", as in a restore", unfinished);
 		if (restorer)
 			return "the end of pg_restore";
 	}
-	sm_database->settled = schema->events;
+	state->settled = schema->events;
 	return NULL;
 }

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sweep.c
- *	  session_cleanup: deletes dead sessions, then maintains the partitions
- *	  of session_events.
+ *	  Deletes dead sessions.
  *
  * sweep_at says when a row is to be looked at.  A row that proves to be dead
  * is deleted; one that was extended since is queued again at its deadline,
@@ -15,20 +14,20 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
-#include "fmgr.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "batch.h"
+#include "compat.h"
 #include "guc.h"
 #include "session/authenticate.h"
 #include "shared.h"
-#include "sql/result.h"
 #include "work/contain.h"
-#include "work/partition.h"
 #include "work/sweep.h"
 
 /* A NOTICE tells of progress every so many sessions. */
@@ -61,10 +60,18 @@ typedef struct Chunk
 	SmSweep		sweep;
 } Chunk;
 
-PG_FUNCTION_INFO_V1(sm_session_cleanup);
+/*
+ * The sweep begins anew when what it took to walk over the dead last is no
+ * more than one part in so many, in a backlog every five minutes at the most.
+ */
+#define WALK_SHARE		20
+#define SWEEP_ANEW_US	(5 * USECS_PER_MINUTE)
 
-static int64 arg_count(FunctionCallInfo fcinfo, int n, const char *name,
-					   int64 none);
+static SmSharedPart part = {
+	.name = "session_manager_sweep",
+	.per_database = sizeof(SmSweepState)
+};
+
 static void sweep_chunk(void *arg);
 static void put_off(Chunk *chunk, const Chunk *failed, ErrorData *error);
 static void queue_again(void *arg);
@@ -73,44 +80,74 @@ static bool sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 static TimestampTz kept_until(const SmSession *session);
 
 /*
- * session_cleanup(batch, max_batches)
+ * Have the position in each database kept.  Called once, from _PG_init.
  */
-Datum
-sm_session_cleanup(PG_FUNCTION_ARGS)
+void
+sm_sweep_init(void)
 {
-	const SmSchema *schema;
-	int64		batch = arg_count(fcinfo, 0, "batch", sm_sweep_batch);
-	int64		max_batches = arg_count(fcinfo, 1, "max_batches", 0);
-	int64		max_rows;
-	SmSweep		sweep = {0};
+	sm_shared_register(&part);
+}
+
+SmSweepState *
+sm_sweep_state(const SmDatabase *database)
+{
+	return sm_shared_of(&part, database);
+}
+
+/*
+ * Sweep this database's dead sessions, in batches with a pause between them.
+ *
+ * While somebody holds an old snapshot, what was deleted stays in the index,
+ * and whoever starts at its beginning passes all of it again.  So a pass goes
+ * on where the last one was.  What is due has a smaller sweep_at than that only
+ * if somebody was at it, has written it by hand, or if the clock was set back:
+ * the sweep begins anew when it has come to an end, or for a long time has not,
+ * unless walking over the dead would take too large a share of its time.
+ */
+void
+sm_sweep_pass(SmPass *pass)
+{
+	SmSweepState *state = sm_sweep_state(sm_database);
+	int64		elapsed = sm_clock() - state->began_at;
+	bool		anew = state->from.at > GetCurrentTimestamp() ||
+		(elapsed >= WALK_SHARE * state->walk_us &&
+		 (!state->unfinished || elapsed >= SWEEP_ANEW_US));
 	SmSweepPosition from = {.at = DT_NOBEGIN};
-	SmPartitionWork partitions = {0};
-	static const Oid types[] = {
-		INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, INT8OID
-	};
-	Datum		values[6];
-	bool		nulls[6] = {false};
+	SmSweep		sweep = {.yields = true};
+	int64		batch;
+	int64		done;
 
-	PreventCommandIfReadOnly("session_cleanup()");
-	schema = sm_schema_of_function(fcinfo->flinfo->fn_oid);
-	max_rows = max_batches > 0 ? batch * max_batches : PG_INT64_MAX;
-	sm_check_at_once();
-	(void) sm_sweep(schema, max_rows, &from, &sweep);
+	if (!anew)
+		from = state->from;
+	do
+	{
+		int64		began_at = sm_clock();
+		const SmSchema *schema = sm_pass_batch(pass, "deleting dead sessions");
 
-	/* last: what it locks stays locked until the transaction ends */
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	(void) sm_partitions_step(sm_schema_of_function(fcinfo->flinfo->fn_oid), max_rows, &partitions);
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+		/* one row tells how long the way to it was, and is not waited after */
+		bool		measures = anew;
 
-	values[0] = Int64GetDatum(sweep.deleted);
-	values[1] = Int64GetDatum(sweep.requeued);
-	values[2] = Int64GetDatum(partitions.events_dropped);
-	values[3] = Int32GetDatum(partitions.created);
-	values[4] = Int32GetDatum(partitions.dropped);
-	values[5] = Int64GetDatum(partitions.events_moved);
-	return sm_result_row(fcinfo, types, lengthof(types), values, nulls);
+		if (schema == NULL)
+			return;
+		batch = measures ? 1 : sm_sweep_batch;
+		done = sm_sweep(schema, batch, &from, &sweep);
+		sm_batch_end();
+		if (measures)
+		{
+			state->began_at = began_at;
+			state->walk_us = sm_clock() - began_at;
+			anew = false;
+		}
+		/* still the beginning if nothing was due */
+		state->from = from;
+		state->unfinished = (done == batch);
+		if (done == batch && !measures && sm_sweep_pause > 0)
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 sm_sweep_pause, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	} while (done == batch && !sm_pass_is_over(pass));
 }
 
 /*
@@ -257,18 +294,6 @@ queue_again(void *arg)
 		sm_scan_update(&scan, &changes);
 	}
 	sm_scan_end(&scan);
-}
-
-static int64
-arg_count(FunctionCallInfo fcinfo, int n, const char *name, int64 none)
-{
-	if (PG_ARGISNULL(n))
-		return none;
-	if (PG_GETARG_INT32(n) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be greater than zero", name)));
-	return PG_GETARG_INT32(n);
 }
 
 /* Delete a session or queue it again.  False if somebody is at it. */

@@ -11,7 +11,8 @@
 #include "postgres.h"
 
 #include "schema.h"
-#include "shared.h"
+#include "session/store.h"
+#include "work/pass.h"
 
 typedef struct SmSweep
 {
@@ -20,6 +21,18 @@ typedef struct SmSweep
 	bool		yields;			/* give way to traffic now and then */
 } SmSweep;
 
+/* Of a database: where the sweep goes on.  Written by the worker alone. */
+typedef struct SmSweepState
+{
+	SmSweepPosition from;
+	bool		unfinished;
+	int64		began_at;		/* by sm_clock(), last from the beginning */
+	int64		walk_us;		/* what it took to find the first row then */
+} SmSweepState;
+
+extern void sm_sweep_init(void);
+extern SmSweepState *sm_sweep_state(const SmDatabase *database);
+extern void sm_sweep_pass(SmPass *pass);
 extern int64 sm_sweep(const SmSchema *schema, int64 max_rows,
 					  SmSweepPosition *from, SmSweep *sweep);
 

@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
- * worker.h
- *	  Background workers.
+ * launcher.h
+ *	  The launcher of background workers.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SM_WORKER_H
-#define SM_WORKER_H
+#ifndef SM_LAUNCHER_H
+#define SM_LAUNCHER_H
 
 #include "postgres.h"
 
-extern void sm_worker_init(void);
+extern void sm_launcher_init(void);
 
-#endif							/* SM_WORKER_H */
+#endif							/* SM_LAUNCHER_H */

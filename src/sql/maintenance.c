@@ -1,0 +1,130 @@
+/*-------------------------------------------------------------------------
+ *
+ * maintenance.c
+ *	  session_cleanup and session_reencrypt: what workers do, at a call.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "guc.h"
+#include "keys/keyring.h"
+#include "schema.h"
+#include "sql/arguments.h"
+#include "sql/result.h"
+#include "work/contain.h"
+#include "work/partition.h"
+#include "work/reseal.h"
+#include "work/sweep.h"
+
+PG_FUNCTION_INFO_V1(sm_session_cleanup);
+PG_FUNCTION_INFO_V1(sm_session_reencrypt);
+
+static int64 arg_count(FunctionCallInfo fcinfo, int n, const char *name,
+					   int64 none);
+
+/*
+ * session_cleanup(batch, max_batches)
+ */
+Datum
+sm_session_cleanup(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema;
+	int64		batch = arg_count(fcinfo, 0, "batch", sm_sweep_batch);
+	int64		max_batches = arg_count(fcinfo, 1, "max_batches", 0);
+	int64		max_rows;
+	SmSweep		sweep = {0};
+	SmSweepPosition from = {.at = DT_NOBEGIN};
+	SmPartitionWork partitions = {0};
+	static const Oid types[] = {
+		INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, INT8OID
+	};
+	Datum		values[6];
+	bool		nulls[6] = {false};
+
+	PreventCommandIfReadOnly("session_cleanup()");
+	schema = sm_called_schema(fcinfo);
+	max_rows = max_batches > 0 ? batch * max_batches : PG_INT64_MAX;
+	sm_check_at_once();
+	(void) sm_sweep(schema, max_rows, &from, &sweep);
+
+	/* last: what it locks stays locked until the transaction ends */
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	(void) sm_partitions_step(schema, max_rows, &partitions);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+
+	values[0] = Int64GetDatum(sweep.deleted);
+	values[1] = Int64GetDatum(sweep.requeued);
+	values[2] = Int64GetDatum(partitions.events_dropped);
+	values[3] = Int32GetDatum(partitions.created);
+	values[4] = Int32GetDatum(partitions.dropped);
+	values[5] = Int64GetDatum(partitions.events_moved);
+	return sm_result_row(fcinfo, types, lengthof(types), values, nulls);
+}
+
+/*
+ * session_reencrypt(batch)
+ */
+Datum
+sm_session_reencrypt(PG_FUNCTION_ARGS)
+{
+	static struct
+	{
+		Oid			relid;
+		int32		key_id;
+		pg_uuid_t	after;
+	}			position;
+	static const pg_uuid_t lowest = {{0}};
+	SmReseal	reseal = {0};
+	int64		resealed;
+	bool		from_start;
+
+	PreventCommandIfReadOnly("session_reencrypt()");
+	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch must be greater than zero")));
+	reseal.schema = sm_called_schema(fcinfo);
+	sm_check_at_once();
+	reseal.active = sm_key_active(reseal.schema)->id;
+	if (position.relid != reseal.schema->sessions || position.key_id != reseal.active)
+	{
+		position.relid = reseal.schema->sessions;
+		position.key_id = reseal.active;
+		position.after = lowest;
+	}
+	reseal.after = position.after;
+	do
+	{
+		from_start = memcmp(&reseal.after, &lowest, UUID_LEN) == 0;
+		resealed = sm_reseal(&reseal, PG_GETARG_INT32(0));
+		position.after = reseal.after;
+	} while (reseal.at_end && !from_start && resealed == 0);
+	if (resealed == 0 && reseal.skipped > 0)
+		ereport(NOTICE,
+				(errmsg("%lld sessions are being written to and were passed over",
+						(long long) reseal.skipped),
+				 errhint("Call session_reencrypt() again.")));
+	PG_RETURN_INT64(resealed);
+}
+
+static int64
+arg_count(FunctionCallInfo fcinfo, int n, const char *name, int64 none)
+{
+	if (PG_ARGISNULL(n))
+		return none;
+	if (PG_GETARG_INT32(n) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be greater than zero", name)));
+	return PG_GETARG_INT32(n);
+}

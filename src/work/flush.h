@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * flush.h
+ *	  Writes last-seen times that session_get noted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_FLUSH_H
+#define SM_FLUSH_H
+
+#include "postgres.h"
+
+#include "work/pass.h"
+
+extern void sm_flush_touches(SmPass *pass);
+
+#endif							/* SM_FLUSH_H */
