@@ -33,6 +33,7 @@ OBJS = \
 	src/schema.o \
 	src/session_manager.o \
 	src/shared.o \
+	src/spi.o \
 	src/cache/cache.o \
 	src/cache/columns.o \
 	src/cache/fence.o \

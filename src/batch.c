@@ -15,7 +15,6 @@
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -29,6 +28,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "shared.h"
+#include "spi.h"
 
 static void set_state(SmDatabaseState state);
 static void set_local(const char *name, const char *value);
@@ -78,8 +78,7 @@ sm_batch_begin(const char *activity)
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	sm_spi_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	extension = get_extension_oid("session_manager", true);
@@ -125,8 +124,7 @@ sm_batch_begin(const char *activity)
 void
 sm_batch_end(void)
 {
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	pgstat_report_stat(true);

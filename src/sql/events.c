@@ -21,7 +21,6 @@
 
 #include "access/tupconvert.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
@@ -30,6 +29,7 @@
 #include "session/authenticate.h"
 #include "session/events.h"
 #include "session/locks.h"
+#include "spi.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
 
@@ -69,8 +69,7 @@ sm_session_history(PG_FUNCTION_ARGS)
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	sm_spi_connect();
 	if (SPI_execute_with_args(statement(fcinfo, schema, max_rows), 3, types,
 							  args, nulls, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read session_events");
@@ -84,8 +83,7 @@ sm_session_history(PG_FUNCTION_ARGS)
 		tuplestore_puttuple(result.store,
 							map ? execute_attr_map_tuple(tuple, map) : tuple);
 	}
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 	return (Datum) 0;
 }
 

@@ -10,7 +10,6 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -21,6 +20,7 @@
 #include "keys/keyring.h"
 #include "session/store.h"
 #include "shared.h"
+#include "spi.h"
 #include "sql/arguments.h"
 #include "sql/info.h"
 #include "sql/result.h"
@@ -47,7 +47,6 @@ static const char *cache_outbox(const SmSchema *schema);
 static const char *cache_warnings(void);
 static bool cache_read(SmCache *cache);
 static void put(SmResult *result, const char *key, const char *value);
-static char *query_text(const char *sql);
 
 /*
  * Note how the library is being loaded.  Called once, from _PG_init.
@@ -72,11 +71,10 @@ sm_session_info(PG_FUNCTION_ARGS)
 	int			missing = 0;
 	const char *active = NULL;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	sm_spi_connect();
 
 	put(&result, "version",
-		query_text("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'session_manager'"));
+		sm_spi_text("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'session_manager'"));
 	put(&result, "library_version", SM_VERSION);
 	put(&result, "schema", get_namespace_name(schema->namespace));
 	put(&result, "preloaded", preloaded ? "yes" :
@@ -114,12 +112,11 @@ sm_session_info(PG_FUNCTION_ARGS)
 	put(&result, "cache_outbox", cache_outbox(schema));
 	put(&result, "cache_warnings", cache_warnings());
 	put(&result, "event_partitions",
-		query_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
-							schema->events)));
+		sm_spi_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
+							 schema->events)));
 	put(&result, "next_sweep", next_sweep(schema));
 
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 	return (Datum) 0;
 }
 
@@ -193,8 +190,8 @@ last_pass(void)
 static const char *
 resealing(const SmSchema *schema)
 {
-	char	   *pending = query_text(psprintf("SELECT key_id FROM %s WHERE state = 'active' AND resealed_at IS NULL",
-											  sm_schema_qualify(schema, "session_keys")));
+	char	   *pending = sm_spi_text(psprintf("SELECT key_id FROM %s WHERE state = 'active' AND resealed_at IS NULL",
+											   sm_schema_qualify(schema, "session_keys")));
 
 	if (pending == NULL)
 		return "done";
@@ -335,8 +332,8 @@ cache_epoch(void)
 static const char *
 cache_outbox(const SmSchema *schema)
 {
-	return query_text(psprintf("SELECT pg_catalog.count(*) || coalesce(', the oldest of ' || pg_catalog.min(at), '')"
-							   " FROM %s", sm_schema_qualify(schema, "session_outbox")));
+	return sm_spi_text(psprintf("SELECT pg_catalog.count(*) || coalesce(', the oldest of ' || pg_catalog.min(at), '')"
+								" FROM %s", sm_schema_qualify(schema, "session_outbox")));
 }
 
 static const char *
@@ -375,15 +372,4 @@ put(SmResult *result, const char *key, const char *value)
 	values[0] = CStringGetTextDatum(key);
 	values[1] = CStringGetTextDatum(value);
 	tuplestore_putvalues(result->store, result->desc, values, nulls);
-}
-
-/* The one value of a query, as text, or NULL. */
-static char *
-query_text(const char *sql)
-{
-	if (SPI_execute(sql, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not query the state of session_manager");
-	if (SPI_processed == 0)
-		return NULL;
-	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }

@@ -17,7 +17,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -29,6 +28,7 @@
 #include "keys/keyring.h"
 #include "session/authenticate.h"
 #include "session/locks.h"
+#include "spi.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
 
@@ -42,8 +42,7 @@ PG_FUNCTION_INFO_V1(sm_session_keys_changed);
 
 static const SmSchema *admin_begin(FunctionCallInfo fcinfo, const char *name);
 static void admin_end(void);
-static void execute(const char *sql, int key_id, Datum value, Oid value_type);
-static bool query_int64(const char *sql, int key_id, int64 *value);
+static int64 query_int64(const char *sql);
 static void create_installation(const SmSchema *schema);
 static void record_key(const SmSchema *schema, int32 key_id);
 static char *key_state(const SmSchema *schema, int32 key_id);
@@ -72,9 +71,8 @@ sm_session_key_generate(PG_FUNCTION_ARGS)
 
 	schema = admin_begin(fcinfo, "session_key_generate()");
 	create_installation(schema);
-	(void) query_int64(psprintf("SELECT pg_catalog.max(key_id)::pg_catalog.int8 FROM %s",
-								sm_schema_qualify(schema, "session_keys")),
-					   0, &highest);
+	highest = query_int64(psprintf("SELECT pg_catalog.max(key_id)::pg_catalog.int8 FROM %s",
+								   sm_schema_qualify(schema, "session_keys")));
 	key_id = sm_key_file_append((int32) highest);
 	record_key(schema, key_id);
 	admin_end();
@@ -130,11 +128,10 @@ sm_session_key_activate(PG_FUNCTION_ARGS)
 
 	if (strcmp(state, "active") != 0)
 	{
-		execute(psprintf("UPDATE %s SET state = 'inactive' WHERE state = 'active'",
-						 keys), 0, (Datum) 0, InvalidOid);
-		execute(psprintf("UPDATE %s SET state = 'active', activated_at = pg_catalog.clock_timestamp(),"
-						 " resealed_at = NULL WHERE key_id = $1", keys),
-				key_id, (Datum) 0, InvalidOid);
+		(void) sm_spi_execute(psprintf("UPDATE %s SET state = 'inactive' WHERE state = 'active'",
+									   keys));
+		(void) sm_spi_execute(psprintf("UPDATE %s SET state = 'active', activated_at = pg_catalog.clock_timestamp(),"
+									   " resealed_at = NULL WHERE key_id = %d", keys, key_id));
 		key_event(schema, SM_EVENT_KEY_ACTIVATED, key_id);
 	}
 	admin_end();
@@ -183,11 +180,11 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 				 strcmp(state, "active") == 0 ?
 				 errhint("Activate another key first.") : 0));
 
-	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE key_id = $1",
-								sessions), key_id, &sealed);
-	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s"
-								" WHERE verifier_key_id = $1 OR previous_key_id = $1",
-								sessions), key_id, &verified);
+	sealed = query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE key_id = %d",
+								  sessions, key_id));
+	verified = query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s"
+									" WHERE verifier_key_id = %d OR previous_key_id = %d",
+									sessions, key_id, key_id));
 	if (sealed > 0 || verified > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -196,10 +193,9 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 						   (long long) sealed, (long long) verified),
 				 errhint("Seals move with session_reencrypt(); verifiers move when a session is refreshed, that of its previous token when it is rotated, and all go with it.")));
 
-	execute(psprintf("UPDATE %s SET state = 'retired', retired_at = pg_catalog.clock_timestamp()"
-					 " WHERE key_id = $1 AND state <> 'retired'",
-					 sm_schema_qualify(schema, "session_keys")),
-			key_id, (Datum) 0, InvalidOid);
+	(void) sm_spi_execute(psprintf("UPDATE %s SET state = 'retired', retired_at = pg_catalog.clock_timestamp()"
+								   " WHERE key_id = %d AND state <> 'retired'",
+								   sm_schema_qualify(schema, "session_keys"), key_id));
 	if (strcmp(state, "retired") != 0)
 		key_event(schema, SM_EVENT_KEY_RETIRED, key_id);
 	admin_end();
@@ -222,10 +218,9 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 				 errmsg("session key %d is not known", key_id)));
 	if (strcmp(state, "revoked") != 0)
 	{
-		execute(psprintf("UPDATE %s SET state = 'revoked', check_value = NULL,"
-						 " revoked_at = pg_catalog.clock_timestamp() WHERE key_id = $1",
-						 sm_schema_qualify(schema, "session_keys")),
-				key_id, (Datum) 0, InvalidOid);
+		(void) sm_spi_execute(psprintf("UPDATE %s SET state = 'revoked', check_value = NULL,"
+									   " revoked_at = pg_catalog.clock_timestamp() WHERE key_id = %d",
+									   sm_schema_qualify(schema, "session_keys"), key_id));
 		key_event(schema, SM_EVENT_KEY_REVOKED, key_id);
 		/* whatever synchronous_commit says */
 		ForceSyncCommit();
@@ -255,12 +250,10 @@ sm_session_keys(PG_FUNCTION_ARGS)
 	int			n;
 
 	n = sm_key_list(schema, &ring);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	execute(psprintf("SELECT key_id, state, false, created_at, activated_at, retired_at, revoked_at"
-					 " FROM %s ORDER BY key_id",
-					 sm_schema_qualify(schema, "session_keys")),
-			0, (Datum) 0, InvalidOid);
+	sm_spi_connect();
+	(void) sm_spi_execute(psprintf("SELECT key_id, state, false, created_at, activated_at, retired_at, revoked_at"
+								   " FROM %s ORDER BY key_id",
+								   sm_schema_qualify(schema, "session_keys")));
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		Datum		values[7];
@@ -273,8 +266,7 @@ sm_session_keys(PG_FUNCTION_ARGS)
 				values[2] = BoolGetDatum(ring[i].material == SM_MATERIAL_PRESENT);
 		tuplestore_putvalues(result.store, result.desc, values, nulls);
 	}
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 	return (Datum) 0;
 }
 
@@ -303,47 +295,28 @@ admin_begin(FunctionCallInfo fcinfo, const char *name)
 
 	PreventCommandIfReadOnly(name);
 	schema = sm_called_schema(fcinfo);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	execute(psprintf("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
-					 sm_schema_qualify(schema, "session_keys")),
-			0, (Datum) 0, InvalidOid);
+	sm_spi_connect();
+	(void) sm_spi_execute(psprintf("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE",
+								   sm_schema_qualify(schema, "session_keys")));
 	return schema;
 }
 
 static void
 admin_end(void)
 {
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 }
 
-/* Run SQL with up to two parameters: $1, a key id, and $2. */
-static void
-execute(const char *sql, int key_id, Datum value, Oid value_type)
-{
-	Oid			types[2] = {INT4OID, value_type};
-	Datum		values[2] = {Int32GetDatum(key_id), value};
-	int			rc = SPI_execute_with_args(sql,
-										   OidIsValid(value_type) ? 2 : strstr(sql, "$1") != NULL ? 1 : 0,
-										   types, values, NULL, false, 0);
-
-	if (rc < 0)
-		elog(ERROR, "could not administer session keys: %s",
-			 SPI_result_code_string(rc));
-}
-
-/* The one value of a query; 0 and false if it is null. */
-static bool
-query_int64(const char *sql, int key_id, int64 *value)
+/* The one value of a query; 0 if it is null. */
+static int64
+query_int64(const char *sql)
 {
 	bool		isnull;
-	Datum		datum;
+	Datum		value;
 
-	execute(sql, key_id, (Datum) 0, InvalidOid);
-	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	*value = isnull ? 0 : DatumGetInt64(datum);
-	return !isnull;
+	(void) sm_spi_execute(sql);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? 0 : DatumGetInt64(value);
 }
 
 /* Make the row that separates this database's subkeys, unless it is there. */
@@ -351,15 +324,18 @@ static void
 create_installation(const SmSchema *schema)
 {
 	pg_uuid_t	id;
+	Oid			type = UUIDOID;
+	Datum		value;
 
 	sm_random(&id, sizeof(id));
 	/* version 4, RFC 9562 */
 	id.data[6] = (id.data[6] & 0x0F) | 0x40;
 	id.data[8] = (id.data[8] & 0x3F) | 0x80;
-	execute(psprintf("INSERT INTO %s (installation_id, created_at)"
-					 " VALUES ($2, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING",
-					 sm_schema_qualify(schema, "session_installation")),
-			0, UUIDPGetDatum(&id), UUIDOID);
+	value = UUIDPGetDatum(&id);
+	(void) sm_spi_execute_with(psprintf("INSERT INTO %s (installation_id, created_at)"
+										" VALUES ($1, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING",
+										sm_schema_qualify(schema, "session_installation")),
+							   1, &type, &value, InvalidSnapshot);
 }
 
 /* Record a key of the file; it becomes active if no key is. */
@@ -368,6 +344,8 @@ record_key(const SmSchema *schema, int32 key_id)
 {
 	char	   *keys = sm_schema_qualify(schema, "session_keys");
 	bytea	   *check = palloc(VARHDRSZ + SM_CHECK_LEN);
+	Oid			type = BYTEAOID;
+	Datum		value;
 	int64		active;
 
 	SET_VARSIZE(check, VARHDRSZ + SM_CHECK_LEN);
@@ -380,18 +358,19 @@ record_key(const SmSchema *schema, int32 key_id)
 				 errdetail("The key file has no key with this id."),
 				 errhint("Append a line \"%d:64 hex digits\" to the file that session_manager.key_file names.",
 						 key_id)));
-	execute(psprintf("INSERT INTO %s (key_id, state, check_value, created_at)"
-					 " VALUES ($1, 'added', $2, pg_catalog.clock_timestamp())", keys),
-			key_id, PointerGetDatum(check), BYTEAOID);
+	value = PointerGetDatum(check);
+	(void) sm_spi_execute_with(psprintf("INSERT INTO %s (key_id, state, check_value, created_at)"
+										" VALUES (%d, 'added', $1, pg_catalog.clock_timestamp())",
+										keys, key_id),
+							   1, &type, &value, InvalidSnapshot);
 	key_event(schema, SM_EVENT_KEY_ADDED, key_id);
 
-	(void) query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE state = 'active'",
-								keys), 0, &active);
+	active = query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE state = 'active'",
+								  keys));
 	if (active == 0)
 	{
-		execute(psprintf("UPDATE %s SET state = 'active', activated_at = pg_catalog.clock_timestamp()"
-						 " WHERE key_id = $1", keys),
-				key_id, (Datum) 0, InvalidOid);
+		(void) sm_spi_execute(psprintf("UPDATE %s SET state = 'active', activated_at = pg_catalog.clock_timestamp()"
+									   " WHERE key_id = %d", keys, key_id));
 		key_event(schema, SM_EVENT_KEY_ACTIVATED, key_id);
 	}
 }
@@ -400,9 +379,8 @@ record_key(const SmSchema *schema, int32 key_id)
 static char *
 key_state(const SmSchema *schema, int32 key_id)
 {
-	execute(psprintf("SELECT state FROM %s WHERE key_id = $1",
-					 sm_schema_qualify(schema, "session_keys")),
-			key_id, (Datum) 0, InvalidOid);
+	(void) sm_spi_execute(psprintf("SELECT state FROM %s WHERE key_id = %d",
+								   sm_schema_qualify(schema, "session_keys"), key_id));
 	if (SPI_processed == 0)
 		return NULL;
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);

@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/timestamp.h"
@@ -17,6 +16,7 @@
 #include "guc.h"
 #include "keys/keyring.h"
 #include "schema.h"
+#include "spi.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
 #include "work/contain.h"
@@ -56,11 +56,9 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	(void) sm_sweep(schema, max_rows, &from, &sweep);
 
 	/* last: what it locks stays locked until the transaction ends */
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	sm_spi_connect();
 	(void) sm_partitions_step(schema, max_rows, &partitions);
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 
 	values[0] = Int64GetDatum(sweep.deleted);
 	values[1] = Int64GetDatum(sweep.requeued);

@@ -19,7 +19,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -35,6 +34,7 @@
 #include "session/authenticate.h"
 #include "session/lifecycle.h"
 #include "session/locks.h"
+#include "spi.h"
 #include "sql/arguments.h"
 
 PG_FUNCTION_INFO_V1(sm_session_export);
@@ -47,7 +47,7 @@ static void append_time(StringInfo json, const char *key, TimestampTz value,
 						bool isnull);
 static char *events_json(const SmSchema *schema, text *user_id);
 static char *users_events(const SmSchema *schema);
-static uint64 run_on_events(const char *sql, text *user_id, int expected);
+static uint64 run_on_events(const char *sql, text *user_id);
 static text *encrypt(const char *json, text *public_key);
 static FmgrInfo *pgcrypto_function(Oid namespace, const char *name, int nargs,
 								   const Oid *types);
@@ -138,15 +138,13 @@ sm_session_erase(PG_FUNCTION_ARGS)
 	sm_scan_end(&scan);
 	sm_unbound_waits(&waits);
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	sm_spi_connect();
 	events = (int64) run_on_events(psprintf("UPDATE %s AS e SET user_id = NULL, tenant_id = NULL,"
 											" ip = NULL, user_agent = NULL, detail = NULL WHERE %s",
 											sm_schema_qualify(schema, "session_events"),
 											users_events(schema)),
-								   user_id, SPI_OK_UPDATE);
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+								   user_id);
+	sm_spi_finish();
 
 	/* that an erasure took place is on record, not whose */
 	detail = sm_detail_begin();
@@ -240,18 +238,12 @@ users_events(const SmSchema *schema)
 
 /* Run SQL with the user's id for $1 under the latest snapshot. */
 static uint64
-run_on_events(const char *sql, text *user_id, int expected)
+run_on_events(const char *sql, text *user_id)
 {
-	Oid			types[1] = {TEXTOID};
-	Datum		args[1] = {PointerGetDatum(user_id)};
-	SPIPlanPtr	plan = SPI_prepare(sql, 1, types);
+	Oid			type = TEXTOID;
+	Datum		value = PointerGetDatum(user_id);
 
-	if (plan == NULL ||
-		SPI_execute_snapshot(plan, args, NULL, GetLatestSnapshot(),
-							 InvalidSnapshot, false, true, 0) != expected)
-		elog(ERROR, "could not work on session_events: %s",
-			 SPI_result_code_string(SPI_result));
-	return SPI_processed;
+	return sm_spi_execute_with(sql, 1, &type, &value, GetLatestSnapshot());
 }
 
 /* The user's events as a JSON array. */
@@ -261,17 +253,15 @@ events_json(const SmSchema *schema, text *user_id)
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *json;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	sm_spi_connect();
 	(void) run_on_events(psprintf("SELECT COALESCE(pg_catalog.json_agg(e ORDER BY e.at, e.event_id), '[]')"
 								  " FROM %s AS e WHERE %s",
 								  sm_schema_qualify(schema, "session_events"),
 								  users_events(schema)),
-						 user_id, SPI_OK_SELECT);
+						 user_id);
 	json = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	json = MemoryContextStrdup(caller, json);
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 	return json;
 }
 
@@ -293,16 +283,14 @@ encrypt(const char *json, text *public_key)
 	Datum		sealed;
 	Datum		armoured;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	sm_spi_connect();
 	if (SPI_execute("SELECT e.extnamespace FROM pg_catalog.pg_extension AS e"
 					" WHERE e.extname OPERATOR(pg_catalog.=) 'pgcrypto'",
 					true, 1) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "extension pgcrypto is not installed");
 	namespace = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
 											   SPI_tuptable->tupdesc, 1, &isnull));
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 
 	key = FunctionCall1(pgcrypto_function(namespace, "dearmor", 1, text_arg),
 						PointerGetDatum(public_key));

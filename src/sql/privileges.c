@@ -23,7 +23,6 @@
 #include "access/htup_details.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_proc.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -32,6 +31,8 @@
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
+
+#include "spi.h"
 
 #define APP			0x01
 #define ADMIN		0x02
@@ -137,7 +138,6 @@ static void change_privileges(FunctionCallInfo fcinfo, const char *verb,
 static int	bundle_bit(const char *name);
 static const char *role_name(Oid role);
 static void append_functions(StringInfo sql, Oid extension, int bit);
-static void run(const char *sql);
 
 /*
  * session_grant(role, bundle)
@@ -168,15 +168,14 @@ change_privileges(FunctionCallInfo fcinfo, const char *verb,
 	Oid			namespace = get_func_namespace(fcinfo->flinfo->fn_oid);
 	const char *schema = quote_identifier(get_namespace_name(namespace));
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	sm_spi_connect();
 
 	if (bit == READER)
 	{
 		for (size_t i = 0; i < lengthof(readable); i++)
-			run(psprintf("%s SELECT (%s) ON %s.%s %s %s",
-						 verb, readable[i].columns, schema, readable[i].name,
-						 preposition, role));
+			(void) sm_spi_execute(psprintf("%s SELECT (%s) ON %s.%s %s %s",
+										   verb, readable[i].columns, schema, readable[i].name,
+										   preposition, role));
 	}
 	else
 	{
@@ -189,18 +188,17 @@ change_privileges(FunctionCallInfo fcinfo, const char *verb,
 											  fcinfo->flinfo->fn_oid),
 						 bit);
 		appendStringInfo(&sql, " %s %s", preposition, role);
-		run(sql.data);
+		(void) sm_spi_execute(sql.data);
 	}
 
 	if (bit & VIEW_BUNDLES)
-		run(psprintf("%s SELECT ON %s.session_stats %s %s",
-					 verb, schema, preposition, role));
+		(void) sm_spi_execute(psprintf("%s SELECT ON %s.session_stats %s %s",
+									   verb, schema, preposition, role));
 	if (with_usage)
-		run(psprintf("%s USAGE ON SCHEMA %s %s %s",
-					 verb, schema, preposition, role));
+		(void) sm_spi_execute(psprintf("%s USAGE ON SCHEMA %s %s %s",
+									   verb, schema, preposition, role));
 
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	sm_spi_finish();
 }
 
 static int
@@ -272,14 +270,4 @@ append_functions(StringInfo sql, Oid extension, int bit)
 		}
 		ReleaseCatCacheList(forms);
 	}
-}
-
-static void
-run(const char *sql)
-{
-	int			result = SPI_execute(sql, false, 0);
-
-	if (result != SPI_OK_UTILITY)
-		elog(ERROR, "could not change privileges: %s",
-			 SPI_result_code_string(result));
 }

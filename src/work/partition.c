@@ -47,7 +47,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
 #include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
@@ -67,6 +66,7 @@
 #include "session/events.h"
 #include "session/locks.h"
 #include "session/writer.h"
+#include "spi.h"
 #include "work/contain.h"
 #include "work/partition.h"
 
@@ -167,7 +167,6 @@ static void revoke_defaults(const SmSchema *schema, const char *relname);
 static void period_around(TimestampTz at, Range *period);
 static char *utc_literal(TimestampTz at);
 static void set_local(const char *name, const char *value);
-static void execute(const char *sql);
 
 /*
  * Maintain the partitions of this database, a transaction for each step.
@@ -384,11 +383,11 @@ carry_out(const SmSchema *schema, StepPlan *plan, SmPartitionWork *work)
 	/* the commit, which comes under the locks, is to have little to flush */
 	XLogFlush(XactLastRecEnd);
 
-	execute(psprintf("LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
-					 sm_schema_qualify(schema, "session_events")));
+	(void) sm_spi_execute(psprintf("LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
+								   sm_schema_qualify(schema, "session_events")));
 	if (plan->pieces != NIL)
-		execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE",
-						 sm_schema_qualify(schema, "session_events_default")));
+		(void) sm_spi_execute(psprintf("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE",
+									   sm_schema_qualify(schema, "session_events_default")));
 	foreach(lc, plan->pieces)
 	{
 		Piece	   *piece = lfirst(lc);
@@ -401,9 +400,9 @@ carry_out(const SmSchema *schema, StepPlan *plan, SmPartitionWork *work)
 	{
 		Oid			relid = lfirst_oid(lc);
 
-		execute(psprintf("DROP TABLE %s",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-													get_rel_name(relid))));
+		(void) sm_spi_execute(psprintf("DROP TABLE %s",
+									   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+																  get_rel_name(relid))));
 		work->dropped++;
 	}
 }
@@ -616,15 +615,15 @@ make_table(const SmSchema *schema, Piece *piece)
 	piece->name = sm_schema_qualify(schema, relname);
 
 	/* with what the owner has added, without which it could not be attached */
-	execute(psprintf("CREATE TABLE %s (LIKE %s INCLUDING CONSTRAINTS INCLUDING GENERATED)",
-					 piece->name, sm_schema_qualify(schema, "session_events")));
-	execute(psprintf("REVOKE ALL ON TABLE %s FROM PUBLIC", piece->name));
+	(void) sm_spi_execute(psprintf("CREATE TABLE %s (LIKE %s INCLUDING CONSTRAINTS INCLUDING GENERATED)",
+								   piece->name, sm_schema_qualify(schema, "session_events")));
+	(void) sm_spi_execute(psprintf("REVOKE ALL ON TABLE %s FROM PUBLIC", piece->name));
 	revoke_defaults(schema, relname);
 	/* names of PostgreSQL's choice, as somebody may have taken ours */
-	execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (event_id)", piece->name));
-	execute(psprintf("CREATE INDEX ON %s (at)", piece->name));
-	execute(psprintf("CREATE INDEX ON %s (user_id, at)", piece->name));
-	execute(psprintf("CREATE INDEX ON %s (session_id, at)", piece->name));
+	(void) sm_spi_execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (event_id)", piece->name));
+	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (at)", piece->name));
+	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (user_id, at)", piece->name));
+	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (session_id, at)", piece->name));
 	piece->range.relid = get_relname_relid(relname, schema->namespace);
 }
 
@@ -657,7 +656,7 @@ attach(const SmSchema *schema, const StepPlan *plan, Piece *piece)
 		/* an event in the period's last microsecond leaves nothing */
 		if (piece->range.from >= piece->range.until)
 		{
-			execute(psprintf("DROP TABLE %s", piece->name));
+			(void) sm_spi_execute(psprintf("DROP TABLE %s", piece->name));
 			return;
 		}
 	}
@@ -665,15 +664,15 @@ attach(const SmSchema *schema, const StepPlan *plan, Piece *piece)
 	check_moved(schema, &piece->range);
 
 	if (get_rel_relispartition(piece->range.relid))
-		execute(psprintf("ALTER TABLE %s DETACH PARTITION %s", parent, piece->name));
+		(void) sm_spi_execute(psprintf("ALTER TABLE %s DETACH PARTITION %s", parent, piece->name));
 	add_proven_check(piece->name, piece->range.relid,
 					 psprintf("at >= '%s' AND at < '%s'", from, until));
 	add_proven_check(fallback, schema->events_default,
 					 psprintf("at < '%s' OR at >= '%s'", from, until));
-	execute(psprintf("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
-					 parent, piece->name, from, until));
-	execute(psprintf("ALTER TABLE %s DROP CONSTRAINT " PROVEN_CHECK, piece->name));
-	execute(psprintf("ALTER TABLE %s DROP CONSTRAINT " PROVEN_CHECK, fallback));
+	(void) sm_spi_execute(psprintf("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
+								   parent, piece->name, from, until));
+	(void) sm_spi_execute(psprintf("ALTER TABLE %s DROP CONSTRAINT " PROVEN_CHECK, piece->name));
+	(void) sm_spi_execute(psprintf("ALTER TABLE %s DROP CONSTRAINT " PROVEN_CHECK, fallback));
 }
 
 /*
@@ -693,9 +692,9 @@ move_events(const SmSchema *schema, const Piece *piece)
 	TupleTableSlot *slot;
 	SmWriter   *writer;
 
-	execute(psprintf("DELETE FROM %s WHERE at >= '%s' AND at < '%s' RETURNING *",
-					 sm_schema_qualify(schema, "session_events_default"),
-					 utc_literal(piece->begin), utc_literal(piece->range.until)));
+	(void) sm_spi_execute(psprintf("DELETE FROM %s WHERE at >= '%s' AND at < '%s' RETURNING *",
+								   sm_schema_qualify(schema, "session_events_default"),
+								   utc_literal(piece->begin), utc_literal(piece->range.until)));
 	n = SPI_processed;
 	moved = SPI_tuptable;
 	if (n > 0)
@@ -763,8 +762,8 @@ add_proven_check(const char *table, Oid relid, const char *check)
 	Oid			oid;
 	HeapTuple	tuple;
 
-	execute(psprintf("ALTER TABLE %s ADD CONSTRAINT " PROVEN_CHECK " CHECK (%s) NOT VALID",
-					 table, check));
+	(void) sm_spi_execute(psprintf("ALTER TABLE %s ADD CONSTRAINT " PROVEN_CHECK " CHECK (%s) NOT VALID",
+								   table, check));
 	oid = get_relation_constraint_oid(relid, PROVEN_CHECK, false);
 	rel = table_open(ConstraintRelationId, RowExclusiveLock);
 	tuple = SearchSysCacheCopy1(CONSTROID, ObjectIdGetDatum(oid));
@@ -790,13 +789,13 @@ prune_default(const SmSchema *schema, TimestampTz cutoff, StepPlan *plan,
 	int64		n;
 
 	/* the steps before this one have left nothing but dead rows behind them */
-	execute(psprintf("DELETE FROM %s WHERE ctid = ANY (ARRAY("
-					 "SELECT ctid FROM %s WHERE at < '%s'%s ORDER BY at LIMIT " INT64_FORMAT
-					 " FOR UPDATE SKIP LOCKED)) RETURNING at",
-					 fallback, fallback, utc_literal(cutoff),
-					 work->pruned_until == 0 ? "" :
-					 psprintf(" AND at >= '%s'", utc_literal(work->pruned_until)),
-					 plan->budget));
+	(void) sm_spi_execute(psprintf("DELETE FROM %s WHERE ctid = ANY (ARRAY("
+								   "SELECT ctid FROM %s WHERE at < '%s'%s ORDER BY at LIMIT " INT64_FORMAT
+								   " FOR UPDATE SKIP LOCKED)) RETURNING at",
+								   fallback, fallback, utc_literal(cutoff),
+								   work->pruned_until == 0 ? "" :
+								   psprintf(" AND at >= '%s'", utc_literal(work->pruned_until)),
+								   plan->budget));
 	n = (int64) SPI_processed;
 	for (int64 i = 0; i < n; i++)
 	{
@@ -850,10 +849,10 @@ count_events(const SmSchema *schema, TimestampTz from, TimestampTz until,
 {
 	bool		isnull;
 
-	execute(psprintf("SELECT pg_catalog.count(*) FROM (SELECT FROM %s"
-					 " WHERE at >= '%s' AND at < '%s' ORDER BY at LIMIT " INT64_FORMAT ") AS e",
-					 sm_schema_qualify(schema, "session_events_default"),
-					 utc_literal(from), utc_literal(until), limit));
+	(void) sm_spi_execute(psprintf("SELECT pg_catalog.count(*) FROM (SELECT FROM %s"
+								   " WHERE at >= '%s' AND at < '%s' ORDER BY at LIMIT " INT64_FORMAT ") AS e",
+								   sm_schema_qualify(schema, "session_events_default"),
+								   utc_literal(from), utc_literal(until), limit));
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 									   SPI_tuptable->tupdesc, 1, &isnull));
 }
@@ -868,10 +867,10 @@ event_time(const SmSchema *schema, const char *order, TimestampTz from,
 {
 	bool		isnull;
 
-	execute(psprintf("SELECT at FROM %s WHERE at >= '%s' AND at < '%s'"
-					 " ORDER BY at %s OFFSET " INT64_FORMAT " LIMIT 1",
-					 sm_schema_qualify(schema, "session_events_default"),
-					 utc_literal(from), utc_literal(until), order, offset));
+	(void) sm_spi_execute(psprintf("SELECT at FROM %s WHERE at >= '%s' AND at < '%s'"
+								   " ORDER BY at %s OFFSET " INT64_FORMAT " LIMIT 1",
+								   sm_schema_qualify(schema, "session_events_default"),
+								   utc_literal(from), utc_literal(until), order, offset));
 	if (SPI_processed == 0)
 		return false;
 	*at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
@@ -886,13 +885,13 @@ revoke_defaults(const SmSchema *schema, const char *relname)
 	Oid			relid = get_relname_relid(relname, schema->namespace);
 	char	   *revokes;
 
-	execute(psprintf("SELECT pg_catalog.string_agg(pg_catalog.format('REVOKE ALL ON TABLE %%s FROM %%s', c.oid::pg_catalog.regclass,"
-					 " CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END), '; ')"
-					 " FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a"
-					 " WHERE c.oid = %u AND a.grantee <> c.relowner", relid));
+	(void) sm_spi_execute(psprintf("SELECT pg_catalog.string_agg(pg_catalog.format('REVOKE ALL ON TABLE %%s FROM %%s', c.oid::pg_catalog.regclass,"
+								   " CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END), '; ')"
+								   " FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a"
+								   " WHERE c.oid = %u AND a.grantee <> c.relowner", relid));
 	revokes = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (revokes != NULL)
-		execute(revokes);
+		(void) sm_spi_execute(revokes);
 }
 
 /* The day, ISO week or month, in UTC, around a moment. */
@@ -949,14 +948,4 @@ set_local(const char *name, const char *value)
 {
 	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
-}
-
-static void
-execute(const char *sql)
-{
-	int			rc = SPI_execute(sql, false, 0);
-
-	if (rc < 0)
-		elog(ERROR, "could not maintain session_events: %s",
-			 SPI_result_code_string(rc));
 }

@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -25,6 +24,7 @@
 #include "session/authenticate.h"
 #include "session/lifecycle.h"
 #include "shared.h"
+#include "spi.h"
 #include "work/contain.h"
 #include "work/reseal.h"
 
@@ -111,16 +111,14 @@ reseal_step(const SmSchema *schema)
 {
 	char	   *keys = sm_schema_qualify(schema, "session_keys");
 	SmReseal	reseal = {.schema = schema};
+	char	   *active;
 	int64		resealed;
-	bool		isnull;
 
-	if (SPI_execute(psprintf("SELECT key_id FROM %s WHERE state = 'active' AND resealed_at IS NULL",
-							 keys), true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read session_keys");
-	if (SPI_processed == 0)
+	active = sm_spi_text(psprintf("SELECT key_id FROM %s WHERE state = 'active' AND resealed_at IS NULL",
+								  keys));
+	if (active == NULL)
 		return true;
-	reseal.active = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
-												SPI_tuptable->tupdesc, 1, &isnull));
+	reseal.active = pg_strtoint32(active);
 	if (!all_keys_present(schema) || !resume(&reseal))
 		return true;
 
@@ -134,10 +132,9 @@ reseal_step(const SmSchema *schema)
 		case ROUND_DONE:
 			break;
 	}
-	if (SPI_execute(psprintf("UPDATE %s SET resealed_at = pg_catalog.clock_timestamp()"
-							 " WHERE key_id = %d AND state = 'active'",
-							 keys, reseal.active), false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update session_keys");
+	(void) sm_spi_execute(psprintf("UPDATE %s SET resealed_at = pg_catalog.clock_timestamp()"
+								   " WHERE key_id = %d AND state = 'active'",
+								   keys, reseal.active));
 	return true;
 }
 
