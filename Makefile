@@ -40,6 +40,7 @@ OBJS = \
 	src/cache/writer.o \
 	src/keys/crypto.o \
 	src/keys/envelope.o \
+	src/keys/keyfile.o \
 	src/keys/keyring.o \
 	src/keys/token.o \
 	src/session/authenticate.o \

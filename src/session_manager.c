@@ -14,6 +14,7 @@
 #include "cache/writer.h"
 #include "guc.h"
 #include "keys/crypto.h"
+#include "keys/keyfile.h"
 #include "keys/keyring.h"
 #include "redact.h"
 #include "schema.h"
@@ -54,5 +55,6 @@ _PG_init(void)
 	sm_reseal_init();
 	sm_cache_init();
 	sm_launcher_init();
+	sm_key_file_init();
 	sm_keyring_init();
 }

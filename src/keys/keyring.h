@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * keyring.h
- *	  The keys of this database, and the key file.
+ *	  The keys of this database.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,10 +11,8 @@
 #include "postgres.h"
 
 #include "keys/crypto.h"
+#include "keys/keyfile.h"
 #include "schema.h"
-
-/* SQLSTATE SM003: session_key_unavailable */
-#define ERRCODE_SM_KEY_UNAVAILABLE	MAKE_SQLSTATE('S', 'M', '0', '0', '3')
 
 typedef enum SmKeyState
 {
@@ -52,7 +50,5 @@ extern int	sm_key_list(const SmSchema *schema, const SmKey **keys);
 extern const char *sm_key_state_name(SmKeyState state);
 extern bool sm_key_file_check(const SmSchema *schema, int32 key_id,
 							  uint8 check[SM_CHECK_LEN]);
-extern int32 sm_key_file_append(int32 above);
-extern const char *sm_key_file_problem(void);
 
 #endif							/* SM_KEYRING_H */
