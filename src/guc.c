@@ -86,6 +86,10 @@ static const struct config_enum_entry event_partition_options[] = {
 	{NULL, 0, false}
 };
 
+static void define_lifetimes(void);
+static void define_sessions(void);
+static void define_workers(void);
+static void define_redis(void);
 static void define_seconds(const char *name, const char *short_desc,
 						   const char *long_desc, int *variable,
 						   int boot, int min);
@@ -99,6 +103,27 @@ static void assign_shard(const char *newval, void *extra);
  */
 void
 sm_guc_init(void)
+{
+	define_lifetimes();
+	define_sessions();
+	define_workers();
+	define_redis();
+
+	/* nothing but the postmaster can set it, and only while preloading */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("session_manager.touch_slots",
+								"Number of last-seen times that shared memory holds.",
+								"When all are taken, session_get writes to the table instead.",
+								&sm_touch_slots,
+								32768, 1024, 4 * 1024 * 1024,
+								PGC_POSTMASTER, 0,
+								NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("session_manager");
+}
+
+static void
+define_lifetimes(void)
 {
 	define_seconds("session_manager.ttl",
 				   "Lifetime of a session that is not refreshed.",
@@ -128,7 +153,11 @@ sm_guc_init(void)
 				   "Time for which a revoked session's row is kept at least.",
 				   NULL,
 				   &sm_revoked_retention, 0, 0);
+}
 
+static void
+define_sessions(void)
+{
 	DefineCustomIntVariable("session_manager.max_sessions_per_user",
 							"Number of live sessions a user may have.",
 							"0 turns the limit off.",
@@ -200,7 +229,11 @@ sm_guc_init(void)
 							   "",
 							   PGC_SIGHUP, 0,
 							   check_shard, assign_shard, NULL);
+}
 
+static void
+define_workers(void)
+{
 	DefineCustomIntVariable("session_manager.flush_interval",
 							"Time for which last-seen times stay in shared memory.",
 							"A crash loses those of this time at most.",
@@ -236,7 +269,11 @@ sm_guc_init(void)
 							 false,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
+}
 
+static void
+define_redis(void)
+{
 	DefineCustomEnumVariable("session_manager.redis_mode",
 							 "How a cache of sessions in Redis is kept honest.",
 							 "strict: a revocation commits when no cache serves the session any more; "
@@ -312,18 +349,6 @@ sm_guc_init(void)
 				   "Time for which a session may be served from the cache.",
 				   "Shorter where an idle timeout asks for it.",
 				   &sm_cache_ttl, 300, 1);
-
-	/* nothing but the postmaster can set it, and only while preloading */
-	if (process_shared_preload_libraries_in_progress)
-		DefineCustomIntVariable("session_manager.touch_slots",
-								"Number of last-seen times that shared memory holds.",
-								"When all are taken, session_get writes to the table instead.",
-								&sm_touch_slots,
-								32768, 1024, 4 * 1024 * 1024,
-								PGC_POSTMASTER, 0,
-								NULL, NULL, NULL);
-
-	MarkGUCPrefixReserved("session_manager");
 }
 
 static void
