@@ -300,7 +300,7 @@ sm_refused(const SmSchema *schema, SmEventType type,
 		return;
 	}
 	if (sm_finding_keep(type, (const pg_uuid_t *) token->id, session != NULL,
-						false, cause, refusal->suppressed, client))
+						cause, refusal->suppressed, client))
 	{
 		if (sm_worker_comes())
 		{

@@ -121,8 +121,7 @@ start(bool found)
  */
 bool
 sm_finding_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
-				bool revoke, const char *cause, int64 suppressed,
-				const SmClient *client)
+				const char *cause, int64 suppressed, const SmClient *client)
 {
 	SmFinding	finding;
 
@@ -135,7 +134,8 @@ sm_finding_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
 	finding.at = GetCurrentTimestamp();
 	finding.session_id = *session_id;
 	finding.exists = exists;
-	finding.revoke = revoke;
+	/* a replay ends the session, as the holder of the token may be a thief */
+	finding.revoke = (type == SM_EVENT_TOKEN_REUSED);
 	strlcpy(finding.cause, cause ? cause : "", sizeof(finding.cause));
 	finding.suppressed = suppressed;
 	sm_client_flatten(client, &finding.client);

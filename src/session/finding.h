@@ -36,8 +36,8 @@ typedef struct SmFinding
 extern void sm_finding_init(void);
 
 extern bool sm_finding_keep(SmEventType type, const pg_uuid_t *session_id,
-							bool exists, bool revoke, const char *cause,
-							int64 suppressed, const SmClient *client);
+							bool exists, const char *cause, int64 suppressed,
+							const SmClient *client);
 extern bool sm_finding_peek(Oid database, SmFinding *finding);
 extern void sm_finding_done(const SmFinding *finding);
 extern void sm_finding_later(const SmFinding *finding, bool failed);

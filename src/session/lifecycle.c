@@ -367,7 +367,7 @@ sm_report_corrupt(const SmSchema *schema, const SmSession *session)
 	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out,
 														 UUIDPGetDatum(session->session_id)));
 
-	(void) sm_finding_keep(SM_EVENT_CORRUPT, session->session_id, true, false, NULL, 0,
+	(void) sm_finding_keep(SM_EVENT_CORRUPT, session->session_id, true, NULL, 0,
 						   &sm_no_client);
 	ereport(ERROR,
 			(errcode(ERRCODE_SM_DATA_CORRUPT),
@@ -656,7 +656,7 @@ lost_its_answer(SmScan *scan, const SmToken *token, const SmClient *client,
 	{
 		sm_count(SM_REUSED);
 		(void) sm_finding_keep(SM_EVENT_TOKEN_REUSED, session->session_id,
-							   true, true, NULL, 0, client);
+							   true, NULL, 0, client);
 		sm_session_event(scan->schema, SM_EVENT_TOKEN_REUSED, session, client,
 						 NULL);
 		sm_end_session(scan, NULL, SM_EVENT_INVALIDATED,

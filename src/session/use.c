@@ -49,7 +49,7 @@ sm_client_check(const SmSchema *schema, const SmToken *token,
 				   client);
 	}
 	else if (!sm_finding_keep(SM_EVENT_CLIENT_CHANGED, session->session_id,
-							  true, false, "moved", 0, client))
+							  true, "moved", 0, client))
 	{
 		JsonbParseState *detail = sm_detail_begin();
 
