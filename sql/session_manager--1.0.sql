@@ -4,10 +4,10 @@
 \echo Use "CREATE EXTENSION session_manager CASCADE" to load this file. \quit
 
 --
--- Tables.  Nobody but the extension's owner may touch them: applications use
--- the functions, which session_grant() hands out in bundles.  The library
--- looks at the headers of rows, so whatever default_table_access_method is,
--- the tables are heaps; partitions of session_events need not be.
+-- Tables.  Only the extension's owner may access them: applications use the
+-- functions, which session_grant() grants in bundles.  The library reads the
+-- headers of rows, so the tables are heaps whatever
+-- default_table_access_method says; partitions of session_events need not be.
 --
 
 CREATE TABLE session_installation (
@@ -19,9 +19,9 @@ CREATE TABLE session_installation (
 ) USING heap;
 
 COMMENT ON TABLE session_installation IS
-'one row, made with the first key: the random id that separates this database''s subkeys from those of every other database under the same key file';
+'one row, written with the first key: the random id that separates this database''s subkeys from those of every other database under the same key file';
 COMMENT ON COLUMN session_installation.singleton IS 'always true: the table has at most one row';
-COMMENT ON COLUMN session_installation.installation_id IS 'random id mixed into every subkey; not a secret, but without it no session opens';
+COMMENT ON COLUMN session_installation.installation_id IS 'random id from which every subkey is derived; not a secret, but no session opens without it';
 COMMENT ON COLUMN session_installation.created_at IS 'when the first key was added';
 
 CREATE TABLE session_keys (
@@ -43,16 +43,16 @@ CREATE TABLE session_keys (
 CREATE UNIQUE INDEX session_keys_one_active ON session_keys (state) WHERE state = 'active';
 
 COMMENT ON TABLE session_keys IS
-'what is known about each key of the key file; key material is never stored in the database';
+'state and check value of each key of the key file; key material is never stored in the database';
 COMMENT ON COLUMN session_keys.key_id IS 'the id before the colon in the key file';
 COMMENT ON COLUMN session_keys.state IS
-'added (known, not used yet), active (seals what is written now), inactive (was active; still opens), retired (nothing uses it), revoked (every session under it is dead)';
-COMMENT ON COLUMN session_keys.check_value IS 'derived one-way from the key: tells a wrong key under a right id; null once the key is revoked, so that no change of its state makes it usable again';
+'added (known, not used yet), active (seals new data), inactive (was active; still opens), retired (no session uses it), revoked (every session under it has ended)';
+COMMENT ON COLUMN session_keys.check_value IS 'derived one-way from the key: detects a wrong key under a right id; null once the key is revoked, so that no change of its state makes it usable again';
 COMMENT ON COLUMN session_keys.created_at IS 'when session_key_add or session_key_generate recorded the key';
 COMMENT ON COLUMN session_keys.activated_at IS 'when the key last became the active one';
 COMMENT ON COLUMN session_keys.retired_at IS 'when session_key_retire found that no session uses the key';
-COMMENT ON COLUMN session_keys.revoked_at IS 'when session_key_revoke killed every session under the key';
-COMMENT ON COLUMN session_keys.resealed_at IS 'when a worker found every session sealed under the key, since it last became active';
+COMMENT ON COLUMN session_keys.revoked_at IS 'when session_key_revoke ended every session under the key';
+COMMENT ON COLUMN session_keys.resealed_at IS 'when a worker found every session sealed under the key, after the key last became active';
 COMMENT ON INDEX session_keys_one_active IS 'at most one key is active';
 
 -- Fixed-width columns first: session_get deforms this row on every request.
@@ -93,42 +93,43 @@ ALTER TABLE user_sessions ALTER COLUMN sealed_data SET STORAGE EXTERNAL;
 
 CREATE INDEX user_sessions_user_id_idx ON user_sessions (user_id);
 CREATE INDEX user_sessions_sweep_at_idx ON user_sessions (sweep_at);
--- A tenant never changes in a row, and who has none pays nothing for the index.
+-- A row's tenant never changes, and a session without one costs the index nothing.
 CREATE INDEX user_sessions_tenant_id_idx ON user_sessions (tenant_id) WHERE tenant_id IS NOT NULL;
 
 COMMENT ON TABLE user_sessions IS
-'one row per session; written only by the functions of the extension';
+'one row per session; only the functions of the extension write to it';
 COMMENT ON COLUMN user_sessions.session_id IS 'UUID version 7 whose last 16 bits are session_bucket(user_id)';
 COMMENT ON COLUMN user_sessions.created_at IS 'when the user logged in';
-COMMENT ON COLUMN user_sessions.authenticated_at IS 'when the user last proved who they are: login or session_elevate';
+COMMENT ON COLUMN user_sessions.authenticated_at IS 'when the user last authenticated: login or session_elevate';
 COMMENT ON COLUMN user_sessions.last_seen_at IS 'last use, accurate to session_manager.touch_interval';
-COMMENT ON COLUMN user_sessions.expires_at IS 'end of life unless refreshed';
-COMMENT ON COLUMN user_sessions.absolute_expires_at IS 'end of life that no refresh moves; bound into the verifier and the seal';
-COMMENT ON COLUMN user_sessions.sweep_at IS 'when the sweep looks at the row again; moved only by the sweep';
-COMMENT ON COLUMN user_sessions.ttl IS 'lifetime that session_refresh grants when it is not told another';
-COMMENT ON COLUMN user_sessions.version IS 'counts changes of the data, from 1';
+COMMENT ON COLUMN user_sessions.expires_at IS 'when the session expires unless it is refreshed';
+COMMENT ON COLUMN user_sessions.absolute_expires_at IS 'when the session expires even if it is refreshed; covered by the verifier and the seal';
+COMMENT ON COLUMN user_sessions.sweep_at IS 'when the sweep examines the row again; changed only by the sweep';
+COMMENT ON COLUMN user_sessions.ttl IS 'time by which session_refresh extends the session unless it is given another';
+COMMENT ON COLUMN user_sessions.version IS 'number of the data''s version, from 1';
 COMMENT ON COLUMN user_sessions.key_id IS 'key that seals sealed_data';
 COMMENT ON COLUMN user_sessions.verifier_key_id IS 'key of the verifier';
 COMMENT ON COLUMN user_sessions.user_id IS 'the application''s id of the user, such as an OIDC subject';
-COMMENT ON COLUMN user_sessions.verifier IS 'keyed BLAKE2b-256 of session, user, tenant, absolute expiry and token digest; no token can be made from it';
-COMMENT ON COLUMN user_sessions.sealed_data IS 'session data and auth, XChaCha20-Poly1305-IETF; opens only in this row under its key';
+COMMENT ON COLUMN user_sessions.verifier IS 'keyed BLAKE2b-256 of session, user, tenant, absolute expiry and token digest; no token can be computed from it';
+COMMENT ON COLUMN user_sessions.sealed_data IS 'session data and auth, encrypted with XChaCha20-Poly1305-IETF; opens only in this row under its key';
 COMMENT ON COLUMN user_sessions.tenant_id IS 'the application''s id of the tenant, or null';
-COMMENT ON COLUMN user_sessions.ip IS 'client address last noted, as the application reported it';
-COMMENT ON COLUMN user_sessions.user_agent IS 'user agent last noted, cut to 512 bytes';
+COMMENT ON COLUMN user_sessions.ip IS 'last recorded client address, as the application reported it';
+COMMENT ON COLUMN user_sessions.user_agent IS 'last recorded user agent, cut to 512 bytes';
 COMMENT ON COLUMN user_sessions.rotated_at IS 'when the token was last replaced, or null';
 COMMENT ON COLUMN user_sessions.successor_used_at IS 'first use of the token that the last rotation returned, or null';
-COMMENT ON COLUMN user_sessions.previous_valid_until IS 'end of the previous token''s grace, after which it works only until its successor has been used; -infinity after session_elevate, which grants neither';
+COMMENT ON COLUMN user_sessions.previous_valid_until IS 'end of the previous token''s grace period, after which that token works only until its successor has been used; -infinity after session_elevate, because then it does not work at all';
 COMMENT ON COLUMN user_sessions.previous_key_id IS 'key of previous_verifier';
-COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: tells a replay from a guess';
-COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was ended before its time, or null';
-COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was ended before its time';
-COMMENT ON COLUMN user_sessions.state_mac IS 'keyed SipHash-2-4-128 of every column but last_seen_at, sweep_at, user_agent and sealed_data, which is bound by version and key: no token works in a row that it does not fit; null once the session is revoked';
-COMMENT ON INDEX user_sessions_user_id_idx IS 'a user''s sessions: list, limits, sign-out everywhere';
-COMMENT ON INDEX user_sessions_sweep_at_idx IS 'what the sweep has to look at; one entry per session and lifetime';
-COMMENT ON INDEX user_sessions_tenant_id_idx IS 'a tenant''s sessions: count, end them all';
+COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: distinguishes a replay from a guess';
+COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was revoked, or null';
+COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was revoked';
+COMMENT ON COLUMN user_sessions.state_mac IS 'keyed SipHash-2-4-128 of every column except last_seen_at, sweep_at, user_agent and sealed_data (the version and the key bind sealed_data): no token works in a row that does not match it; null once the session is revoked';
+COMMENT ON INDEX user_sessions_user_id_idx IS 'finds a user''s sessions: lists, limits, sign-out everywhere';
+COMMENT ON INDEX user_sessions_sweep_at_idx IS 'finds the sessions that the sweep must examine; one entry per session and lifetime';
+COMMENT ON INDEX user_sessions_tenant_id_idx IS 'finds a tenant''s sessions: to count or to end them';
 
--- The parent carries no index: one inherited from a table that belongs to an
--- extension makes pg_restore fail.  Each partition gets its own when made.
+-- The parent has no index: an index that is inherited from a table of an
+-- extension makes pg_restore fail.  Each partition gets its own indexes when it
+-- is created.
 CREATE SEQUENCE session_events_event_id_seq CACHE 32;
 
 CREATE TABLE session_events (
@@ -153,8 +154,8 @@ CREATE INDEX session_events_default_session_id_at_idx ON session_events_default 
 
 COMMENT ON SEQUENCE session_events_event_id_seq IS 'numbers the events; gaps are normal';
 COMMENT ON TABLE session_events IS
-'the audit trail, partitioned by time; session_cleanup makes partitions ahead and drops those past session_manager.event_retention';
-COMMENT ON COLUMN session_events.event_id IS 'unique number; later events mostly have higher ones';
+'the audit trail, partitioned by time; session_cleanup creates partitions ahead and drops those older than session_manager.event_retention';
+COMMENT ON COLUMN session_events.event_id IS 'unique number; later events usually have higher numbers';
 COMMENT ON COLUMN session_events.at IS 'wall-clock time of the event';
 COMMENT ON COLUMN session_events.session_id IS 'the session, or null for an event of no single session';
 COMMENT ON COLUMN session_events.user_id IS 'the user, or null where unknown or erased';
@@ -162,26 +163,27 @@ COMMENT ON COLUMN session_events.tenant_id IS 'the session''s tenant, or null';
 COMMENT ON COLUMN session_events.event IS 'what happened; session_event_severity() rates it';
 COMMENT ON COLUMN session_events.ip IS 'client address, as the application reported it';
 COMMENT ON COLUMN session_events.user_agent IS 'user agent, cut to 512 bytes';
-COMMENT ON COLUMN session_events.detail IS 'particulars by type of event; never a token, never session data';
-COMMENT ON TABLE session_events_default IS 'catches events that no partition was ready for; session_cleanup empties it';
+COMMENT ON COLUMN session_events.detail IS 'details, depending on the type of event; never a token, never session data';
+COMMENT ON TABLE session_events_default IS 'receives events for which no partition exists; session_cleanup empties it';
 COMMENT ON INDEX session_events_default_at_idx IS 'all events by time';
 COMMENT ON INDEX session_events_default_user_id_at_idx IS 'a user''s events by time';
 COMMENT ON INDEX session_events_default_session_id_at_idx IS 'a session''s events by time';
 
--- Left by a transaction for the worker that speaks to Redis, and deleted when
--- the cache holds nothing of it any more.  Not dumped: the cache of a restored
--- copy is another one.  No index: the worker reads it whole, and it is short.
+-- A transaction leaves rows here for the worker that is connected to Redis, which
+-- deletes them when the cache no longer holds what they name.  Not dumped: a
+-- restored copy has another cache.  No index: the worker reads the whole table,
+-- which is short.
 CREATE TABLE session_outbox (
 	session_id uuid,
 	at timestamptz NOT NULL
 ) USING heap WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_threshold = 1000000);
 
 COMMENT ON TABLE session_outbox IS
-'changes of sessions that the cache in Redis has still to hear of; empty but for moments';
+'changes of sessions that have not reached the cache in Redis yet; usually empty';
 COMMENT ON COLUMN session_outbox.session_id IS 'the session, or null for all of them';
 COMMENT ON COLUMN session_outbox.at IS 'when the transaction was about to commit';
 
--- Dump and restore carry everything else: without the installation row and the
+-- Everything else is dumped and restored: without the installation row and the
 -- check values no restored session would open.
 SELECT pg_catalog.pg_extension_config_dump('session_installation', '');
 SELECT pg_catalog.pg_extension_config_dump('session_keys', '');
@@ -194,8 +196,8 @@ REVOKE ALL ON TABLE session_installation, session_keys, user_sessions, session_e
 REVOKE ALL ON SEQUENCE session_events_event_id_seq FROM PUBLIC;
 
 --
--- Lifecycle.  These reach the tables directly, not through SQL: they need no
--- privilege on a table and look nothing up on search_path.
+-- Lifecycle.  These functions access the tables directly, not through SQL: they
+-- need no privilege on a table and do not use search_path.
 --
 
 CREATE FUNCTION session_create(
@@ -217,10 +219,10 @@ AS 'MODULE_PATHNAME', 'sm_session_create'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_create(text, jsonb, interval, inet, text, text, jsonb, interval) IS
-'log a user in: make a session and return its token, this once';
+'log a user in: create a session and return its token exactly once';
 
--- A named type, because the executor builds the descriptor of a RETURNS TABLE
--- anew for every call, and session_get is called for every request.
+-- A named type, because the executor rebuilds the descriptor of a RETURNS TABLE
+-- for every call, and session_get is called for every request.
 CREATE TYPE live_session AS (
 	session_id uuid,
 	user_id text,
@@ -236,7 +238,7 @@ CREATE TYPE live_session AS (
 	cacheable boolean);
 
 COMMENT ON TYPE live_session IS
-'what session_get returns';
+'row type of session_get';
 
 CREATE FUNCTION session_get(
 	token text,
@@ -260,7 +262,7 @@ AS 'MODULE_PATHNAME', 'sm_session_update'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_update(text, jsonb, integer, boolean) IS
-'change a live session''s data by JSON Merge Patch (RFC 7396), or replace it; no row when the session is not live';
+'change a live session''s data by JSON Merge Patch (RFC 7396), or replace it; no row if the session is not live';
 
 CREATE FUNCTION session_refresh(
 	token text,
@@ -279,7 +281,7 @@ AS 'MODULE_PATHNAME', 'sm_session_refresh'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_refresh(text, boolean, interval, inet, text) IS
-'extend a live session, and replace its token when told to; status extended, rotated, already_rotated, reused or ended';
+'extend a live session and, with rotate, replace its token; status extended, rotated, already_rotated, reused or ended';
 
 CREATE FUNCTION session_elevate(
 	token text,
@@ -296,7 +298,7 @@ AS 'MODULE_PATHNAME', 'sm_session_elevate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_elevate(text, jsonb, jsonb) IS
-'record that the user proved more about themselves; replaces auth, optionally data, and always the token, without grace for the old one';
+'record that the user authenticated more strongly: replace auth, optionally data, and always the token, without a grace period for the old one';
 
 CREATE FUNCTION session_switch_tenant(
 	token text,
@@ -313,7 +315,7 @@ AS 'MODULE_PATHNAME', 'sm_session_switch_tenant'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_switch_tenant(text, text, jsonb) IS
-'replace a live session by a new one in another tenant, with the same auth and absolute end and only the data that is given; status rotated, already_rotated or ended';
+'replace a live session by a new one in another tenant, with the same auth and absolute end and with only the given data; status rotated, already_rotated or ended';
 
 CREATE FUNCTION session_invalidate(token text, reason text DEFAULT 'logout')
 RETURNS text
@@ -329,7 +331,7 @@ AS 'MODULE_PATHNAME', 'sm_session_invalidate_id'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_invalidate_id(uuid, text, text) IS
-'end a session by its id, given a user only if it is that user''s; returns its user, or null if it was not live';
+'end a session by its id, with a user only if it belongs to that user; returns its user, or null if it was not live';
 
 CREATE FUNCTION session_invalidate_all(
 	user_id text,
@@ -341,7 +343,7 @@ AS 'MODULE_PATHNAME', 'sm_session_invalidate_all'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_invalidate_all(text, text, text, text) IS
-'end every live session of a user, in one tenant if given, sparing one token''s if given; returns how many';
+'end every live session of a user, optionally only in one tenant and except that of one token; returns how many';
 
 CREATE FUNCTION session_update_user(user_id text, patch jsonb, tenant_id text DEFAULT NULL)
 RETURNS bigint
@@ -349,7 +351,7 @@ AS 'MODULE_PATHNAME', 'sm_session_update_user'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_update_user(text, jsonb, text) IS
-'patch the data of every live session of a user (RFC 7396), in one tenant if given; returns how many';
+'patch the data of every live session of a user (RFC 7396), optionally only in one tenant; returns how many';
 
 CREATE FUNCTION session_list(
 	user_id text,
@@ -374,7 +376,7 @@ AS 'MODULE_PATHNAME', 'sm_session_list'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 5;
 
 COMMENT ON FUNCTION session_list(text, text, boolean, uuid, integer) IS
-'a user''s sessions, newest first, a page at a time: pass the last session_id as after; never a token, never data';
+'a user''s sessions, newest first, one page at a time: pass the last session_id as after; never a token, never data';
 
 CREATE FUNCTION session_bind(token text)
 RETURNS boolean
@@ -382,7 +384,7 @@ AS 'MODULE_PATHNAME', 'sm_session_bind'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_bind(text) IS
-'make a live session''s user the identity of this transaction, for row-level security; false and no identity otherwise';
+'make a live session''s user the identity of this transaction, for row-level security; if the session is not live, return false and leave no identity';
 
 CREATE FUNCTION session_user_id()
 RETURNS text
@@ -411,7 +413,7 @@ AS 'MODULE_PATHNAME', 'sm_session_status'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_status(text) IS
-'for administrators: active, expired, idle, revoked, unknown or malformed; never tell it to a client';
+'for administrators: active, expired, idle, revoked, unknown or malformed; never show it to a client';
 
 CREATE FUNCTION session_end_reason(token text)
 RETURNS text
@@ -419,7 +421,7 @@ AS 'MODULE_PATHNAME', 'sm_session_end_reason'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_end_reason(text) IS
-'why the session of this token has ended: expired, idle, or the reason it was ended for; null if it lives, is unknown, or the secret is wrong';
+'why the session of this token has ended: expired, idle, or the reason for its revocation; null if it is live or unknown, or if the secret is wrong';
 
 CREATE FUNCTION session_token_digest(token text)
 RETURNS text
@@ -427,7 +429,7 @@ AS 'MODULE_PATHNAME', 'sm_session_token_digest'
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
 COMMENT ON FUNCTION session_token_digest(text) IS
-'digest form (sd1_) of a token, accepted wherever a token is but useless as a cookie';
+'digest form (sd1_) of a token, which is accepted wherever a token is but does not work as a cookie';
 
 CREATE FUNCTION session_bucket(user_id text)
 RETURNS integer
@@ -443,7 +445,7 @@ AS 'MODULE_PATHNAME', 'sm_session_bucket_id'
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
 COMMENT ON FUNCTION session_bucket(uuid) IS
-'bucket 0 to 65535 in a session id: the same as its user''s';
+'bucket 0 to 65535 of a session: the same as its user''s';
 
 CREATE FUNCTION session_event_severity(event text)
 RETURNS text
@@ -454,8 +456,8 @@ COMMENT ON FUNCTION session_event_severity(text) IS
 'info, notice, warning or critical; null for an unknown type of event';
 
 --
--- Administration.  These run SQL on the tables as the extension's owner, with
--- a search_path of their own.
+-- Administration.  These functions run SQL on the tables as the extension's
+-- owner, with their own search_path.
 --
 
 CREATE FUNCTION session_invalidate_tenant(tenant_id text, reason text DEFAULT 'admin')
@@ -493,7 +495,7 @@ AS 'MODULE_PATHNAME', 'sm_session_active_count'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_active_count(text, text) IS
-'exact number of live sessions, of a tenant or a user if given';
+'exact number of live sessions, optionally only of a tenant or a user';
 
 CREATE FUNCTION session_cleanup(
 	batch integer DEFAULT NULL,
@@ -510,7 +512,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_cleanup(integer, integer) IS
-'a step of maintenance: delete dead sessions, make event partitions ahead, drop those past retention, move up to 10,000 events out of the default partition; what cannot be done is passed over with a WARNING';
+'a step of maintenance: delete ended sessions, create event partitions ahead, drop those past retention, move up to 10,000 events out of the default partition; what cannot be done is skipped with a WARNING';
 
 CREATE FUNCTION session_export(user_id text, pgp_public_key text DEFAULT NULL)
 RETURNS text
@@ -519,7 +521,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_export(text, text) IS
-'everything held about a user as JSON; as an armoured PGP message when an armoured public key is given';
+'everything stored about a user, as JSON, or with an armoured public key as an armoured PGP message';
 
 CREATE FUNCTION session_erase(user_id text)
 RETURNS bigint
@@ -528,7 +530,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_erase(text) IS
-'delete a user''s sessions and anonymise the user''s events; returns the sessions deleted';
+'delete a user''s sessions and anonymise the user''s events; returns the number of deleted sessions';
 
 CREATE FUNCTION session_key_generate()
 RETURNS integer
@@ -537,7 +539,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_key_generate() IS
-'append a random key to session_manager.key_file and add it; the first key becomes active; returns its id; superusers only';
+'append a random key to session_manager.key_file, record it and return its id; the first key becomes active; superusers only';
 
 CREATE FUNCTION session_key_add(key_id integer)
 RETURNS void
@@ -555,7 +557,7 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_key_activate(integer) IS
-'seal everything written from now on with this key';
+'seal everything that is written from now on with this key';
 
 CREATE FUNCTION session_key_retire(key_id integer)
 RETURNS void
@@ -564,7 +566,7 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_key_retire(integer) IS
-'give up a key that no session uses any more; refuses while one does';
+'retire a key; refused while a session uses it';
 
 CREATE FUNCTION session_key_revoke(key_id integer)
 RETURNS void
@@ -573,7 +575,7 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_key_revoke(integer) IS
-'emergency stop: every session under the key is dead from the commit on';
+'emergency stop: end every session under the key from the commit on';
 
 CREATE FUNCTION session_keys()
 RETURNS TABLE (
@@ -589,7 +591,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 3
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_keys() IS
-'the keys and whether this server holds the right material for each; never the material';
+'the keys, and whether this server holds the right material for each; never the material';
 
 CREATE FUNCTION session_reencrypt(batch integer DEFAULT 500)
 RETURNS bigint
@@ -606,7 +608,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_info() IS
-'version, what is on and why not, key state, next sweep';
+'version, what is enabled and why anything is not, key state, next sweep';
 
 CREATE FUNCTION session_cache_settings()
 RETURNS TABLE (mode text, installation uuid, max_age interval)
@@ -614,7 +616,7 @@ AS 'MODULE_PATHNAME', 'sm_session_cache_settings'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_cache_settings() IS
-'what a cache of sessions in Redis has to know: whether there may be one, what its epoch is called, how old its values may be';
+'what readers of the cache in Redis need to know: whether it is enabled, the name of its epoch key, how old its values may be';
 
 CREATE FUNCTION session_counters()
 RETURNS TABLE (
@@ -680,7 +682,7 @@ AS 'MODULE_PATHNAME', 'sm_session_counters'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
 
 COMMENT ON FUNCTION session_counters() IS
-'what session_stats shows, by the OID of the database';
+'the counters of session_stats, by the OID of the database';
 
 CREATE FUNCTION session_stats_reset()
 RETURNS void
@@ -716,9 +718,9 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION session_revoke(regrole, text) IS
-'take back a bundle from a role';
+'revoke a bundle from a role';
 
--- Every backend forgets what it cached of the keys when this table changes.
+-- Every backend invalidates its cache of the keys when this table changes.
 CREATE FUNCTION session_keys_changed()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'sm_session_keys_changed'
@@ -727,7 +729,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION session_keys_changed() IS
 'trigger: makes every backend read session_keys again';
 
--- For each row, as logical replication fires no other trigger; statements that
+-- A row trigger, because logical replication fires no other; statements that
 -- change several keys are rare.
 CREATE TRIGGER session_keys_changed
 AFTER INSERT OR UPDATE OR DELETE ON session_keys
@@ -744,14 +746,14 @@ COMMENT ON TRIGGER session_keys_changed ON session_keys IS
 COMMENT ON TRIGGER session_keys_truncated ON session_keys IS
 'makes every backend read session_keys again';
 
--- For writes by others than the extension's functions, which note their own.
+-- For writes that the extension's functions did not make: those record their own.
 CREATE FUNCTION session_cache_note()
 RETURNS trigger
 AS 'MODULE_PATHNAME', 'sm_session_cache_note'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_cache_note() IS
-'trigger: lets the cache in Redis know of changes, if there is one';
+'trigger: reports changes to the cache in Redis, if it is enabled';
 
 CREATE TRIGGER session_cache_row
 AFTER UPDATE OR DELETE ON user_sessions
@@ -774,17 +776,17 @@ FOR EACH STATEMENT EXECUTE FUNCTION session_cache_note();
 ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_cache_truncate;
 
 COMMENT ON TRIGGER session_cache_row ON user_sessions IS
-'lets the cache know of changes that the extension''s functions did not make';
+'reports changes to the cache that the extension''s functions did not make';
 COMMENT ON TRIGGER session_cache_truncate ON user_sessions IS
-'lets the cache know that all sessions are gone';
+'reports to the cache that all sessions are gone';
 COMMENT ON TRIGGER session_cache_row ON session_keys IS
-'lets the cache know that a key has been revoked';
+'reports to the cache that a key has been revoked';
 COMMENT ON TRIGGER session_cache_truncate ON session_keys IS
-'lets the cache know that all keys are gone';
+'reports to the cache that all keys are gone';
 
--- PUBLIC may execute a function from the start, and ALTER DEFAULT PRIVILEGES
--- may have granted on what was just made, to the application's role for one.
--- Take all of it back: session_grant alone hands out privileges.
+-- By default PUBLIC may execute new functions, and ALTER DEFAULT PRIVILEGES may
+-- have granted privileges on the new objects, for example to the application's
+-- role.  Revoke all of them: only session_grant may grant privileges.
 DO $$
 DECLARE
 	made record;
