@@ -353,7 +353,7 @@ class TestCurrent:
         response = signed_in.get(CURRENT)
         assert response.status_code == 401
         assert response.json() == {
-            "detail": "The session has been ended.",
+            "detail": "The session was revoked.",
             "code": "session_revoked",
             "reason": "logout",
         }
@@ -523,7 +523,7 @@ class TestCurrent:
         response = signed_in.unsafe("PATCH", CURRENT, patch)
         assert (response.status_code, response.json()["code"]) == (400, "protected_data")
         assert response.json()["detail"] == (
-            "Of the session's data a browser may write client, and the server the rest."
+            "A browser may write only these members of the session's data: client."
         )
         session = session_service.get(created.token)
         assert session is not None

@@ -133,7 +133,7 @@ class TestKeys:
         key = text.split()[1]
         assert " active " in keys("list")
         assert "active" in keys("activate", key)
-        assert "sessions sealed anew" in keys("reencrypt", "--batch", "10")
+        assert "sessions re-sealed" in keys("reencrypt", "--batch", "10")
         assert session_service.get(created.token) is not None
         other = keys("generate").split()[1]
         keys("activate", other)

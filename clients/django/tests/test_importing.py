@@ -71,7 +71,7 @@ def ours(client: Client) -> str | None:
 def test_taken_over_on_the_next_request(django_assert_num_queries: Any) -> None:
     client = visitor("ada")
     assert client.get("/info/").json()["exists"] is False
-    assert "1 sessions noted" in run()
+    assert "1 sessions recorded" in run()
     response = client.get("/info/")
     assert response.json() == {"exists": True, "user": "ada", "data": {"cart": [1, 2]}}
     token = ours(client)
@@ -157,11 +157,11 @@ def test_what_is_left_out(settings: Any) -> None:
     strange = Client().session
     strange["_auth_user_id"] = "not a number"
     strange.save()
-    assert "1 sessions would be noted, 0 noted before, 3 left out" in run(dry_run=True)
+    assert "1 sessions would be recorded, 0 recorded before, 3 left out" in run(dry_run=True)
     assert ImportedSession.objects.count() == 0
-    assert "1 sessions noted, 0 noted before" in run(batch=1)
-    assert "0 sessions noted, 1 noted before" in run()
-    assert "0 sessions would be noted, 1 noted before" in run(dry_run=True)
+    assert "1 sessions recorded, 0 recorded before" in run(batch=1)
+    assert "0 sessions recorded, 1 recorded before" in run()
+    assert "0 sessions would be recorded, 1 recorded before" in run(dry_run=True)
 
 
 class TestWhatIsLeftOut:
@@ -190,7 +190,7 @@ class TestWhatIsLeftOut:
         number["_auth_user_id"] = str(10**30)
         number.save()
         text = run()
-        assert "1 sessions noted, 0 noted before, 6 left out" in text
+        assert "1 sessions recorded, 0 recorded before, 6 left out" in text
         assert self.named(text, unreadable) == "its data cannot be read"
         assert self.named(text, gone) == "its user does not exist"
         for client in (good, expired, inactive, changed):
@@ -206,11 +206,11 @@ class TestWhatIsLeftOut:
         for count, why in ((2, importing.UNKNOWN), (1, importing.EXPIRED), (1, importing.OUTDATED)):
             assert f"       {count}  {why}" in text.splitlines()
         text = run(verbosity=2)
-        assert "0 sessions noted, 1 noted before, 6 left out" in text
+        assert "0 sessions recorded, 1 recorded before, 6 left out" in text
         assert self.named(text, good) is None
         assert self.named(text, expired) == "it has expired"
         assert self.named(text, inactive) == "its user is not active"
-        assert self.named(text, changed) == "its login does not hold any more"
+        assert self.named(text, changed) == "its login is no longer valid"
 
     def test_by_its_user_id(self, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         client = visitor("ada")
@@ -226,8 +226,10 @@ class TestWhatIsLeftOut:
         configure(IMPORT_DATA="tests.hooks.import_all")
         visitor("good")
         refused = {
-            "what IMPORT_DATA keeps is too large": visitor("large", kept={"x": "y" * 70_000}),
-            "what IMPORT_DATA keeps is no JSON object": visitor("list", kept=[1]),
+            "the data that IMPORT_DATA keeps is too large": visitor(
+                "large", kept={"x": "y" * 70_000}
+            ),
+            "the data that IMPORT_DATA keeps is not a JSON object": visitor("list", kept=[1]),
             "IMPORT_DATA fails: ZeroDivisionError": visitor("fails", divide=True),
             "IMPORT_DATA fails: InvalidArgument": visitor("nan", kept={"x": float("nan")}),
         }
@@ -259,7 +261,7 @@ def test_many_are_a_few_statements() -> None:
     def statements(batch: int) -> int:
         ImportedSession.objects.all().delete()
         with CaptureQueriesContext(connection) as captured:
-            assert "20 sessions noted" in run(batch=batch)
+            assert "20 sessions recorded" in run(batch=batch)
         return len(captured)
 
     one, five = statements(20), statements(4)
@@ -299,7 +301,7 @@ class TestInterrupted:
         text = run(batch=3, after=position)
         assert ImportedSession.objects.count() == 10
         # The last one that was read begins with the position.
-        assert "4 sessions noted, 1 noted before" in text
+        assert "4 sessions recorded, 1 recorded before" in text
 
     def test_an_error_tells_the_position_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for n in range(4):
@@ -370,7 +372,7 @@ def test_ctrl_c_at_the_terminal(tmp_path: Path) -> None:
     assert process.returncode == 130, shown
     assert b"--after " in shown
     assert b"Traceback" not in shown
-    assert "20 sessions noted" in out
+    assert "20 sessions recorded" in out
     assert ImportedSession.objects.count() == 20
 
 

@@ -98,7 +98,7 @@ class TestReasons:
         session_service.invalidate(created.token, "evicted")
         signed_in.get(CURRENT)
         body = signed_in.unsafe("POST", CREATE, {}).json()
-        assert body == {"detail": "An access token is needed.", "code": "not_authenticated"}
+        assert body == {"detail": "An access token is required.", "code": "not_authenticated"}
 
     def test_asked_when_a_401_is_written(
         self, signed_in: Browser, created: CreatedSession, django_assert_num_queries: Any

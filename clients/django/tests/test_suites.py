@@ -255,7 +255,7 @@ def test_sqlite(manage: Run) -> None:
     """What has nothing to do with sessions runs; what has says why it cannot."""
     output = manage("test", "shop.tests.WithoutSessions", role="sqlite")
     assert "Ran 1 test" in output
-    assert "session_manager.W029) The tests run on SQLite: none of them can make or" in output
+    assert "session_manager.W029) The tests run on SQLite: none of them can create or" in output
     output = manage("test", "shop.tests.RolledBack", role="sqlite", succeed=False)
     assert "session_manager needs PostgreSQL, and the database 'default' is SQLite" in output
     assert "no such table" not in output

@@ -165,7 +165,7 @@ class KeySet:
             raise ValueError("not a key set")
         keys = dict(filter(None, map(_usable, entries)))
         if not keys:
-            raise ValueError("no key of the set can be used")
+            raise ValueError("the key set has no usable key")
         return keys
 
 
@@ -278,7 +278,7 @@ class Auth0Authentication(BaseAuthentication):
         except StoreUnavailable as error:
             raise ServiceUnavailable from error
         if user is None:
-            raise AuthenticationFailed("There is no such user.", "user_not_found")
+            raise AuthenticationFailed("The user does not exist.", "user_not_found")
         return user, claims
 
     def authenticate_header(self, request: Request) -> str:

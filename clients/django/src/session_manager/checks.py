@@ -83,9 +83,9 @@ def _hooks() -> Iterator[CheckMessage]:
             good = False
         if not good:
             yield Error(
-                f'SESSION_MANAGER["LOGIN_AUTHENTICATION"] names {path!r}, which is no '
+                f'SESSION_MANAGER["LOGIN_AUTHENTICATION"] names {path!r}, which is not an '
                 "authentication class.",
-                hint="Give the dotted path of a class as in DEFAULT_AUTHENTICATION_CLASSES.",
+                hint="Set it to the dotted path of a class, as in DEFAULT_AUTHENTICATION_CLASSES.",
                 id="session_manager.E002",
             )
     for name in ("USER_LOADER", "ON_LOGIN", "ON_SWITCH_TENANT", "IMPORT_DATA"):
@@ -99,7 +99,7 @@ def _hooks() -> Iterator[CheckMessage]:
         if not good:
             yield Error(
                 f'SESSION_MANAGER["{name}"] names {path!r}, which cannot be called.',
-                hint="Give the dotted path of a function.",
+                hint="Set it to the dotted path of a function.",
                 id="session_manager.E002",
             )
 
@@ -112,12 +112,12 @@ def _user_id_field() -> Iterator[CheckMessage]:
     try:
         field = meta.get_field(name)
     except FieldDoesNotExist:
-        problem = "is no field of the user model"
+        problem = "is not a field of the user model"
     else:
         alone = {c.fields for c in meta.total_unique_constraints}
         if getattr(field, "unique", False) or (name,) in alone:
             return
-        problem = "is not unique: one session could be several users'"
+        problem = "is not unique: one session could belong to several users"
     yield Error(
         f'SESSION_MANAGER["USER_ID_FIELD"] is {name!r}, which {problem}.',
         hint='Name a field with unique=True that users cannot set themselves, or "pk".',
@@ -143,17 +143,17 @@ def _first_login() -> Iterator[CheckMessage]:
     if settings.AUTH0 is None:
         yield Warning(
             "The endpoints are routed, but AUTH0 is not set: create/ would fail.",
-            hint='Set SESSION_MANAGER["AUTH0"] = {"DOMAIN": ..., "AUDIENCE": ...}, or '
-            '"LOGIN_AUTHENTICATION" to your own class for access tokens, or leave '
-            "session_manager.urls out and use session_manager.login.log_in alone.",
+            hint='Set SESSION_MANAGER["AUTH0"] = {"DOMAIN": ..., "AUDIENCE": ...}, or set '
+            '"LOGIN_AUTHENTICATION" to your own class for access tokens, or remove '
+            "session_manager.urls and use only session_manager.login.log_in.",
             id="session_manager.W024",
         )
     elif settings.USER_ID_FIELD and not (settings.USER_LOADER or settings.ON_LOGIN):
         yield Warning(
-            "USER_ID_FIELD is set, but not ON_LOGIN: who is not in the table of users yet gets 403 "
-            "user_not_found at the first login.",
-            hint='Set SESSION_MANAGER["ON_LOGIN"] to a function that makes the user, or silence '
-            "this check if users are made elsewhere.",
+            "USER_ID_FIELD is set, but not ON_LOGIN: at their first login, users who are not "
+            "in the table of users get 403 user_not_found.",
+            hint='Set SESSION_MANAGER["ON_LOGIN"] to a function that creates the user, or '
+            "silence this check if users are created elsewhere.",
             id="session_manager.W025",
         )
 
@@ -185,7 +185,7 @@ def _unused_redis() -> Iterator[CheckMessage]:
     if names:
         yield Warning(
             f"There is no cache: REDIS_URL is not set, but {', '.join(names)}.",
-            hint='Set SESSION_MANAGER["REDIS_URL"], or delete what is for Redis.',
+            hint='Set SESSION_MANAGER["REDIS_URL"], or delete the settings for Redis.',
             id="session_manager.W027",
         )
 
@@ -194,8 +194,8 @@ def _which_cookie_line() -> str:
     if "COOKIE_NAME" in getattr(django_settings, "SESSION_MANAGER", {}):
         return 'Delete "COOKIE_NAME" from SESSION_MANAGER.'
     return (
-        f"Delete SESSION_COOKIE_NAME = {django_settings.SESSION_COOKIE_NAME!r} from the settings: "
-        "it would be Django's cookie as well as ours."
+        f"Delete SESSION_COOKIE_NAME = {django_settings.SESSION_COOKIE_NAME!r} from the "
+        "settings: both Django's cookie and the package's would have this name."
     )
 
 
@@ -218,7 +218,7 @@ def _cookie() -> Iterator[CheckMessage]:
         )
     if settings.cookie_host_prefix and (not settings.cookie_secure or settings.COOKIE_DOMAIN):
         yield Error(
-            "Browsers refuse the cookie: __Host- wants Secure and no Domain.",
+            "Browsers refuse the cookie: __Host- requires Secure and no Domain.",
             hint='Set "COOKIE_HOST_PREFIX" to False, or remove COOKIE_DOMAIN.',
             id="session_manager.E005",
         )
@@ -251,8 +251,8 @@ def _middleware() -> list[CheckMessage]:
     ):
         return [
             Error(
-                "session_manager's AuthenticationMiddleware comes too early: request.user would "
-                "not be the session's.",
+                "session_manager's AuthenticationMiddleware comes too early: request.user "
+                "would not be the session's user.",
                 hint=f"Put {OUR_USERS!r} after {OURS!r} and, if you use it, {DJANGO_USERS!r}.",
                 id="session_manager.E023",
             )
@@ -260,7 +260,7 @@ def _middleware() -> list[CheckMessage]:
     if UPDATE_CACHE in chain and chain.index(UPDATE_CACHE) > chain.index(OURS):
         return [
             Error(
-                "SessionMiddleware comes before UpdateCacheMiddleware: no page that looks at the "
+                "SessionMiddleware comes before UpdateCacheMiddleware: no page that uses the "
                 "session could be cached, and its headers would come too late.",
                 hint="Put UpdateCacheMiddleware first in MIDDLEWARE, as Django's docs say.",
                 id="session_manager.E008",
@@ -274,8 +274,9 @@ def _proxies() -> list[CheckMessage]:
     if behind and settings.TRUSTED_PROXIES == 0:
         return [
             Warning(
-                "The application is behind a proxy, but TRUSTED_PROXIES is 0: every client seems "
-                "to have the proxy's address, and nothing is throttled by it if it is private.",
+                "The application is behind a proxy, but TRUSTED_PROXIES is 0: every client "
+                "appears to have the proxy's address, and if that is private, nothing is "
+                "throttled by address.",
                 hint='Set SESSION_MANAGER["TRUSTED_PROXIES"] to the number of proxies that append '
                 "to X-Forwarded-For.",
                 id="session_manager.W009",
@@ -293,7 +294,7 @@ def _cache_key() -> list[CheckMessage]:
         return [
             Error(
                 f"Values in Redis cannot be sealed: {error}",
-                hint="Make a key with: openssl rand -hex 32. Do not use SECRET_KEY for it.",
+                hint="Create a key with: openssl rand -hex 32. Do not use SECRET_KEY for it.",
                 id="session_manager.E010",
             )
         ]
@@ -301,7 +302,7 @@ def _cache_key() -> list[CheckMessage]:
     if settings.CACHE_KEY is None and path and Path(path).stat().st_mode & 0o077:
         return [
             Warning(
-                "Others than the application's user may read CACHE_KEY_FILE.",
+                "Users other than the application's may read CACHE_KEY_FILE.",
                 hint=f"chmod 600 {path}",
                 id="session_manager.W020",
             )
@@ -317,7 +318,7 @@ def _reports() -> list[CheckMessage]:
         return []
     return [
         Warning(
-            "Reports of errors, which are mailed to ADMINS, hold the session's cookie.",
+            "Error reports, which are mailed to ADMINS, contain the session's cookie.",
             hint='Set DEFAULT_EXCEPTION_REPORTER_FILTER to "session_manager.reporting.'
             'ExceptionReporterFilter", or to a subclass of it.',
             id="session_manager.W021",
@@ -340,10 +341,10 @@ def check_servers(
         if under_test():
             return [
                 Warning(
-                    f"The tests run on {connections[alias].display_name}: none of them can make or "
-                    "read a session.",
-                    hint="Sessions are functions of PostgreSQL. docs/django.md, Testing your "
-                    "application, has a test database with them.",
+                    f"The tests run on {connections[alias].display_name}: none of them can "
+                    "create or read a session.",
+                    hint="Sessions need PostgreSQL. docs/django.md, Testing your application, "
+                    "describes a test database that has them.",
                     id="session_manager.W029",
                 )
             ]
@@ -359,8 +360,8 @@ def check_servers(
     except DBError as error:
         found = [
             Warning(
-                f"The database {alias!r} cannot be asked: {error}".strip(),
-                hint="Start PostgreSQL, and look at DATABASES.",
+                f"The database {alias!r} cannot be queried: {error}".strip(),
+                hint="Start PostgreSQL, and check DATABASES.",
                 id="session_manager.W012",
             )
         ]
@@ -398,9 +399,10 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
             )
         if superuser:
             yield Warning(
-                "The application connects as a superuser, for whom no privilege and no "
-                "row-level security holds.",
-                hint="Connect as a role of its own and name it in GRANT_ROLE when migrating.",
+                "The application connects as a superuser, who bypasses all privileges and "
+                "row-level security.",
+                hint="Connect as a role of the application's own and name it in GRANT_ROLE "
+                "when migrating.",
                 id="session_manager.W016",
             )
         have = grants.rights(cursor)
@@ -413,7 +415,7 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
             return
         if not have.found:
             yield Error(
-                f"The extension is in the schema {have.schema!r}, where it is not looked for.",
+                f"The extension is in the schema {have.schema!r}, which is not on the search path.",
                 hint=f'Set SESSION_MANAGER["SCHEMA"] to {have.schema!r}.',
                 id="session_manager.E017",
             )
@@ -422,7 +424,8 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
             yield Warning(
                 "The application's role may not read the columns that the models, the admin and "
                 "the command sessions show.",
-                hint=f"Run: {grants.command(alias)} or, if it is not to read them, silence this.",
+                hint=f"Run: {grants.command(alias)} or, if it does not need to read them, "
+                "silence this check.",
                 id="session_manager.W028",
             )
             return
@@ -431,9 +434,9 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
         )
         if not cursor.fetchone()[0]:
             yield Error(
-                "The extension has no active key: no session can be made.",
-                hint="Set session_manager.key_file on the server, if it is not. "
-                f"Then run: {grants.command(alias)}",
+                "The extension has no active key: no session can be created.",
+                hint="Set session_manager.key_file on the server, unless it is set. Then run: "
+                f"{grants.command(alias)}",
                 id="session_manager.E018",
             )
 
@@ -467,8 +470,8 @@ def _redis() -> list[CheckMessage]:
     return [
         Warning(
             f"Redis is not used: {problem}",
-            hint="Sessions are read from PostgreSQL meanwhile. Look at REDIS_URL, REDIS_DB and the "
-            "rights of its user, and at session_manager.redis_mode on the server.",
+            hint="Meanwhile sessions are read from PostgreSQL. Check REDIS_URL, REDIS_DB and "
+            "the rights of its user, and session_manager.redis_mode on the server.",
             id="session_manager.W019",
         )
     ]

@@ -27,9 +27,9 @@ HOST_PREFIX = "__Host-"
 DEFAULT_CLIENT_DATA = ("client",)
 #: Keys that there were, and what to do now.
 GONE = {
-    "PROTECTED_DATA": 'SESSION_MANAGER["PROTECTED_DATA"] is gone, as whatever it left out was the '
-    'browser\'s to write: "CLIENT_DATA" names what a browser may write, and all else is the '
-    "server's.",
+    "PROTECTED_DATA": 'SESSION_MANAGER["PROTECTED_DATA"] has been removed, because the browser '
+    'could write everything that it left out: "CLIENT_DATA" names what a '
+    "browser may write, and only the server writes everything else.",
 }
 DEFAULT_THROTTLE_RATES = {
     # For the subject of an access token, and for a client's address.

@@ -45,9 +45,9 @@ def refuse_protected(data: Mapping[str, Any]) -> None:
     """400 if a browser tries to write, or to remove, what only the server may."""
     if not set(data) <= set(settings.CLIENT_DATA):
         # What it sent is not repeated: there may be much of it, and anything.
-        names = ", ".join(settings.CLIENT_DATA) or "nothing"
+        names = ", ".join(settings.CLIENT_DATA) or "none"
         raise ParseError(
-            f"Of the session's data a browser may write {names}, and the server the rest.",
+            f"A browser may write only these members of the session's data: {names}.",
             "protected_data",
         )
 

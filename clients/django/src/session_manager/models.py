@@ -30,7 +30,7 @@ from .store.users import user_id_of
 
 M = TypeVar("M", bound=models.Model)
 
-_REFUSAL = "sessions are changed by session_manager.services only"
+_REFUSAL = "only session_manager.services changes sessions"
 
 
 class WritesRefused(TypeError):

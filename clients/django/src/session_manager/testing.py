@@ -106,7 +106,7 @@ def refusal(connection: Any, role: str) -> str:
     if connection.settings_dict["TEST"].get("TEMPLATE"):
         what = f"The template {connection.settings_dict['TEST']['TEMPLATE']} does not have it."
     else:
-        what = "It comes from a template that a superuser has prepared."
+        what = "It comes from a template that a superuser prepares."
     return (
         f"The test database has no extension session_manager that {role} may use. {what} Run\n"
         f"    {grants.command(connection.alias, role, '--template')}\n"
@@ -145,7 +145,9 @@ def flush_sessions(using: str | None = None) -> None:
 @cache
 def _warn(sessions: str) -> None:
     """Once."""
-    logger.warning("Sessions outlive the tests that made them: no right to truncate %s.", sessions)
+    logger.warning(
+        "Sessions outlive the tests that created them: no right to truncate %s.", sessions
+    )
 
 
 def after_flush(*, using: str, **kwargs: Any) -> None:

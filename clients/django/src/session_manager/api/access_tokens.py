@@ -49,7 +49,7 @@ def verify_access_token(request: Request, sent: str | None) -> VerifiedLogin:
         return _by_class(request, sent)
     token = bearer_token(request) or sent
     if token is None:
-        raise NotAuthenticated("An access token is needed.")
+        raise NotAuthenticated("An access token is required.")
     claims = verifier().verify(token)
     return VerifiedLogin(claims["sub"], claims, "oidc")
 
@@ -76,12 +76,12 @@ def _by_class(request: Request, sent: str | None) -> VerifiedLogin:
     except AuthenticationFailed as error:
         raise _refusal(error) from error
     if found is None:
-        raise NotAuthenticated("An access token is needed.")
+        raise NotAuthenticated("An access token is required.")
     user, auth = found
     if not getattr(user, "is_authenticated", True):
-        raise NotAuthenticated("An access token is needed.")
+        raise NotAuthenticated("An access token is required.")
     if not getattr(user, "is_active", True):
-        raise PermissionDenied("There is no such user.", "user_not_found")
+        raise PermissionDenied("The user does not exist.", "user_not_found")
     # For ON_LOGIN, as in any view of the application's that the class lets somebody into.
     request.user, request.auth = user, auth
     claims = _claims(auth)
@@ -133,7 +133,7 @@ def _user_id(user: Any, claims: Mapping[str, Any]) -> str:
         return user.user_id
     if isinstance(user, Model):
         if getattr(user, settings.USER_ID_FIELD or "pk") in (None, ""):
-            raise PermissionDenied("There is no such user.", "user_not_found")
+            raise PermissionDenied("The user does not exist.", "user_not_found")
         return user_id_of(user)
     for subject in (claims.get("sub"), getattr(user, "sub", None), getattr(user, "id", None)):
         if isinstance(subject, str) and subject:

@@ -35,7 +35,7 @@ class SessionExpired(NotAuthenticated):
 class SessionRevoked(NotAuthenticated):
     """401: somebody ended the session, for a reason that the user may see, or None."""
 
-    default_detail = "The session has been ended."
+    default_detail = "The session was revoked."
     default_code = "session_revoked"
 
     def __init__(self, reason: str | None = None) -> None:
@@ -44,7 +44,7 @@ class SessionRevoked(NotAuthenticated):
 
 
 class TokenReused(NotAuthenticated):
-    default_detail = "The session has been ended because its token was used twice."
+    default_detail = "The session was revoked because a replaced token was used again."
     default_code = "token_reused"
 
 
@@ -63,7 +63,7 @@ class ServiceUnavailable(APIException):
 
 class SessionLimit(APIException):
     status_code = status.HTTP_409_CONFLICT
-    default_detail = "You have as many sessions as allowed."
+    default_detail = "You have reached the limit of sessions."
     default_code = "session_limit_reached"
 
     def __init__(self, sessions: Sequence[ListedSession] = ()) -> None:
@@ -76,13 +76,13 @@ class TokenReplaced(APIException):
     """409: another request has got the session's new token, and the browser with it."""
 
     status_code = status.HTTP_409_CONFLICT
-    default_detail = "The session's token has been replaced. Ask again with the new one."
+    default_detail = "The session's token has been replaced. Repeat the request with the new one."
     default_code = "token_replaced"
 
 
 class PreconditionFailed(APIException):
     status_code = status.HTTP_412_PRECONDITION_FAILED
-    default_detail = "The session has been changed by somebody else."
+    default_detail = "The session was changed concurrently."
     default_code = "version_conflict"
 
 

@@ -25,15 +25,15 @@ COOKIE = OpenApiParameter(
 ERRORS = {
     400: "The request is malformed.",
     401: "There is no live session, or no valid access token.",
-    403: "CSRF, or the application refuses.",
+    403: "The CSRF check failed, or the application refuses the request.",
     404: "The user has no such session.",
-    409: "The user has as many sessions as allowed, or the token has been replaced.",
+    409: "The user has reached the limit of sessions, or the token has been replaced.",
     412: "The session has changed.",
     413: "The data, or the request, is too large.",
     415: "The body is not JSON.",
     429: "Too many requests.",
     500: "The session's data has been tampered with.",
-    503: "The store cannot answer; the cookie stays good.",
+    503: "The store cannot answer; the cookie remains valid.",
 }
 
 
@@ -172,7 +172,7 @@ class TenantView(_View):  # type: ignore[no-untyped-call]
         class Fixed(self.target_class):  # type: ignore[name-defined,misc]
             @extend_schema(
                 operation_id="session_switch_tenant",
-                summary="Go on in another tenant, with a new session",
+                summary="Switch to another tenant, with a new session",
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.SwitchTenantRequestSerializer,
                 responses=responses({200: s.CurrentSerializer}, 400, 401, 403, 409, 413, 415, 500),

@@ -21,7 +21,7 @@ MAX_LENGTH = 1024
 def refuse_other_profile(profile: Any, user_id: str) -> None:
     """400 if a client sends the profile of somebody else."""
     if isinstance(profile, dict) and profile.get("sub", user_id) != user_id:
-        raise ParseError("The profile is another user's than the session.", "user_mismatch")
+        raise ParseError("The profile belongs to another user than the session.", "user_mismatch")
 
 
 def displayable_profile(user: Any) -> JSON:

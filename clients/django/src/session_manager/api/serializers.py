@@ -135,7 +135,7 @@ class LimitErrorSerializer(ErrorSerializer):
 class CreateRequestSerializer(_ReadOnly):
     """The body of create.  The user id is the token's subject, whatever stands here."""
 
-    access_token = TextField(required=False, help_text="In the place of the Authorization header.")
+    access_token = TextField(required=False, help_text="Instead of the Authorization header.")
     user = serializers.DictField(
         required=False, help_text="The user's profile as the browser knows it; for display only."
     )
@@ -144,7 +144,7 @@ class CreateRequestSerializer(_ReadOnly):
 
 class RefreshRequestSerializer(_ReadOnly):
     rotate = FlagField(
-        required=False, help_text="Whether to replace the token; by default ROTATE_ON_REFRESH."
+        required=False, help_text="Whether to replace the token; the default is ROTATE_ON_REFRESH."
     )
 
 

@@ -112,8 +112,8 @@ def _warn_once() -> None:
     if not _warned and not settings.DEBUG:
         _warned = True
         logger.warning(
-            "The addresses of clients are not known: requests come from a proxy, or from Next.js, "
-            "without an X-Forwarded-For that can be believed. Nothing is throttled by address, and "
-            "devices are listed with the proxy's. Set SESSION_TRUSTED_PROXIES in Next.js and "
-            'SESSION_MANAGER["TRUSTED_PROXIES"] in Django.'
+            "The addresses of clients are not known: requests come from a proxy, or from "
+            "Next.js, without a trustworthy X-Forwarded-For. Nothing is throttled by address, "
+            "and devices are listed with the proxy's address. Set SESSION_TRUSTED_PROXIES in "
+            'Next.js and SESSION_MANAGER["TRUSTED_PROXIES"] in Django.'
         )

@@ -181,7 +181,7 @@ class CreateSessionView(SessionView):
         # Before the session is made: without a user it would be of no use.
         user = load_user(decision.user_id)
         if user is None:
-            raise PermissionDenied("There is no such user.", "user_not_found")
+            raise PermissionDenied("The user does not exist.", "user_not_found")
         log_in(
             request._request,
             decision.user_id,

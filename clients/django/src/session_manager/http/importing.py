@@ -79,7 +79,7 @@ EXPIRED = "it has expired"
 UNREADABLE = "its data cannot be read"
 UNKNOWN = "its user does not exist"
 INACTIVE = "its user is not active"
-OUTDATED = "its login does not hold any more"
+OUTDATED = "its login is no longer valid"
 WITHOUT_ID = "its user has no user id"
 #: What happens to any session in time; all else should not be.
 ORDINARY = (NOBODY, EXPIRED, INACTIVE, OUTDATED)
@@ -169,12 +169,14 @@ def _refused(texts: dict[int, str]) -> dict[int, str]:
     except InvalidArgument as error:
         # One of them; which, is found one by one.
         if len(texts) == 1:
-            return dict.fromkeys(texts, f"what IMPORT_DATA keeps cannot be stored: {error}")
+            return dict.fromkeys(
+                texts, f"the data that IMPORT_DATA keeps cannot be stored: {error}"
+            )
         return {n: why for one in texts for n, why in _refused({one: texts[one]}).items()}
     return {
-        row["n"]: "what IMPORT_DATA keeps is too large"
+        row["n"]: "the data that IMPORT_DATA keeps is too large"
         if row["object"]
-        else "what IMPORT_DATA keeps is no JSON object"
+        else "the data that IMPORT_DATA keeps is not a JSON object"
         for row in rows
     }
 
@@ -235,7 +237,7 @@ def adopt_django_session(
             return None
         except (TooLarge, InvalidArgument) as error:
             # Likewise, and nobody could do anything about it.  The command has named it.
-            logger.warning("session_manager: a Django session cannot be taken over: %s", error)
+            logger.warning("session_manager: a Django session cannot be imported: %s", error)
             return None
         noted.adopted_at, noted.session_id = now, created.id
         noted.save(update_fields=["adopted_at", "session_id"])

@@ -35,8 +35,8 @@ class SessionCommand(BaseCommand):
             parser,
             "--database",
             default=None,
-            help='alias to use instead of SESSION_MANAGER["DATABASE"]; the admin functions need '
-            "a role with the bundle admin",
+            help='alias to use instead of SESSION_MANAGER["DATABASE"]; administrative '
+            "functions need a role with the bundle admin",
         )
 
     def add_actions(self, parser: CommandParser) -> Callable[..., CommandParser]:

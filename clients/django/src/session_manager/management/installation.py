@@ -77,7 +77,7 @@ def _make_key(connection: Any, statement: str) -> None:
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             cursor.execute(statement)
     except Error as error:
-        print(f"session_manager: no key was made: {error}".rstrip())
+        print(f"session_manager: no key was created: {error}".rstrip())
 
 
 def uninstall(connection: Any) -> None:

@@ -264,7 +264,7 @@ class SessionCache:
     def _warn_once(self, problem: object) -> None:
         if not self._warned:
             self._warned = True
-            logger.warning("redis does not answer; sessions are read from PostgreSQL: %s", problem)
+            logger.warning("Redis does not answer; sessions are read from PostgreSQL: %s", problem)
 
     def _failed(self, error: RedisError) -> None:
         """A miss; and one step towards an open breaker, unless Redis answered in order."""
@@ -277,7 +277,9 @@ class SessionCache:
             now = time.monotonic()
             if self._warned_at is None or now - self._warned_at >= WARNING_SECONDS:
                 self._warned_at = now
-                logger.warning("redis refuses; sessions are read from PostgreSQL: %s", error)
+                logger.warning(
+                    "Redis refuses the command; sessions are read from PostgreSQL: %s", error
+                )
             return
         self._breaker.failed()
         if self._breaker.is_open:

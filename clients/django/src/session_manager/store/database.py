@@ -175,7 +175,7 @@ def call(
     if connection.vendor != "postgresql":
         raise ImproperlyConfigured(
             f"session_manager needs PostgreSQL, and the database {connection.alias!r} is "
-            f"{connection.display_name}: no session can be made or read."
+            f"{connection.display_name}: no session can be created or read."
         )
     attempts = 3 if not in_block(connection) else 1
     while True:

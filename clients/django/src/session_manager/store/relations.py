@@ -34,9 +34,9 @@ def require_user_id_field() -> None:
     """Without the setting a join would compare subjects with primary keys, and find nobody."""
     if settings.USER_ID_FIELD is None:
         raise FieldError(
-            "Sessions have no users that could be looked up: "
-            'set SESSION_MANAGER["USER_ID_FIELD"] to the field of the user model whose text is '
-            'the session\'s user id, or to "pk".'
+            "Sessions have no users that could be looked up: set "
+            'SESSION_MANAGER["USER_ID_FIELD"] to the field of the user model whose text is the '
+            'session\'s user id, or to "pk".'
         )
 
 

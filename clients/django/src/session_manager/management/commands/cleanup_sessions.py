@@ -18,9 +18,9 @@ from session_manager.store.aliases import database_alias
 
 class Command(SessionCommand):
     help = (
-        "Deletes dead sessions batch by batch, each in a transaction of its own, and maintains "
-        "the partitions of the audit trail. Needless, and harmless, if the extension is preloaded: "
-        "its worker does the same."
+        "Deletes ended sessions batch by batch, each batch in a transaction of its own, and "
+        "maintains the partitions of the audit trail. Unnecessary but harmless if the "
+        "extension is preloaded, because its worker does the same."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,12 +28,16 @@ class Command(SessionCommand):
         parser.add_argument(
             "--batch", type=int, help="sessions per transaction (session_manager.sweep_batch)"
         )
-        parser.add_argument("--max-batches", type=int, help="stop after as many (no limit)")
+        parser.add_argument(
+            "--max-batches", type=int, help="stop after this many batches (no limit)"
+        )
         parser.add_argument(
             "--pause", type=float, default=0.0, help="seconds to wait between batches (0)"
         )
         parser.add_argument(
-            "--dry-run", action="store_true", help="count what is due, and change nothing"
+            "--dry-run",
+            action="store_true",
+            help="count the sessions that are due, and change nothing",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -18,24 +18,24 @@ STORES = ("django.contrib.sessions.backends.db", "django.contrib.sessions.backen
 
 class Command(BaseCommand):
     help = (
-        "Notes which live sessions of django.contrib.sessions belong to known, active users. Each "
-        "becomes a session of session_manager on its next request, while IMPORT_DJANGO_SESSIONS "
-        "is on. Can be run again at any time: what has been noted is not noted again. Sessions "
-        "that cannot be taken over are named by the beginning of the SHA-256 of their key, and "
-        "with --verbosity 2 those that need not be as well."
+        "Records which live sessions of django.contrib.sessions belong to known, active users. "
+        "Each becomes a session of session_manager on its next request, while "
+        "IMPORT_DJANGO_SESSIONS is on. Can be run again at any time: recorded sessions are not recorded again. "
+        "Sessions that cannot be imported are named by the beginning of the SHA-256 of their key; with "
+        "--verbosity 2 so are those that are left out for other reasons."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--batch", type=int, default=1000, help="rows read and noted at a time (1000)"
+            "--batch", type=int, default=1000, help="rows read and recorded at a time (1000)"
         )
         parser.add_argument(
             "--after",
             default="",
             metavar="POSITION",
-            help="go on where a run was interrupted, which has printed this",
+            help="continue where an interrupted run stopped; it printed this position",
         )
-        parser.add_argument("--dry-run", action="store_true", help="count, and note nothing")
+        parser.add_argument("--dry-run", action="store_true", help="count, and record nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if django_settings.SESSION_ENGINE not in STORES:
@@ -112,9 +112,9 @@ class Command(BaseCommand):
                     self.stdout.write(f"{importing.key_hash(key).hex()[:16]}  {problem}")
 
     def summarize(self) -> None:
-        verb = "would be noted" if self.dry_run else "noted"
+        verb = "would be recorded" if self.dry_run else "recorded"
         self.stdout.write(
-            f"{self.noted} sessions {verb}, {self.known} noted before, "
+            f"{self.noted} sessions {verb}, {self.known} recorded before, "
             f"{self.left_out.total()} left out"
             + "".join(f"\n{count:>8}  {problem}" for problem, count in self.reasons())
         )
@@ -125,4 +125,4 @@ class Command(BaseCommand):
     def how_to_go_on(self) -> str:
         if not self.position:
             return "Nothing had been read; run it again."
-        return f"To go on: manage.py import_django_sessions --after {self.position}"
+        return f"To continue: manage.py import_django_sessions --after {self.position}"

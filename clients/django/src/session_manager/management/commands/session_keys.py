@@ -15,27 +15,29 @@ class Command(SessionCommand):
     # It repairs what the checks find.
     requires_system_checks = []
     help = (
-        "Shows and changes the keys that seal sessions; never shows a key. Takes a role with the "
-        "bundle admin, and generate a superuser: see --database."
+        "Shows and changes the keys that seal sessions; never shows key material. Needs a role "
+        "with the bundle admin, and for generate a superuser: see --database."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add = self.add_actions(parser)
         add("list", help="the keys and their states")
-        add("generate", help="make a key in the server's key file")
+        add("generate", help="create a key in the server's key file")
         for action, what in (
             ("add", "record a key that is in the key file"),
             ("activate", "seal with this key from now on"),
-            ("retire", "give up a key that no session uses"),
+            ("retire", "retire a key that no session uses"),
             ("revoke", "end every session under a key, at once and for good"),
         ):
             one = add(action, help=what)
             one.add_argument("key_id", type=int)
             if action == "revoke":
                 one.add_argument("--yes", action="store_true", help="do not ask")
-        reencrypt = add("reencrypt", help="seal all sessions with the active key")
-        reencrypt.add_argument("--batch", type=int, default=500, help="per transaction (500)")
+        reencrypt = add("reencrypt", help="re-seal all sessions with the active key")
+        reencrypt.add_argument(
+            "--batch", type=int, default=500, help="sessions per transaction (500)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         action = options["action"]
@@ -43,7 +45,7 @@ class Command(SessionCommand):
             if action == "list":
                 self.list()
             elif action == "generate":
-                self.stdout.write(f"Key {administration.generate_key()} has been made.")
+                self.stdout.write(f"Key {administration.generate_key()} has been created.")
             elif action == "reencrypt":
                 self.reencrypt(options["batch"])
             else:
@@ -80,4 +82,4 @@ class Command(SessionCommand):
         total = 0
         while count := administration.reencrypt(batch):
             total += count
-        self.stdout.write(f"{total} sessions sealed anew.")
+        self.stdout.write(f"{total} sessions re-sealed.")

@@ -27,9 +27,9 @@ class Command(SessionCommand):
         add = self.add_actions(parser)
 
         listing = add("list", help="newest first")
-        listing.add_argument("--user", help="of this session user id alone")
-        listing.add_argument("--tenant", help="of this tenant alone")
-        listing.add_argument("--all", action="store_true", help="dead ones, too")
+        listing.add_argument("--user", help="only of this session user id")
+        listing.add_argument("--tenant", help="only of this tenant")
+        listing.add_argument("--all", action="store_true", help="include ended sessions")
         listing.add_argument("--limit", type=int, default=50)
 
         show = add("show", help="one session and its history")

@@ -16,9 +16,9 @@ class Command(BaseCommand):
     # It repairs what the checks find.
     requires_system_checks = []
     help = (
-        "Creates the extension and its first key and lets a role use both, as a superuser. "
-        "migrate does the same if it connects as one; this is for where it does not. "
-        "Can be run any number of times."
+        "As a superuser, creates the extension and its first key and lets a role use both. "
+        "migrate does the same if it connects as a superuser; this command is for projects "
+        "where it does not. It can be run any number of times."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,7 +30,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--print",
             action="store_true",
-            help="print a script for psql that makes the role and the database as well; "
+            help="print a script for psql that creates the role and the database as well; "
             "connect to nothing",
         )
 
@@ -51,12 +51,12 @@ class Command(BaseCommand):
             role = options["role"] or grants.default_role()
             if not role:
                 raise CommandError(
-                    "Name the application's role: by --role, or as USER in DATABASES."
+                    "Name the application's role: with --role, or as USER in DATABASES."
                 )
             if options["template"]:
                 name = grants.connectable(options["template"])
                 if name in (config["NAME"] for config in connections.settings.values()):
-                    raise CommandError(f"{name} is a database of the application, and no template.")
+                    raise CommandError(f"{name} is a database of the application, not a template.")
                 self.stdout.write(testing.script(role, name))
             else:
                 self.stdout.write(grants.script(alias, role))
