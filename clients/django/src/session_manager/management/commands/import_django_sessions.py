@@ -20,9 +20,10 @@ class Command(BaseCommand):
     help = (
         "Records which live sessions of django.contrib.sessions belong to known, active users. "
         "Each becomes a session of session_manager on its next request, while "
-        "IMPORT_DJANGO_SESSIONS is on. Can be run again at any time: recorded sessions are not recorded again. "
-        "Sessions that cannot be imported are named by the beginning of the SHA-256 of their key; with "
-        "--verbosity 2 so are those that are left out for other reasons."
+        "IMPORT_DJANGO_SESSIONS is on. Can be run again at any time: recorded sessions are not "
+        "recorded again. Sessions that cannot be imported are named by the beginning of the "
+        "SHA-256 of their key; with --verbosity 2 so are those that are left out for other "
+        "reasons."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
