@@ -109,9 +109,9 @@ sm_batch_begin(const char *activity)
 	{
 		if (sm_database->state != SM_DB_OTHER_VERSION)
 			ereport(WARNING,
-					(errmsg("session_manager is at version %s in database \"%s\", the library at %s",
+					(errmsg("session_manager is at version %s in database \"%s\", but the library is at version %s",
 							version, get_database_name(MyDatabaseId), SM_VERSION),
-					 errhint("Run ALTER EXTENSION session_manager UPDATE; its workers do nothing there until then.")));
+					 errhint("Run ALTER EXTENSION session_manager UPDATE; until then, workers do not serve this database.")));
 		set_state(SM_DB_OTHER_VERSION);
 	}
 	sm_batch_end();

@@ -87,6 +87,6 @@ sm_clock_in_doubt(void)
 						(long long) ((jump + USECS_PER_DAY / 2) / USECS_PER_DAY)),
 				 errdetail("Maintenance of session_manager deletes nothing for the next %d minutes.",
 						   (int) (PATIENCE_US / USECS_PER_MINUTE)),
-				 errhint("If it is wrong, set it back before then.")));
+				 errhint("If the clock is wrong, set it back before then.")));
 	return doubt;
 }

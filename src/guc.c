@@ -112,8 +112,8 @@ sm_guc_init(void)
 	/* nothing but the postmaster can set it, and only while preloading */
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("session_manager.touch_slots",
-								"Number of last-seen times that shared memory holds.",
-								"When all are taken, session_get writes to the table instead.",
+								"Number of times of last use that shared memory holds.",
+								"When no slot is free, session_get writes to the table instead.",
 								&sm_touch_slots,
 								32768, 1024, 4 * 1024 * 1024,
 								PGC_POSTMASTER, 0,
@@ -127,22 +127,22 @@ define_lifetimes(void)
 {
 	define_seconds("session_manager.ttl",
 				   "Lifetime of a session that is not refreshed.",
-				   "Applies when session_create is not given one.",
+				   "Applies if session_create is given none.",
 				   &sm_ttl, 24 * 3600, 1);
 	define_seconds("session_manager.max_lifetime",
-				   "Lifetime that no refresh extends.",
+				   "Absolute lifetime of a session, which no refresh extends.",
 				   NULL,
 				   &sm_max_lifetime, 7 * 24 * 3600, 1);
 	define_seconds("session_manager.idle_timeout",
-				   "Time without use after which a session is dead.",
-				   "0 turns the idle timeout off.",
+				   "Time without use after which a session ends.",
+				   "0 disables the idle timeout.",
 				   &sm_idle_timeout, 0, 0);
 	define_seconds("session_manager.rotation_grace",
-				   "Time for which a replaced token still works.",
-				   "Covers requests under way while the token was replaced. Until its successor has been used it works beyond that.",
+				   "Time for which a replaced token works in any case.",
+				   "Covers requests under way when the token is replaced. After that time, the token still works until its successor has been used.",
 				   &sm_rotation_grace, 30, 0);
 	define_seconds("session_manager.touch_interval",
-				   "Accuracy of a session's last-seen time.",
+				   "Accuracy of a session's time of last use.",
 				   "session_get writes at most once per session in this time.",
 				   &sm_touch_interval, 60, 0);
 	define_seconds("session_manager.event_retention",
@@ -150,7 +150,7 @@ define_lifetimes(void)
 				   "0 keeps events for ever.",
 				   &sm_event_retention, 90 * 24 * 3600, 0);
 	define_seconds("session_manager.revoked_retention",
-				   "Time for which a revoked session's row is kept at least.",
+				   "Minimum time for which a revoked session's row is kept.",
 				   NULL,
 				   &sm_revoked_retention, 0, 0);
 }
@@ -159,14 +159,14 @@ static void
 define_sessions(void)
 {
 	DefineCustomIntVariable("session_manager.max_sessions_per_user",
-							"Number of live sessions a user may have.",
-							"0 turns the limit off.",
+							"Number of live sessions that a user may have.",
+							"0 disables the limit.",
 							&sm_max_sessions_per_user,
 							0, 0, 100000,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
 	DefineCustomEnumVariable("session_manager.on_limit",
-							 "What a login beyond max_sessions_per_user does.",
+							 "Effect of a login beyond max_sessions_per_user.",
 							 "evict_oldest ends the user's oldest session; deny refuses the login.",
 							 &sm_on_limit,
 							 SM_LIMIT_EVICT_OLDEST, on_limit_options,
@@ -174,7 +174,7 @@ define_sessions(void)
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("session_manager.login_wait",
 							"Time for which logins and revocations wait for each other's open transactions.",
-							"Bounds each wait of the functions that end or read all sessions of a user, a tenant or everybody, of a login behind them, and of session_key_retire. 0 waits without limit.",
+							"Limits each wait of functions that end or read all sessions of a user, a tenant or the database, of logins that wait for these functions, and of session_key_retire. 0 waits without limit.",
 							&sm_login_wait,
 							5000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS,
@@ -187,7 +187,7 @@ define_sessions(void)
 							PGC_SUSET, GUC_UNIT_BYTE,
 							NULL, NULL, NULL);
 	DefineCustomEnumVariable("session_manager.client_binding",
-							 "What a change of the client's network does.",
+							 "Effect of a change of the client's network.",
 							 "Networks are compared as /24 (IPv4) or /48 (IPv6). "
 							 "log records the change; strict also refuses the session.",
 							 &sm_client_binding,
@@ -209,15 +209,15 @@ define_sessions(void)
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("session_manager.redact_tokens",
-							 "Masks session tokens in the server log.",
+							 "Mask session tokens in the server log.",
 							 NULL,
 							 &sm_redact_tokens,
 							 true,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 	DefineCustomStringVariable("session_manager.key_file",
-							   "File that holds the keys, one \"id:hex\" a line.",
-							   "Owned by the server's user or root, readable by nobody else.",
+							   "File that holds the keys, one \"id:hex\" per line.",
+							   "The server's user or root must own it, and nobody else may read it.",
 							   &sm_key_file,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
@@ -235,8 +235,8 @@ static void
 define_workers(void)
 {
 	DefineCustomIntVariable("session_manager.flush_interval",
-							"Time for which last-seen times stay in shared memory.",
-							"A crash loses those of this time at most.",
+							"Time for which times of last use stay in shared memory.",
+							"A crash loses at most the uses of this time.",
 							&sm_flush_interval,
 							10, 1, 3600,
 							PGC_SIGHUP, GUC_UNIT_S,
@@ -249,21 +249,21 @@ define_workers(void)
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("session_manager.sweep_pause",
-							"Time that a worker waits between two batches of dead sessions.",
+							"Time that a worker waits between two batches of ended sessions.",
 							NULL,
 							&sm_sweep_pause,
 							0, 0, 10000,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("session_manager.databases",
-							   "Databases that workers look after, separated by commas.",
+							   "Databases that workers serve, separated by commas.",
 							   "Empty means every database that has the extension.",
 							   &sm_databases,
 							   "",
 							   PGC_SIGHUP, 0,
 							   NULL, NULL, NULL);
 	DefineCustomBoolVariable("session_manager.notify",
-							 "Sends a NOTIFY on channel session_revoked when a session is ended.",
+							 "Send a NOTIFY on channel session_revoked when a session is revoked or evicted.",
 							 NULL,
 							 &sm_notify,
 							 false,
@@ -275,9 +275,9 @@ static void
 define_redis(void)
 {
 	DefineCustomEnumVariable("session_manager.redis_mode",
-							 "How a cache of sessions in Redis is kept honest.",
+							 "How commits keep the cache of sessions in Redis consistent.",
 							 "strict: a revocation commits when no cache serves the session any more; "
-							 "async: within three seconds after; off: no cache.",
+							 "async: the cache stops serving it within three seconds; off: no cache.",
 							 &sm_redis_mode,
 							 SM_REDIS_OFF, redis_mode_options,
 							 PGC_SIGHUP, 0,
@@ -311,7 +311,7 @@ define_redis(void)
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("session_manager.redis_user",
-							   "User that logs in to Redis.",
+							   "User name for the Redis server.",
 							   "Empty means the default user.",
 							   &sm_redis_user,
 							   "",
@@ -319,27 +319,27 @@ define_redis(void)
 							   NULL, NULL, NULL);
 	DefineCustomStringVariable("session_manager.redis_password_file",
 							   "File whose first line is the password for Redis.",
-							   "Owned by the server's user or root, readable by nobody else.",
+							   "The server's user or root must own it, and nobody else may read it.",
 							   &sm_redis_password_file,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 	DefineCustomIntVariable("session_manager.redis_timeout",
-							"Time after which a Redis server that does not answer is given up.",
+							"Time after which a worker gives up on a Redis server that does not answer.",
 							NULL,
 							&sm_redis_timeout,
 							1000, 10, 60000,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("session_manager.redis_tls",
-							 "Speaks TLS with the Redis server.",
+							 "Use TLS for the connection to the Redis server.",
 							 NULL,
 							 &sm_redis_tls,
 							 false,
 							 PGC_SIGHUP, 0,
 							 check_redis_tls, NULL, NULL);
 	DefineCustomStringVariable("session_manager.redis_ca_file",
-							   "File of certificate authorities that vouch for the Redis server.",
+							   "File of certificate authorities that are trusted to sign the certificate of the Redis server.",
 							   "Empty means those that the system trusts.",
 							   &sm_redis_ca_file,
 							   "",
@@ -347,7 +347,7 @@ define_redis(void)
 							   NULL, NULL, NULL);
 	define_seconds("session_manager.cache_ttl",
 				   "Time for which a session may be served from the cache.",
-				   "Shorter where an idle timeout asks for it.",
+				   "With an idle timeout, a quarter of that timeout if it is less.",
 				   &sm_cache_ttl, 300, 1);
 }
 

@@ -247,7 +247,7 @@ own_relation(Oid namespace, const char *relname)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s\" of extension session_manager does not exist",
 						relname),
-				 errhint("Drop the extension and create it again, or restore what was removed.")));
+				 errhint("Drop the extension and create it again, or restore the relation.")));
 	return relid;
 }
 
@@ -264,7 +264,7 @@ check_table(Oid relid, char relkind, const Column *columns, int n)
 	bool		same;
 
 	if (!HeapTupleIsValid(tuple))
-		report_altered(relid, "It is gone.");
+		report_altered(relid, "It no longer exists.");
 	class = (Form_pg_class) GETSTRUCT(tuple);
 	if (class->relkind == relkind && class->relnatts < n)
 		ereport(ERROR,
@@ -276,7 +276,7 @@ check_table(Oid relid, char relkind, const Column *columns, int n)
 		(relkind != RELKIND_RELATION || class->relam == HEAP_TABLE_AM_OID);
 	ReleaseSysCache(tuple);
 	if (!same)
-		report_altered(relid, "It is of another kind, or its access method is not heap.");
+		report_altered(relid, "It is a relation of another kind, or its access method is not heap.");
 
 	for (int i = 0; i < n; i++)
 	{
@@ -296,11 +296,11 @@ check_table(Oid relid, char relkind, const Column *columns, int n)
 			ReleaseSysCache(tuple);
 		}
 		if (!same)
-			report_altered(relid, psprintf("Column %d is not \"%s\" of type %s%s.",
+			report_altered(relid, psprintf(OidIsValid(columns[i].collation) ?
+										   "Column %d is not \"%s\" of type %s and collation \"C\"." :
+										   "Column %d is not \"%s\" of type %s.",
 										   i + 1, columns[i].name,
-										   format_type_be(columns[i].type),
-										   OidIsValid(columns[i].collation) ?
-										   " and collation \"C\"" : ""));
+										   format_type_be(columns[i].type)));
 	}
 }
 
@@ -366,8 +366,10 @@ check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique,
 		ReleaseSysCache(tuple);
 	}
 	if (!same)
-		report_altered(relid, psprintf("It is not a valid B-tree%s on all of \"%s\".",
-									   unique ? ", unique," : "", column->name));
+		report_altered(relid, psprintf(unique ?
+									   "It is not a valid unique B-tree index on all rows by \"%s\"." :
+									   "It is not a valid B-tree index on all rows by \"%s\".",
+									   column->name));
 }
 
 static Oid
@@ -391,8 +393,8 @@ report_altered(Oid relid, const char *detail)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("relation \"%s\" of extension session_manager is not what the library knows",
+			 errmsg("relation \"%s\" of extension session_manager does not have the structure that the library expects",
 					name ? name : "?"),
 			 errdetail("%s", detail),
-			 errhint("Undo what altered it, or bring library and extension to the same version.")));
+			 errhint("Undo the change, or install the same version of the library and the extension.")));
 }

@@ -346,7 +346,7 @@ load_state(void)
 	}
 	if (!read_state(file))
 		ereport(LOG,
-				(errmsg("ignoring what is unreadable in file \"%s\"", STATE_FILE)));
+				(errmsg("ignoring unreadable contents of file \"%s\"", STATE_FILE)));
 	FreeFile(file);
 	/* stale from now on: a crash must not bring it back */
 	unlink(STATE_FILE);

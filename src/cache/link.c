@@ -112,7 +112,7 @@ sm_link_configure(void)
 		snprintf(connection.address, sizeof(connection.address), "%s:%d",
 				 sm_redis_host, sm_redis_port);
 	if (connection.redis != NULL && strcmp(connection.settings, now) != 0)
-		sm_link_drop("its settings have changed");
+		sm_link_drop("the settings have changed");
 	strlcpy(connection.settings, now, sizeof(connection.settings));
 	connection.retry_at = 0;
 }
@@ -173,13 +173,13 @@ read_password(char *password)
 		return true;
 	fd = open(sm_redis_password_file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) != 0)
-		problem = psprintf("cannot read session_manager.redis_password_file: %s", strerror(errno));
+		problem = psprintf("could not read session_manager.redis_password_file: %s", strerror(errno));
 	else if (!S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
 		problem = "session_manager.redis_password_file is not a regular file of the server's user or root";
 	else if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-		problem = "session_manager.redis_password_file is accessible to others than its owner";
+		problem = "session_manager.redis_password_file is accessible to users other than its owner";
 	else if ((len = read(fd, password, PASSWORD_MAX)) < 0)
-		problem = psprintf("cannot read session_manager.redis_password_file: %s", strerror(errno));
+		problem = psprintf("could not read session_manager.redis_password_file: %s", strerror(errno));
 	else if (len == PASSWORD_MAX)
 		problem = "the password in session_manager.redis_password_file is too long";
 	if (fd >= 0)
@@ -239,7 +239,7 @@ login_answered(const SmRequest *request, const SmRedisAnswer *answer)
 {
 	/* where AUTH is not known, the rest repeats what was sent */
 	if (answer->kind == SM_REDIS_ERROR)
-		sm_link_drop(psprintf("it refuses user or password: %.*s",
+		sm_link_drop(psprintf("user or password refused: %.*s",
 							  (int) Min(strcspn(answer->text, " "), 20),
 							  answer->text));
 }
@@ -402,7 +402,7 @@ sm_link_wait(void)
 		sm_link_drop(sm_redis_problem(connection.redis));
 	else if (pending.n > 0 && sm_clock() > pending_at(0)->sent_at + timeout_us)
 		sm_link_drop(sm_redis_connected(connection.redis) ?
-					 "it does not answer" : "it does not accept the connection");
+					 "the server does not answer" : "the server does not accept the connection");
 }
 
 /* Returns what the socket is ready for. */

@@ -165,7 +165,7 @@ sm_redis_proceed(SmRedis *redis, uint32 events)
 		redisBufferRead(redis->context) != REDIS_OK)
 		return fail(redis, redis->context->errstr);
 	if (redis->context->reader->len > MAX_UNREAD)
-		return fail(redis, "it sends too much");
+		return fail(redis, "reply too large");
 	return true;
 }
 
@@ -249,7 +249,7 @@ fail(SmRedis *redis, const char *problem)
 {
 	/* what hiredis says when TLS fails without an error of the system */
 	if (redis->tls && strcmp(problem, "Success") == 0)
-		problem = "TLS failed: its certificate is not trusted, or it does not speak TLS";
+		problem = "TLS failed: the certificate is not trusted, or the server does not support TLS";
 	if (redis->problem == NULL)
 		redis->problem = MemoryContextStrdup(TopMemoryContext, problem);
 	return false;

@@ -76,13 +76,13 @@ info_answered(const SmRequest *request, const SmRedisAnswer *answer)
 	LWLockRelease(sm_shared->cache_lock);
 
 	if (find_field(info, "aof_enabled", value, sizeof(value)) && strcmp(value, "1") == 0)
-		warn_of("it keeps a log on disk: restarted, it may serve for two seconds what was revoked");
+		warn_of("Redis keeps an append-only file: after a restart it may serve revoked sessions for two seconds");
 	if (find_field(info, "maxmemory", value, sizeof(value)) && strcmp(value, "0") != 0 &&
 		find_field(info, "maxmemory_policy", value, sizeof(value)) &&
 		strcmp(value, "noeviction") == 0)
-		warn_of("its maxmemory-policy is noeviction: full, it refuses tombstones");
+		warn_of("maxmemory-policy is noeviction: when Redis is full, it refuses tombstones");
 	if (role[0] != '\0' && strcmp(role, "master") != 0)
-		sm_link_drop("it is a replica, not the primary");
+		sm_link_drop("the server is a replica, not the primary");
 }
 
 static void
@@ -90,7 +90,7 @@ save_answered(const SmRequest *request, const SmRedisAnswer *answer)
 {
 	if (answer->kind == SM_REDIS_ARRAY && answer->text[0] != '\0' &&
 		strcmp(answer->text, "save") != 0)
-		warn_of("it saves to disk: restarted, it may serve for two seconds what was revoked");
+		warn_of("Redis saves to disk: after a restart it may serve revoked sessions for two seconds");
 }
 
 static void

@@ -288,7 +288,7 @@ finish_cache(void)
 	if (!sm_outbox_is_empty())
 		return;
 	pg_atomic_write_u32(&sm_database->cache.mode, SM_REDIS_OFF);
-	sm_link_log(true, psprintf("session_manager has no cache any more for database \"%s\"",
+	sm_link_log(true, psprintf("session_manager has disabled the cache for database \"%s\"",
 							   sm_link_database()));
 	proc_exit(0);
 }

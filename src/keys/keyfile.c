@@ -437,7 +437,7 @@ open_to_append(bool *created)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not open the key file for writing: %m"),
-				 errhint("Let the server's user write to the file that session_manager.key_file names, or append a line \"id:64 hex digits\" yourself and call session_key_add(id).")));
+				 errhint("Allow the server's user to write to the file named by session_manager.key_file, or append a line \"id:64 hex digits\" yourself and call session_key_add(id).")));
 	return fd;
 }
 

@@ -179,8 +179,8 @@ sm_key_file_check(const SmSchema *schema, int32 key_id,
 	if (!installation_read(schema, installation))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("session_installation holds no id"),
-				 errhint("Restore its row from a backup: without it no session opens.")));
+				 errmsg("session_installation contains no id"),
+				 errhint("Restore the row from a backup: no session can be opened without it.")));
 
 	subkeys = sm_secure_alloc(sizeof(SmSubkeys));
 	sm_derive_subkeys(master, installation, subkeys);
@@ -387,7 +387,7 @@ report_unavailable(int32 key_id, SmKeyMaterial material)
 			 sm_key_file_problem() ?
 			 errdetail("%s", sm_key_file_problem()) :
 			 errdetail("The key file has no key with this id."),
-			 errhint("Put the key's line back into the file that session_manager.key_file names; it is read again within a second.")));
+			 errhint("Put the key's line back into the file named by session_manager.key_file; the server reads it again within a second.")));
 }
 
 static void
@@ -399,16 +399,16 @@ report_no_active_key(const SmSchema *schema)
 		ereport(ERROR,
 				(errcode(ERRCODE_SM_KEY_UNAVAILABLE),
 				 errmsg("no session key is configured"),
-				 errdetail("Setting session_manager.key_file is empty."),
+				 errdetail("The setting session_manager.key_file is empty."),
 				 errhint("As a superuser: ALTER SYSTEM SET session_manager.key_file = '/etc/postgresql/session_manager.keys'; SELECT pg_reload_conf(); SELECT %s();",
 						 generate)));
 	ereport(ERROR,
 			(errcode(ERRCODE_SM_KEY_UNAVAILABLE),
 			 errmsg("no session key is active"),
 			 ring.n == 0 ?
-			 errhint("As a superuser, SELECT %s(); or, for a key that is in the file of session_manager.key_file already, SELECT %s(id);",
+			 errhint("As a superuser, run SELECT %s(); or, for a key that is already in the file named by session_manager.key_file, run SELECT %s(id);",
 					 generate, sm_schema_qualify(schema, "session_key_add")) :
-			 errhint("Activate a key: SELECT %s(id); %s() lists them.",
+			 errhint("Activate a key: SELECT %s(id); %s() lists the keys.",
 					 sm_schema_qualify(schema, "session_key_activate"),
 					 sm_schema_qualify(schema, "session_keys"))));
 }

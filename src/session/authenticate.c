@@ -87,10 +87,10 @@ sm_check_shard(uint16 bucket)
 	if (part != sm_shard_part)
 		ereport(ERROR,
 				(errcode(ERRCODE_SM_WRONG_SHARD),
-				 errmsg("bucket %d belongs to shard %d/%d, this server is %d/%d",
+				 errmsg("bucket %d belongs to shard %d/%d, but this server holds shard %d/%d",
 						bucket, part, sm_shard_parts,
 						sm_shard_part, sm_shard_parts),
-				 errhint("Ask the server that holds the bucket; refresh the routing map.")));
+				 errhint("Refresh the routing map and use the server that holds the bucket.")));
 }
 
 /*

@@ -224,7 +224,7 @@ sm_events_route(Relation parent, TimestampTz at,
 	if (index < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("no partition of session_events takes events of this time"),
+				 errmsg("no partition of session_events accepts events of this time"),
 				 errhint("Attach session_events_default again as the default partition.")));
 	return desc->oids[index];
 }

@@ -142,10 +142,10 @@ sm_update(const SmSchema *schema, SmToken *token, SmPatch *patch,
 	if (expected_version && *expected_version != scan.session.version)
 		ereport(ERROR,
 				(errcode(ERRCODE_SM_VERSION_CONFLICT),
-				 errmsg("session data has been changed by somebody else"),
-				 errdetail("The version is %d, not %d.",
+				 errmsg("session data was changed concurrently"),
+				 errdetail("The current version is %d, not %d.",
 						   scan.session.version, *expected_version),
-				 errhint("Read the session again and decide anew.")));
+				 errhint("Read the session again and retry.")));
 	patch->used = true;
 	patch->current = token->match == SM_MATCH_CURRENT;
 	sm_patch_session(&scan, patch, patched);
@@ -268,9 +268,9 @@ sm_check_size(const Jsonb *object, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("%s is too large", name),
-				 errdetail("It takes %d bytes, the limit is %d bytes.",
+				 errdetail("It has %d bytes; the limit is %d bytes.",
 						   (int) VARSIZE(object), sm_max_data_size),
-				 errhint("Keep large values in tables of their own, or raise session_manager.max_data_size.")));
+				 errhint("Store large values in tables of your own, or raise session_manager.max_data_size.")));
 }
 
 /*
@@ -308,7 +308,7 @@ sm_patch_session(SmScan *scan, const SmPatch *patch, SmPatched *patched)
 						DatumGetCString(DirectFunctionCall1(uuid_out,
 															UUIDPGetDatum(session->session_id)))),
 				 errhidestmt(true),
-				 errhint("Let session_update_user() remove what is not needed, or raise session_manager.max_data_size.")));
+				 errhint("Remove members with session_update_user(), or raise session_manager.max_data_size.")));
 		result = content.data;
 	}
 	patched->data = result;
@@ -555,7 +555,7 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
 		sm_count(SM_LIMIT_DENIED);
 		ereport(ERROR,
 				(errcode(ERRCODE_SM_LIMIT_REACHED),
-				 errmsg("the user has as many sessions as allowed"),
+				 errmsg("the user has reached the limit of sessions"),
 				 errdetail("The limit is %d.", sm_max_sessions_per_user),
 				 errhint("End one of the user's sessions first.")));
 	}

@@ -795,7 +795,7 @@ must_have(bool written)
 	if (!written)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("a trigger on user_sessions left out a row that was to be written"),
+				 errmsg("a trigger on user_sessions suppressed the writing of a row"),
 				 errhint("A BEFORE trigger on this table must return the row, or raise an error.")));
 }
 

@@ -44,7 +44,7 @@ sm_session_cache_note(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("session_cache_note() was not called by a trigger")));
+				 errmsg("session_cache_note() was not called by trigger manager")));
 	if (sm_shared == NULL)
 		PG_RETURN_POINTER(NULL);
 	sm_shared_attach();

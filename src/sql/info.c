@@ -82,16 +82,15 @@ sm_session_info(PG_FUNCTION_ARGS)
 	put(&result, "log_redaction", !sm_redact_tokens ?
 		"off: session_manager.redact_tokens is off" :
 		preloaded ? "on" :
-		"on where the library is loaded: it is not preloaded");
+		"on only where the library has been loaded, because it is not preloaded");
 	put(&result, "key_file", sm_key_file_problem() ? sm_key_file_problem() : "loaded");
 	for (int i = 0; i < n; i++)
 	{
 		if (ring[i].state == SM_KEY_ACTIVE)
-			active = psprintf("%d%s", ring[i].id,
-							  ring[i].material == SM_MATERIAL_PRESENT ? "" :
+			active = psprintf(ring[i].material == SM_MATERIAL_PRESENT ? "%d" :
 							  ring[i].material == SM_MATERIAL_WRONG ?
-							  ": the key file has another key under this id" :
-							  ": not in the key file");
+							  "%d: the key file has another key under this id" :
+							  "%d: not in the key file", ring[i].id);
 		if (ring[i].state != SM_KEY_RETIRED && ring[i].state != SM_KEY_REVOKED &&
 			ring[i].material != SM_MATERIAL_PRESENT)
 			missing++;
@@ -143,7 +142,7 @@ workers_state(void)
 	if (sm_shared == NULL)
 		return "off: the library is not preloaded; schedule session_cleanup()";
 	if (sm_database == NULL)
-		return psprintf("off: the server has more than %d databases; name those with the extension in session_manager.databases, and restart",
+		return psprintf("off: the server has more than %d databases; list those that have the extension in session_manager.databases, and restart",
 						SM_MAX_DATABASES);
 	if (RecoveryInProgress())
 		return "off: the server is a standby";
@@ -154,7 +153,7 @@ workers_state(void)
 	switch (sm_database->state)
 	{
 		case SM_DB_UNKNOWN:
-			return no_place ? no_place : "on: the first pass is to come";
+			return no_place ? no_place : "on: the first pass has not run yet";
 		case SM_DB_WITHOUT:
 			return "off: the last worker did not find the extension";
 		case SM_DB_NOT_CHOSEN:
@@ -178,12 +177,13 @@ last_pass(void)
 {
 	if (sm_database == NULL || sm_database->last_pass_at == 0)
 		return "none yet";
-	return psprintf("%s: %lld deleted, %lld queued again in %lld ms%s; next %s",
+	return psprintf(sm_database->unfinished ?
+					"%s: %lld deleted, %lld queued again in %lld ms, more to do; next %s" :
+					"%s: %lld deleted, %lld queued again in %lld ms; next %s",
 					pstrdup(timestamptz_to_str(sm_database->last_pass_at)),
 					(long long) sm_database->swept,
 					(long long) sm_database->requeued,
 					(long long) sm_database->pass_us / 1000,
-					sm_database->unfinished ? ", more to do" : "",
 					pstrdup(timestamptz_to_str(GetCurrentTimestamp() + sm_database->next_pass - sm_clock())));
 }
 
@@ -197,7 +197,7 @@ resealing(const SmSchema *schema)
 		return "done";
 	if (strncmp(workers_state(), "on", 2) != 0)
 		return RecoveryInProgress() ? "left to the primary" :
-			psprintf("to key %s: no worker does it; call session_reencrypt() until it returns 0",
+			psprintf("pending for key %s: no worker does it; call session_reencrypt() until it returns 0",
 					 pending);
 	return psprintf("under way to key %s: %lld sessions so far", pending,
 					(long long) sm_reseal_state(sm_database)->resealed);
@@ -249,7 +249,7 @@ errors(SmStep step)
 	SmFailure	failure;
 
 	if (sm_database == NULL)
-		return "not noted: there is no shared memory for this database";
+		return "not recorded: there is no shared memory for this database";
 	LWLockAcquire(sm_shared->lock, LW_SHARED);
 	failure = sm_failures(sm_database)[step];
 	LWLockRelease(sm_shared->lock);
@@ -279,11 +279,11 @@ cache_state(void)
 	if (*(volatile bool *) &sm_database->cache.no_place)
 		return mode == SM_REDIS_OFF ?
 			"off: no background worker is free for it; raise max_worker_processes" :
-			psprintf("%s: being switched off", names[mode]);
+			psprintf("%s: being disabled", names[mode]);
 	if (mode == SM_REDIS_OFF && sm_redis_mode != SM_REDIS_OFF)
-		return psprintf("off: workers are %s", workers_state());
+		return psprintf("off: no worker serves this database (workers are %s)", workers_state());
 	if (mode != SM_REDIS_OFF && sm_redis_mode == SM_REDIS_OFF)
-		return psprintf("%s: being switched off", names[mode]);
+		return psprintf("%s: being disabled", names[mode]);
 	return names[mode];
 }
 
@@ -324,7 +324,7 @@ cache_epoch(void)
 						(double) (GetCurrentTimestamp() - cache.epoch_at) / USECS_PER_SEC);
 	left = cache.dead_at - sm_clock();
 	return left <= 0 ? "none: nothing is served from the cache" :
-		psprintf("none: what is left of the last ends within %.1f s",
+		psprintf("none: the last one ends within %.1f s",
 				 (double) left / USECS_PER_SEC);
 }
 
@@ -340,14 +340,16 @@ static const char *
 cache_warnings(void)
 {
 	SmCache		cache;
+	char	   *restarts;
 
 	if (!cache_read(&cache) || (cache.warnings[0] == '\0' && cache.restarts == 0))
 		return "none";
-	return psprintf("%s%s%s", cache.warnings,
-					cache.warnings[0] != '\0' && cache.restarts > 0 ? "; " : "",
-					cache.restarts == 0 ? "" :
-					psprintf("another Redis server, or the same restarted, was met %lld times",
-							 (long long) cache.restarts));
+	if (cache.restarts == 0)
+		return pstrdup(cache.warnings);
+	restarts = psprintf("Redis was restarted or replaced %lld times",
+						(long long) cache.restarts);
+	return cache.warnings[0] == '\0' ? restarts :
+		psprintf("%s; %s", cache.warnings, restarts);
 }
 
 /* A copy of what is known of the cache; false if there is none. */

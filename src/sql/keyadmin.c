@@ -91,11 +91,11 @@ sm_session_key_add(PG_FUNCTION_ARGS)
 	if (key_id < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a key id is greater than zero")));
+				 errmsg("key_id must be greater than zero")));
 	if (key_state(schema, key_id) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("session key %d has been added already", key_id)));
+				 errmsg("session key %d has already been added", key_id)));
 	create_installation(schema);
 	record_key(schema, key_id);
 	admin_end();
@@ -122,8 +122,8 @@ sm_session_key_activate(PG_FUNCTION_ARGS)
 	if (strcmp(state, "retired") == 0 || strcmp(state, "revoked") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("session key %d is %s", key_id, state),
-				 errhint("Activate another key, or make one with session_key_generate().")));
+				 errmsg("cannot activate session key %d in state \"%s\"", key_id, state),
+				 errhint("Activate another key, or create one with session_key_generate().")));
 	(void) sm_key_usable(schema, key_id);
 
 	if (strcmp(state, "active") != 0)
@@ -176,7 +176,7 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 	if (strcmp(state, "active") == 0 || strcmp(state, "revoked") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("session key %d is %s", key_id, state),
+				 errmsg("cannot retire session key %d in state \"%s\"", key_id, state),
 				 strcmp(state, "active") == 0 ?
 				 errhint("Activate another key first.") : 0));
 
@@ -191,7 +191,7 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 				 errmsg("session key %d is in use", key_id),
 				 errdetail("It seals %lld sessions and verifies the tokens of %lld.",
 						   (long long) sealed, (long long) verified),
-				 errhint("Seals move with session_reencrypt(); verifiers move when a session is refreshed, that of its previous token when it is rotated, and all go with it.")));
+				 errhint("Move seals with session_reencrypt(). Verifiers move when a session is refreshed, those of previous tokens when it is rotated; both disappear with the session.")));
 
 	(void) sm_spi_execute(psprintf("UPDATE %s SET state = 'retired', retired_at = pg_catalog.clock_timestamp()"
 								   " WHERE key_id = %d AND state <> 'retired'",
@@ -227,7 +227,7 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 		if (strcmp(state, "active") == 0)
 			ereport(NOTICE,
 					(errmsg("no session key is active now: nobody can log in"),
-					 errhint("SELECT %s(); makes a key and activates it.",
+					 errhint("Run SELECT %s(); to create and activate a key.",
 							 sm_schema_qualify(schema, "session_key_generate"))));
 	}
 	admin_end();
@@ -356,7 +356,7 @@ record_key(const SmSchema *schema, int32 key_id)
 				 sm_key_file_problem() ?
 				 errdetail("%s", sm_key_file_problem()) :
 				 errdetail("The key file has no key with this id."),
-				 errhint("Append a line \"%d:64 hex digits\" to the file that session_manager.key_file names.",
+				 errhint("Append a line \"%d:64 hex digits\" to the file named by session_manager.key_file.",
 						 key_id)));
 	value = PointerGetDatum(check);
 	(void) sm_spi_execute_with(psprintf("INSERT INTO %s (key_id, state, check_value, created_at)"

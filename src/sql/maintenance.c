@@ -109,7 +109,7 @@ sm_session_reencrypt(PG_FUNCTION_ARGS)
 	} while (reseal.at_end && !from_start && resealed == 0);
 	if (resealed == 0 && reseal.skipped > 0)
 		ereport(NOTICE,
-				(errmsg("%lld sessions are being written to and were passed over",
+				(errmsg("%lld sessions were skipped because they are being written",
 						(long long) reseal.skipped),
 				 errhint("Call session_reencrypt() again.")));
 	PG_RETURN_INT64(resealed);

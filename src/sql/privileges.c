@@ -229,7 +229,7 @@ role_name(Oid role)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a role is required"),
-				 errhint("Name the role that is to call the functions.")));
+				 errhint("Name the role that will call the functions.")));
 
 	name = GetUserNameFromId(role, true);
 	if (name == NULL)

@@ -92,9 +92,9 @@ begin(FunctionCallInfo fcinfo, const Oid *types, int n_types, bool more)
 	if (!same)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("function %s does not return what the library of session_manager makes",
+				 errmsg("function %s does not have the result type that the session_manager library expects",
 						format_procedure(fcinfo->flinfo->fn_oid)),
-				 errhint("Undo what altered its result type, or bring library and extension to the same version.")));
+				 errhint("Undo the change of its result type, or install the same version of the library and the extension.")));
 
 	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
 	result.store = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0,

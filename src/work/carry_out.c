@@ -66,7 +66,7 @@ sm_carry_out(SmPass *pass)
 		error = sm_try(carry_out_one, &carried);
 		if (error != NULL)
 			sm_failed(SM_STEP_FINDINGS,
-					  psprintf("record \"%s\" for session %s",
+					  psprintf("session_manager could not record \"%s\" for session %s",
 							   sm_event_name(finding.type),
 							   DatumGetCString(DirectFunctionCall1(uuid_out,
 																   UUIDPGetDatum(&finding.session_id)))),

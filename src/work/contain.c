@@ -106,8 +106,8 @@ sm_failed(SmStep step, const char *what, ErrorData *error)
 		warned_at[step] = sm_clock();
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
-				 errmsg("session_manager could not %s: %s", what, message),
-				 errhint("It was passed over and will be tried again.")));
+				 errmsg_internal("%s: %s", what, message),
+				 errhint("It was skipped and will be tried again.")));
 	}
 	FreeErrorData(error);
 }

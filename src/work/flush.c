@@ -125,7 +125,7 @@ write_touches(const SmSchema *schema, const SmTouch *touches, bool *written, int
 		failed = true;
 		written[i] = false;
 		sm_failed(SM_STEP_TOUCHES,
-				  psprintf("write the last-seen time of session %s",
+				  psprintf("session_manager could not write the time of last use of session %s",
 						   DatumGetCString(DirectFunctionCall1(uuid_out,
 															   UUIDPGetDatum(&touches[i].session_id)))),
 				  error);

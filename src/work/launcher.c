@@ -247,9 +247,9 @@ complain_of_number(int n)
 	if (n > SM_MAX_DATABASES && !launcher.complained_of_number)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("session_manager looks after %d of %d databases",
+				 errmsg("session_manager serves only %d of %d databases",
 						SM_MAX_DATABASES, n),
-				 errhint("Name those with the extension in \"session_manager.databases\", and restart the server.")));
+				 errhint("List the databases that have the extension in \"session_manager.databases\", and restart the server.")));
 	launcher.complained_of_number = n > SM_MAX_DATABASES;
 }
 
@@ -547,7 +547,7 @@ review_places(bool starved, int64 now)
 	launcher.starved_since = now;
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("a cache of session_manager is switched off, as its worker takes a place that others need"),
+			 errmsg("disabling a cache of session_manager because other workers need its place"),
 			 errhint("Raise max_worker_processes.")));
 }
 

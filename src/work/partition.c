@@ -212,7 +212,7 @@ sm_partitions_step(const SmSchema *schema, int64 max_events,
 	if (IsolationUsesXactSnapshot())
 	{
 		ereport(NOTICE,
-				(errmsg("partitions of session_events are left as they are"),
+				(errmsg("partitions of session_events were not maintained"),
 				 errhint("Call session_cleanup() at isolation level READ COMMITTED.")));
 		return false;
 	}
@@ -238,7 +238,7 @@ sm_partitions_step(const SmSchema *schema, int64 max_events,
 	set_local("enable_sort", "off");
 	done = run_part(prepare, schema, &plan, work, &error);
 	if (error != NULL)
-		sm_failed(SM_STEP_PARTITIONS, "look after the partitions of session_events",
+		sm_failed(SM_STEP_PARTITIONS, "session_manager could not maintain the partitions of session_events",
 				  error);
 	if (done && (plan.pieces != NIL || plan.past != NIL))
 	{
@@ -278,8 +278,8 @@ run_part(Part part, const SmSchema *schema, StepPlan *plan,
 		FreeErrorData(*error);
 		*error = NULL;
 		ereport(NOTICE,
-				(errmsg("gave way to traffic: could not change the partitions of session_events"),
-				 errhint("The next session_cleanup() tries again.")));
+				(errmsg("could not change the partitions of session_events because of concurrent traffic"),
+				 errhint("The next call of session_cleanup() will try again.")));
 	}
 	return false;
 }
@@ -316,9 +316,9 @@ carry_out_singly(const SmSchema *schema, StepPlan *plan, SmPartitionWork *work)
 		/* another step would only fail again */
 		plan->more = false;
 		sm_failed(SM_STEP_PARTITIONS, is_new ?
-				  psprintf("make the partition of session_events for %s",
+				  psprintf("session_manager could not create the partition of session_events for %s",
 						   utc_literal(piece->range.from)) :
-				  psprintf("move events into partition \"%s\"",
+				  psprintf("session_manager could not move events into partition \"%s\"",
 						   get_rel_name(piece->range.relid)), error);
 	}
 	foreach(lc, plan->past)
@@ -334,7 +334,7 @@ carry_out_singly(const SmSchema *schema, StepPlan *plan, SmPartitionWork *work)
 		else
 			plan->more = false;
 		sm_failed(SM_STEP_PARTITIONS,
-				  psprintf("drop partition \"%s\"", get_rel_name(lfirst_oid(lc))),
+				  psprintf("session_manager could not drop partition \"%s\"", get_rel_name(lfirst_oid(lc))),
 				  error);
 	}
 	return true;
@@ -744,7 +744,7 @@ check_moved(const SmSchema *schema, const Range *range)
 		event_time(schema, "ASC", range->from, range->until, 0, &at))
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("a trigger or rule on session_events_default kept events there that were to be moved")));
+				 errmsg("a trigger or rule on session_events_default prevented events from being moved")));
 }
 
 /*

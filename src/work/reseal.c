@@ -231,7 +231,7 @@ sm_reseal(SmReseal *reseal, int64 batch)
 		else
 		{
 			sm_failed(SM_STEP_RESEALING,
-					  psprintf("re-seal session %s",
+					  psprintf("session_manager could not re-seal session %s",
 							   DatumGetCString(DirectFunctionCall1(uuid_out,
 																   UUIDPGetDatum(&next.at)))),
 					  error);

@@ -122,7 +122,7 @@ wait_for(const SmSchema *schema)
 	if (!used)
 	{
 		state->settled = state->seen = InvalidOid;
-		return "the first key, or the data of a restore";
+		return "maintenance waits for the first key, or the data of a restore";
 	}
 	if (state->settled == schema->events)
 		return NULL;
@@ -134,9 +134,9 @@ wait_for(const SmSchema *schema)
 	if (sm_clock() - state->seen_at < SETTLE_US)
 	{
 		if (unfinished != NULL)
-			return psprintf("the indexes of partition \"%s\", as in a restore", unfinished);
+			return psprintf("maintenance waits for the indexes of partition \"%s\", as in a restore", unfinished);
 		if (restorer)
-			return "the end of pg_restore";
+			return "maintenance waits for the end of pg_restore";
 	}
 	state->settled = schema->events;
 	return NULL;

@@ -265,7 +265,7 @@ put_off(Chunk *chunk, const Chunk *failed, ErrorData *error)
 	ErrorData  *again;
 
 	sm_failed(SM_STEP_SWEEP,
-			  psprintf("delete or queue session %s",
+			  psprintf("session_manager could not delete or requeue session %s",
 					   DatumGetCString(DirectFunctionCall1(uuid_out,
 														   UUIDPGetDatum(&failed->at)))),
 			  error);

@@ -77,18 +77,30 @@ run_pass(SmPass *pass)
 	uint64		requeued = pg_atomic_read_u64(&sm_database->counters[SM_REQUEUED]);
 
 	pg_atomic_write_u32(&sm_database->wanted, 0);
-	run_step(pass, SM_STEP_SWEEP, "look for itself", look_for_extension);
-	run_step(pass, SM_STEP_FINDINGS, "record findings of rolled-back transactions",
+	run_step(pass, SM_STEP_SWEEP,
+			 "session_manager could not look for the extension",
+			 look_for_extension);
+	run_step(pass, SM_STEP_FINDINGS,
+			 "session_manager could not record findings of rolled-back transactions",
 			 sm_carry_out);
-	run_step(pass, SM_STEP_TOUCHES, "write last-seen times", sm_flush_touches);
+	run_step(pass, SM_STEP_TOUCHES,
+			 "session_manager could not write times of last use",
+			 sm_flush_touches);
 	if (pass->full)
-		run_step(pass, SM_STEP_SWEEP, "look for a restore", sm_restore_pass);
+		run_step(pass, SM_STEP_SWEEP,
+				 "session_manager could not look for a restore",
+				 sm_restore_pass);
 	if (pass->may_maintain)
 	{
-		run_step(pass, SM_STEP_SWEEP, "delete dead sessions", sm_sweep_pass);
-		run_step(pass, SM_STEP_PARTITIONS, "maintain partitions of session_events",
+		run_step(pass, SM_STEP_SWEEP,
+				 "session_manager could not delete ended sessions",
+				 sm_sweep_pass);
+		run_step(pass, SM_STEP_PARTITIONS,
+				 "session_manager could not maintain the partitions of session_events",
 				 sm_partitions_pass);
-		run_step(pass, SM_STEP_RESEALING, "re-seal sessions", sm_reseal_pass);
+		run_step(pass, SM_STEP_RESEALING,
+				 "session_manager could not re-seal sessions",
+				 sm_reseal_pass);
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 

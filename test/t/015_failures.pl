@@ -77,7 +77,7 @@ ok(wait_until(sub { left('cascade') eq '' }), 'ON DELETE CASCADE is no obstacle'
 is(value('SELECT count(*) FROM orders'), 0, 'and cascades');
 value('DROP TABLE orders');
 my $message = slurp_file($node->logfile);
-like($message, qr/WARNING:  session_manager could not delete or queue session [0-9a-f-]{36}: update or delete/,
+like($message, qr/WARNING:  session_manager could not delete or requeue session [0-9a-f-]{36}: update or delete/,
 	'the log names the session');
 unlike($message, qr/Key \(session_id\)=/, 'without the detail of the error');
 

@@ -102,7 +102,7 @@ ok(wait_until(sub { value("SELECT value FROM session_info() WHERE key = 'workers
 	'the database is not looked after any more');
 value('SELECT session_key_generate()');
 value('SELECT session_key_activate(5)');
-is(resealing(), 'to key 5: no worker does it; call session_reencrypt() until it returns 0',
+is(resealing(), 'pending for key 5: no worker does it; call session_reencrypt() until it returns 0',
 	'which session_info() says of the next change of keys, and what to do');
 value('SELECT session_reencrypt(100000)');
 is(value('SELECT count(*) FROM user_sessions WHERE key_id <> 5'), 0, 'and that works');

@@ -259,16 +259,16 @@ for my $mode ('strict', 'async')
 logged();
 write_file($password_file, "wrong_$password\n");
 $redis->call(qw(CLIENT KILL USER session_manager));
-reason(qr/^not connected since .*: it refuses user or password: WRONGPASS/, 'a wrong password');
+reason(qr/^not connected since .*: user or password refused: WRONGPASS/, 'a wrong password');
 ok(wait_until(sub { slurp_file($node->logfile, $log) =~ /WRONGPASS/ }), 'which is logged');
 sleep 3;
 write_file($password_file, "$password\n", 0640);
-reason(qr/redis_password_file is accessible to others/, 'a password file that others can read');
+reason(qr/redis_password_file is accessible to users other/, 'a password file that others can read');
 write_file($password_file, "$password\n");
 reason(qr/^connected/, 'the right password');
 unlink $password_file;
 set(redis_timeout => '900ms', redis_password_file => "$password_file.gone");
-reason(qr/cannot read session_manager.redis_password_file: No such file/, 'no password file');
+reason(qr/could not read session_manager.redis_password_file: No such file/, 'no password file');
 sleep 3;
 write_file($password_file, "$password\n");
 set(redis_password_file => $password_file, redis_db => 99);
@@ -277,25 +277,25 @@ set(redis_db => 1);
 wait_for_epoch($node, $redis);
 my $replica = RedisServer->new('replicaof 127.0.0.1 1');
 set(redis_user => '', redis_password_file => '', redis_socket => $replica->socket);
-reason(qr/it is a replica, not the primary/, 'a replica');
+reason(qr/the server is a replica, not the primary/, 'a replica');
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 set(redis_socket => '', redis_host => '127.0.0.1', redis_port => $port);
 reason(qr/Connection refused/, 'nobody there');
 my $tcp = RedisServer->new("port $port", 'bind 127.0.0.1', 'maxmemory 100mb', 'appendonly yes', 'save 60 1000');
 reason(qr/^connected/, 'over TCP');
-like(info($node, 'cache_warnings'), qr/keeps a log on disk.*noeviction.*saves to disk/, 'warnings of how it is set up');
+like(info($node, 'cache_warnings'), qr/keeps an append-only file.*noeviction.*saves to disk/, 'warnings of how it is set up');
 set(redis_host => 'localhost');
 wait_for_epoch($node, $tcp);
 ok(wait_until(sub { info($node, 'cache_server') =~ /^connected/ }), 'by a name');
 my $lines = logged();
 unlike($lines, qr/\Q$password\E/, 'no password in the log');
 is(scalar(() = $lines =~ /WRONGPASS/g), 1, 'one line for each reason');
-is(scalar(() = $lines =~ /cannot read session_manager.redis_password_file/g), 1, 'however often it is tried');
+is(scalar(() = $lines =~ /could not read session_manager.redis_password_file/g), 1, 'however often it is tried');
 unlike($lines, qr/(ERROR|FATAL|PANIC):/, 'and no error');
 
 # What comes without having been asked for is the answer to nothing.
 foreach my $case ([ "+OK\r\n", 1, qr/unexpected reply/ ],
-	[ '$500000000' . "\r\n" . 'x' x 65536, 40, qr/it sends too much/ ])
+	[ '$500000000' . "\r\n" . 'x' x 65536, 40, qr/reply too large/ ])
 {
 	my ($says, $times, $problem) = @$case;
 	my ($place, $end) = impostor($tcp->socket, $says, $times);

@@ -210,13 +210,13 @@ quick($node, 'and in one transaction with a change',
 install_extension($node, 'again');
 wait_for_epoch($node, $redis, 'again');
 sql('ALTER DATABASE again IS_TEMPLATE true');
-ok(wait_until(sub { worker('cache worker', 'again') eq '' && info($node, 'cache', 'again') =~ /^off: workers are off: .*template/ }),
+ok(wait_until(sub { worker('cache worker', 'again') eq '' && info($node, 'cache', 'again') =~ /^off: no worker serves this database \(workers are off: .*template/ }),
 	'a template has no cache');
 sql('ALTER DATABASE again IS_TEMPLATE false');
 wait_for_epoch($node, $redis, 'again');
 $node->append_conf('postgresql.conf', "session_manager.databases = 'postgres'\n");
 $node->reload;
-ok(wait_until(sub { info($node, 'cache', 'again') =~ /^off: workers are off: .*session_manager.databases/ }), 'nor has what is not chosen');
+ok(wait_until(sub { info($node, 'cache', 'again') =~ /^off: no worker serves this database \(workers are off: .*session_manager.databases/ }), 'nor has what is not chosen');
 is($node->safe_psql('again', 'SELECT mode FROM session_cache_settings()'), 'off', 'which readers are told');
 is($node->safe_psql('again', "SELECT session_invalidate(session_token) FROM session_create('ann')"), 'ann', 'and revocations go through');
 is($node->safe_psql('again', 'SELECT count(*) FROM session_outbox'), 0, 'without leaving anything behind');

@@ -78,7 +78,7 @@ ok( wait_until(
 		}, 60),
 	'two databases are told that there is no place for their cache') or diag(explain(\%caches));
 is(scalar(grep { $_ eq 'strict' } values %caches), 1, 'the third has one');
-like(slurp_file($node->logfile), qr/a cache of session_manager is switched off.*\n.*HINT:  Raise max_worker_processes/,
+like(slurp_file($node->logfile), qr/disabling a cache of session_manager because other workers need its place.*\n.*HINT:  Raise max_worker_processes/,
 	'the log says so');
 for my $database (grep { $caches{$_} ne 'strict' } @databases)
 {
