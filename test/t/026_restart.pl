@@ -94,7 +94,7 @@ value("SELECT count(*) FROM generate_series(1, 400) AS i, session_create('bea', 
 my $pid = '';
 ok( wait_until(
 		sub {
-			$pid = value("SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager worker' AND query = 'deleting dead sessions'");
+			$pid = value("SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager worker' AND query = 'deleting ended sessions'");
 			return $pid ne '';
 		}),
 	'pg_stat_activity tells what a worker does');
