@@ -163,7 +163,7 @@ guests_end=$((SECONDS + 6))
 say "$(awk -v n=$((sessions + guests)) -v a="$begin" -v b="$EPOCHREALTIME" \
   'BEGIN { printf "%.1f s, %d logins per second, each with its event, in one connection", b - a, n / (b - a) }')"
 
-step "Someone logs in on three devices; the token is returned this once"
+step "Someone logs in on three devices; the token is returned exactly once"
 play webapp <<SQL
 SELECT 'laptop' AS device, session_token, expires_at
 FROM session_create('$user', demo.profile(700017),
@@ -194,7 +194,7 @@ FROM session_update('$laptop',
 SQL
 expect '2 .* team .*"home": "Łódź"'
 
-step "Refresh with a new token; a retry of the same request is told so"
+step "Refresh with a new token; a retry of the same request gets already_rotated"
 play webapp <<SQL
 SELECT status, session_token FROM session_refresh('$laptop', rotate => true);
 SQL
@@ -208,7 +208,7 @@ expect already_rotated
 expect "$user.* 2"
 sleep 2.2
 
-step "A thief replays the old token after the grace of 2 s: the session ends for both"
+step "A thief replays the old token after the grace period of 2 s: the session ends for both"
 play webapp <<SQL
 SELECT status FROM session_refresh('$laptop', rotate => true);
 SELECT count(*) AS live FROM session_get('$new_laptop');
@@ -259,7 +259,7 @@ FROM session_history(user_id => '$user');
 SQL
 expect 'token_reused.*critical'
 
-step "The user asks for a copy of everything held (role privacy)"
+step "The user asks for a copy of everything stored (role privacy)"
 lines=14 play privacy -At <<SQL
 SELECT jsonb_pretty(session_export('$user')::jsonb->'sessions'->0);
 SQL
