@@ -45,9 +45,9 @@ sm_clock_startup(void)
 }
 
 /*
- * Has the wall clock jumped forward by more than a day, a moment ago?  Who
- * deletes by a time must have read it before asking.  The launcher asks as
- * well, all the time, so that no jump is missed.
+ * Has the wall clock jumped forward by more than a day, a moment ago?  A
+ * caller that deletes by a time must have read it before asking.  The launcher
+ * asks as well, all the time, so that no jump is missed.
  */
 bool
 sm_clock_in_doubt(void)

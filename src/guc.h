@@ -3,7 +3,7 @@
  * guc.h
  *	  The settings, as the other files read them.
  *
- * Durations are in seconds, but for sweep_pause and redis_timeout, which are in
+ * Durations are in seconds, except sweep_pause and redis_timeout, which are in
  * milliseconds.
  *
  *-------------------------------------------------------------------------

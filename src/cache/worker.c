@@ -333,8 +333,9 @@ nothing_waits(void)
 }
 
 /*
- * Has everybody who is changing session_keys begun to when the cache was on?
- * Whoever began before left no note, and no row is stamped by it.
+ * Has every transaction that is changing session_keys begun to do so while
+ * the cache was enabled?  One that began before left no record for the cache,
+ * and a revoked key marks no row of a session.
  */
 static bool
 keys_are_heeded(void)

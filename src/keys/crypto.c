@@ -362,7 +362,9 @@ sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 				 errhint("Sessions cannot move between machines of different byte order; end them with session_invalidate_everything().")));
 	}
 
-	/* who has the key may have sealed anything: nothing reads past its end */
+	/*
+	 * someone with the key may have sealed anything: never read past the end
+	 */
 	if (sodium_unpad(&plain_len, plain, padded_len, SEAL_PAD_BLOCK) != 0 ||
 		!sm_envelope_parse(plain, plain_len, check_stack_depth, &envelope))
 	{

@@ -80,7 +80,7 @@ typedef struct SmState
 	const uint8 *previous_verifier; /* SM_VERIFIER_LEN bytes */
 } SmState;
 
-/* What is inside a seal. */
+/* The contents of a seal. */
 typedef struct SmContent
 {
 	Jsonb	   *data;

@@ -236,8 +236,9 @@ sm_key_file_append(int32 above)
 				 errmsg("could not lock the key file: %m")));
 
 	/*
-	 * What is there must be sound: never append to a broken file.  Somebody
-	 * else may have written to it between its making and our lock.
+	 * Never append to a broken file: the existing contents must be valid.
+	 * Another process may have written to it between its creation and our
+	 * lock.
 	 */
 	if (!created || st.st_size > 0)
 		id = Max(id, highest_id());

@@ -162,7 +162,7 @@ sm_key_state_name(SmKeyState state)
 
 /*
  * Check value of a key of the file for this database.  False if the file,
- * read anew, has no such key.  The installation row must exist.
+ * after reading it again, has no such key.  The installation row must exist.
  */
 bool
 sm_key_file_check(const SmSchema *schema, int32 key_id,

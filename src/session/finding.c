@@ -156,9 +156,9 @@ sm_finding_keep(SmEventType type, const pg_uuid_t *session_id, bool exists,
 }
 
 /*
- * Copy a database's oldest finding that is not to be tried later; false if
- * there is none.  It stays on the queue until sm_finding_done: a worker that
- * fails must not lose it.
+ * Copy a database's oldest finding that is due; false if there is none.  It
+ * stays on the queue until it is reported as done: a worker that fails must
+ * not lose it.
  */
 bool
 sm_finding_peek(Oid database, SmFinding *finding)
@@ -211,8 +211,8 @@ sm_finding_later(const SmFinding *finding, bool failed)
 }
 
 /*
- * When the first of a database's findings is to be tried, by sm_clock(); the
- * maximum if there is none.
+ * When the first of a database's findings is due, by sm_clock(); the maximum
+ * if there is none.
  */
 int64
 sm_finding_retry_at(Oid database)

@@ -19,9 +19,9 @@
  * logs a million users in does not run out of lock memory.  For further users
  * it takes the login lock only, in a mode that says so:
  *
- *	RowShareLock		It logs in users whose locks it does not hold.  Who
- *						looks at all sessions of a user waits for it, having
- *						locked the user.
+ *	RowShareLock		It logs in users whose locks it does not hold.  A
+ *						transaction that looks at all sessions of a user
+ *						waits for it, having locked the user.
  *	AccessExclusiveLock	The same where a limit has to be counted, which other
  *						logins must not change meanwhile.
  *
@@ -32,9 +32,9 @@
  * of more than USER_LOCKS users in a transaction follows the same rule, which
  * is also that of session_invalidate_tenant and _everything.
  *
- * A user's lock is taken before the login lock.  Who waits for a login lock
- * then holds at most user locks, and who holds a login lock in a strong mode
- * waits for no user lock.
+ * A user's lock is taken before the login lock.  A transaction that waits for
+ * a login lock then holds at most user locks, and one that holds a login lock
+ * in a strong mode waits for no user lock.
  *
  *-------------------------------------------------------------------------
  */

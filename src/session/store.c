@@ -13,9 +13,9 @@
  *
  * Access is not checked against table privileges: EXECUTE on the calling
  * function is what counts.  What the table's owner has added holds, by way of
- * writer.c.  The extension's own triggers, by which the cache hears of others'
- * writes, are passed over where there are no other ones: what is written here
- * is noted here.
+ * writer.c.  The extension's own triggers, which report other writes to the
+ * cache, are skipped where there are no others: what is written here is
+ * recorded here.
  *
  *-------------------------------------------------------------------------
  */
@@ -786,8 +786,8 @@ prepare_write(SmScan *scan)
 }
 
 /*
- * Was a row written?  Who was told that a session began or ended must be able
- * to rely on it.
+ * Was a row written?  A caller that is told that a session began or ended must
+ * be able to rely on it.
  */
 static void
 must_have(bool written)

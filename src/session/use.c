@@ -88,10 +88,10 @@ sm_touch_due(const SmSession *session, const SmToken *token, TimestampTz now)
 }
 
 /*
- * Note a use of the session that the scan stands on: in shared memory for a
- * worker to write, or else in its row.  Somebody who holds that, or the
- * table, is noting more than that: then nothing is written, rather than have
- * a read wait.  A session that "moved" to another network is written at once,
+ * Record a use of the session that the scan stands on: in shared memory for a
+ * worker to write, or else in its row.  If another transaction has locked that
+ * row, or the table, it is recording more than a use: then nothing is written,
+ * so that a read does not wait.  A session that "moved" to another network is written at once,
  * so that the next use is compared with that.  Nothing of the row may be
  * looked at afterwards.
  */

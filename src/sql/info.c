@@ -119,7 +119,7 @@ sm_session_info(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* What keeps a pass that is due from running, or NULL. */
+/* Why a pass that is due does not run, or NULL. */
 static char *
 waits_for_place(void)
 {
@@ -164,8 +164,7 @@ workers_state(void)
 			if (no_place)
 				return no_place;
 			if (sm_restore_state(sm_database)->waits_for[0] != '\0')
-				return psprintf("on: maintenance waits for %s",
-								sm_restore_state(sm_database)->waits_for);
+				return psprintf("on: %s", sm_restore_state(sm_database)->waits_for);
 			return sm_database->worker_pid != 0 ?
 				psprintf("on: pid %d is at work", sm_database->worker_pid) : "on";
 	}

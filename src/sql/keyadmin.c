@@ -6,9 +6,9 @@
  *	added -> active -> inactive -> retired
  *	any of them     -> revoked
  *
- * Runs as the extension's owner, but for session_key_generate, which writes
- * to the server's file system and asks for a superuser.  Changes of states
- * exclude each other by a lock on session_keys; a trigger on that table has
+ * Runs as the extension's owner, except session_key_generate, which writes to
+ * the server's file system and requires a superuser.  Changes of states
+ * exclude each other by a lock on session_keys; a trigger on that table makes
  * every backend read it again.
  *
  *-------------------------------------------------------------------------
@@ -159,8 +159,9 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 				 errmsg("session_key_retire() must run at isolation level READ COMMITTED")));
 
 	/*
-	 * What is being written may still use a key that was active just now.
-	 * Wait before locking: whoever writes sessions may want to read the keys.
+	 * Rows that are being written may still use a key that was active until
+	 * now.  Wait before locking: writers of sessions may need to read the
+	 * keys.
 	 */
 	sm_bound_waits(&waits);
 	sm_wait_for_writers(sm_called_schema(fcinfo));

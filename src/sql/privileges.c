@@ -4,7 +4,7 @@
  *	  Hands out the extension's functions, and columns to read, in bundles.
  *
  * session_grant() and session_revoke() build a GRANT or REVOKE and run it as
- * the caller: who may not grant the functions gets GRANT's own error.
+ * the caller: one that may not grant the functions gets GRANT's own error.
  * Functions are looked up by name among the extension's members and named with
  * schemas and full signature, so that search_path finds nothing.
  *

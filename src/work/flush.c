@@ -64,7 +64,7 @@ sm_flush_touches(SmPass *pass)
 
 		if (n == 0)
 			continue;
-		schema = sm_pass_batch(pass, "writing last-seen times");
+		schema = sm_pass_batch(pass, "writing times of last use");
 		if (schema == NULL)
 			break;
 		/* losing these to a crash is what is promised anyway */

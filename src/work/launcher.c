@@ -261,7 +261,7 @@ launcher_gone(int code, Datum arg)
 	LWLockRelease(sm_shared->lock);
 }
 
-/* All databases, and those to look after; templates are for copying. */
+/* All databases, and those to serve; templates are for copying. */
 static void
 find_databases(List **all, List **chosen)
 {
@@ -483,7 +483,7 @@ start_passes(Due *due, int n, int64 now)
 	for (int i = 0; i < MAX_WORKERS; i++)
 		if (launcher.running[i].handle != NULL)
 			at_work = true;
-	/* who is at work makes room for the next */
+	/* a worker that is running makes room for the next */
 	for (int i = started; i < n; i++)
 		set_place_wanted(due[i].database, !at_work);
 	review_places(started < n && !at_work, now);

@@ -99,7 +99,7 @@ typedef struct Range
 	Oid			relid;			/* InvalidOid: only the default partition */
 } Range;
 
-/* A table that is to be attached for a range. */
+/* A table that will be attached for a range. */
 typedef struct Piece
 {
 	Range		range;			/* relid: the partition that grows, if any */

@@ -31,7 +31,7 @@
 /* Sessions that a worker moves in one transaction. */
 #define STEP_ROWS	500
 
-/* When a worker begins a round anew after one in which sessions failed. */
+/* When a worker begins another round after one in which sessions failed. */
 #define MIN_RETRY_US	USECS_PER_MINUTE
 #define MAX_RETRY_US	USECS_PER_HOUR
 

@@ -84,8 +84,8 @@ sm_restore_pass(SmPass *pass)
 }
 
 /*
- * What a worker has to wait for before it does anything of its own accord, or
- * NULL.  SPI must be connected.
+ * What a worker must wait for before it does anything by itself, as a
+ * sentence for session_info(), or NULL. SPI must be connected.
  */
 static const char *
 wait_for(const SmSchema *schema)

@@ -61,8 +61,8 @@ typedef struct Chunk
 } Chunk;
 
 /*
- * The sweep begins anew when what it took to walk over the dead last is no
- * more than one part in so many, in a backlog every five minutes at the most.
+ * The sweep starts over when walking over the dead entries last took at most
+ * one part in so many of its time; in a backlog, at most every five minutes.
  */
 #define WALK_SHARE		20
 #define SWEEP_ANEW_US	(5 * USECS_PER_MINUTE)
@@ -97,19 +97,20 @@ sm_sweep_state(const SmDatabase *database)
 /*
  * Sweep this database's dead sessions, in batches with a pause between them.
  *
- * While somebody holds an old snapshot, what was deleted stays in the index,
- * and whoever starts at its beginning passes all of it again.  So a pass goes
- * on where the last one was.  What is due has a smaller sweep_at than that only
- * if somebody was at it, has written it by hand, or if the clock was set back:
- * the sweep begins anew when it has come to an end, or for a long time has not,
- * unless walking over the dead would take too large a share of its time.
+ * While an old snapshot is open, deleted rows stay in the index, and a pass
+ * that starts at its beginning reads all of them again.  So a pass continues
+ * where the last one stopped.  A session that is due has a smaller sweep_at
+ * only if another transaction was writing it, if it was written by hand, or if
+ * the clock was set back: the sweep starts over when it has reached the end, or
+ * has not for a long time, unless walking over the dead entries would take too
+ * large a share of its time.
  */
 void
 sm_sweep_pass(SmPass *pass)
 {
 	SmSweepState *state = sm_sweep_state(sm_database);
 	int64		elapsed = sm_clock() - state->began_at;
-	bool		anew = state->from.at > GetCurrentTimestamp() ||
+	bool		starts_over = state->from.at > GetCurrentTimestamp() ||
 		(elapsed >= WALK_SHARE * state->walk_us &&
 		 (!state->unfinished || elapsed >= SWEEP_ANEW_US));
 	SmSweepPosition from = {.at = DT_NOBEGIN};
@@ -117,15 +118,15 @@ sm_sweep_pass(SmPass *pass)
 	int64		batch;
 	int64		done;
 
-	if (!anew)
+	if (!starts_over)
 		from = state->from;
 	do
 	{
 		int64		began_at = sm_clock();
-		const SmSchema *schema = sm_pass_batch(pass, "deleting dead sessions");
+		const SmSchema *schema = sm_pass_batch(pass, "deleting ended sessions");
 
 		/* one row tells how long the way to it was, and is not waited after */
-		bool		measures = anew;
+		bool		measures = starts_over;
 
 		if (schema == NULL)
 			return;
@@ -136,7 +137,7 @@ sm_sweep_pass(SmPass *pass)
 		{
 			state->began_at = began_at;
 			state->walk_us = sm_clock() - began_at;
-			anew = false;
+			starts_over = false;
 		}
 		/* still the beginning if nothing was due */
 		state->from = from;

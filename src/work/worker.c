@@ -170,6 +170,6 @@ run_step(SmPass *pass, SmStep step, const char *what, void (*work) (SmPass *pass
 static void
 look_for_extension(SmPass *pass)
 {
-	if (sm_pass_batch(pass, "looking for session_manager") != NULL)
+	if (sm_pass_batch(pass, "looking for the extension") != NULL)
 		sm_batch_end();
 }
