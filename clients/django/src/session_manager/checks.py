@@ -415,7 +415,7 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
             return
         if not have.found:
             yield Error(
-                f"The extension is in the schema {have.schema!r}, which is not on the search path.",
+                f"The extension is in the schema {have.schema!r}, which is not searched.",
                 hint=f'Set SESSION_MANAGER["SCHEMA"] to {have.schema!r}.',
                 id="session_manager.E017",
             )
