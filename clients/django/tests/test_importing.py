@@ -251,7 +251,7 @@ class TestWhatIsLeftOut:
         for client in (large, nul):
             assert client.get("/info/").json()["exists"] is False
             assert client.session.get("_auth_user_id")
-        assert caplog.text.count("cannot be taken over") == 2
+        assert caplog.text.count("cannot be imported") == 2
 
 
 def test_many_are_a_few_statements() -> None:
