@@ -72,7 +72,7 @@ def erase(user_id: str) -> int:
 
 
 def info() -> dict[str, str | None]:
-    """What is on in the database, and why not."""
+    """What is enabled in the database, and why anything is not."""
     rows = call(f"SELECT key, value FROM {function('session_info')}()")
     return {row["key"]: row["value"] for row in rows}
 

@@ -24,11 +24,11 @@ class DataCorrupt(SessionError):
 
 
 class VersionConflict(SessionError):
-    """The data has been changed by somebody else (SQLSTATE SM001)."""
+    """The data was changed concurrently (SQLSTATE SM001)."""
 
 
 class LimitReached(SessionError):
-    """The user has as many sessions as allowed, and on_limit is deny (SQLSTATE SM002)."""
+    """The user has reached the limit of sessions, and on_limit is deny (SQLSTATE SM002)."""
 
     #: The user's sessions, newest first, of which one would have to end.
     sessions: Sequence[ListedSession] = ()

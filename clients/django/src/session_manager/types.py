@@ -63,7 +63,7 @@ class NoSession:
 
 @dataclass(frozen=True)
 class CreatedSession:
-    """A new session and its token, which is to be had this once."""
+    """A new session and its token, which is returned exactly once."""
 
     id: uuid.UUID
     token: str = field(repr=False)
