@@ -57,8 +57,7 @@ sm_batch_connect(Oid database)
 	set_local("session_replication_role", "origin");
 	set_local("row_security", "off");
 
-	sm_database = sm_shared_slot(MyDatabaseId, true);
-	if (sm_database == NULL)
+	if (!sm_shared_find_database())
 		proc_exit(0);
 }
 

@@ -11,6 +11,8 @@
 
 #include "fmgr.h"
 
+#include "cache/cache.h"
+#include "cache/fence.h"
 #include "cache/writer.h"
 #include "guc.h"
 #include "keys/crypto.h"
@@ -30,7 +32,7 @@
 #include "work/sweep.h"
 
 #if PG_VERSION_NUM >= 180000
-PG_MODULE_MAGIC_EXT(.name = "session_manager", .version = SM_VERSION);
+PG_MODULE_MAGIC_EXT(.name = "session_manager",.version = SM_VERSION);
 #else
 PG_MODULE_MAGIC;
 #endif
@@ -54,6 +56,8 @@ _PG_init(void)
 	sm_sweep_init();
 	sm_reseal_init();
 	sm_cache_init();
+	sm_fence_init();
+	sm_cache_writer_init();
 	sm_launcher_init();
 	sm_key_file_init();
 	sm_keyring_init();

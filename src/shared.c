@@ -32,7 +32,7 @@
 
 #define STATE_FILE		"pg_stat/session_manager.stat"
 #define STATE_MAGIC		0x534D0000
-#define MAX_PARTS		8
+#define MAX_PARTS		16
 
 SmShared   *sm_shared = NULL;
 SmDatabase *sm_database = NULL;
@@ -86,6 +86,22 @@ sm_shared_register(SmSharedPart *part)
 }
 
 /*
+ * Find this process's database, and its shares of what other files keep.  False
+ * if all slots are taken.
+ */
+bool
+sm_shared_find_database(void)
+{
+	sm_database = sm_shared_slot(MyDatabaseId, true);
+	if (sm_database == NULL)
+		return false;
+	for (int i = 0; i < parts.n; i++)
+		if (parts.part[i]->attach != NULL)
+			parts.part[i]->attach(sm_shared_of(parts.part[i], sm_database));
+	return true;
+}
+
+/*
  * Find this backend's database, and tell the launcher if it did not know that
  * the extension is there.  Called when the extension's relations are looked
  * up, which is at the first call and whenever they have changed.
@@ -96,7 +112,7 @@ sm_shared_attach(void)
 	if (sm_shared == NULL)
 		return;
 	if (sm_database == NULL)
-		sm_database = sm_shared_slot(MyDatabaseId, true);
+		(void) sm_shared_find_database();
 	if (sm_database != NULL && sm_database->state != SM_DB_SERVED &&
 		!RecoveryInProgress())
 	{
@@ -388,29 +404,24 @@ read_state(FILE *file)
 static void
 init_slot(SmDatabase *database, Oid oid)
 {
-	uint8		installation[sizeof(database->cache.installation)];
-
-	if (!pg_strong_random(installation, sizeof(installation)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
 	memset(database, 0, sizeof(SmDatabase));
 	database->oid = oid;
 	database->stats_reset = GetCurrentTimestamp();
 	for (int i = 0; i < parts.n; i++)
-		if (parts.part[i]->size == NULL)
-			memset(sm_shared_of(parts.part[i], database), 0, parts.part[i]->per_database);
+	{
+		const SmSharedPart *part = parts.part[i];
+		void	   *share;
+
+		if (part->size != NULL)
+			continue;
+		share = sm_shared_of(part, database);
+		memset(share, 0, part->per_database);
+		if (part->init != NULL)
+			part->init(share);
+	}
 	pg_atomic_init_u32(&database->wanted, 0);
 	pg_atomic_init_u64(&database->noted, 0);
 	pg_atomic_init_u64(&database->flushed, 0);
 	for (int i = 0; i < SM_N_COUNTERS; i++)
 		pg_atomic_init_u64(&database->counters[i], 0);
-
-	/* the server may have crashed a moment ago, and left an epoch alive */
-	pg_atomic_init_u32(&database->cache.mode, sm_redis_mode);
-	pg_atomic_init_u32(&database->cache.commits, 0);
-	database->cache.dead_at = sm_shared->started_at + SM_EPOCH_MAX_US;
-	memcpy(database->cache.installation, installation, sizeof(installation));
-	database->cache.installation[6] = 0x40 | (database->cache.installation[6] & 0x0f);
-	database->cache.installation[8] = 0x80 | (database->cache.installation[8] & 0x3f);
 }

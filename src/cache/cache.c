@@ -101,9 +101,60 @@
 #include "storage/lwlock.h"
 
 #include "cache/cache.h"
+#include "keys/crypto.h"
 
 /* Beside those of store.c: an advisory lock in it collides with no other. */
 #define CACHE_LOCK_SPACE	0x5350
+
+SmCache    *sm_cache = NULL;
+
+static void init_cache(void *share);
+static void attach_cache(void *share);
+
+static SmSharedPart cache_part = {
+	.name = "session_manager_cache",
+	.per_database = sizeof(SmCache),
+	.init = init_cache,
+	.attach = attach_cache
+};
+
+/*
+ * Have the state of caches kept in shared memory.  Called once, from _PG_init.
+ */
+void
+sm_cache_init(void)
+{
+	sm_shared_register(&cache_part);
+}
+
+static void
+init_cache(void *share)
+{
+	SmCache    *cache = share;
+
+	pg_atomic_init_u32(&cache->mode, sm_redis_mode);
+	pg_atomic_init_u32(&cache->commits, 0);
+	/* the server may have crashed a moment ago, and left an epoch alive */
+	cache->dead_at = sm_shared->started_at + SM_EPOCH_MAX_US;
+	sm_random(cache->installation, sizeof(cache->installation));
+	cache->installation[6] = 0x40 | (cache->installation[6] & 0x0f);
+	cache->installation[8] = 0x80 | (cache->installation[8] & 0x3f);
+}
+
+static void
+attach_cache(void *share)
+{
+	sm_cache = share;
+}
+
+/*
+ * The state of a database's cache.
+ */
+SmCache *
+sm_cache_of(const SmDatabase *database)
+{
+	return sm_shared_of(&cache_part, database);
+}
 
 /*
  * Is no epoch alive in Redis, for certain?  Sets "end" to when that will be, or
@@ -116,7 +167,7 @@ sm_cache_epoch_is_over(int64 *end)
 	bool		over;
 
 	LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
-	*end = sm_database->cache.dead_at;
+	*end = sm_cache->dead_at;
 	over = sm_clock() > *end;
 	LWLockRelease(sm_shared->cache_lock);
 	return over;
@@ -130,8 +181,8 @@ void
 sm_cache_wake_worker(void)
 {
 	LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
-	if (sm_database->cache.worker != NULL)
-		SetLatch(sm_database->cache.worker);
+	if (sm_cache->worker != NULL)
+		SetLatch(sm_cache->worker);
 	LWLockRelease(sm_shared->cache_lock);
 }
 

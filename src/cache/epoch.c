@@ -88,7 +88,7 @@ static void epoch_has_died(void);
 void
 sm_epoch_init(void (*died) (void))
 {
-	pg_uuid_t  *installation = (pg_uuid_t *) sm_database->cache.installation;
+	pg_uuid_t  *installation = (pg_uuid_t *) sm_cache->installation;
 
 	snprintf(epoch.key, sizeof(epoch.key), "session:epoch:%s",
 			 DatumGetCString(DirectFunctionCall1(uuid_out,
@@ -202,7 +202,7 @@ sm_epoch_make(void)
 	now = sm_clock();
 	overdue = sm_fence_is_overdue(now);
 	if (!overdue)
-		sm_database->cache.dead_at = now + SM_EPOCH_MAX_US;
+		sm_cache->dead_at = now + SM_EPOCH_MAX_US;
 	LWLockRelease(sm_shared->cache_lock);
 	if (overdue)
 		return false;
@@ -245,10 +245,10 @@ renew_epoch(bool nothing_waits)
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	now = sm_clock();
 	/* whoever has found it dead must not be proved wrong */
-	over = (now > sm_database->cache.dead_at);
+	over = (now > sm_cache->dead_at);
 	nothing_waits = nothing_waits && !sm_fence_is_overdue(now);
 	if (!over && nothing_waits)
-		sm_database->cache.dead_at = now + SM_EPOCH_MAX_US;
+		sm_cache->dead_at = now + SM_EPOCH_MAX_US;
 	LWLockRelease(sm_shared->cache_lock);
 	if (over)
 		epoch_has_died();
@@ -342,7 +342,7 @@ epoch_has_come_alive(void)
 	sm_link_report(SM_LINK_UP, NULL);
 	sm_count(SM_CACHE_EPOCHS);
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
-	sm_database->cache.epoch_at = GetCurrentTimestamp();
+	sm_cache->epoch_at = GetCurrentTimestamp();
 	LWLockRelease(sm_shared->cache_lock);
 }
 
@@ -356,8 +356,8 @@ epoch_has_died(void)
 	epoch.state = SM_EPOCH_NONE;
 	epoch.died();
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
-	sm_database->cache.dead_at = 0;
-	sm_database->cache.epoch_at = 0;
+	sm_cache->dead_at = 0;
+	sm_cache->epoch_at = 0;
 	sm_fence_open_all();
 	LWLockRelease(sm_shared->cache_lock);
 }

@@ -24,13 +24,74 @@
 #include "cache/cache.h"
 #include "cache/fence.h"
 
+/* Of the server, for all databases. */
+#define N_PLACES		256
+
 /* How often a commit that has found no place looks for one. */
 #define RETRY_MS		5
 
-/* Ours, while we wait at it. */
-static SmFencePlace *own_place = NULL;
+typedef enum FenceState
+{
+	FENCE_FREE,
+	FENCE_WANTED,
+	FENCE_SENT,
+	FENCE_OPEN
+} FenceState;
 
-static SmFencePlace *take_place(const pg_uuid_t *ids, int n, int64 since);
+/* Where a commit waits.  Guarded by cache_lock. */
+typedef struct FencePlace
+{
+	FenceState	state;
+	Oid			database;
+	int64		since;			/* by sm_clock() */
+	Latch	   *owner;
+	SmFence		fence;
+} FencePlace;
+
+typedef struct Fences
+{
+	uint64		last_number;	/* of a ticket */
+	FencePlace	places[N_PLACES];
+} Fences;
+
+static Size size_of_fences(void);
+static void start_fences(bool found);
+
+static SmSharedPart fence_part = {
+	.name = "session_manager_fences",
+	.size = size_of_fences,
+	.start = start_fences
+};
+
+static Fences *fences = NULL;	/* in shared memory */
+
+/* Ours, while we wait at it. */
+static FencePlace *own_place = NULL;
+
+static FencePlace *take_place(const pg_uuid_t *ids, int n, int64 since);
+
+/*
+ * Have fences kept in shared memory.  Called once, from _PG_init.
+ */
+void
+sm_fence_init(void)
+{
+	sm_shared_register(&fence_part);
+}
+
+static Size
+size_of_fences(void)
+{
+	return sizeof(Fences);
+}
+
+static void
+start_fences(bool found)
+{
+	fences = fence_part.memory;
+	if (!found)
+		memset(fences, 0, sizeof(Fences));
+}
 
 /*
  * Have the worker put tombstones for "n" sessions into Redis, or with n < 0
@@ -53,8 +114,8 @@ sm_fence_wait(const pg_uuid_t *ids, int n, int64 since)
 		}
 		LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
 		if (own_place != NULL)
-			open = (own_place->state == SM_FENCE_OPEN);
-		left = sm_database->cache.dead_at - sm_clock();
+			open = (own_place->state == FENCE_OPEN);
+		left = sm_cache->dead_at - sm_clock();
 		LWLockRelease(sm_shared->cache_lock);
 		if (open || left < 0)
 		{
@@ -80,29 +141,29 @@ sm_fence_leave(void)
 	if (own_place == NULL)
 		return;
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
-	own_place->state = SM_FENCE_FREE;
+	own_place->state = FENCE_FREE;
 	LWLockRelease(sm_shared->cache_lock);
 	own_place = NULL;
 }
 
 /* NULL if all places are taken. */
-static SmFencePlace *
+static FencePlace *
 take_place(const pg_uuid_t *ids, int n, int64 since)
 {
-	SmFencePlace *place = NULL;
+	FencePlace *place = NULL;
 
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
-	for (int i = 0; i < SM_FENCES && place == NULL; i++)
-		if (sm_shared->fences[i].state == SM_FENCE_FREE)
-			place = &sm_shared->fences[i];
+	for (int i = 0; i < N_PLACES && place == NULL; i++)
+		if (fences->places[i].state == FENCE_FREE)
+			place = &fences->places[i];
 	if (place != NULL)
 	{
-		place->state = SM_FENCE_WANTED;
+		place->state = FENCE_WANTED;
 		place->database = MyDatabaseId;
 		place->since = since;
 		place->owner = MyLatch;
-		place->fence.ticket.place = place - sm_shared->fences;
-		place->fence.ticket.number = ++sm_shared->fence_number;
+		place->fence.ticket.place = place - fences->places;
+		place->fence.ticket.number = ++fences->last_number;
 		place->fence.n = n;
 		if (n > 0)
 			memcpy(place->fence.ids, ids, n * sizeof(pg_uuid_t));
@@ -118,22 +179,22 @@ take_place(const pg_uuid_t *ids, int n, int64 since)
 bool
 sm_fence_take_next(int *place, SmFence *fence)
 {
-	while (*place < SM_FENCES)
+	while (*place < N_PLACES)
 	{
-		SmFencePlace *next = &sm_shared->fences[(*place)++];
+		FencePlace *next = &fences->places[(*place)++];
 		bool		ours;
 
 		/*
 		 * whoever takes a place wakes us afterwards, so that a glance
 		 * suffices
 		 */
-		if (*(volatile SmFenceState *) &next->state != SM_FENCE_WANTED)
+		if (*(volatile FenceState *) &next->state != FENCE_WANTED)
 			continue;
 		LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
-		ours = (next->state == SM_FENCE_WANTED && next->database == MyDatabaseId);
+		ours = (next->state == FENCE_WANTED && next->database == MyDatabaseId);
 		if (ours)
 		{
-			next->state = SM_FENCE_SENT;
+			next->state = FENCE_SENT;
 			memcpy(fence, &next->fence,
 				   offsetof(SmFence, ids) + Max(next->fence.n, 0) * sizeof(pg_uuid_t));
 		}
@@ -150,13 +211,13 @@ sm_fence_take_next(int *place, SmFence *fence)
 void
 sm_fence_open(const SmFenceTicket *ticket)
 {
-	SmFencePlace *place = &sm_shared->fences[ticket->place];
+	FencePlace *place = &fences->places[ticket->place];
 
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	if (place->fence.ticket.number == ticket->number &&
-		place->state == SM_FENCE_SENT)
+		place->state == FENCE_SENT)
 	{
-		place->state = SM_FENCE_OPEN;
+		place->state = FENCE_OPEN;
 		SetLatch(place->owner);
 	}
 	LWLockRelease(sm_shared->cache_lock);
@@ -169,13 +230,13 @@ sm_fence_open(const SmFenceTicket *ticket)
 void
 sm_fence_open_all(void)
 {
-	for (int i = 0; i < SM_FENCES; i++)
+	for (int i = 0; i < N_PLACES; i++)
 	{
-		SmFencePlace *place = &sm_shared->fences[i];
+		FencePlace *place = &fences->places[i];
 
-		if (place->state == SM_FENCE_FREE || place->database != MyDatabaseId)
+		if (place->state == FENCE_FREE || place->database != MyDatabaseId)
 			continue;
-		place->state = SM_FENCE_OPEN;
+		place->state = FENCE_OPEN;
 		SetLatch(place->owner);
 	}
 }
@@ -186,12 +247,12 @@ sm_fence_open_all(void)
 bool
 sm_fence_is_overdue(int64 now)
 {
-	for (int i = 0; i < SM_FENCES; i++)
+	for (int i = 0; i < N_PLACES; i++)
 	{
-		SmFencePlace *place = &sm_shared->fences[i];
+		FencePlace *place = &fences->places[i];
 
 		if (place->database == MyDatabaseId &&
-			(place->state == SM_FENCE_WANTED || place->state == SM_FENCE_SENT) &&
+			(place->state == FENCE_WANTED || place->state == FENCE_SENT) &&
 			now > place->since + SM_CACHE_PATIENCE_US)
 			return true;
 	}

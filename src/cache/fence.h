@@ -12,7 +12,26 @@
 
 #include "utils/uuid.h"
 
-#include "shared.h"
+/* How many sessions one fence is for. */
+#define SM_FENCE_IDS	60
+
+/* Names one use of a place among the fences. */
+typedef struct SmFenceTicket
+{
+	int			place;
+	uint64		number;			/* never the same again */
+} SmFenceTicket;
+
+/* What a commit wants from Redis. */
+typedef struct SmFence
+{
+	SmFenceTicket ticket;
+	int			n;				/* of ids; -1: all sessions, the epoch must
+								 * end */
+	pg_uuid_t	ids[SM_FENCE_IDS];
+} SmFence;
+
+extern void sm_fence_init(void);
 
 /* for a transaction that is about to commit */
 extern bool sm_fence_wait(const pg_uuid_t *ids, int n, int64 since);

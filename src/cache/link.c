@@ -464,7 +464,7 @@ handle_answers(void)
 void
 sm_link_report(SmLinkState state, const char *problem)
 {
-	SmCache    *cache = &sm_database->cache;
+	SmCache    *cache = sm_cache;
 
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	if (cache->link != state)

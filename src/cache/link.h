@@ -10,8 +10,8 @@
 
 #include "postgres.h"
 
+#include "cache/cache.h"
 #include "cache/redis.h"
-#include "shared.h"
 
 /* A command that Redis has not answered yet. */
 typedef struct SmRequest SmRequest;

@@ -90,7 +90,7 @@ sm_outbox_init(void)
 	ctl.entrysize = sizeof(SentRow);
 	outbox.sent = hash_create("session_manager outbox", 256, &ctl,
 							  HASH_ELEM | HASH_BLOBS);
-	outbox.commits_seen = pg_atomic_read_u32(&sm_database->cache.commits);
+	outbox.commits_seen = pg_atomic_read_u32(&sm_cache->commits);
 }
 
 /*
@@ -99,7 +99,7 @@ sm_outbox_init(void)
 bool
 sm_outbox_has_news(void)
 {
-	return pg_atomic_read_u32(&sm_database->cache.commits) != outbox.commits_seen;
+	return pg_atomic_read_u32(&sm_cache->commits) != outbox.commits_seen;
 }
 
 /*
@@ -156,7 +156,7 @@ sm_outbox_read(void)
 	Reading		reading = {.epoch_is_over = sm_epoch_is_over()};
 	const SmSchema *schema;
 
-	outbox.commits_seen = pg_atomic_read_u32(&sm_database->cache.commits);
+	outbox.commits_seen = pg_atomic_read_u32(&sm_cache->commits);
 	outbox.last_read_at = sm_clock();
 	outbox.read_at = outbox.last_read_at + READ_US;
 	schema = sm_cache_start_transaction("reading the outbox of the cache");

@@ -52,7 +52,7 @@ sm_server_inquire_again(int64 now)
 static void
 info_answered(const SmRequest *request, const SmRedisAnswer *answer)
 {
-	SmCache    *cache = &sm_database->cache;
+	SmCache    *cache = sm_cache;
 	const char *info = answer->text;
 	char		version[32] = "?";
 	char		id[sizeof(server.run_id)] = "";
@@ -96,8 +96,8 @@ save_answered(const SmRequest *request, const SmRedisAnswer *answer)
 static void
 warn_of(const char *warning)
 {
-	char	   *warnings = sm_database->cache.warnings;
-	size_t		size = sizeof(sm_database->cache.warnings);
+	char	   *warnings = sm_cache->warnings;
+	size_t		size = sizeof(sm_cache->warnings);
 
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	if (warnings[0] != '\0')

@@ -149,14 +149,14 @@ start_cache_worker(void)
 
 	/* a launcher that was started again does not know of its former workers */
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
-	first = (sm_database->cache.worker == NULL);
+	first = (sm_cache->worker == NULL);
 	if (first)
 	{
-		sm_database->cache.worker = MyLatch;
-		sm_database->cache.back_soon = false;
-		sm_database->cache.link = SM_LINK_DOWN;
-		strlcpy(sm_database->cache.problem, "not connected yet",
-				sizeof(sm_database->cache.problem));
+		sm_cache->worker = MyLatch;
+		sm_cache->back_soon = false;
+		sm_cache->link = SM_LINK_DOWN;
+		strlcpy(sm_cache->problem, "not connected yet",
+				sizeof(sm_cache->problem));
 	}
 	LWLockRelease(sm_shared->cache_lock);
 	if (!first)
@@ -169,9 +169,9 @@ static void
 worker_gone(int code, Datum arg)
 {
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
-	sm_database->cache.worker = NULL;
-	sm_database->cache.link = SM_LINK_NONE;
-	sm_database->cache.epoch_at = 0;
+	sm_cache->worker = NULL;
+	sm_cache->link = SM_LINK_NONE;
+	sm_cache->epoch_at = 0;
 	LWLockRelease(sm_shared->cache_lock);
 }
 
@@ -185,7 +185,7 @@ leave_database(void)
 	int64		until = sm_clock() + FAREWELL_US;
 
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
-	sm_database->cache.back_soon = true;
+	sm_cache->back_soon = true;
 	LWLockRelease(sm_shared->cache_lock);
 	sm_epoch_end();
 	while (sm_epoch_state() == SM_EPOCH_ENDING && sm_clock() < until)
@@ -202,7 +202,7 @@ apply_settings(void)
 {
 	sm_link_configure();
 	if (sm_redis_mode != SM_REDIS_OFF)
-		pg_atomic_write_u32(&sm_database->cache.mode, sm_redis_mode);
+		pg_atomic_write_u32(&sm_cache->mode, sm_redis_mode);
 }
 
 /* Should there be a cache of this database? */
@@ -210,7 +210,7 @@ static bool
 cache_enabled(void)
 {
 	return sm_redis_mode != SM_REDIS_OFF &&
-		!*(volatile bool *) &sm_database->cache.unwanted;
+		!*(volatile bool *) &sm_cache->unwanted;
 }
 
 /*
@@ -287,7 +287,7 @@ finish_cache(void)
 	read_outbox();
 	if (!sm_outbox_is_empty())
 		return;
-	pg_atomic_write_u32(&sm_database->cache.mode, SM_REDIS_OFF);
+	pg_atomic_write_u32(&sm_cache->mode, SM_REDIS_OFF);
 	sm_link_log(true, psprintf("session_manager has disabled the cache for database \"%s\"",
 							   sm_link_database()));
 	proc_exit(0);

@@ -51,7 +51,7 @@ static void wait_at_fences(void);
  * Register for the ends of transactions.  Called once, from _PG_init.
  */
 void
-sm_cache_init(void)
+sm_cache_writer_init(void)
 {
 	if (process_shared_preload_libraries_in_progress)
 		RegisterXactCallback(at_xact_end, NULL);
@@ -131,7 +131,7 @@ at_xact_end(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (changed.in_outbox)
 			{
-				pg_atomic_fetch_add_u32(&sm_database->cache.commits, 1);
+				pg_atomic_fetch_add_u32(&sm_cache->commits, 1);
 				sm_cache_wake_worker();
 			}
 			break;
@@ -173,7 +173,7 @@ allocate_ids(void)
 static void
 before_commit(void)
 {
-	uint32		mode = pg_atomic_read_u32(&sm_database->cache.mode);
+	uint32		mode = pg_atomic_read_u32(&sm_cache->mode);
 	int64		epoch_end;
 
 	/* switched off since: then the last epoch is dead */

@@ -15,7 +15,7 @@
 
 #include "schema.h"
 
-extern void sm_cache_init(void);
+extern void sm_cache_writer_init(void);
 extern void sm_cache_session_changed(const SmSchema *schema,
 									 const pg_uuid_t *session_id);
 extern void sm_cache_everything_changed(const SmSchema *schema);

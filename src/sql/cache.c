@@ -95,7 +95,7 @@ sm_session_cache_settings(PG_FUNCTION_ARGS)
 
 	(void) sm_schema_of_function(fcinfo->flinfo->fn_oid);
 	if (sm_cache_in_use() && !RecoveryInProgress())
-		mode = pg_atomic_read_u32(&sm_database->cache.mode) == SM_REDIS_STRICT ?
+		mode = pg_atomic_read_u32(&sm_cache->mode) == SM_REDIS_STRICT ?
 			"strict" : "async";
 	max_age->time = (int64) sm_cache_ttl * USECS_PER_SEC;
 	if (sm_idle_timeout > 0)
@@ -104,7 +104,7 @@ sm_session_cache_settings(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(mode);
 	nulls[1] = (sm_database == NULL);
 	if (sm_database != NULL)
-		values[1] = UUIDPGetDatum((pg_uuid_t *) sm_database->cache.installation);
+		values[1] = UUIDPGetDatum((pg_uuid_t *) sm_cache->installation);
 	values[2] = IntervalPGetDatum(max_age);
 	return sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 }

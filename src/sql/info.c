@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "cache/cache.h"
 #include "guc.h"
 #include "keys/keyring.h"
 #include "session/store.h"
@@ -274,8 +275,8 @@ cache_state(void)
 	if (sm_database == NULL || RecoveryInProgress())
 		return sm_redis_mode == SM_REDIS_OFF ? "off" :
 			"off: the server is a standby";
-	mode = pg_atomic_read_u32(&sm_database->cache.mode);
-	if (*(volatile bool *) &sm_database->cache.no_place)
+	mode = pg_atomic_read_u32(&sm_cache->mode);
+	if (*(volatile bool *) &sm_cache->no_place)
 		return mode == SM_REDIS_OFF ?
 			"off: no background worker is free for it; raise max_worker_processes" :
 			psprintf("%s: being disabled", names[mode]);
@@ -356,10 +357,10 @@ static bool
 cache_read(SmCache *cache)
 {
 	if (sm_database == NULL || RecoveryInProgress() ||
-		pg_atomic_read_u32(&sm_database->cache.mode) == SM_REDIS_OFF)
+		pg_atomic_read_u32(&sm_cache->mode) == SM_REDIS_OFF)
 		return false;
 	LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
-	memcpy(cache, &sm_database->cache, sizeof(SmCache));
+	memcpy(cache, sm_cache, sizeof(SmCache));
 	LWLockRelease(sm_shared->cache_lock);
 	return true;
 }

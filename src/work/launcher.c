@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "cache/cache.h"
 #include "compat.h"
 #include "guc.h"
 #include "session/finding.h"
@@ -536,7 +537,7 @@ review_places(bool starved, int64 now)
 	LWLockAcquire(sm_shared->cache_lock, LW_SHARED);
 	for (int i = 0; i < SM_MAX_DATABASES; i++)
 		if (launcher.cache_workers[i].handle != NULL ||
-			sm_shared->databases[i].cache.worker != NULL)
+			sm_cache_of(&sm_shared->databases[i])->worker != NULL)
 			caches++;
 	LWLockRelease(sm_shared->cache_lock);
 	if (caches == 0)
@@ -629,7 +630,7 @@ static bool
 tell_cache(SmDatabase *database, const CacheWorker *worker, SmDatabaseState state,
 		   bool wanted, bool has_place, int64 *due)
 {
-	SmCache    *cache = &database->cache;
+	SmCache    *cache = sm_cache_of(database);
 	bool		present;
 
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
