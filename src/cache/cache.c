@@ -103,7 +103,7 @@
 #include "cache/cache.h"
 #include "keys/crypto.h"
 
-/* Beside those of store.c: an advisory lock in it collides with no other. */
+/* Of advisory locks, beside those of locks.c: the cache has one of its own. */
 #define CACHE_LOCK_SPACE	0x5350
 
 SmCache    *sm_cache = NULL;

@@ -3,11 +3,11 @@
  * link.c
  *	  The cache worker's connection to Redis, and what is on its way over it.
  *
- * Nothing here waits for Redis but sm_link_wait, where the worker spends its
- * time.  Each command names a handler, which is given the answer when it comes;
- * answers come in the order of the commands.  An error that the handler does not
- * expect ends the connection, as does an answer that takes too long.  Then
- * nobody is given the answers that have not come, and the worker is told.
+ * Only sm_link_wait waits, and there the worker spends its time.  Each command
+ * names a handler, which is given the answer when it comes; answers come in the
+ * order of the commands.  An error that the handler does not expect ends the
+ * connection, as does an answer that takes too long.  Then the handlers of the
+ * commands that are not answered are not called, and the worker is told.
  *
  *-------------------------------------------------------------------------
  */
