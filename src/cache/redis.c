@@ -5,8 +5,8 @@
  *
  * Commands are put into a buffer; sm_redis_proceed writes and reads what the
  * socket takes and has, when the caller finds it ready.  Answers come in the
- * order of the commands.  After a failure the connection is of no more use but
- * to be asked for its problem and closed.
+ * order of the commands.  After a failure a connection can only tell what its
+ * problem is, and be closed.
  *
  * One thing may wait: a host that is a name is resolved when the connection is
  * opened, because hiredis does it there.  The resolver is given a second and
