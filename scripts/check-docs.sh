@@ -106,6 +106,40 @@ for page in "${pages[@]}"; do
   done < <(grep -oE '\bSM[0-9]{3}\b' "$page" | sort -u)
 done
 
+# The journeys in CONTRIBUTING.md: "FILE FUNCTION" for each function in code
+# type, with the file before it, and "FILE" for each file.
+journeys() {
+  awk -F'[`]' '/^#/ { inside = /^#+ Four journeys$/ }
+    inside && /^[0-9]+[.] / {
+      file = "none"
+      for (i = 2; i <= NF; i += 2)
+        if ($i ~ /[.](c|h|py|ts)$/) { file = $i; print file }
+        else if (sub(/[(][)]$/, "", $i)) print file, $i
+    }' CONTRIBUTING.md
+}
+
+# Does FILE define FUNCTION, or CLASS.FUNCTION?
+defines() {
+  local name=${2##*.}
+
+  case $1 in
+    *.[ch]) grep -qE "^$name\(" "$1" ;;
+    *.py) grep -qE "^ *(async )?def $name\(" "$1" &&
+      { [ "$name" = "$2" ] || grep -qE "^class ${2%.*}\b" "$1"; } ;;
+    *.ts) grep -qE "^ *(export )?(async )?(function|const) $name\b|^ +(async )?$name(<.*>)?(\(.*\{|: \(.*=> .*)$" "$1" ;;
+  esac
+}
+
+while read -r file name; do
+  path=$(ls -d "$file" "clients/django/src/session_manager/$file" "clients/react/src/$file" 2>/dev/null) || true
+  if [ ! -f "$path" ]; then
+    complain "CONTRIBUTING.md: no file $file in a journey"
+  elif [ -n "$name" ] && ! defines "$path" "$name"; then
+    complain "CONTRIBUTING.md: $file has no function $name()"
+  fi
+done < <(journeys)
+[ "$(journeys | wc -l)" -ge 100 ] || complain "CONTRIBUTING.md: the journeys are not found"
+
 # Links: the file, and the heading in it as a forge makes an anchor of it.
 anchors() {
   awk '/^[`][`][`]/ { code = !code } !code && sub(/^#+ +/, "")' "$1" |
