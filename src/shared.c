@@ -5,10 +5,11 @@
  *	  a clean restart.
  *
  * Files that keep something of their own in shared memory register it; the
- * arrow points from them to here.  Exists only when the library is preloaded; everything here copes with its
- * absence.  A slot is taken by the first backend or worker that needs it and
- * freed by the launcher when its database is gone, so a pointer to the slot
- * of one's own database stays good as long as one is connected.
+ * arrow points from them to here.  Exists only when the library is preloaded;
+ * everything here copes with its absence.  A slot is taken by the first
+ * backend or worker that needs it and freed by the launcher when its database
+ * is gone, so a pointer to the slot of one's own database stays good as long
+ * as one is connected.
  *
  * Counters are atomics without a lock: each is exact, a set of them read
  * together is not of one moment.
@@ -86,8 +87,8 @@ sm_shared_register(SmSharedPart *part)
 }
 
 /*
- * Find this process's database, and its shares of what other files keep.  False
- * if all slots are taken.
+ * Find this process's database, and its shares of what other files keep.
+ * False if all slots are taken.
  */
 bool
 sm_shared_find_database(void)
@@ -273,8 +274,8 @@ start_part(SmSharedPart *part)
 }
 
 /*
- * Write what is kept across a clean restart to a file: counters, and what other
- * files keep.
+ * Write what is kept across a clean restart to a file: counters, and what
+ * other files keep.
  */
 static void
 save_state(int code, Datum arg)

@@ -6,14 +6,15 @@
  *
  * Applications cache sessions, because only they hold tokens; see
  * docs/cache-protocol.md for what they do.  A value in the cache counts only
- * while the epoch that it was stored under is the one in Redis.  The database's
- * cache worker makes epochs, keeps them alive for two seconds at a time, and
- * writes tombstones over values.  Transactions that change sessions do this:
+ * while the epoch that it was stored under is the one in Redis.  The
+ * database's cache worker makes epochs, keeps them alive for two seconds at a
+ * time, and writes tombstones over values.  Transactions that change sessions
+ * do this:
  *
  * - Whatever changes what session_get returns is noted, once it is in the
- *	 table: by store.c for the extension's own writes, by triggers for everybody
- *	 else's.  A note too many is harmless, so a rollback to a savepoint takes
- *	 none back.  columns.c says which changes these are.
+ *	 table: by store.c for the extension's own writes, by triggers for
+ *	 everybody else's.  A note too many is harmless, so a rollback to a
+ *	 savepoint takes none back.  columns.c says which changes these are.
  * - Before the commit, if an epoch may be alive, the notes become rows of
  *	 session_outbox, which the worker acts on when it sees them committed
  *	 (writer.c, outbox.c).
@@ -27,32 +28,33 @@
  *
  * 1. A reader stores a value only over its own lease, which it took before it
  *	  asked PostgreSQL, and under the epoch of the lease.
- * 2. session_get says "cacheable" of a row only if no transaction that is still
- *	  in progress has stamped it.  Rows are stamped before they are noted.  So a
- *	  reader that asked after the fence began stores nothing of what we changed,
- *	  whatever becomes of tombstones and epochs meanwhile: eviction, FLUSHALL
- *	  and expired tombstones lose nothing.
+ * 2. session_get says "cacheable" of a row only if no transaction that is
+ *	  still in progress has stamped it.  Rows are stamped before they are
+ *	  noted.  So a reader that asked after the fence began stores nothing of
+ *	  what we changed, whatever becomes of tombstones and epochs meanwhile:
+ *	  eviction, FLUSHALL and expired tombstones lose nothing.
  * 3. What a reader stored, or had a lease to store, before that: either a
  *	  tombstone has overwritten the value or the lease, on the connection that
  *	  the epoch was made on, so after it; or the epoch is dead.  A dead epoch
  *	  never comes back: each has a fresh random id, is renewed only while Redis
- *	  still has it, and carries an absolute end by the clock of Redis, so that a
- *	  delayed packet cannot make it longer.
+ *	  still has it, and carries an absolute end by the clock of Redis, so that
+ *	  a delayed packet cannot make it longer.
  * 4. An epoch's end is known here without asking anybody: dead_at in shared
- *	  memory, by a clock that cannot be set, is moved *before* a renewal is sent,
- *	  and lies SM_EPOCH_MAX_US after.  So it holds when the worker is killed,
- *	  hangs, or was never there.  Shared memory that is initialized again begins
- *	  with dead_at that far ahead, for the epoch of a server that crashed a
- *	  moment ago.
+ *	  memory, by a clock that cannot be set, is moved *before* a renewal is
+ *	  sent, and lies SM_EPOCH_MAX_US after.  So it holds when the worker is
+ *	  killed, hangs, or was never there.  Shared memory that is initialized
+ *	  again begins with dead_at that far ahead, for the epoch of a server that
+ *	  crashed a moment ago.
  * 5. So that this wait ends, the worker renews and makes nothing while a fence
- *	  is older than SM_CACHE_PATIENCE_US: no epoch is alive 2.35 seconds after the
- *	  fence began, so a commit waits for 2.4 seconds at most.
- * 6. A new connection makes its first epoch when dead_at is over.  So nothing that
- *	  is still under way on an old one, nor another Redis server that has taken
- *	  the place of the first, knows an epoch that lives.
+ *	  is older than SM_CACHE_PATIENCE_US: no epoch is alive 2.35 seconds after
+ *	  the fence began, so a commit waits for 2.4 seconds at most.
+ * 6. A new connection makes its first epoch when dead_at is over.  So nothing
+ *	  that is still under way on an old one, nor another Redis server that has
+ *	  taken the place of the first, knows an epoch that lives.
  * 7. Without a live epoch nothing has to be noted in Redis: the next epoch is
- *	  another.  Then no row is left in the outbox and nobody waits, so an outage
- *	  of Redis costs revocations 2.4 seconds at most, once, and no space.
+ *	  another.  Then no row is left in the outbox and nobody waits, so an
+ *	  outage of Redis costs revocations 2.4 seconds at most, once, and no
+ *	  space.
  * 8. A revoked key changes no session's row, so 2 does not hold for it.  Such
  *	  a transaction holds the cache's lock until its end, which is after all
  *	  backends can know of it; the worker makes an epoch only while it holds
@@ -65,8 +67,8 @@
  * What becomes of a crash or a cut connection at each step:
  *
  * - Rows stamped, nothing told: the transaction aborts, the values are right.
- * - Outbox filled, fence requested: the same, and at worst tombstones too many,
- *	 for a minute.
+ * - Outbox filled, fence requested: the same, and at worst tombstones too
+ *	 many, for a minute.
  * - The worker is killed while somebody waits: the server restarts, 4.  It
  *	 ends, hangs or is cut off, Redis is paused, killed, or refuses to write:
  *	 dead_at ends the wait, and 6 the epoch.  Redis restarts empty: the same,
@@ -74,10 +76,12 @@
  * - Acknowledged, not committed: the tombstone is evicted, flushed, or expires
  *	 while the commit waits for a standby: 2.  A crash either aborts the
  *	 transaction or leaves values that were overwritten.
- * - Committed, before the worker has sent tombstones again: the outbox survives,
- *	 the epoch does not, and the worker makes the next one when the outbox is
- *	 empty.  In async mode this is when values go, or their epoch dies.
- * - dead_at moved, the renewal not sent: somebody waits for longer than needed.
+ * - Committed, before the worker has sent tombstones again: the outbox
+ *	 survives, the epoch does not, and the worker makes the next one when the
+ *	 outbox is empty.  In async mode this is when values go, or their epoch
+ *	 dies.
+ * - dead_at moved, the renewal not sent: somebody waits for longer than
+ *	 needed.
  * - A renewal or a new epoch is sent, and delayed or its answer lost: dead_at
  *	 allows for it, its end is absolute, a renewal expects its own id.
  * - The deletion of an epoch is sent and not answered: dead_at.
@@ -157,8 +161,8 @@ sm_cache_of(const SmDatabase *database)
 }
 
 /*
- * Is no epoch alive in Redis, for certain?  Sets "end" to when that will be, or
- * has been.  The clock is read under the lock: an epoch that is found dead
+ * Is no epoch alive in Redis, for certain?  Sets "end" to when that will be,
+ * or has been.  The clock is read under the lock: an epoch that is found dead
  * must not be renewed.
  */
 bool

@@ -9,8 +9,8 @@
  * - An epoch that was made on one connection is never used on the next: that
  *	 one begins when dead_at is over.
  *
- * The absolute end is by the clock of Redis, which is counted on here from what
- * it last showed.
+ * The absolute end is by the clock of Redis, which is counted on here from
+ * what it last showed.
  *
  *-------------------------------------------------------------------------
  */

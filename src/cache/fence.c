@@ -4,11 +4,11 @@
  *	  Where commits wait until the worker has told Redis.
  *
  * A commit takes a place in shared memory, says there which sessions it has
- * changed, and wakes the worker.  The worker copies that, sends tombstones, and
- * opens the fence when Redis has acknowledged the last.  It also opens all when
- * no epoch is alive.  A commit that has found out for itself that the epoch is
- * over leaves, and its place is used again; the ticket keeps an answer that
- * comes later from opening the fence of somebody else.
+ * changed, and wakes the worker.  The worker copies that, sends tombstones,
+ * and opens the fence when Redis has acknowledged the last.  It also opens all
+ * when no epoch is alive.  A commit that has found out for itself that the
+ * epoch is over leaves, and its place is used again; the ticket keeps an
+ * answer that comes later from opening the fence of somebody else.
  *
  * Locks: cache_lock for all places.
  *
@@ -95,8 +95,8 @@ start_fences(bool found)
 
 /*
  * Have the worker put tombstones for "n" sessions into Redis, or with n < 0
- * end the epoch, and wait.  False if the epoch has died meanwhile, so that there
- * is nothing more to wait for.
+ * end the epoch, and wait.  False if the epoch has died meanwhile, so that
+ * there is nothing more to wait for.
  */
 bool
 sm_fence_wait(const pg_uuid_t *ids, int n, int64 since)
@@ -224,8 +224,8 @@ sm_fence_open(const SmFenceTicket *ticket)
 }
 
 /*
- * No epoch is alive, so nobody has to wait for tombstones any more.  The caller
- * holds cache_lock.
+ * No epoch is alive, so nobody has to wait for tombstones any more.  The
+ * caller holds cache_lock.
  */
 void
 sm_fence_open_all(void)

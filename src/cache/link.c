@@ -4,10 +4,10 @@
  *	  The cache worker's connection to Redis, and what is on its way over it.
  *
  * Only sm_link_wait waits, and there the worker spends its time.  Each command
- * names a handler, which is given the answer when it comes; answers come in the
- * order of the commands.  An error that the handler does not expect ends the
- * connection, as does an answer that takes too long.  Then the handlers of the
- * commands that are not answered are not called, and the worker is told.
+ * names a handler, which is given the answer when it comes; answers come in
+ * the order of the commands.  An error that the handler does not expect ends
+ * the connection, as does an answer that takes too long.  Then the handlers of
+ * the commands that are not answered are not called, and the worker is told.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,7 +37,9 @@
 /* Opening a connection takes at most one part in so many of the time. */
 #define OPENING_SHARE	10
 
-/* How often the log tells that a connection came or went, while it does both. */
+/*
+ * How often the log tells that a connection came or went, while it does both.
+ */
 #define LOG_GAP_US		(1000 * MS)
 
 #define PASSWORD_MAX	512
@@ -274,8 +276,8 @@ sm_link_drop(const char *problem)
 }
 
 /*
- * Send a command: its words, and NULL after them.  The answer goes to "handler",
- * with a copy of "context".
+ * Send a command: its words, and NULL after them.  The answer goes to
+ * "handler", with a copy of "context".
  */
 void
 sm_link_send(SmAnswerHandler handler, const void *context, size_t context_size,
@@ -367,7 +369,8 @@ sm_link_wake_by(int64 when)
 }
 
 /*
- * Wait until there is something to do, and hand out the answers that have come.
+ * Wait until there is something to do, and hand out the answers that have
+ * come.
  */
 void
 sm_link_wait(void)

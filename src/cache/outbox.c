@@ -103,9 +103,9 @@ sm_outbox_has_news(void)
 }
 
 /*
- * There is something in the outbox, or something to be deleted.  In strict mode
- * Redis knows it already.  A table that cannot be vacuumed, because of an old
- * transaction, takes long to read: then this is done less often.
+ * There is something in the outbox, or something to be deleted.  In strict
+ * mode Redis knows it already.  A table that cannot be vacuumed, because of an
+ * old transaction, takes long to read: then this is done less often.
  */
 void
 sm_outbox_read_soon(void)
@@ -223,7 +223,8 @@ take_row(Reading *reading, TupleTableSlot *slot)
 }
 
 /*
- * What has been sent for a row, or NULL.  False if the row is for all sessions.
+ * What has been sent for a row, or NULL.  False if the row is for all
+ * sessions.
  */
 static bool
 find_sent(TupleTableSlot *slot, RowKey *key, SentRow **row)

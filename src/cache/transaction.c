@@ -3,8 +3,9 @@
  * transaction.c
  *	  Transactions of the cache worker.
  *
- * SIGTERM interrupts one, as it does everywhere.  Between them there is nothing
- * to interrupt, nor to complain of: then the worker leaves in its own way.
+ * SIGTERM interrupts one, as it does everywhere.  Between them there is
+ * nothing to interrupt, nor to complain of: then the worker leaves in its own
+ * way.
  *
  *-------------------------------------------------------------------------
  */

@@ -3,17 +3,17 @@
  * worker.c
  *	  The worker that keeps a database's cache in Redis honest.
  *
- * One for each database that has the extension, while session_manager.redis_mode
- * is not off.  Unlike the workers that sweep it stays connected.  So that
- * nobody who wants to drop, rename or copy the database waits for it, it looks
- * ten times a second whether somebody holds the lock that they all take, and
- * leaves; the launcher sends another.  It holds no lock and no snapshot between
- * its transactions, which are short.
+ * One for each database that has the extension, while
+ * session_manager.redis_mode is not off.  Unlike the workers that sweep it
+ * stays connected.  So that nobody who wants to drop, rename or copy the
+ * database waits for it, it looks ten times a second whether somebody holds
+ * the lock that they all take, and leaves; the launcher sends another.  It
+ * holds no lock and no snapshot between its transactions, which are short.
  *
  * Here is the loop, and what decides when an epoch is made: link.c has the
  * connection, epoch.c the epoch, tombstone.c sends what commits wait for, and
- * outbox.c what has been committed.  Why what they do suffices is in the header
- * of cache.c.  The rules are those of epoch.c, and:
+ * outbox.c what has been committed.  Why what they do suffices is in the
+ * header of cache.c.  The rules are those of epoch.c, and:
  *
  * - Nothing is made or renewed while something waits for Redis for longer than
  *	 SM_CACHE_PATIENCE_US: a fence, a row of the outbox, an answer.

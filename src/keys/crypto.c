@@ -11,7 +11,7 @@
  *	K			BLAKE2b-256(key = master, "session_manager" || installation)
  *	subkeys		crypto_kdf from K, one context per purpose
  *	verifier	BLAKE2b-256(key = subkey, owner || digest)
- *	state MAC	SipHash-2-4-128(key = subkey, owner || the rest of the row's state)
+ *	state MAC	SipHash-2-4-128(key = subkey, owner || rest of the row's state)
  *	seal		XChaCha20-Poly1305-IETF, random nonce
  *
  * A seal is

@@ -3,10 +3,10 @@
  * keyfile.c
  *	  The key file: master keys, a line for each.
  *
- * They are held in guarded memory that core dumps leave out and never in shared
- * memory.  When the library is preloaded the postmaster reads the file once and
- * its children inherit the pages; each locks them again at its first use, since
- * a fork keeps no memory lock.
+ * They are held in guarded memory that core dumps leave out and never in
+ * shared memory.  When the library is preloaded the postmaster reads the file
+ * once and its children inherit the pages; each locks them again at its first
+ * use, since a fork keeps no memory lock.
  *
  * The file is read again when a key is missing from it, at most once a second
  * unless session_keys has changed since, and after a reload of the
@@ -187,8 +187,8 @@ sm_key_file_read_again(void)
 }
 
 /*
- * A master key of the file as it was last read, or NULL: valid until it is read
- * again.
+ * A master key of the file as it was last read, or NULL: valid until it is
+ * read again.
  */
 const uint8 *
 sm_key_file_master(int32 key_id)

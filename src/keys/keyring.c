@@ -5,9 +5,9 @@
  *	  subkeys derived from the key file.
  *
  * Held in guarded memory that core dumps leave out and never in shared memory.
- * Forgotten when session_keys changes (a trigger on it sends an invalidation at
- * commit), so that a revoked key is dead in every backend from its next call on,
- * and when the key file has been read again.
+ * Forgotten when session_keys changes (a trigger on it sends an invalidation
+ * at commit), so that a revoked key is dead in every backend from its next
+ * call on, and when the key file has been read again.
  *
  *-------------------------------------------------------------------------
  */

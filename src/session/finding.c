@@ -12,10 +12,10 @@
  * transaction commits there is nothing left to do.  In a read-only
  * transaction, which can write nothing, a finding goes to the queue at once.
  *
- * Both places are bounded.  What does not fit is counted and lost to a rollback,
- * never to a commit.  Some room in each is left for what is about a session
- * that exists, and some of that for replays and corrupt data: refused tokens,
- * of which anybody can send any number, do not crowd them out.
+ * Both places are bounded.  What does not fit is counted and lost to a
+ * rollback, never to a commit.  Some room in each is left for what is about a
+ * session that exists, and some of that for replays and corrupt data: refused
+ * tokens, of which anybody can send any number, do not crowd them out.
  *
  * Locks: the queue's, for the time of copying one finding, also from the
  * callback of an aborting transaction; nothing in there can raise an error.
@@ -85,8 +85,8 @@ static struct
 }			pending;
 
 /*
- * Have the queue made, and be called at the ends of transactions.  Called once,
- * from _PG_init.
+ * Have the queue made, and be called at the ends of transactions.  Called
+ * once, from _PG_init.
  */
 void
 sm_finding_init(void)
@@ -302,7 +302,9 @@ room(const SmFinding *finding, int len)
 	}
 }
 
-/* The finding that has failed most often; 0 if none has.  The queue is locked. */
+/*
+ * The finding that has failed most often; 0 if none has.  The queue is locked.
+ */
 static uint64
 most_failed(void)
 {

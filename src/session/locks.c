@@ -4,7 +4,8 @@
  *	  The heavyweight locks that order logins, revocations and maintenance.
  *
  * All are held until the end of the transaction, under advisory lock tags that
- * no SQL function can reach: a role that may call those cannot hold up a login.
+ * no SQL function can reach: a role that may call those cannot hold up a
+ * login.
  *
  *	user	One for each user.  Logins take it in ShareLock, or in
  *			ExclusiveLock where a limit of sessions has to be counted;
@@ -144,8 +145,9 @@ sm_wait_for_logins(void)
 /*
  * Let nothing that this function waits for hold it up for longer than
  * session_manager.login_wait: a login that is left open in a transaction must
- * not keep a revocation waiting for ever, nor the other way round.  It fails rather than go on without
- * what it waits for, as a revocation that is acknowledged must hold.
+ * not keep a revocation waiting for ever, nor the other way round.  It fails
+ * rather than go on without what it waits for, as a revocation that is
+ * acknowledged must hold.
  */
 void
 sm_bound_waits(SmBoundedWaits *waits)

@@ -63,7 +63,9 @@ typedef struct SmSession
 	bytea	   *state_mac;
 } SmSession;
 
-/* A place in the index by sweep_at: behind the entry with this time and row. */
+/*
+ * A place in the index by sweep_at: behind the entry with this time and row.
+ */
 typedef struct SmSweepPosition
 {
 	TimestampTz at;

@@ -91,9 +91,9 @@ sm_touch_due(const SmSession *session, const SmToken *token, TimestampTz now)
  * Record a use of the session that the scan stands on: in shared memory for a
  * worker to write, or else in its row.  If another transaction has locked that
  * row, or the table, it is recording more than a use: then nothing is written,
- * so that a read does not wait.  A session that "moved" to another network is written at once,
- * so that the next use is compared with that.  Nothing of the row may be
- * looked at afterwards.
+ * so that a read does not wait.  A session that "moved" to another network is
+ * written at once, so that the next use is compared with that.  Nothing of the
+ * row may be looked at afterwards.
  */
 void
 sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,

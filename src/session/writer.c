@@ -116,8 +116,8 @@ sm_writer_insert(SmWriter *writer, const Datum *values, const bool *nulls)
 }
 
 /*
- * Write new values of some columns to a row that is locked.  False if a trigger
- * will not have it.
+ * Write new values of some columns to a row that is locked.  False if a
+ * trigger will not have it.
  */
 bool
 sm_writer_update(SmWriter *writer, TupleTableSlot *old, Snapshot snapshot,

@@ -52,7 +52,8 @@ static Identity *push_identity(void);
 static text *copy_text(const text *value);
 
 /*
- * Register callbacks for the ends of transactions.  Called once, from _PG_init.
+ * Register callbacks for the ends of transactions.  Called once, from
+ * _PG_init.
  */
 void
 sm_identity_init(void)

@@ -241,8 +241,8 @@ role_name(Oid role)
 }
 
 /*
- * Append the functions of a bundle: all forms that are the extension's.  Others
- * of the same name may be in the schema.
+ * Append the functions of a bundle: all forms that are the extension's.
+ * Others of the same name may be in the schema.
  */
 static void
 append_functions(StringInfo sql, Oid extension, int bit)

@@ -91,8 +91,8 @@ sm_try(SmAction action, void *arg)
 /*
  * Note that maintenance could not do something, and go on.  Frees the error.
  *
- * Its message alone is told, not its detail, which may show a row.  It is noted
- * in ASCII, as databases that read it may have other encodings.
+ * Its message alone is told, not its detail, which may show a row.  It is
+ * noted in ASCII, as databases that read it may have other encodings.
  */
 void
 sm_failed(SmStep step, const char *what, ErrorData *error)

@@ -4,9 +4,9 @@
  *	  Writes last-seen times that session_get noted in shared memory to the
  *	  table.
  *
- * In batches: all of one in a subtransaction, or, if that fails, each in one of
- * its own.  A session that somebody is writing to, or whose key is away, keeps
- * its touch for a later pass.
+ * In batches: all of one in a subtransaction, or, if that fails, each in one
+ * of its own.  A session that somebody is writing to, or whose key is away,
+ * keeps its touch for a later pass.
  *
  *-------------------------------------------------------------------------
  */
@@ -142,7 +142,9 @@ write_each(void *arg)
 		batch->written[i] = write_touch(batch->schema, &batch->touches[i]);
 }
 
-/* False if somebody is writing to the session, or its key is away: then later. */
+/*
+ * False if somebody is writing to the session, or its key is away: then later.
+ */
 static bool
 write_touch(const SmSchema *schema, const SmTouch *touch)
 {

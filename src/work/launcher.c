@@ -8,11 +8,12 @@
  * and starts a worker where something is due, which does one pass and leaves,
  * see worker.c.
  *
- * While session_manager.redis_mode is not off, the launcher also keeps a worker
- * of another kind in each database that has the extension, see cache/worker.c.
- * These stay, and the server has only so many places for workers.  Where passes
- * that are due find none, caches give theirs up, one after the other: without
- * a cache sessions work, without passes the tables grow.
+ * While session_manager.redis_mode is not off, the launcher also keeps a
+ * worker of another kind in each database that has the extension, see
+ * cache/worker.c.  These stay, and the server has only so many places for
+ * workers.  Where passes that are due find none, caches give theirs up, one
+ * after the other: without a cache sessions work, without passes the tables
+ * grow.
  *
  * Nothing runs during recovery or a binary upgrade.
  *
@@ -335,8 +336,8 @@ used_slots(void)
  * whether workers look after them.
  *
  * A database that had a slot before the list of databases was read, and is not
- * in the list, is gone.  One that got its slot afterwards may be newer than the
- * list, and in use.
+ * in the list, is gone.  One that got its slot afterwards may be newer than
+ * the list, and in use.
  */
 static void
 review_slots(List *used, List *all, List *chosen)
@@ -468,7 +469,9 @@ compare_due(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Start workers in databases that are due, as far as there is room for them. */
+/*
+ * Start workers in databases that are due, as far as there is room for them.
+ */
 static void
 start_passes(Due *due, int n, int64 now)
 {
@@ -623,8 +626,8 @@ collect_cache_worker(CacheWorker *worker, int64 now)
 }
 
 /*
- * Let writers and the cache's worker know whether there may be a cache.  True if
- * there is a worker; otherwise *due is when one may be started.
+ * Let writers and the cache's worker know whether there may be a cache.  True
+ * if there is a worker; otherwise *due is when one may be started.
  */
 static bool
 tell_cache(SmDatabase *database, const CacheWorker *worker, SmDatabaseState state,

@@ -25,9 +25,10 @@
  *	 first.  Its partition grows with each: it is detached and attached again
  *	 with a later bound.  For events to come a partition is attached at once,
  *	 which begins after the last event in the default partition.
- * - ATTACH PARTITION would read the table and the default partition from end to
- *	 end.  It does not where a CHECK constraint says that there is nothing to be
- *	 found, and an index tells us that this is so, see add_proven_check().
+ * - ATTACH PARTITION would read the table and the default partition from end
+ *	 to end.  It does not where a CHECK constraint says that there is nothing
+ *	 to be found, and an index tells us that this is so, see
+ *	 add_proven_check().
  *
  * Periods are counted in UTC.  A partition never overlaps an existing one,
  * whatever session_manager.event_partition was when that was made: it is cut
@@ -87,7 +88,9 @@
 /* The constraint that spares ATTACH PARTITION the reading. */
 #define PROVEN_CHECK	"session_events_proven"
 
-/* Years that fit into the name of a partition: 0001 to 9998, from 2000-01-01. */
+/*
+ * Years that fit into the name of a partition: 0001 to 9998, from 2000-01-01.
+ */
 #define EARLIEST		(-INT64CONST(730119) * USECS_PER_DAY)
 #define LATEST			(INT64CONST(2921574) * USECS_PER_DAY)
 

@@ -139,8 +139,8 @@ reseal_step(const SmSchema *schema)
 }
 
 /*
- * Where the last step stopped, or the beginning for a key that is new.  False if
- * it is not time yet.
+ * Where the last step stopped, or the beginning for a key that is new.  False
+ * if it is not time yet.
  */
 static bool
 resume(SmReseal *reseal)

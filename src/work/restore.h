@@ -13,7 +13,9 @@
 #include "shared.h"
 #include "work/pass.h"
 
-/* Of a database.  The lock guards waits_for; the rest is the worker's alone. */
+/*
+ * Of a database.  The lock guards waits_for; the rest is the worker's alone.
+ */
 typedef struct SmRestoreState
 {
 	Oid			settled;		/* the session_events that is whole */

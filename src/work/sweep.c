@@ -101,9 +101,9 @@ sm_sweep_state(const SmDatabase *database)
  * that starts at its beginning reads all of them again.  So a pass continues
  * where the last one stopped.  A session that is due has a smaller sweep_at
  * only if another transaction was writing it, if it was written by hand, or if
- * the clock was set back: the sweep starts over when it has reached the end, or
- * has not for a long time, unless walking over the dead entries would take too
- * large a share of its time.
+ * the clock was set back: the sweep starts over when it has reached the end,
+ * or has not for a long time, unless walking over the dead entries would take
+ * too large a share of its time.
  */
 void
 sm_sweep_pass(SmPass *pass)
@@ -157,8 +157,8 @@ sm_sweep_pass(SmPass *pass)
  *
  * Chunks of them are swept in a subtransaction each, which double while all
  * goes well: many subtransactions that write would slow down everybody's
- * snapshots.  Where a chunk fails, its sessions are swept one by one.  One that
- * fails then is put off.
+ * snapshots.  Where a chunk fails, its sessions are swept one by one.  One
+ * that fails then is put off.
  */
 int64
 sm_sweep(const SmSchema *schema, int64 max_rows, SmSweepPosition *from,
@@ -256,8 +256,8 @@ sweep_chunk(void *arg)
 
 /*
  * The session that "failed" was at cannot be swept.  Have it looked at again
- * when it has been due for twice as long; if not even that can be written, pass
- * over it.
+ * when it has been due for twice as long; if not even that can be written,
+ * pass over it.
  */
 static void
 put_off(Chunk *chunk, const Chunk *failed, ErrorData *error)
