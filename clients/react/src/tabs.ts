@@ -1,12 +1,12 @@
 /**
- * What the tab of one origin tell each other, and how they take turns at what
+ * What the tabs of one origin tell each other, and how they take turns at what
  * one of them may do at a time.
  *
  * Turns are taken by navigator.locks.  Browsers have it in a secure context
  * alone, as they keep Secure cookies there alone; without it, the requests of
- * each tab take turns, and those of other tab do not wait for them.
+ * each tab take turns, and those of other tabs do not wait for them.
  *
- * What is urgent tells all others, in all tab, to give way: an attempt that
+ * What is urgent tells all others, in all tabs, to give way: an attempt that
  * is under way is not repeated, and what only waits for its turn is dropped.
  * A tab that was suspended hears nothing and keeps its lock, so that one is
  * stolen after a while.
@@ -15,7 +15,7 @@
 import type { News } from './state.js';
 import { sleep } from './transport.js';
 
-/** How long the turn is kept after the work, so that its result has reached the other tab. */
+/** How long the turn is kept after the work, so that its result has reached the other tabs. */
 const LINGER = 50;
 /**
  * How long, at least, a lock is waited for: longer than a tab that is awake keeps
