@@ -221,7 +221,7 @@ seal_value(const Token *token, const char *epoch, int64_t cached_at,
 {
 	size_t		row_len = strlen(row);
 	size_t		text_len = (TIMES_LEN + row_len + PAD_BLOCK - 1) / PAD_BLOCK * PAD_BLOCK;
-	uint8_t	   *value = malloc(PREFIX_LEN + NONCE_LEN + text_len + TAG_LEN);
+	uint8_t    *value = malloc(PREFIX_LEN + NONCE_LEN + text_len + TAG_LEN);
 	uint8_t    *nonce = value + PREFIX_LEN;
 	uint8_t    *text = nonce + NONCE_LEN;
 	uint8_t		associated[ASSOCIATED_LEN];
@@ -354,7 +354,7 @@ redis_receive(CacheReader *reader, int64_t deadline, redisReply **reply)
 
 	for (;;)
 	{
-		struct pollfd fd = {.fd = redis->fd, .events = POLLIN};
+		struct pollfd fd = {.fd = redis->fd,.events = POLLIN};
 		int64_t		left;
 		int			ready;
 		int			done = 0;

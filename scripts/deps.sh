@@ -80,7 +80,11 @@ node_modules() {
 packages() {
   case $1 in
     build) "$root/scripts/setup.sh" ;;
-    server) PACKAGES=no "$root/scripts/setup.sh" --tests ;;
+    server)
+      PACKAGES=no "$root/scripts/setup.sh" --tests
+      # the layout is checked where PostgreSQL's source can be had
+      [ "${PACKAGES-yes}" != yes ] || "$root/scripts/indent.sh" --tools || say "no pgindent, whose source cannot be had: the layout is not checked"
+      ;;
     newest | [0-9]* | react | example) "$root/scripts/setup.sh" --tests ;;
     *)
       printf 'deps: no part %s\n' "$1" >&2

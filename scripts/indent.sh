@@ -4,9 +4,11 @@
 # files that are named.
 #
 #   scripts/indent.sh [--check] [FILE ...]
+#   scripts/indent.sh --tools
 #
 # --check changes nothing; it names the files that would change, shows how, and
-# fails where there are any.  pgindent and pg_bsd_indent are built once, from
+# fails where there are any.  Versions of perltidy differ: without Debian 12's it
+# leaves Perl out, and says so.  --tools builds what this needs and no more.  pgindent and pg_bsd_indent are built once, from
 # the source of the first PostgreSQL that Debian has with both (18), and kept
 # in build/indent; typedefs are found in the sources.
 
@@ -86,6 +88,12 @@ in_tree() {
   find src test examples bench -name node_modules -prune -o -name "$1" -print | sort
 }
 
+"$root/scripts/setup.sh" --indent
+[ -e "$tools/complete" ] || make_tools
+[ "${1-}" != --tools ] || exit 0
+
+perltidy_version=20220613
+left_out=0
 check=no
 if [ "${1-}" = --check ]; then
   check=yes
@@ -97,8 +105,6 @@ mapfile -t c_files < <(in_tree '*.[ch]')
 files=("$@")
 [ $# -gt 0 ] || mapfile -t files < <(printf '%s\n' "${c_files[@]}"; in_tree '*.p[lm]')
 
-"$root/scripts/setup.sh" --indent
-[ -e "$tools/complete" ] || make_tools
 typedefs "${c_files[@]}" >"$temporary/own"
 sort -u "$temporary/own" "$tools/typedefs.list" >"$temporary/typedefs-src"
 grep -vx text "$temporary/typedefs-src" >"$temporary/typedefs-no-text"
@@ -116,10 +122,12 @@ for file in "${files[@]}"; do
       lay_out "$file" "$temporary/file.c"
       ;;
     *.p[lm])
+      perltidy -v | grep -qF "v$perltidy_version" || { left_out=$((left_out + 1)); continue; }
       perltidy --profile="$root/scripts/perltidyrc" --standard-output "$file" >"$temporary/file.pl"
       lay_out "$file" "$temporary/file.pl"
       ;;
     *) die "cannot lay out $file" ;;
   esac
 done
+[ $left_out -eq 0 ] || printf 'perltidy is not %s: %s files of Perl are left out\n' $perltidy_version $left_out
 exit $status

@@ -34,6 +34,10 @@ lint_sources() {
   lint "workflows name every job of ci-job.sh" workflows_name_jobs
   lint "documentation against the code" "$root/scripts/check-docs.sh"
   lint "includes against the table of rooms" "$root/scripts/check-includes.sh"
+  # on one machine: other versions of PostgreSQL change nothing in it
+  if [ "${PACKAGES-yes}" = yes ] && [ -e "$root/build/indent/complete" ]; then
+    lint "layout of C and Perl, by make indent" "$root/scripts/indent.sh" --check
+  fi
   for file in "$root"/scripts/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/.ci/run; do
     [ ! -e "$file" ] || lint "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
   done

@@ -227,7 +227,11 @@ change(const char *sql, const char *token)
 			ok = ok && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
 			PQclear(sync);
 		}
-		/* what is left of the pipeline after an error goes with the connection */
+
+		/*
+		 * what is left of the pipeline after an error goes with the
+		 * connection
+		 */
 		if (!ok || !PQexitPipelineMode(pg))
 			PQreset(pg);
 	}

@@ -63,7 +63,10 @@ typedef struct Pair
 
 static Pair *pairs[PAIRS];
 static const char *target;
-static enum {PASS, HOLE, DELAY, CHAOS} mode = PASS;
+static enum
+{
+	PASS, HOLE, DELAY, CHAOS
+}			mode = PASS;
 static int	max_delay = 0;
 
 static int64_t
@@ -232,8 +235,8 @@ main(int argc, char **argv)
 
 	for (;;)
 	{
-		struct pollfd fds[2 + 2 * PAIRS] = {{.fd = STDIN_FILENO, .events = POLLIN},
-		{.fd = listener, .events = POLLIN}};
+		struct pollfd fds[2 + 2 * PAIRS] = {{.fd = STDIN_FILENO,.events = POLLIN},
+		{.fd = listener,.events = POLLIN}};
 		int			timeout = mode == CHAOS ? 100 : -1;
 		int64_t		now = now_ms();
 

@@ -39,11 +39,12 @@ sub is_durable
 		$prepare
 		SET synchronous_commit = off;
 		SELECT $call \\g /dev/null
-		SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() < 64;)) eq
-	  't';
+		SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() < 64;)
+	) eq 't';
 }
 
-my $login = q(SELECT session_id AS id, session_token AS t FROM session_create('ann', tenant_id => 'acme') \gset);
+my $login =
+  q(SELECT session_id AS id, session_token AS t FROM session_create('ann', tenant_id => 'acme') \gset);
 my $replaced = "$login
 	SELECT session_token AS new FROM session_refresh(:'t', true) \\gset
 	SELECT count(*) FROM session_get(:'new') \\g /dev/null";
@@ -51,7 +52,8 @@ my $another_key = q(
 	SELECT session_key_generate() AS key \gset
 	SELECT session_key_activate(:key) \g /dev/null);
 ok( wait_until(sub { !is_durable('', q(session_create('ann'))) }),
-	'without synchronous_commit a login is acknowledged before it is written');
+	'without synchronous_commit a login is acknowledged before it is written'
+);
 # somebody else may write now and then
 ok(is_durable(@$_) || is_durable(@$_), "$_->[1] is written all the same")
   foreach [ $login, q(session_invalidate(:'t')) ],
@@ -73,8 +75,7 @@ ok(is_durable(@$_) || is_durable(@$_), "$_->[1] is written all the same")
 my $script = $node->basedir . '/client.sql';
 my $age = 40;
 my @revoke = (
-	'session_invalidate(:T)',
-	'session_invalidate_id(:ID, :U)',
+	'session_invalidate(:T)', 'session_invalidate_id(:ID, :U)',
 	'session_invalidate_all(:U)');
 write_file(
 	$script,
@@ -116,7 +117,8 @@ foreach my $round (1 .. $rounds)
 	  . ($async ? ', synchronous_commit off' : '');
 	my @out = map { $node->basedir . "/client-$round-$_.out" } 1 .. $clients;
 
-	my $before = $node->safe_psql('postgres', 'SELECT count(*) FROM user_sessions');
+	my $before =
+	  $node->safe_psql('postgres', 'SELECT count(*) FROM user_sessions');
 	my @running = in_parallel(
 		$node,
 		map {
@@ -151,7 +153,8 @@ foreach my $round (1 .. $rounds)
 	}
 	elsif ($victim eq 'postmaster')
 	{
-		my ($pid) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+		my ($pid) =
+		  slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 		$node->kill9;
 		wait_until(sub { !kill 0, $pid }) or die 'the postmaster lives on';
 	}
@@ -201,9 +204,11 @@ foreach my $round (1 .. $rounds)
 	note "$label: $acknowledged sessions";
 
 	# Everything of the earlier rounds, too.
-	is(count_live($node, keys %live),
-		scalar(keys %live), "$label: no acknowledged session is lost");
-	is(count_live($node, keys %dead), 0, "$label: no revoked session is back");
+	is( count_live($node, keys %live),
+		scalar(keys %live),
+		"$label: no acknowledged session is lost");
+	is(count_live($node, keys %dead), 0,
+		"$label: no revoked session is back");
 	is( $node->safe_psql(
 			'postgres', q(
 			SELECT count(*) FROM user_sessions s WHERE NOT EXISTS (

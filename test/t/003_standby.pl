@@ -54,13 +54,14 @@ is( $standby->safe_psql(
 	),
 	'1|t',
 	'session_list works');
-is( $standby->safe_psql('postgres', "SELECT session_status('$token')"),
+is($standby->safe_psql('postgres', "SELECT session_status('$token')"),
 	'active', 'session_status works');
-is( $standby->safe_psql('postgres', "SELECT coalesce(session_end_reason('$token'), 'lives')"),
-	'lives', 'session_end_reason works');
 is( $standby->safe_psql(
-		'postgres',
-		"SELECT session_bind('$token'), session_user_id()"),
+		'postgres', "SELECT coalesce(session_end_reason('$token'), 'lives')"),
+	'lives',
+	'session_end_reason works');
+is( $standby->safe_psql(
+		'postgres', "SELECT session_bind('$token'), session_user_id()"),
 	't|ann',
 	'session_bind works');
 is( $standby->safe_psql(
@@ -71,10 +72,13 @@ is( $standby->safe_psql(
 is( $standby->safe_psql('postgres', "SELECT session_active_count()"),
 	$primary->safe_psql('postgres', "SELECT session_active_count()"),
 	'session_active_count works');
-cmp_ok($standby->safe_psql('postgres', "SELECT count(*) FROM session_history()"),
+cmp_ok(
+	$standby->safe_psql('postgres', "SELECT count(*) FROM session_history()"),
 	'>', 0, 'session_history works');
-is( $standby->safe_psql('postgres', "SELECT key_id, state, available FROM session_keys()"),
-	'1|active|t', 'session_keys works');
+is( $standby->safe_psql(
+		'postgres', "SELECT key_id, state, available FROM session_keys()"),
+	'1|active|t',
+	'session_keys works');
 cmp_ok($standby->safe_psql('postgres', "SELECT count(*) FROM session_info()"),
 	'>', 0, 'session_info works');
 
@@ -153,11 +157,12 @@ is(query($reader, "SELECT status FROM session_refresh('$second')"),
 my $third = create_session($standby, 'emma');
 is(live($standby, $third), '1', 'a session is created after promotion');
 is( $standby->safe_psql(
-		'postgres', qq(SELECT version FROM session_update('$third', '{"a": 1}'))),
+		'postgres',
+		qq(SELECT version FROM session_update('$third', '{"a": 1}'))),
 	'2',
 	'updated');
 is(live($standby, $token), '0', 'what the primary revoked stays revoked');
-is( $standby->safe_psql('postgres', "SELECT session_invalidate('$third')"),
+is($standby->safe_psql('postgres', "SELECT session_invalidate('$third')"),
 	'emma', 'revoked');
 is(query($reader, "SELECT count(*) FROM session_get('$third')"),
 	'0', 'and seen by the very next call of another connection');

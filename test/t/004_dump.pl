@@ -67,9 +67,9 @@ my $original = $node->safe_psql('shop', $snapshot);
 my @partitions = $original =~ /^partition\|/mg;
 cmp_ok(scalar(@partitions), '>', 1, 'session_cleanup made partitions');
 
-my $reads = join ";\n",
-  map { "SELECT session_id, user_id, tenant_id, data, version, auth FROM session_get('$_', touch => false)" }
-  ($plain, $tenant, $old, $new, $elevated, $revoked);
+my $reads = join ";\n", map {
+	"SELECT session_id, user_id, tenant_id, data, version, auth FROM session_get('$_', touch => false)"
+} ($plain, $tenant, $old, $new, $elevated, $revoked);
 my $answers = $node->safe_psql('shop', $reads);
 is(scalar(split /\n/, $answers), 5, 'five of six tokens are live');
 
@@ -106,8 +106,10 @@ sub check_restored
 			SELECT count(*), count(DISTINCT event_id) = count(*) FROM session_events;
 			SELECT partitions_created FROM session_cleanup();
 			SELECT count(*) FROM session_history(user_id => 'zoe');)),
-		join("\n", '2', 'rotated', 'ann',
-			($original =~ /^events\|(\d+)/m)[0] + 4 . '|t', '0', '2'),
+		join("\n",
+			'2', 'rotated', 'ann',
+			($original =~ /^events\|(\d+)/m)[0] + 4 . '|t',
+			'0', '2'),
 		"$how: the restored database works on, its sequence too");
 	my ($status, $stdout, $stderr) =
 	  $server->psql($dbname, 'DROP EXTENSION session_manager');
@@ -133,7 +135,8 @@ $node->command_ok(
 $node->safe_psql('postgres', 'CREATE DATABASE custom');
 $node->command_checks_all(
 	[
-		'pg_restore', '--exit-on-error', '-d', $node->connstr('custom'),
+		'pg_restore', '--exit-on-error',
+		'-d', $node->connstr('custom'),
 		"$dir/shop.dump"
 	],
 	0,
@@ -143,12 +146,15 @@ $node->command_checks_all(
 check_restored($node, 'custom', 'custom');
 
 $node->command_ok(
-	[ 'pg_dump', '-Fd', '-j2', '-f', "$dir/shop.dir", $node->connstr('shop') ],
+	[
+		'pg_dump', '-Fd', '-j2', '-f', "$dir/shop.dir", $node->connstr('shop')
+	],
 	'directory dump');
 $node->safe_psql('postgres', 'CREATE DATABASE directory');
 $node->command_checks_all(
 	[
-		'pg_restore', '--exit-on-error', '-j2', '-d',
+		'pg_restore', '--exit-on-error',
+		'-j2', '-d',
 		$node->connstr('directory'), "$dir/shop.dir"
 	],
 	0,
@@ -158,14 +164,18 @@ $node->command_checks_all(
 check_restored($node, 'directory', 'directory');
 
 # Another server, its roles with it.
-$node->safe_psql('postgres',
-	"DROP DATABASE $_") foreach qw(plain custom directory);
-my $other = new_node('other', extension => 0, preload => 'session_manager',
+$node->safe_psql('postgres', "DROP DATABASE $_")
+  foreach qw(plain custom directory);
+my $other = new_node(
+	'other',
+	extension => 0,
+	preload => 'session_manager',
 	# the workers would drop an event that is past retention
 	conf => "session_manager.databases = 'nowhere'");
 write_file(key_file($other), slurp_file(key_file($node)));
 $other->restart;
-$node->command_ok([ 'pg_dumpall', '-f', "$dir/all.sql", '-d', $node->connstr('postgres') ],
+$node->command_ok(
+	[ 'pg_dumpall', '-f', "$dir/all.sql", '-d', $node->connstr('postgres') ],
 	'dump of all');
 my ($stdout, $stderr) = ('', '');
 {
@@ -174,10 +184,8 @@ my ($stdout, $stderr) = ('', '');
 		[ 'psql', '-Xq', '-f', "$dir/all.sql", $other->connstr('postgres') ],
 		'>', \$stdout, '2>', \$stderr);
 }
-is( join("\n",
-		grep { !/role ".*" already exists/ } split /\n/, $stderr),
-	'',
-	'is restored without a word but on the role that every server has');
+is(join("\n", grep { !/role ".*" already exists/ } split /\n/, $stderr),
+	'', 'is restored without a word but on the role that every server has');
 check_restored($other, 'shop', 'other server');
 
 done_testing();

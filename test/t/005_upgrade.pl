@@ -20,7 +20,8 @@ my $new = new_node(
 	key => $key,
 	start => 0);
 
-my ($token, $gone) = map { create_session($old, $_, q('{"a": 1}')) } qw(ann bob);
+my ($token, $gone) =
+  map { create_session($old, $_, q('{"a": 1}')) } qw(ann bob);
 $old->safe_psql(
 	'postgres', qq(
 	SELECT session_invalidate('$gone');
@@ -44,8 +45,9 @@ foreach my $keys ('with', 'without')
 	rename key_file($old), key_file($old) . '.away' if $keys eq 'without';
 	$old->command_ok(
 		[
-			'pg_ctl', '-w', '-D', $old->data_dir, '-l', $old->logfile, '-o',
-			'-b', 'start'
+			'pg_ctl', '-w', '-D', $old->data_dir,
+			'-l', $old->logfile, '-o', '-b',
+			'start'
 		],
 		"the server starts in binary upgrade mode $keys its key file");
 	$old->command_ok([ 'pg_ctl', '-w', '-D', $old->data_dir, 'stop' ],
@@ -58,9 +60,10 @@ chdir $old->basedir;
 my $bindir = $old->config_data('--bindir');
 $old->command_ok(
 	[
-		'pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D',
-		$new->data_dir, '-b', $bindir, '-B', $bindir, '-s', $new->host, '-p',
-		$old->port, '-P', $new->port
+		'pg_upgrade', '--no-sync', '-d', $old->data_dir,
+		'-D', $new->data_dir, '-b', $bindir,
+		'-B', $bindir, '-s', $new->host,
+		'-p', $old->port, '-P', $new->port
 	],
 	'pg_upgrade');
 $new->start;
@@ -79,8 +82,10 @@ is( $new->safe_psql(
 		SELECT status FROM session_refresh(:'t', true);)),
 	'rotated',
 	'the application goes on');
-is( $new->safe_psql('postgres', 'SELECT partitions_created FROM session_cleanup()'),
-	'0', 'cleanup finds its partitions');
+is( $new->safe_psql(
+		'postgres', 'SELECT partitions_created FROM session_cleanup()'),
+	'0',
+	'cleanup finds its partitions');
 my ($status, $stdout, $stderr) =
   $new->psql('postgres', 'DROP EXTENSION session_manager');
 is($status, 0, 'DROP EXTENSION works') or diag $stderr;

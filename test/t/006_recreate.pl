@@ -60,19 +60,15 @@ is( query(
 foreach my $round (1 .. 2)
 {
 	query($own, 'DROP EXTENSION session_manager');
-	like(
-		(query($other, "EXECUTE get('$token')"))[1],
-		qr/42883/,
-		"round $round: no function while the extension is gone");
+	like((query($other, "EXECUTE get('$token')"))[1],
+		qr/42883/, "round $round: no function while the extension is gone");
 	query($own, 'CREATE EXTENSION session_manager');
-	like(
-		(query($other, "EXECUTE make('carl')"))[1],
-		qr/SM003/,
-		"round $round: the new extension has no key yet");
+	like((query($other, "EXECUTE make('carl')"))[1],
+		qr/SM003/, "round $round: the new extension has no key yet");
 	query($own, 'SELECT session_key_add(1)');
 
-	is(lifecycle($own, 'public'), $works,
-		"round $round: works in the connection that did it");
+	is(lifecycle($own, 'public'),
+		$works, "round $round: works in the connection that did it");
 	is(query($own, "SELECT count(*) FROM session_get('$token')"),
 		'0', "round $round: the old token is unknown there");
 	is(lifecycle($other, 'public'),
@@ -95,28 +91,24 @@ is( query(
 is(lifecycle($other, 'public'), $works, 'and works in another connection');
 
 # Elsewhere
-query($own, 'DROP EXTENSION session_manager; CREATE SCHEMA elsewhere;
+query(
+	$own, 'DROP EXTENSION session_manager; CREATE SCHEMA elsewhere;
 	CREATE EXTENSION session_manager SCHEMA elsewhere;
 	SELECT elsewhere.session_key_add(1);');
 is(lifecycle($own, 'elsewhere'), $works, 'works in another schema');
-is(lifecycle($other, 'elsewhere'),
-	$works, 'also in another connection');
+is(lifecycle($other, 'elsewhere'), $works, 'also in another connection');
 like((query($other, "EXECUTE get('$token')"))[1],
 	qr/42883/, 'and is not found where it was');
-like(
-	(query($own, 'ALTER EXTENSION session_manager SET SCHEMA public'))[1],
-	qr/0A000/,
-	'it cannot be moved');
-is( query(
-		$own, q(ALTER SCHEMA elsewhere RENAME TO renamed; SELECT 1)),
-	'1',
-	'but its schema renamed');
+like((query($own, 'ALTER EXTENSION session_manager SET SCHEMA public'))[1],
+	qr/0A000/, 'it cannot be moved');
+is(query($own, q(ALTER SCHEMA elsewhere RENAME TO renamed; SELECT 1)),
+	'1', 'but its schema renamed');
 is(lifecycle($own, 'renamed'), $works, 'it works under the new name');
 is(lifecycle($other, 'renamed'), $works, 'also in another connection');
 
 # Rewritten tables and rebuilt indexes under the caches
-$token = query($own,
-	"SELECT session_token FROM renamed.session_create('emma')");
+$token =
+  query($own, "SELECT session_token FROM renamed.session_create('emma')");
 foreach my $command (
 	'VACUUM FULL renamed.user_sessions',
 	'REINDEX INDEX renamed.user_sessions_pkey',
@@ -125,8 +117,9 @@ foreach my $command (
 	query($own, $command);
 	is(query($other, "SELECT user_id FROM renamed.session_get('$token')"),
 		'emma', "a session is read after $command");
-	is(lifecycle($other, 'renamed') =~ s/\d+$//r,
-		$works =~ s/\d+$//r, 'and everything works');
+	is( lifecycle($other, 'renamed') =~ s/\d+$//r,
+		$works =~ s/\d+$//r,
+		'and everything works');
 }
 
 $own->quit;

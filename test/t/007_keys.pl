@@ -32,7 +32,9 @@ sub comes_to
 		sub {
 			($output, $error) = query($connection, $sql);
 			return $output eq $expected if $error eq '';
-			like($error, qr/SM003:.*session_manager\.key_file/s,
+			like(
+				$error,
+				qr/SM003:.*session_manager\.key_file/s,
 				"$name (meanwhile)");
 			return 0;
 		},
@@ -46,12 +48,15 @@ sub rotation
 	my ($node, $kind) = @_;
 	my $file = key_file($node);
 	my $open = connection($node);
-	my @tokens = map { create_session($node, "user$_", qq('{"n": $_}')) } 1 .. 30;
-	my $states = "SELECT key_id, state, available FROM session_keys() ORDER BY 1";
+	my @tokens =
+	  map { create_session($node, "user$_", qq('{"n": $_}')) } 1 .. 30;
+	my $states =
+	  "SELECT key_id, state, available FROM session_keys() ORDER BY 1";
 
 	is(query($open, $states), '1|active|t', "$kind: one key");
 	like(failure($node, 'SELECT session_key_add(2)'),
-		qr/^SM003:.*\b2\b/, "$kind: a key that is not in the file is not added");
+		qr/^SM003:.*\b2\b/,
+		"$kind: a key that is not in the file is not added");
 	append_to_file($file, "2:$second\n");
 	$node->safe_psql('postgres', 'SELECT session_key_add(2)');
 	comes_to($open, $states, "1|active|t\n2|added|t", "$kind: added");
@@ -60,11 +65,13 @@ sub rotation
 	comes_to($open, $states, "1|inactive|t\n2|active|t", "$kind: activated");
 
 	my $fresh = create_session($node, 'fresh');
-	comes_to($open,
-		"SELECT length(session_token) FROM session_create('new')",
+	comes_to(
+		$open, "SELECT length(session_token) FROM session_create('new')",
 		'68', "$kind: an open connection creates a session");
-	is( $node->safe_psql('postgres',
-			"SELECT DISTINCT key_id, verifier_key_id FROM user_sessions WHERE user_id IN ('fresh', 'new')"),
+	is( $node->safe_psql(
+			'postgres',
+			"SELECT DISTINCT key_id, verifier_key_id FROM user_sessions WHERE user_id IN ('fresh', 'new')"
+		),
 		'2|2',
 		"$kind: with the new key");
 	isnt(failure($node, 'SELECT session_key_retire(1)'),
@@ -78,9 +85,10 @@ sub rotation
 		last if ++$batches > 30;
 	}
 	is($sealed, 30, "$kind: every session is re-sealed once");
-	is( $node->safe_psql('postgres',
-			'SELECT DISTINCT key_id FROM user_sessions'),
-		'2', "$kind: nothing is sealed with the old key");
+	is( $node->safe_psql(
+			'postgres', 'SELECT DISTINCT key_id FROM user_sessions'),
+		'2',
+		"$kind: nothing is sealed with the old key");
 	is( $node->safe_psql(
 			'postgres', "SELECT data FROM session_get('$tokens[16]')"),
 		'{"n": 17}',
@@ -91,17 +99,18 @@ sub rotation
 
 	$node->safe_psql('postgres', join ';',
 		map { "SELECT session_refresh('$_')" } @tokens);
-	is( $node->safe_psql('postgres',
-			'SELECT DISTINCT verifier_key_id FROM user_sessions'),
-		'2', "$kind: a refresh moves the verifier");
+	is( $node->safe_psql(
+			'postgres', 'SELECT DISTINCT verifier_key_id FROM user_sessions'),
+		'2',
+		"$kind: a refresh moves the verifier");
 	is(count_live($node, @tokens), 30, "$kind: and the tokens work");
 	$node->safe_psql('postgres', 'SELECT session_key_retire(1)');
 	write_file($file, "# the first key is gone\n\n2:$second\n");
 	$node->reload;
 	comes_to($open, $states, "1|retired|f\n2|active|t",
 		"$kind: retired and taken out of the file");
-	is(count_live($node, @tokens, $fresh), 31,
-		"$kind: the sessions outlive their first key");
+	is(count_live($node, @tokens, $fresh),
+		31, "$kind: the sessions outlive their first key");
 	$node->restart;
 	is(count_live($node, @tokens, $fresh), 31, "$kind: also over a restart");
 
@@ -125,16 +134,14 @@ my %spoil = (
 	'of a negative id' => sub { write_file($_[0], "1:$first\n-1:$second\n") },
 	'of an id too large' =>
 	  sub { write_file($_[0], "1:$first\n2147483648:$second\n") },
-	'of one id twice' =>
-	  sub { write_file($_[0], "1:$first\n1:$second\n") },
+	'of one id twice' => sub { write_file($_[0], "1:$first\n1:$second\n") },
 	'followed by rubbish' => sub { write_file($_[0], "1:$first\nrubbish\n") },
 	'of another key under the id' => sub { write_file($_[0], "1:$second\n") },
-	'of another id' => sub { write_file($_[0], "2:$second\n") },
-);
+	'of another id' => sub { write_file($_[0], "2:$second\n") },);
 
 # In these nothing is wrong as long as nobody asks for a key.
-my %well_formed = map { $_ => 1 }
-  ('empty', 'of another key under the id', 'of another id');
+my %well_formed =
+  map { $_ => 1 } ('empty', 'of another key under the id', 'of another id');
 
 sub restore
 {
@@ -171,13 +178,12 @@ sub unusable_files
 		}
 
 		my $open = connection($node);
-		foreach my $call ("session_get('$token')", "session_create('bob')",
+		foreach my $call (
+			"session_get('$token')", "session_create('bob')",
 			"session_update('$token', '{}')", "session_refresh('$token')")
 		{
 			my ($output, $error) = query($open, "SELECT $call");
-			like(
-				$error,
-				qr/ERROR:\s+SM003:.*\b1\b/,
+			like($error, qr/ERROR:\s+SM003:.*\b1\b/,
 				"$label: $call fails and names the key");
 			like($error, qr/session_manager\.key_file/,
 				"$label: and the setting");
@@ -187,14 +193,15 @@ sub unusable_files
 
 		restore($file);
 		$node->reload;
-		ok(wait_until(sub { live_in($open, $token) }, 15),
+		ok( wait_until(sub { live_in($open, $token) }, 15),
 			"$label: an open connection goes on when it is put right");
 		$open->quit;
 
 		my $log = slurp_file($node->logfile, $logged);
-		unlike($log, qr/\Q@{[ substr($_, 1, 16) ]}\E/,
-			"$label: no key in the log")
-		  foreach $first, $second;
+		unlike(
+			$log,
+			qr/\Q@{[ substr($_, 1, 16) ]}\E/,
+			"$label: no key in the log") foreach $first, $second;
 	}
 
 	# A key that appears in the file is found without a reload, as soon as it
@@ -234,7 +241,8 @@ my $node = new_node('made', extension => 0);
 my $file = key_file($node);
 unlink $file;
 $node->safe_psql('postgres', 'CREATE EXTENSION session_manager CASCADE');
-like(failure($node, "SELECT session_create('ann')"),
+like(
+	failure($node, "SELECT session_create('ann')"),
 	qr/^SM003:.*HINT:.*public\.session_key_generate/s,
 	'without a key, session_create says what to do');
 is( $node->safe_psql(
@@ -246,7 +254,9 @@ like(
 	slurp_file($file),
 	qr/\A1:([0-9a-f]{64})\n2:(?!\1)[0-9a-f]{64}\n\z/,
 	'one a line, all different');
-is( $node->safe_psql('postgres', 'SELECT key_id, state, available FROM session_keys() ORDER BY 1'),
+is( $node->safe_psql(
+		'postgres',
+		'SELECT key_id, state, available FROM session_keys() ORDER BY 1'),
 	"1|active|t\n2|added|t",
 	'the first is active');
 my $token = create_session($node, 'ann');
@@ -259,15 +269,16 @@ ok(live_in($_, $token), 'an open connection has everything cached')
 query($open[0], 'SELECT session_key_revoke(1)');
 ok(!live_in($_, $token), 'the next call finds the session dead')
   foreach @open;
-like(
-	(query($open[1], "SELECT session_create('ann')"))[1],
-	qr/SM003/,
-	'no key is active');
+like((query($open[1], "SELECT session_create('ann')"))[1],
+	qr/SM003/, 'no key is active');
 query($open[0], 'SELECT session_key_activate(2)');
 isnt(query($open[1], "SELECT session_token FROM session_create('ann')"),
 	'', 'another key is');
-is( query($open[2], 'SELECT key_id FROM user_sessions WHERE verifier_key_id = 2'),
-	'2', 'and used');
+is( query(
+		$open[2],
+		'SELECT key_id FROM user_sessions WHERE verifier_key_id = 2'),
+	'2',
+	'and used');
 
 # So is a revoked session.
 my $next = query($open[1], "SELECT session_token FROM session_create('bob')");
@@ -308,20 +319,24 @@ foreach my $version (1, 2)
 }
 symlink '..version1', "$mount/..data";
 symlink '..data/keys', "$mount/keys";
-$node->append_conf('postgresql.conf', "session_manager.key_file = '$mount/keys'");
+$node->append_conf('postgresql.conf',
+	"session_manager.key_file = '$mount/keys'");
 $node->restart;
 isnt(create_session($node, 'dave'), '', 'a key file behind links works');
 symlink '..version2', "$mount/..data_tmp";
 rename "$mount/..data_tmp", "$mount/..data";
 $node->reload;
-ok(wait_until(sub { failure($node, 'SELECT session_key_add(77)') eq '' }, 30),
+ok( wait_until(
+		sub { failure($node, 'SELECT session_key_add(77)') eq '' }, 30),
 	'and is read anew when it is exchanged');
 isnt(failure($node, 'SELECT session_key_generate()'),
 	'', 'but nothing is written through a link');
 chmod 0644, "$mount/..version2/keys";
 $node->restart;
-like(failure($node, "SELECT session_create('eve')"),
-	qr/^SM003:.*accessible to others/s, 'what counts is the mode of the file itself');
+like(
+	failure($node, "SELECT session_create('eve')"),
+	qr/^SM003:.*accessible to others/s,
+	'what counts is the mode of the file itself');
 chmod 0600, "$mount/..version2/keys";
 
 # Not set

@@ -114,16 +114,17 @@ while ($running[0]->pumpable)
 is((finish_all(@running))[0], 0, '50 clients live their sessions')
   or diag slurp_file($out);
 my $all = 50 * $transactions;
-like(slurp_file($out),
+like(
+	slurp_file($out),
 	qr{transactions actually processed: $all/$all\b},
 	'all of them to the end');
 cmp_ok($most, '<=', $pool, "they share at most $pool connections");
 cmp_ok($most, '>', 0, 'of the server');
 is( $node->safe_psql(
 		'postgres',
-		q(SELECT event, count(*) FROM session_events WHERE event !~ '^key' GROUP BY 1 ORDER BY 1)),
-	join("\n",
-		map { "$_|$all" } qw(created invalidated rotated updated)),
+		q(SELECT event, count(*) FROM session_events WHERE event !~ '^key' GROUP BY 1 ORDER BY 1)
+	),
+	join("\n", map { "$_|$all" } qw(created invalidated rotated updated)),
 	'every change is on record');
 is($node->safe_psql('postgres', 'SELECT session_active_count()'),
 	'0', 'every session is over');

@@ -20,7 +20,8 @@ use Test::More;
 # The marker of session data, in two parts: only what the extension puts
 # together may hold it whole.
 my @marker = ('Kp8wQ3', 'vN7zRt');
-my $data = qq(jsonb_build_object(current_setting('leak.a') || current_setting('leak.b'),
+my $data =
+  qq(jsonb_build_object(current_setting('leak.a') || current_setting('leak.b'),
 	current_setting('leak.a') || current_setting('leak.b')));
 my $key = random_key();
 
@@ -56,8 +57,7 @@ my %logging = (
 		'auto_explain.log_format' => 'json',
 		'auto_explain.log_nested_statements' => 'on',
 		'auto_explain.log_verbose' => 'on',
-	},
-);
+	},);
 
 sub new_logging_node
 {
@@ -189,8 +189,8 @@ sub start_statement
 	my $pid = query($connection, 'SELECT pg_backend_pid()');
 	$connection->query_until(qr/sent/, "\\echo sent\n$sql;\n");
 	$node->poll_query_until('postgres',
-		"SELECT wait_event_type = '$state' FROM pg_stat_activity WHERE pid = $pid")
-	  or die 'the statement does not wait';
+		"SELECT wait_event_type = '$state' FROM pg_stat_activity WHERE pid = $pid"
+	) or die 'the statement does not wait';
 	return $pid;
 }
 
@@ -232,8 +232,8 @@ sub exercise
 
 		{
 			local $ENV{PGOPTIONS} = $settings;
-			my ($status, $stdout, $stderr) = $node->psql(
-				'postgres', statements(@forms), on_error_stop => 0);
+			my ($status, $stdout, $stderr) =
+			  $node->psql('postgres', statements(@forms), on_error_stop => 0);
 			push @tokens, @three, $stdout =~ /\b(sm1_[A-Za-z0-9_-]{64})$/mg;
 			my $errors = () = $stderr =~ /ERROR/g;
 			cmp_ok($errors, '>=', 24, "$way: errors are made");
@@ -266,7 +266,8 @@ sub scan
 						push @found, $name;
 						last;
 					}
-					$tail = length $chunk > 400 ? substr($chunk, -400) : $chunk;
+					$tail =
+					  length $chunk > 400 ? substr($chunk, -400) : $chunk;
 				}
 				close $fh;
 			}
@@ -284,8 +285,8 @@ sub secrets
 		my ($id, $secret) = token_parts($token);
 
 		# Characters 22 on are of the secret alone.
-		push @patterns, map { quotemeta }
-		  substr($token, 4 + 22, 12), substr($token, -12),
+		push @patterns, map { quotemeta } substr($token, 4 + 22, 12),
+		  substr($token, -12),
 		  substr($secret, 0, 12), substr($secret, -12),
 		  unpack('H*', substr($secret, 0, 12)),
 		  unpack('H*', substr($secret, -12));
@@ -299,8 +300,7 @@ sub secrets
 sub subkeys
 {
 	my ($node) = @_;
-	my ($installation, $check) = split /\|/,
-	  $node->safe_psql(
+	my ($installation, $check) = split /\|/, $node->safe_psql(
 		'postgres', q(
 		SELECT replace(installation_id::text, '-', ''), encode(check_value, 'hex')
 		FROM session_installation, session_keys));
@@ -352,7 +352,8 @@ is_deeply([ scan($logs, $whole_marker) ],
 
 # Switched off, the same search must find them: it is not blind.
 $redacted->safe_psql('postgres',
-	"ALTER SYSTEM SET session_manager.redact_tokens = off; SELECT pg_reload_conf()");
+	"ALTER SYSTEM SET session_manager.redact_tokens = off; SELECT pg_reload_conf()"
+);
 my $bare = create_session($redacted, 'leak');
 wait_until(
 	sub {
@@ -412,15 +413,16 @@ SKIP:
 	foreach my $node ($digest, $redacted)
 	{
 		my $connection = connection($node);
-		query($connection,
+		query(
+			$connection,
 			"SELECT session_token AS t FROM session_create('core') \\gset
 			SELECT count(*) FROM session_get(:'t') \\g /dev/null");
 		my %dumped = (
 			'a backend' =>
 			  scalar(query($connection, 'SELECT pg_backend_pid()')),
-			'the postmaster' =>
-			  (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0]
-		);
+			'the postmaster' => (
+				split /\n/, slurp_file($node->data_dir . '/postmaster.pid')
+			)[0]);
 		foreach my $what (sort keys %dumped)
 		{
 			my $core = $node->basedir . "/core";

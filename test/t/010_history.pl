@@ -127,8 +127,10 @@ $node->safe_psql(
 			SELECT k.token, r.acknowledged FROM known k JOIN revoked r ON r.u = k.u AND k.acknowledged < r.asked) d
 		GROUP BY token;));
 my $after = 'FROM used JOIN dead USING (token) WHERE asked > since';
-is($node->safe_psql('postgres', "SELECT how, count(*) $after AND found GROUP BY how"),
-	'', 'no call that began after a revocation found the session');
+is( $node->safe_psql(
+		'postgres', "SELECT how, count(*) $after AND found GROUP BY how"),
+	'',
+	'no call that began after a revocation found the session');
 is( $node->safe_psql(
 		'postgres',
 		'SELECT count(*) FROM dead, session_get(dead.token, touch => false)'),
@@ -140,13 +142,15 @@ foreach my $how ('get', 'get, repeatable read', 'bind', 'update', 'refresh')
 {
 	cmp_ok(
 		$node->safe_psql(
-			'postgres', "SELECT count(*) FROM used WHERE how = '$how' AND found"),
-		'>',
-		20,
+			'postgres',
+			"SELECT count(*) FROM used WHERE how = '$how' AND found"),
+		'>', 20,
 		"$how: found many sessions");
 	cmp_ok(
-		$node->safe_psql('postgres', "SELECT count(*) $after AND how = '$how'"),
-		'>', 0, "$how: asked for revoked ones");
+		$node->safe_psql(
+			'postgres', "SELECT count(*) $after AND how = '$how'"),
+		'>', 0,
+		"$how: asked for revoked ones");
 }
 
 done_testing();

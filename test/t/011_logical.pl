@@ -24,7 +24,9 @@ my $new = new_node(
 	preload => 'session_manager',
 	key => $key,
 	extension => 0,
-	conf => "wal_level = logical\nsession_manager.sweep_interval = 1s\nsession_manager.databases = 'none'");
+	conf =>
+	  "wal_level = logical\nsession_manager.sweep_interval = 1s\nsession_manager.databases = 'none'"
+);
 
 my $before = create_session($old, 'ann', q('{"plan": "pro"}'));
 my $rotated = create_session($old, 'bob');
@@ -38,15 +40,18 @@ $old->safe_psql(
 	CREATE PUBLICATION session_audit FOR TABLE session_events
 		WITH (publish = 'insert', publish_via_partition_root = true);));
 $new->safe_psql('postgres',
-	'SET client_min_messages = warning; CREATE EXTENSION session_manager CASCADE');
+	'SET client_min_messages = warning; CREATE EXTENSION session_manager CASCADE'
+);
 my $connection = $old->connstr . ' dbname=postgres';
 $new->safe_psql('postgres',
-	"CREATE SUBSCRIPTION sessions CONNECTION '$connection' PUBLICATION sessions, session_audit");
+	"CREATE SUBSCRIPTION sessions CONNECTION '$connection' PUBLICATION sessions, session_audit"
+);
 $new->wait_for_subscription_sync($old, 'sessions');
 
 is(live($new, $before), '1', 'a session from before the subscription opens');
 is( $new->safe_psql('postgres', "SELECT data FROM session_get('$before')"),
-	'{"plan": "pro"}', 'with its data');
+	'{"plan": "pro"}',
+	'with its data');
 is(live($new, $successor), '1', 'the token of a rotation works');
 
 # A connection that has read the keys before they change.
@@ -61,7 +66,8 @@ is(live($new, $before), '0', 'a revocation arrives');
 
 append_to_file(key_file($_), '2:' . unpack('H*', 'k' x 32) . "\n")
   for ($old, $new);
-$old->safe_psql('postgres', 'SELECT session_key_add(2), session_key_activate(2)');
+$old->safe_psql('postgres',
+	'SELECT session_key_add(2), session_key_activate(2)');
 my $second = create_session($old, 'dan');
 $old->wait_for_catchup('sessions');
 is(query($watching, "SELECT count(*) FROM session_get('$second')"),
@@ -81,8 +87,11 @@ is( $new->safe_psql('postgres', $events),
 is($old->safe_psql('postgres', "SELECT session_erase('ann')"),
 	'1', 'session_erase works on the publisher');
 $old->wait_for_catchup('sessions');
-is($new->safe_psql('postgres', "SELECT count(*) FROM user_sessions WHERE user_id = 'ann'"),
-	'0', 'and its deletion of sessions arrives');
+is( $new->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM user_sessions WHERE user_id = 'ann'"),
+	'0',
+	'and its deletion of sessions arrives');
 
 # Switching over
 my $last = $old->safe_psql('postgres',
@@ -90,18 +99,22 @@ my $last = $old->safe_psql('postgres',
 $old->wait_for_catchup('sessions');
 $new->safe_psql('postgres', 'DROP SUBSCRIPTION sessions');
 $old->stop;
-$new->safe_psql('postgres', "SELECT setval('session_events_event_id_seq', $last + 1000)");
+$new->safe_psql('postgres',
+	"SELECT setval('session_events_event_id_seq', $last + 1000)");
 $new->append_conf('postgresql.conf', "session_manager.databases = ''");
 $new->reload;
 
 is(live($new, $second), '1', 'after the switch sessions live on');
 my $login = create_session($new, 'eve', q('{}', ttl => '1 second'));
-is($new->safe_psql('postgres', "SELECT status FROM session_refresh('$second')"),
-	'extended', 'and are written to');
+is( $new->safe_psql(
+		'postgres', "SELECT status FROM session_refresh('$second')"),
+	'extended',
+	'and are written to');
 ok( wait_until(
 		sub {
 			$new->safe_psql('postgres',
-				"SELECT count(*) FROM user_sessions WHERE user_id = 'eve'") eq '0';
+				"SELECT count(*) FROM user_sessions WHERE user_id = 'eve'")
+			  eq '0';
 		}),
 	'and are swept');
 

@@ -31,7 +31,8 @@ my %openers = (
 	'a login' => q(SELECT FROM session_create('ann', tenant_id => 'acme')),
 	'a login among many' =>
 	  q(SELECT FROM generate_series(1, 300) AS i, session_create(CASE i WHEN 300 THEN 'ann' ELSE 'u' || i END, tenant_id => 'acme')),
-	'a change of a session' => q(SELECT session_update_user('ann', '{"n": 2}')));
+	'a change of a session' =>
+	  q(SELECT session_update_user('ann', '{"n": 2}')));
 
 for my $opener (sort keys %openers)
 {
@@ -43,22 +44,28 @@ for my $opener (sort keys %openers)
 		create_session($node, 'ann', q('{}', tenant_id => 'acme'));
 		query($open, "BEGIN; $openers{$opener}");
 		my ($output, $errors) = query($other, $functions{$function});
-		like($errors, qr/ERROR:  55P03:.*HINT:  A transaction that logs a user in or changes a session is still open/s,
+		like(
+			$errors,
+			qr/ERROR:  55P03:.*HINT:  A transaction that logs a user in or changes a session is still open/s,
 			"$function fails while $opener is open");
-		is(query($other, 'SHOW lock_timeout'), '0', 'the caller\'s lock_timeout is as before');
+		is(query($other, 'SHOW lock_timeout'),
+			'0', 'the caller\'s lock_timeout is as before');
 		query($open, 'COMMIT');
 		(undef, $errors) = query($other, $functions{$function});
 		is($errors, '', 'and works when it is over');
-		is($node->safe_psql('postgres', "SELECT session_active_count(user_id => 'ann')"),
-			'0', 'ending the sessions of both')
-		  if $function =~ /invalidate/;
-		$node->safe_psql('postgres', 'SELECT session_invalidate_everything()');
+		is( $node->safe_psql(
+				'postgres', "SELECT session_active_count(user_id => 'ann')"),
+			'0',
+			'ending the sessions of both') if $function =~ /invalidate/;
+		$node->safe_psql('postgres',
+			'SELECT session_invalidate_everything()');
 	}
 }
 
 # A shorter lock_timeout of the caller's holds, and 0 waits on.
 query($open, "BEGIN; SELECT FROM session_create('ann')");
-query($other, "SET lock_timeout = '10ms'; SET session_manager.login_wait = 0");
+query($other,
+	"SET lock_timeout = '10ms'; SET session_manager.login_wait = 0");
 like((query($other, q(SELECT session_invalidate_all('ann'))))[1],
 	qr/55P03/, 'a lock_timeout of the caller is obeyed');
 is(query($other, 'SHOW lock_timeout'), '10ms', 'and kept');
@@ -81,30 +88,45 @@ my %logins = (
 	session_create => q(SELECT count(*) FROM session_create('ann')),
 	'session_create with a limit' =>
 	  q(SELECT count(*) FROM set_config('session_manager.max_sessions_per_user', '9', true), session_create('ann')),
-	session_switch_tenant => "SELECT status FROM session_switch_tenant('$token', 'acme')",
+	session_switch_tenant =>
+	  "SELECT status FROM session_switch_tenant('$token', 'acme')",
 	session_invalidate => "SELECT session_invalidate('$token')");
-for my $opener (q(SELECT session_invalidate_all('ann')), q(SELECT session_update_user('ann', '{"n": 3}')))
+for my $opener (
+	q(SELECT session_invalidate_all('ann')),
+	q(SELECT session_update_user('ann', '{"n": 3}')))
 {
 	for my $login (sort keys %logins)
 	{
 		query($open, "BEGIN; $opener");
 		my (undef, $errors) = query($other, "BEGIN; $logins{$login}");
-		like($errors, qr/ERROR:  55P03:.*HINT:  A transaction that logs a user in or changes a session is still open/s,
+		like(
+			$errors,
+			qr/ERROR:  55P03:.*HINT:  A transaction that logs a user in or changes a session is still open/s,
 			"$login fails while $opener is open");
 		query($other, 'ROLLBACK');
-		is(query($other, 'SHOW lock_timeout'), '0', 'the caller\'s lock_timeout is as before');
-		is((query($other, q(BEGIN; SELECT count(*) FROM session_create('bob'); ROLLBACK)))[1],
-			'', 'others log in');
+		is(query($other, 'SHOW lock_timeout'),
+			'0', 'the caller\'s lock_timeout is as before');
+		is( (   query(
+					$other,
+					q(BEGIN; SELECT count(*) FROM session_create('bob'); ROLLBACK)
+				))[1],
+			'',
+			'others log in');
 		query($open, 'ROLLBACK');
 	}
 }
-is(query($other, $logins{session_switch_tenant}), 'rotated', 'and it works when that is over');
+is(query($other, $logins{session_switch_tenant}),
+	'rotated', 'and it works when that is over');
 
 query($open, "BEGIN; SELECT FROM session_create('ann')");
-like((query($other, 'SELECT session_key_retire(1)'))[1], qr/ERROR:  55P03:/,
+like(
+	(query($other, 'SELECT session_key_retire(1)'))[1],
+	qr/ERROR:  55P03:/,
 	'session_key_retire fails while sessions are being written');
 query($open, 'COMMIT');
-like((query($other, 'SELECT session_key_retire(1)'))[1], qr/ERROR:  55000:/,
+like(
+	(query($other, 'SELECT session_key_retire(1)'))[1],
+	qr/ERROR:  55000:/,
 	'and says what it has to say when that is over');
 
 $open->quit;

@@ -30,14 +30,17 @@ sub value
 
 sub flush_soon
 {
-	$node->append_conf('postgresql.conf', 'session_manager.flush_interval = 1s');
+	$node->append_conf('postgresql.conf',
+		'session_manager.flush_interval = 1s');
 	$node->reload;
-	return wait_until(sub { value('SELECT touches_pending FROM session_stats') == 0 });
+	return wait_until(
+		sub { value('SELECT touches_pending FROM session_stats') == 0 });
 }
 
 sub flush_late
 {
-	$node->append_conf('postgresql.conf', 'session_manager.flush_interval = 1h');
+	$node->append_conf('postgresql.conf',
+		'session_manager.flush_interval = 1h');
 	$node->reload;
 	return;
 }
@@ -45,48 +48,67 @@ sub flush_late
 # End the postmaster at once, and wait for what it leaves behind.
 sub kill_server
 {
-	my $pid = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+	my $pid =
+	  (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
 	my @children = split /\n/, `ps -o pid= --ppid $pid`;
 	$node->kill9;
-	return wait_until(sub { !grep { kill 0, $_ } $pid, @children });
+	return wait_until(
+		sub {
+			!grep { kill 0, $_ } $pid, @children;
+		});
 }
 
 sub first_pass
 {
-	return wait_until(sub { value('SELECT coalesce(max(sweeps), 0) FROM session_stats') > 0 });
+	return wait_until(
+		sub {
+			value('SELECT coalesce(max(sweeps), 0) FROM session_stats') > 0;
+		});
 }
 
 ok(first_pass(), 'the first pass is over');
 
 # Reads that never write
-my $token = create_session($node, 'ann', "ip => '192.0.2.1', user_agent => 'one'");
+my $token =
+  create_session($node, 'ann', "ip => '192.0.2.1', user_agent => 'one'");
 my $reader = connection($node);
 my $wal = qq(
 	SELECT pg_current_wal_insert_lsn() AS before \\gset
 	SELECT count(*) FROM generate_series(1, 500) AS i, LATERAL session_get('$token', '192.0.2.9', 'two', touch => i > 0) \\gset
 	SELECT pg_current_wal_insert_lsn() - :'before'::pg_lsn;);
 query($reader, $wal);    # the first read looks at the catalogues
-is(query($reader, $wal), 0,
-	'reads, each of them to be noted, write no WAL');
+is(query($reader, $wal), 0, 'reads, each of them to be noted, write no WAL');
 $reader->quit;
-is(value('SELECT host(ip), user_agent, last_seen_at = created_at FROM user_sessions'),
-	'192.0.2.1|one|t', 'nor the row');
-is(value("SELECT last_seen_at > created_at FROM session_list('ann')"), 't',
-	'what is noted is seen all the same');
+is( value(
+		'SELECT host(ip), user_agent, last_seen_at = created_at FROM user_sessions'
+	),
+	'192.0.2.1|one|t',
+	'nor the row');
+is(value("SELECT last_seen_at > created_at FROM session_list('ann')"),
+	't', 'what is noted is seen all the same');
 is(value('SELECT touches_buffered FROM session_stats'), 1000, 'and counted');
-is(value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$token'); COMMIT"), 1,
+is( value(
+		"BEGIN READ ONLY; SELECT count(*) FROM session_get('$token'); COMMIT"
+	),
+	1,
 	'in a read-only transaction');
 is(value('SELECT touches_buffered FROM session_stats'), 1001, 'as well');
 
 # A clean restart keeps it, a worker writes it
 $node->restart;
-is(value("SELECT last_seen_at > created_at FROM session_list('ann')"), 't',
-	'a clean restart loses none');
+is(value("SELECT last_seen_at > created_at FROM session_list('ann')"),
+	't', 'a clean restart loses none');
 ok(flush_soon(), 'a worker writes it');
-is(value('SELECT host(ip), user_agent, last_seen_at > created_at FROM user_sessions'),
-	'192.0.2.9|two|t', 'address and user agent included');
-is(value('SELECT n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE relname = \'user_sessions\''),
-	'1|1', 'by one HOT update');
+is( value(
+		'SELECT host(ip), user_agent, last_seen_at > created_at FROM user_sessions'
+	),
+	'192.0.2.9|two|t',
+	'address and user agent included');
+is( value(
+		'SELECT n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE relname = \'user_sessions\''
+	),
+	'1|1',
+	'by one HOT update');
 flush_late();
 
 # A crash loses the last-seen time, never a session.  A worker that was at work
@@ -109,42 +131,64 @@ is($lost, 't', 'only when it was used last');
 $node->append_conf('postgresql.conf', 'session_manager.rotation_grace = 0');
 $node->reload;
 my $old = create_session($node, 'bea');
-my $new = value("SELECT session_token FROM session_refresh('$old', rotate => true)");
+my $new =
+  value("SELECT session_token FROM session_refresh('$old', rotate => true)");
 value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$new'); COMMIT");
-is(value("SELECT successor_used_at IS NULL FROM user_sessions WHERE user_id = 'bea'"),
-	't', 'the use of a new token is not in the table yet');
-is(value("SELECT status FROM session_refresh('$old')"), 'reused',
-	'and yet the old one is a replay');
+is( value(
+		"SELECT successor_used_at IS NULL FROM user_sessions WHERE user_id = 'bea'"
+	),
+	't',
+	'the use of a new token is not in the table yet');
+is(value("SELECT status FROM session_refresh('$old')"),
+	'reused', 'and yet the old one is a replay');
 my $one = create_session($node, 'cat');
-my $two = value("SELECT session_token FROM session_refresh('$one', rotate => true)");
+my $two =
+  value("SELECT session_token FROM session_refresh('$one', rotate => true)");
 value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$two'); COMMIT");
-my $three = value("SELECT session_token FROM session_refresh('$two', rotate => true)");
-is(value("SELECT status FROM session_refresh('$two')"), 'rotated',
-	'a use before a rotation is none after it');
+my $three =
+  value("SELECT session_token FROM session_refresh('$two', rotate => true)");
+is(value("SELECT status FROM session_refresh('$two')"),
+	'rotated', 'a use before a rotation is none after it');
 my $first = create_session($node, 'eve');
-my $second = value("SELECT session_token FROM session_refresh('$first', rotate => true)");
+my $second = value(
+	"SELECT session_token FROM session_refresh('$first', rotate => true)");
 value("BEGIN READ ONLY; SELECT count(*) FROM session_get('$second'); COMMIT");
 
 # Full
 my $pending = value('SELECT touches_pending FROM session_stats');
 value('SELECT session_stats_reset()');
-value(q(CREATE TABLE crowd AS SELECT session_token AS token FROM generate_series(1, 1600) AS i, session_create('crowd' || i)));
+value(
+	q(CREATE TABLE crowd AS SELECT session_token AS token FROM generate_series(1, 1600) AS i, session_create('crowd' || i))
+);
 value('SELECT count(*) FROM crowd, session_get(crowd.token)');
 my ($buffered, $fallback, $direct) = split /\|/,
-  value('SELECT touches_buffered, touches_fallback, touches_direct FROM session_stats');
+  value(
+	'SELECT touches_buffered, touches_fallback, touches_direct FROM session_stats'
+  );
 ok($buffered > 0 && $buffered <= 1024, "slots hold $buffered");
 is($buffered + $fallback, 1600, 'the rest falls back');
 is($direct, $fallback, 'to the table');
-is(value("SELECT count(*) FROM crowd, session_list((SELECT user_id FROM session_get(crowd.token, touch => false))) AS l WHERE l.last_seen_at > l.created_at"),
-	1600, 'and none is lost');
+is( value(
+		"SELECT count(*) FROM crowd, session_list((SELECT user_id FROM session_get(crowd.token, touch => false))) AS l WHERE l.last_seen_at > l.created_at"
+	),
+	1600,
+	'and none is lost');
 ok(flush_soon(), 'room is made');
-is(value("SELECT count(*) FROM user_sessions WHERE user_id LIKE 'crowd%' AND last_seen_at > created_at"),
-	1600, 'by writing');
-is(value('SELECT touches_flushed FROM session_stats'), $buffered + $pending,
+is( value(
+		"SELECT count(*) FROM user_sessions WHERE user_id LIKE 'crowd%' AND last_seen_at > created_at"
+	),
+	1600,
+	'by writing');
+is( value('SELECT touches_flushed FROM session_stats'),
+	$buffered + $pending,
 	'what was noted, once');
-is(value("SELECT string_agg(user_id || (successor_used_at IS NOT NULL), ' ' ORDER BY user_id) FROM user_sessions WHERE user_id IN ('cat', 'eve')"),
-	'catfalse evetrue', 'and the use of a new token where there was one');
-is(value("SELECT status FROM session_refresh('$first')"), 'reused', 'so that its old one is a replay');
+is( value(
+		"SELECT string_agg(user_id || (successor_used_at IS NOT NULL), ' ' ORDER BY user_id) FROM user_sessions WHERE user_id IN ('cat', 'eve')"
+	),
+	'catfalse evetrue',
+	'and the use of a new token where there was one');
+is(value("SELECT status FROM session_refresh('$first')"),
+	'reused', 'so that its old one is a replay');
 flush_late();
 
 # A session that somebody is writing to is written later
@@ -155,9 +199,15 @@ value("SELECT count(*) FROM session_get('$dan')");
 $node->append_conf('postgresql.conf', 'session_manager.flush_interval = 1s');
 $node->reload;
 sleep(3);
-is(value('SELECT touches_pending FROM session_stats'), 1, 'a locked session is passed over');
+is(value('SELECT touches_pending FROM session_stats'),
+	1, 'a locked session is passed over');
 query($holder, 'ROLLBACK');
-ok(wait_until(sub { value("SELECT last_seen_at > created_at FROM user_sessions WHERE user_id = 'dan'") eq 't' }),
+ok( wait_until(
+		sub {
+			value(
+				"SELECT last_seen_at > created_at FROM user_sessions WHERE user_id = 'dan'"
+			) eq 't';
+		}),
 	'and written when it is free');
 $holder->quit;
 flush_late();
@@ -168,21 +218,36 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
 $node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
-is($standby->safe_psql('postgres', "SELECT count(*) FROM session_get('$token')"), 1,
+is( $standby->safe_psql(
+		'postgres', "SELECT count(*) FROM session_get('$token')"),
+	1,
 	'a standby reads');
-is($standby->safe_psql('postgres', 'SELECT touches_dropped, touches_buffered FROM session_stats'),
-	'1|0', 'and drops the touch');
-like($standby->safe_psql('postgres', "SELECT value FROM session_info() WHERE key = 'workers'"),
-	qr/standby/, 'no worker runs there');
-is($standby->safe_psql('postgres',
-		"SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'session_manager%'"),
-	0, 'nor the launcher');
-$standby->append_conf('postgresql.conf', 'session_manager.sweep_interval = 1s');
+is( $standby->safe_psql(
+		'postgres',
+		'SELECT touches_dropped, touches_buffered FROM session_stats'),
+	'1|0',
+	'and drops the touch');
+like(
+	$standby->safe_psql(
+		'postgres', "SELECT value FROM session_info() WHERE key = 'workers'"),
+	qr/standby/,
+	'no worker runs there');
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'session_manager%'"
+	),
+	0,
+	'nor the launcher');
+$standby->append_conf('postgresql.conf',
+	'session_manager.sweep_interval = 1s');
 $standby->promote;
 ok( wait_until(
 		sub {
-			$standby->safe_psql('postgres', "SELECT value FROM session_info() WHERE key = 'workers'") =~ /^on/
-			  && $standby->safe_psql('postgres', 'SELECT max(sweeps) FROM session_stats') > 0;
+			$standby->safe_psql('postgres',
+				"SELECT value FROM session_info() WHERE key = 'workers'") =~
+			  /^on/
+			  && $standby->safe_psql('postgres',
+				'SELECT max(sweeps) FROM session_stats') > 0;
 		},
 		5),
 	'five seconds after its promotion they are at work');

@@ -35,9 +35,17 @@ sub works
 	my ($name) = @_;
 	my $start = time();
 	my $made = wait_until(
-		sub { value("SELECT session_id FROM session_create('ann', ttl => '1 millisecond')") ne '' });
+		sub {
+			value(
+				"SELECT session_id FROM session_create('ann', ttl => '1 millisecond')"
+			) ne '';
+		});
 	my $swept = wait_until(
-		sub { value("SELECT count(*) FROM user_sessions WHERE user_id = 'ann'") eq '0' }, 5);
+		sub {
+			value("SELECT count(*) FROM user_sessions WHERE user_id = 'ann'")
+			  eq '0';
+		},
+		5);
 	ok($made && $swept, $name);
 	note(sprintf('%.1f s', time() - $start));
 	return;
@@ -49,7 +57,9 @@ sub pid_of
 	my $pid = '';
 	wait_until(
 		sub {
-			$pid = value("SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager $type'");
+			$pid = value(
+				"SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager $type'"
+			);
 			return $pid ne '';
 		},
 		20) or die "there is no $type";
@@ -83,31 +93,49 @@ $node->reload;
 works('after a reload');
 
 # A worker is hard to catch: it is killed while it waits between two batches.
-$node->append_conf('postgresql.conf', "session_manager.sweep_pause = 500ms\nsession_manager.sweep_batch = 1");
+$node->append_conf('postgresql.conf',
+	"session_manager.sweep_pause = 500ms\nsession_manager.sweep_batch = 1");
 $node->reload;
 # (what began before the server had read that would do all at once)
-wait_until(sub { value('SHOW session_manager.sweep_pause') eq '500ms' }) or die 'not reloaded';
-wait_until(sub { value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'session_manager worker'") eq '0' })
-  or die 'a worker goes on for ever';
-value("SELECT count(*) FROM generate_series(1, 400) AS i, session_create('bea', jsonb_build_object('i', i), ttl => '1 millisecond')");
+wait_until(sub { value('SHOW session_manager.sweep_pause') eq '500ms' })
+  or die 'not reloaded';
+wait_until(
+	sub {
+		value(
+			"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'session_manager worker'"
+		) eq '0';
+	}) or die 'a worker goes on for ever';
+value(
+	"SELECT count(*) FROM generate_series(1, 400) AS i, session_create('bea', jsonb_build_object('i', i), ttl => '1 millisecond')"
+);
 # (one that ends, or begins, says nothing)
 my $pid = '';
 ok( wait_until(
 		sub {
-			$pid = value("SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager worker' AND query = 'deleting ended sessions'");
+			$pid = value(
+				"SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager worker' AND query = 'deleting ended sessions'"
+			);
 			return $pid ne '';
 		}),
 	'pg_stat_activity tells what a worker does');
-like(value("SELECT value FROM session_info() WHERE key = 'workers'"), qr/^on: pid $pid is at work/,
+like(
+	value("SELECT value FROM session_info() WHERE key = 'workers'"),
+	qr/^on: pid $pid is at work/,
 	'and session_info that it does');
 value("SELECT pg_terminate_backend($pid)");
 ok(wait_until(sub { !kill 0, $pid }), 'a worker at work heeds a termination');
-isnt(value("SELECT count(*) FROM user_sessions WHERE user_id = 'bea'"), '0', 'before all is done');
+isnt(value("SELECT count(*) FROM user_sessions WHERE user_id = 'bea'"),
+	'0', 'before all is done');
 finish_off('KILL', pid_of('worker'));
-$node->append_conf('postgresql.conf', "session_manager.sweep_pause = 0\nsession_manager.sweep_batch = 1000");
+$node->append_conf('postgresql.conf',
+	"session_manager.sweep_pause = 0\nsession_manager.sweep_batch = 1000");
 wait_until(sub { value('SELECT pg_reload_conf()') eq 't' });
 works('after it was terminated, and another killed');
-ok( wait_until(sub { value("SELECT count(*) FROM user_sessions WHERE user_id = 'bea'") eq '0' }),
+ok( wait_until(
+		sub {
+			value("SELECT count(*) FROM user_sessions WHERE user_id = 'bea'")
+			  eq '0';
+		}),
 	'and what they left is done');
 
 # A backend dies while it notes touches: the locks die with the shared memory
@@ -115,24 +143,35 @@ my $token = create_session($node, 'cat');
 for my $round (1 .. 3 * long_runs())
 {
 	my $script = $node->basedir . '/touch.sql';
-	write_file($script, "SELECT count(*) FROM generate_series(1, 1000) AS i, LATERAL session_get('$token', touch => i > 0);\n", 0644);
+	write_file(
+		$script,
+		"SELECT count(*) FROM generate_series(1, 1000) AS i, LATERAL session_get('$token', touch => i > 0);\n",
+		0644);
 	my @running = in_parallel(
 		$node,
 		{
-			cmd => [ 'pgbench', '-n', '-f', $script, '-c', '2', '-T', '60', 'postgres' ],
+			cmd => [
+				'pgbench', '-n', '-f', $script,
+				'-c', '2', '-T', '60',
+				'postgres'
+			],
 			out => $node->basedir . '/touch.log'
 		});
 	my $victim;
 	wait_until(
 		sub {
-			$victim = value("SELECT max(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate_series(1, 1000)%' AND pid <> pg_backend_pid()");
+			$victim = value(
+				"SELECT max(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate_series(1, 1000)%' AND pid <> pg_backend_pid()"
+			);
 			return $victim ne '';
 		});
 	kill 'KILL', $victim;
 	finish_all(@running);
 	ok( wait_until(
 			sub {
-				my ($status, $live) = $node->psql('postgres', "SELECT count(*) FROM session_get('$token', touch => false)");
+				my ($status, $live) = $node->psql('postgres',
+					"SELECT count(*) FROM session_get('$token', touch => false)"
+				);
 				return $status == 0 && $live == 1;
 			}),
 		"round $round: the server is back, and the session as well");
@@ -143,13 +182,23 @@ $node->stop;
 # Nothing of this where nothing may run
 $node = PostgreSQL::Test::Cluster->new('upgrade');
 $node->init;
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'session_manager'");
+$node->append_conf('postgresql.conf',
+	"shared_preload_libraries = 'session_manager'");
 my $log = $node->basedir . '/binary_upgrade.log';
 my $started = IPC::Run::start(
-	[ 'postgres', '-b', '-D', $node->data_dir, '-c', "unix_socket_directories=" . $node->host, '-c', 'listen_addresses=' ],
-	'<', '/dev/null', '>', $log, '2>&1', IPC::Run::timeout(60));
-ok( wait_until(sub { slurp_file($log) =~ /ready to accept connections/ }), 'a binary upgrade starts');
-my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+	[
+		'postgres', '-b', '-D', $node->data_dir, '-c',
+		"unix_socket_directories=" . $node->host,
+		'-c', 'listen_addresses='
+	],
+	'<',
+	'/dev/null',
+	'>', $log, '2>&1',
+	IPC::Run::timeout(60));
+ok(wait_until(sub { slurp_file($log) =~ /ready to accept connections/ }),
+	'a binary upgrade starts');
+my $postmaster =
+  (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
 my $children = `ps -o args= --ppid $postmaster`;
 unlike($children, qr/session_manager/, 'without a launcher');
 kill 'TERM', $postmaster;

@@ -22,15 +22,22 @@ sub parse
 	{
 		if ($line =~ /^(\w+):$/)
 		{
-			$space = $spaces{$1} = { query => '', metrics => [], usage => [] };
+			$space = $spaces{$1} =
+			  { query => '', metrics => [], usage => [] };
 			$list = '';
 		}
-		elsif ($line =~ /^  (\w+):/) { $list = $1; }
-		elsif ($line =~ /^\s*(#|$)/) { next; }
-		elsif ($list eq 'query') { $space->{query} .= "$line\n"; }
+		elsif ($line =~ /^  (\w+):/)      { $list = $1; }
+		elsif ($line =~ /^\s*(#|$)/)      { next; }
+		elsif ($list eq 'query')          { $space->{query} .= "$line\n"; }
 		elsif ($line =~ /^    - (\w+):$/) { push @{ $space->{metrics} }, $1; }
-		elsif ($line =~ /^        usage: "(\w+)"$/) { push @{ $space->{usage} }, $1; }
-		elsif ($line !~ /^        description: "[^"\\]+"$/) { die "cannot read: $line"; }
+		elsif ($line =~ /^        usage: "(\w+)"$/)
+		{
+			push @{ $space->{usage} }, $1;
+		}
+		elsif ($line !~ /^        description: "[^"\\]+"$/)
+		{
+			die "cannot read: $line";
+		}
 	}
 	return \%spaces;
 }
@@ -50,16 +57,25 @@ sub ask
 {
 	my ($query) = @_;
 	my ($columns, $row) = split /\n/,
-	  $node->safe_psql('postgres', $query, extra_params => [ '-U', 'monitoring', '-P', 'tuples_only=off', '-P', 'footer=off' ]);
+	  $node->safe_psql('postgres', $query,
+		extra_params =>
+		  [ '-U', 'monitoring', '-P', 'tuples_only=off', '-P', 'footer=off' ]
+	  );
 	my %row;
 	@row{ split /\|/, $columns } = split /\|/, $row, -1;
 	return \%row;
 }
 
 my $spaces = parse("$docs/postgres_exporter.yml");
-is_deeply([ sort keys %$spaces ], [ 'session_manager', 'session_manager_state' ],
+is_deeply(
+	[ sort keys %$spaces ],
+	[ 'session_manager', 'session_manager_state' ],
 	'the file has two queries');
-ok( wait_until(sub { $node->safe_psql('postgres', 'SELECT count(last_pass_at) FROM sessions.session_stats') == 1 }),
+ok( wait_until(
+		sub {
+			$node->safe_psql('postgres',
+				'SELECT count(last_pass_at) FROM sessions.session_stats') == 1;
+		}),
 	'a worker has been there');
 
 my %rows;
@@ -67,27 +83,44 @@ foreach my $name (sort keys %$spaces)
 {
 	my $space = $spaces->{$name};
 	my $row = $rows{$name} = ask($space->{query});
-	is_deeply([ sort keys %$row ], [ sort @{ $space->{metrics} } ],
+	is_deeply(
+		[ sort keys %$row ],
+		[ sort @{ $space->{metrics} } ],
 		"$name: every column is a metric, every metric a column");
-	is(scalar @{ $space->{usage} }, scalar @{ $space->{metrics} }, "$name: each with a usage");
-	my @labels = grep { $space->{usage}[$_] eq 'LABEL' } 0 .. $#{ $space->{metrics} };
-	is_deeply([ map { $space->{metrics}[$_] } @labels ], ['database_name'], "$name: one label");
-	is_deeply([ grep { $_ ne 'database_name' && $row->{$_} !~ /^-?[\d.]+$/ } sort keys %$row ],
-		[], "$name: the others are numbers");
+	is( scalar @{ $space->{usage} },
+		scalar @{ $space->{metrics} },
+		"$name: each with a usage");
+	my @labels =
+	  grep { $space->{usage}[$_] eq 'LABEL' } 0 .. $#{ $space->{metrics} };
+	is_deeply([ map { $space->{metrics}[$_] } @labels ],
+		['database_name'], "$name: one label");
+	is_deeply(
+		[
+			grep { $_ ne 'database_name' && $row->{$_} !~ /^-?[\d.]+$/ }
+			sort keys %$row
+		],
+		[],
+		"$name: the others are numbers");
 }
 is($rows{session_manager}{sessions_created}, 1, 'a session was counted');
 is($rows{session_manager_state}{workers_on}, 1, 'workers are on');
-is($rows{session_manager_state}{key_file_loaded}, 1, 'the key file is loaded');
+is($rows{session_manager_state}{key_file_loaded}, 1,
+	'the key file is loaded');
 is($rows{session_manager_state}{keys_unavailable}, 0, 'no key is missing');
 
 # Nothing of the view is left out, of the file or of the text.
 my $view = $node->safe_psql('postgres',
-	"SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'sessions.session_stats'::regclass AND attnum > 0");
-my @left = grep { !exists $rows{session_manager}{$_} && !/_failed_at$|_error$/ } split / /, $view;
-is("@left", 'database_id last_pass_at last_pass_age next_pass_at stats_reset',
+	"SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'sessions.session_stats'::regclass AND attnum > 0"
+);
+my @left =
+  grep { !exists $rows{session_manager}{$_} && !/_failed_at$|_error$/ }
+  split / /, $view;
+is( "@left",
+	'database_id last_pass_at last_pass_age next_pass_at stats_reset',
 	'every counter of session_stats is exported');
 my $text = slurp_file("$docs/monitoring.md");
-is_deeply([ grep { $text !~ /`$_`/ && !/^database_/ } split / /, $view ], [], 'and explained');
+is_deeply([ grep { $text !~ /`$_`/ && !/^database_/ } split / /, $view ],
+	[], 'and explained');
 my @alerts = $text =~ /expr: (.*)/g;
 my @metrics = map { /\b(session_manager_\w+)/g } @alerts;
 cmp_ok(scalar @metrics, '>=', scalar @alerts, 'every alert has a metric');
@@ -95,14 +128,17 @@ is_deeply(
 	[
 		grep {
 			my $metric = $_;
-			!grep { $metric =~ /^${_}_(\w+)$/ && exists $rows{$_}{$1} } keys %rows
+			!grep { $metric =~ /^${_}_(\w+)$/ && exists $rows{$_}{$1} }
+			  keys %rows
 		} @metrics
 	],
 	[],
 	'that there is');
 
-my ($status, $stdout, $stderr) = $node->psql('postgres',
-	'SELECT * FROM sessions.user_sessions', extra_params => [ '-U', 'monitoring' ]);
+my ($status, $stdout, $stderr) = $node->psql(
+	'postgres',
+	'SELECT * FROM sessions.user_sessions',
+	extra_params => [ '-U', 'monitoring' ]);
 like($stderr, qr/permission denied/, 'the role sees no session');
 $node->stop;
 

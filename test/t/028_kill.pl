@@ -16,7 +16,9 @@ use Time::HiRes qw(usleep time);
 
 my $clients = 4;
 my $rounds = $ENV{SM_KILL_ROUNDS} // 5 * long_runs();
-my @victims = ('worker', 'client', 'postmaster', 'worker', 'launcher', 'client', 'checkpointer');
+my @victims = (
+	'worker', 'client', 'postmaster', 'worker',
+	'launcher', 'client', 'checkpointer');
 
 my $node = new_node(
 	'kill',
@@ -45,11 +47,14 @@ SELECT session_token AS t$_ FROM session_create(:'client' || '-$_', '{"n": $_}')
 \\echo create :t$_
 SELECT count(*) FROM session_create(:'client' || '-dead', ttl => '1 millisecond') \\g /dev/null
 );
-		$lines .= "SELECT count(*) FROM session_get(:'t$old', '192.0.2.1', 'client') \\g /dev/null\n"
+		$lines .=
+		  "SELECT count(*) FROM session_get(:'t$old', '192.0.2.1', 'client') \\g /dev/null\n"
 		  if $old > 0;
-		$lines .= "\\echo try :t$old\nSELECT session_invalidate(:'t$old') \\g /dev/null\n\\echo end :t$old\n"
+		$lines .=
+		  "\\echo try :t$old\nSELECT session_invalidate(:'t$old') \\g /dev/null\n\\echo end :t$old\n"
 		  if $old > 0 && $old % 3 == 0;
-		$lines .= "\\echo try :t$old\nSELECT session_token AS new FROM session_refresh(:'t$old', true) \\gset\n\\echo create :new\n"
+		$lines .=
+		  "\\echo try :t$old\nSELECT session_token AS new FROM session_refresh(:'t$old', true) \\gset\n\\echo create :new\n"
 		  if $old > 0 && $old % 3 == 1;
 		$lines;
 	} 1 .. 5_000);
@@ -61,14 +66,15 @@ sub victim
 	return (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0]
 	  if $kind eq 'postmaster';
 	my $where =
-		$kind eq 'client' ? "application_name = 'client'"
+		$kind eq 'client'       ? "application_name = 'client'"
 	  : $kind eq 'checkpointer' ? "backend_type = 'checkpointer'"
-	  : "backend_type = 'session_manager $kind'";
+	  :                           "backend_type = 'session_manager $kind'";
 	my $pid = '';
 	wait_until(
 		sub {
 			$pid = $node->safe_psql('postgres',
-				"SELECT pid FROM pg_stat_activity WHERE $where ORDER BY random() LIMIT 1");
+				"SELECT pid FROM pg_stat_activity WHERE $where ORDER BY random() LIMIT 1"
+			);
 			return $pid ne '';
 		}) or die "there is no $kind";
 	return $pid;
@@ -102,7 +108,8 @@ foreach my $round (1 .. $rounds)
 		$key = $node->safe_psql('postgres', 'SELECT session_key_generate()');
 		$node->safe_psql('postgres', "SELECT session_key_activate($key)");
 	}
-	wait_until(sub { slurp_file($out[0]) =~ /^end /m }) or die 'the clients do not work';
+	wait_until(sub { slurp_file($out[0]) =~ /^end /m })
+	  or die 'the clients do not work';
 	usleep(int rand 500_000);
 
 	my $pid = victim($kind);
@@ -113,11 +120,15 @@ foreach my $round (1 .. $rounds)
 		$pid = victim($kind);
 	}
 	my @codes = finish_all(@running);
-	is(scalar(grep { $_ == 2 || $_ == 3 } @codes), $clients, "$label: every client was cut off");
+	is(scalar(grep { $_ == 2 || $_ == 3 } @codes),
+		$clients, "$label: every client was cut off");
 	if ($kind eq 'postmaster')
 	{
 		# Orphaned processes hold the shared memory until they notice.
-		wait_until(sub { !grep { kill 0, $_ } @family }) or die 'orphans live on';
+		wait_until(
+			sub {
+				!grep { kill 0, $_ } @family;
+			}) or die 'orphans live on';
 		unlink $node->data_dir . '/postmaster.pid';
 		$node->{_pid} = undef;
 		# what the killed postmaster leaves behind takes a moment to go
@@ -127,7 +138,9 @@ foreach my $round (1 .. $rounds)
 	my $back = time();
 	ok( wait_until(
 			sub {
-				my ($status, $on) = $node->psql('postgres', "SELECT count(*) FROM session_info() WHERE key = 'workers' AND value LIKE 'on%'");
+				my ($status, $on) = $node->psql('postgres',
+					"SELECT count(*) FROM session_info() WHERE key = 'workers' AND value LIKE 'on%'"
+				);
 				return $status == 0 && $on == 1;
 			}),
 		"$label: the server and its workers are back");
@@ -136,13 +149,16 @@ foreach my $round (1 .. $rounds)
 	foreach my $line (map { split /\n/, slurp_file($_) } @out)
 	{
 		my ($what, $token) = $line =~ /^(create|try|end) (\S+)$/ or next;
-		if ($what eq 'create') { $live{$token} = 1; }
-		else { delete $live{$token}; }
+		if   ($what eq 'create') { $live{$token} = 1; }
+		else                     { delete $live{$token}; }
 		$dead{$token} = 1 if $what eq 'end';
 	}
 	# Everything of the earlier rounds, too
-	is(count_live($node, keys %live), scalar(keys %live), "$label: no acknowledged session is lost");
-	is(count_live($node, keys %dead), 0, "$label: none that was ended is back");
+	is( count_live($node, keys %live),
+		scalar(keys %live),
+		"$label: no acknowledged session is lost");
+	is(count_live($node, keys %dead),
+		0, "$label: none that was ended is back");
 }
 
 cmp_ok(scalar(keys %live), '>', 50 * $rounds, 'sessions to lose');
@@ -150,14 +166,16 @@ cmp_ok(scalar(keys %dead), '>', 10 * $rounds, 'sessions to revive');
 ok( wait_until(
 		sub {
 			$node->safe_psql('postgres',
-				"SELECT (SELECT count(*) FROM user_sessions WHERE user_id LIKE '%-dead' OR key_id <> $key), value FROM session_info() WHERE key = 'resealing'")
-			  eq '0|done';
+				"SELECT (SELECT count(*) FROM user_sessions WHERE user_id LIKE '%-dead' OR key_id <> $key), value FROM session_info() WHERE key = 'resealing'"
+			) eq '0|done';
 		},
 		60),
 	'in the end all that was left to the workers is done');
 $node->command_ok([ 'pg_amcheck', '--heapallindexed', '-d', 'postgres' ],
 	'tables and indexes are sound');
-unlike(slurp_file($node->logfile), qr/deadlock|terminated by signal (?!9|3)|TRAP|stuck spinlock/,
+unlike(
+	slurp_file($node->logfile),
+	qr/deadlock|terminated by signal (?!9|3)|TRAP|stuck spinlock/,
 	'and nothing crashed by itself');
 note scalar(keys %live) . ' sessions, ' . scalar(keys %dead) . ' ended';
 $node->stop;

@@ -28,7 +28,8 @@ $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
 
 # it would write what is noted meanwhile
-$node->poll_query_until('postgres', 'SELECT coalesce(max(sweeps), 0) > 0 FROM session_stats')
+$node->poll_query_until('postgres',
+	'SELECT coalesce(max(sweeps), 0) > 0 FROM session_stats')
   or die 'no first pass';
 
 # Does the table itself tell that the new token has been used?
@@ -36,20 +37,23 @@ sub written
 {
 	my ($user) = @_;
 	return $node->safe_psql('postgres',
-		"SELECT successor_used_at IS NOT NULL FROM user_sessions WHERE user_id = '$user'");
+		"SELECT successor_used_at IS NOT NULL FROM user_sessions WHERE user_id = '$user'"
+	);
 }
 
 sub used
 {
 	my ($token) = @_;
-	return $node->safe_psql('postgres', "SELECT count(*) FROM session_get('$token')");
+	return $node->safe_psql('postgres',
+		"SELECT count(*) FROM session_get('$token')");
 }
 
 # What the holder of the new token does after a read, and whether that was the
 # first to be heard of the token
 my %uses = (
 	'update' => q(SELECT version FROM session_update('%s', '{"n": 2}')),
-	'update that changes nothing' => q(SELECT version FROM session_update('%s', '{}')),
+	'update that changes nothing' =>
+	  q(SELECT version FROM session_update('%s', '{}')),
 	'refresh' => q(SELECT status FROM session_refresh('%s')));
 my (%old, %new);
 foreach my $read (1, 0)
@@ -59,10 +63,12 @@ foreach my $read (1, 0)
 		my $user = ($read ? 'read, then ' : 'first of all ') . $use;
 		$old{$user} = create_session($node, $user, q('{"n": 1}'));
 		$new{$user} = $node->safe_psql('postgres',
-			"SELECT session_token FROM session_refresh('$old{$user}', rotate => true)");
+			"SELECT session_token FROM session_refresh('$old{$user}', rotate => true)"
+		);
 		is(used($new{$user}), '1', "$user: read") if $read;
 		$node->safe_psql('postgres', sprintf($uses{$use}, $new{$user}));
-		is(written($user), 't', "$user: its use of the new token is in the table");
+		is(written($user), 't',
+			"$user: its use of the new token is in the table");
 	}
 }
 
@@ -70,32 +76,41 @@ foreach my $read (1, 0)
 my $lost = 'read alone';
 $old{$lost} = create_session($node, $lost);
 $new{$lost} = $node->safe_psql('postgres',
-	"SELECT session_token FROM session_refresh('$old{$lost}', rotate => true)");
+	"SELECT session_token FROM session_refresh('$old{$lost}', rotate => true)"
+);
 is(used($new{$lost}), '1', "$lost: read");
-is( $node->safe_psql('postgres', 'SELECT touches_pending > 0 FROM session_stats'),
-	't', "$lost: noted in shared memory");
+is( $node->safe_psql(
+		'postgres', 'SELECT touches_pending > 0 FROM session_stats'),
+	't',
+	"$lost: noted in shared memory");
 is(written($lost), 'f', "$lost: not in the table yet");
 
 $node->wait_for_catchup('standby', 'replay');
-my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+my $postmaster =
+  (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
 my @family = split /\n/, `ps -o pid= --ppid $postmaster`;
 $node->kill9;
-wait_until(sub { !grep { kill 0, $_ } $postmaster, @family })
-  or die 'the server lives on';
+wait_until(
+	sub {
+		!grep { kill 0, $_ } $postmaster, @family;
+	}) or die 'the server lives on';
 
 sub replays
 {
 	my ($server, $what) = @_;
 	foreach my $user (sort grep { $_ ne $lost } keys %old)
 	{
-		is( $server->safe_psql('postgres',
+		is( $server->safe_psql(
+				'postgres',
 				"SELECT status FROM session_refresh('$old{$user}')"),
-			'reused', "$user: the old token is a replay after $what");
+			'reused',
+			"$user: the old token is a replay after $what");
 		is(live($server, $new{$user}), '0', "$user: the session has ended");
 	}
-	is( $server->safe_psql('postgres',
-			"SELECT status FROM session_refresh('$old{$lost}')"),
-		'rotated', "$lost: a replay looks like a lost answer after $what");
+	is( $server->safe_psql(
+			'postgres', "SELECT status FROM session_refresh('$old{$lost}')"),
+		'rotated',
+		"$lost: a replay looks like a lost answer after $what");
 	return;
 }
 

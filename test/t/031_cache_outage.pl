@@ -46,8 +46,11 @@ sub sql { return $node->safe_psql('postgres', @_); }
 sub set
 {
 	my (%settings) = @_;
-	$node->append_conf('postgresql.conf',
-		join('', map { "session_manager.$_ = '$settings{$_}'\n" } sort keys %settings));
+	$node->append_conf(
+		'postgresql.conf',
+		join('',
+			map { "session_manager.$_ = '$settings{$_}'\n" }
+			sort keys %settings));
 	$node->reload;
 	return;
 }
@@ -56,7 +59,11 @@ sub set
 # connection may come a little after its epoch.
 sub logged
 {
-	wait_until(sub { slurp_file($node->logfile, $log) !~ /has no connection to Redis(?!.*is connected to Redis)/s });
+	wait_until(
+		sub {
+			slurp_file($node->logfile, $log) !~
+			  /has no connection to Redis(?!.*is connected to Redis)/s;
+		});
 	my $lines = slurp_file($node->logfile, $log);
 	$log += length $lines;
 	return $lines;
@@ -73,7 +80,8 @@ sub cached_session
 sub reason
 {
 	my ($expected, $name) = @_;
-	ok(wait_until(sub { info($node, 'cache_server') =~ $expected }), "session_info: $name")
+	ok(wait_until(sub { info($node, 'cache_server') =~ $expected }),
+		"session_info: $name")
 	  or diag(info($node, 'cache_server'));
 	return;
 }
@@ -83,14 +91,17 @@ sub reason
 sub impostor
 {
 	my ($server, $says, $times) = @_;
-	my $listener = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die "listen: $!";
+	my $listener =
+	  IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1')
+	  or die "listen: $!";
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0)
 	{
 		local $SIG{PIPE} = 'IGNORE';
 		while (my $client = $listener->accept)
 		{
-			my $redis = IO::Socket::UNIX->new(Peer => $server) or POSIX::_exit(1);
+			my $redis = IO::Socket::UNIX->new(Peer => $server)
+			  or POSIX::_exit(1);
 			my $ends = IO::Select->new($client, $redis);
 			my $due = time() + 1;
 			for (my $open = 1; $open;)
@@ -98,7 +109,9 @@ sub impostor
 				foreach my $from ($ends->can_read(0.1))
 				{
 					$open &&= sysread $from, my $piece, 65536;
-					$open and syswrite $from == $client ? $redis : $client, $piece;
+					$open
+					  and syswrite $from == $client ? $redis : $client,
+					  $piece;
 				}
 				next if time() < $due;
 				$open &&= syswrite $client, $says for 1 .. $times;
@@ -122,48 +135,88 @@ sub outage
 	$fail->();
 	my ($answer, $took) = timed($node, "SELECT session_invalidate('$token')");
 	is($answer, 'ann', "$name: a revocation succeeds");
-	cmp_ok($took, '<', 3, sprintf('%s: in less than three seconds (%.2f)', $name, $took));
+	cmp_ok($took, '<', 3,
+		sprintf('%s: in less than three seconds (%.2f)', $name, $took));
 	(undef, $took) = timed($node, "SELECT session_invalidate('$other')");
-	cmp_ok($took, '<', $how{again} // 1, sprintf('%s: the next one at once (%.2f)', $name, $took));
+	cmp_ok(
+		$took, '<',
+		$how{again} // 1,
+		sprintf('%s: the next one at once (%.2f)', $name, $took));
 	$recover->();
-	ok(!remembered($node, $redis, $token), "$name: it is not served afterwards");
+	ok( !remembered($node, $redis, $token),
+		"$name: it is not served afterwards");
 	isnt(wait_for_epoch($node, $redis), $old, "$name: a new epoch");
 	ok(!remembered($node, $redis, $token), "$name: nor under that");
-	ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }), "$name: the outbox is empty");
-	my @lines = logged() =~ /(session_manager (?:is connected|has no connection).*)/g;
+	ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }),
+		"$name: the outbox is empty");
+	my @lines =
+	  logged() =~ /(session_manager (?:is connected|has no connection).*)/g;
 	my %lines = map { $_ => 1 } @lines;
-	ok(@lines == keys %lines && @lines <= 3, "$name: each change is logged once") or diag(join("\n", @lines));
+	ok( @lines == keys %lines && @lines <= 3,
+		"$name: each change is logged once") or diag(join("\n", @lines));
 	return;
 }
 
 outage('stopped', sub { $redis->stop }, sub { $redis->continue });
-outage('paused', sub { $redis->call(qw(CLIENT PAUSE 6000 ALL)) }, sub { sleep 6 });
+outage(
+	'paused',
+	sub { $redis->call(qw(CLIENT PAUSE 6000 ALL)) },
+	sub { sleep 6 });
 outage('killed', sub { $redis->kill9 }, sub { $redis->start });
-outage('without memory', sub { $redis->call(qw(CONFIG SET maxmemory 1)) }, sub { $redis->call(qw(CONFIG SET maxmemory 0)) });
-outage('forbidden', sub { $redis->call(qw(ACL SETUSER session_manager -set -eval)) }, sub { $redis->call(qw(ACL SETUSER session_manager +set +eval)) });
+outage(
+	'without memory',
+	sub { $redis->call(qw(CONFIG SET maxmemory 1)) },
+	sub { $redis->call(qw(CONFIG SET maxmemory 0)) });
+outage(
+	'forbidden',
+	sub { $redis->call(qw(ACL SETUSER session_manager -set -eval)) },
+	sub { $redis->call(qw(ACL SETUSER session_manager +set +eval)) });
 
 # Short ones: hardly anybody waits
-for my $fail (['FLUSHALL'], [ 'DEL', epoch_key($node) ], [ 'SET', epoch_key($node), 'f' x 32 ])
+for my $fail (
+	['FLUSHALL'],
+	[ 'DEL', epoch_key($node) ],
+	[ 'SET', epoch_key($node), 'f' x 32 ])
 {
 	my $token = cached_session();
 	my $old = epoch($node, $redis);
 	my ($seconds, $us) = @{
-		$redis->call('EVAL', "local now = redis.call('TIME') redis.call(unpack(ARGV)) return now", 0, @$fail) };
-	ok(wait_until(sub { my $e = epoch($node, $redis); defined $e && $e ne $old && $e ne 'f' x 32 }), "$fail->[0]: a new epoch");
-	my $began = sql("SELECT extract(epoch FROM clock_timestamp()) - split_part(value, ' ', 1)::numeric FROM session_info() WHERE key = 'cache_epoch'");
+		$redis->call(
+			'EVAL',
+			"local now = redis.call('TIME') redis.call(unpack(ARGV)) return now",
+			0,
+			@$fail)
+	};
+	ok( wait_until(
+			sub {
+				my $e = epoch($node, $redis);
+				defined $e && $e ne $old && $e ne 'f' x 32;
+			}),
+		"$fail->[0]: a new epoch");
+	my $began = sql(
+		"SELECT extract(epoch FROM clock_timestamp()) - split_part(value, ' ', 1)::numeric FROM session_info() WHERE key = 'cache_epoch'"
+	);
 	cmp_ok($began - ($seconds + $us / 1e6), '<', 2, 'soon');
 	ok(!remembered($node, $redis, $token), 'under which nothing is served');
 	$redis->call(@$fail);
-	cmp_ok((timed($node, "SELECT session_invalidate('$token')"))[1], '<', 1, 'nobody waits for long');
-	ok(!remembered($node, $redis, $token), 'and what was revoked is not served');
+	cmp_ok((timed($node, "SELECT session_invalidate('$token')"))[1],
+		'<', 1, 'nobody waits for long');
+	ok( !remembered($node, $redis, $token),
+		'and what was revoked is not served');
 	wait_for_epoch($node, $redis);
 }
 logged();
 $redis->call(qw(CLIENT KILL TYPE normal SKIPME yes));
-ok(wait_until(sub { info($node, 'cache_server') =~ /waiting for the end of the last epoch/ }),
+ok( wait_until(
+		sub {
+			info($node, 'cache_server') =~
+			  /waiting for the end of the last epoch/;
+		}),
 	'after a broken connection the last epoch is let die');
 wait_for_epoch($node, $redis);
-like(logged(), qr/has no connection to Redis at ".*" for database "postgres": (Server closed the connection|Connection reset by peer)\n(.*\n)*.*is connected to Redis/,
+like(
+	logged(),
+	qr/has no connection to Redis at ".*" for database "postgres": (Server closed the connection|Connection reset by peer)\n(.*\n)*.*is connected to Redis/,
 	'and the log says why');
 
 # What keeps a revocation waiting can be cancelled, and nothing is left of it.
@@ -176,28 +229,47 @@ like(logged(), qr/has no connection to Redis at ".*" for database "postgres": (S
 	# Do something to it when it has waited for a while.
 	my $interrupt = sub {
 		my ($function, $waits) = @_;
-		return wait_until(sub {
-			query($watcher, qq(
+		return wait_until(
+			sub {
+				query(
+					$watcher, qq(
 				SELECT $function(pid) FROM pg_stat_activity WHERE pid = $pid AND state = 'active'
-				AND query LIKE '$waits' AND query_start < clock_timestamp() - interval '500 ms')) eq 't';
-		}, 5);
+				AND query LIKE '$waits' AND query_start < clock_timestamp() - interval '500 ms')
+				) eq 't';
+			},
+			5);
 	};
-	$waiting->query_until(qr/^waits/m, "\\echo waits\nBEGIN; SELECT session_invalidate('$token'); SET LOCAL statement_timeout = '200ms'; COMMIT;\n");
-	ok($interrupt->('pg_cancel_backend', 'COMMIT%'), 'statement_timeout does not end the wait');
+	$waiting->query_until(qr/^waits/m,
+		"\\echo waits\nBEGIN; SELECT session_invalidate('$token'); SET LOCAL statement_timeout = '200ms'; COMMIT;\n"
+	);
+	ok( $interrupt->('pg_cancel_backend', 'COMMIT%'),
+		'statement_timeout does not end the wait');
 	my ($output, $errors) = query($waiting, 'SELECT 1');
-	like($errors . $waiting->{stderr}, qr/canceling statement due to user request/, 'a cancellation does');
+	like(
+		$errors . $waiting->{stderr},
+		qr/canceling statement due to user request/,
+		'a cancellation does');
 	ok(live($node, $token), 'and the session is alive');
 	$redis->continue;
 	wait_for_epoch($node, $redis);
 	$redis->stop;
-	$waiting->query_until(qr/^waits/m, "\\echo waits\nSELECT session_invalidate('$token');\n");
-	ok($interrupt->('pg_terminate_backend', 'SELECT session_invalidate%'), 'it waits again');
-	ok(wait_until(sub { query($watcher, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }), 'a termination as well');
+	$waiting->query_until(qr/^waits/m,
+		"\\echo waits\nSELECT session_invalidate('$token');\n");
+	ok($interrupt->('pg_terminate_backend', 'SELECT session_invalidate%'),
+		'it waits again');
+	ok( wait_until(
+			sub {
+				query($watcher,
+					"SELECT count(*) FROM pg_stat_activity WHERE pid = $pid")
+				  == 0;
+			}),
+		'a termination as well');
 	$watcher->quit;
 	ok(live($node, $token), 'and the session is alive');
 	$redis->continue;
 	wait_for_epoch($node, $redis);
-	cmp_ok((timed($node, "SELECT session_invalidate('$token')"))[1], '<', 1, 'nobody waits for what was cancelled');
+	cmp_ok((timed($node, "SELECT session_invalidate('$token')"))[1],
+		'<', 1, 'nobody waits for what was cancelled');
 	eval { $waiting->quit };
 }
 
@@ -210,13 +282,17 @@ for my $mode ('strict', 'async')
 	$redis->call(qw(ACL SETUSER session_manager off));
 	$redis->call(qw(CLIENT KILL USER session_manager));
 	my $key = epoch_key($node);
-	my (undef, $took, $start, $end) = timed($node, "SELECT session_invalidate('$token')");
+	my (undef, $took, $start, $end) =
+	  timed($node, "SELECT session_invalidate('$token')");
 	my $last = served_until($redis, $key, $token);
 	my $served = $last > 0 ? $last - $start : 0;
-	cmp_ok($served, '<=', 3, sprintf('%s, cut off: served for %.2f s', $mode, $served));
+	cmp_ok($served, '<=', 3,
+		sprintf('%s, cut off: served for %.2f s', $mode, $served));
+
 	if ($mode eq 'strict')
 	{
-		cmp_ok($last, '<=', $end, 'strict: not after the revocation returned');
+		cmp_ok($last, '<=', $end,
+			'strict: not after the revocation returned');
 		cmp_ok($took, '<', 3, sprintf('which took %.2f s', $took));
 	}
 	else
@@ -230,16 +306,20 @@ for my $mode ('strict', 'async')
 # and what is not the connection's fault: the worker hangs
 {
 	my $token = cached_session();
-	my $worker = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'");
+	my $worker = sql(
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'"
+	);
 	kill 'STOP', $worker;
 	my $key = epoch_key($node);
 	my $start = (timed($node, "SELECT session_invalidate('$token')"))[2];
 	my $last = served_until($redis, $key, $token);
 	my $served = $last > 0 ? $last - $start : 0;
-	cmp_ok($served, '<=', 3, sprintf('async, the worker hangs: served for %.2f s', $served));
+	cmp_ok($served, '<=', 3,
+		sprintf('async, the worker hangs: served for %.2f s', $served));
 	is(sql('SELECT count(*) FROM session_outbox'), 1, 'the outbox knows');
 	kill 'CONT', $worker;
-	ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }), 'until the worker looks at it');
+	ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }),
+		'until the worker looks at it');
 	wait_for_epoch($node, $redis);
 	ok(!remembered($node, $redis, $token), 'not served later');
 
@@ -248,7 +328,8 @@ for my $mode ('strict', 'async')
 	$token = cached_session();
 	kill 'STOP', $worker;
 	my (undef, $took) = timed($node, "SELECT session_invalidate('$token')");
-	ok(!remembered($node, $redis, $token), 'strict, the worker hangs: not served');
+	ok( !remembered($node, $redis, $token),
+		'strict, the worker hangs: not served');
 	cmp_ok($took, '<', 3, sprintf('after %.2f s', $took));
 	kill 'CONT', $worker;
 	wait_for_epoch($node, $redis);
@@ -259,16 +340,20 @@ for my $mode ('strict', 'async')
 logged();
 write_file($password_file, "wrong_$password\n");
 $redis->call(qw(CLIENT KILL USER session_manager));
-reason(qr/^not connected since .*: user or password refused: WRONGPASS/, 'a wrong password');
-ok(wait_until(sub { slurp_file($node->logfile, $log) =~ /WRONGPASS/ }), 'which is logged');
+reason(qr/^not connected since .*: user or password refused: WRONGPASS/,
+	'a wrong password');
+ok(wait_until(sub { slurp_file($node->logfile, $log) =~ /WRONGPASS/ }),
+	'which is logged');
 sleep 3;
 write_file($password_file, "$password\n", 0640);
-reason(qr/redis_password_file is accessible to users other/, 'a password file that others can read');
+reason(qr/redis_password_file is accessible to users other/,
+	'a password file that others can read');
 write_file($password_file, "$password\n");
 reason(qr/^connected/, 'the right password');
 unlink $password_file;
 set(redis_timeout => '900ms', redis_password_file => "$password_file.gone");
-reason(qr/could not read session_manager.redis_password_file: No such file/, 'no password file');
+reason(qr/could not read session_manager.redis_password_file: No such file/,
+	'no password file');
 sleep 3;
 write_file($password_file, "$password\n");
 set(redis_password_file => $password_file, redis_db => 99);
@@ -276,21 +361,35 @@ reason(qr/DB index is out of range/, 'a database that is not there');
 set(redis_db => 1);
 wait_for_epoch($node, $redis);
 my $replica = RedisServer->new('replicaof 127.0.0.1 1');
-set(redis_user => '', redis_password_file => '', redis_socket => $replica->socket);
+set(redis_user => '',
+	redis_password_file => '',
+	redis_socket => $replica->socket);
 reason(qr/the server is a replica, not the primary/, 'a replica');
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 set(redis_socket => '', redis_host => '127.0.0.1', redis_port => $port);
 reason(qr/Connection refused/, 'nobody there');
-my $tcp = RedisServer->new("port $port", 'bind 127.0.0.1', 'maxmemory 100mb', 'appendonly yes', 'save 60 1000');
+my $tcp = RedisServer->new(
+	"port $port",
+	'bind 127.0.0.1',
+	'maxmemory 100mb',
+	'appendonly yes',
+	'save 60 1000');
 reason(qr/^connected/, 'over TCP');
-like(info($node, 'cache_warnings'), qr/keeps an append-only file.*noeviction.*saves to disk/, 'warnings of how it is set up');
+like(
+	info($node, 'cache_warnings'),
+	qr/keeps an append-only file.*noeviction.*saves to disk/,
+	'warnings of how it is set up');
 set(redis_host => 'localhost');
 wait_for_epoch($node, $tcp);
-ok(wait_until(sub { info($node, 'cache_server') =~ /^connected/ }), 'by a name');
+ok(wait_until(sub { info($node, 'cache_server') =~ /^connected/ }),
+	'by a name');
 my $lines = logged();
 unlike($lines, qr/\Q$password\E/, 'no password in the log');
 is(scalar(() = $lines =~ /WRONGPASS/g), 1, 'one line for each reason');
-is(scalar(() = $lines =~ /could not read session_manager.redis_password_file/g), 1, 'however often it is tried');
+is( scalar(
+		() = $lines =~ /could not read session_manager.redis_password_file/g),
+	1,
+	'however often it is tried');
 unlike($lines, qr/(ERROR|FATAL|PANIC):/, 'and no error');
 
 # What comes without having been asked for is the answer to nothing.
@@ -307,14 +406,17 @@ set(redis_socket => $redis->socket, redis_user => 'passwordless');
 reason(qr/^connected/, 'a user that has no password');
 
 # Another server: what the first one still has is not served either.
-set(redis_socket => $redis->socket, redis_user => 'session_manager', redis_password_file => $password_file);
+set(redis_socket => $redis->socket,
+	redis_user => 'session_manager',
+	redis_password_file => $password_file);
 wait_for_epoch($node, $redis);
 {
 	my $token = cached_session();
 	set(redis_socket => $tcp->socket);
 	sleep 0.2;
 	my (undef, $took) = timed($node, "SELECT session_invalidate('$token')");
-	ok(!remembered($node, $redis, $token), 'a change of servers: the old one serves nothing that is revoked');
+	ok(!remembered($node, $redis, $token),
+		'a change of servers: the old one serves nothing that is revoked');
 	cmp_ok($took, '<', 3, 'in time');
 	set(redis_socket => $redis->socket);
 	wait_for_epoch($node, $redis);
@@ -325,15 +427,18 @@ wait_for_epoch($node, $redis);
 	set(redis_mode => 'off');
 	sleep 0.1;
 	sql("SELECT session_invalidate('$token')");
-	ok(!remembered($node, $redis, $token), 'while it is switched off, nothing that is revoked is served');
+	ok(!remembered($node, $redis, $token),
+		'while it is switched off, nothing that is revoked is served');
 	set(redis_mode => 'strict');
 	wait_for_epoch($node, $redis);
 	ok(!remembered($node, $redis, $token), 'nor when it is on again');
 }
 
 # A long outage with many revocations
-my $crowd = sql(qq(
-	SELECT count(*) FROM generate_series(1, $revocations) AS g, session_create('crowd' || g % 1000)));
+my $crowd = sql(
+	qq(
+	SELECT count(*) FROM generate_series(1, $revocations) AS g, session_create('crowd' || g % 1000))
+);
 is($crowd, $revocations, "$revocations sessions");
 my @some = map { cached_session() } 1 .. 20;
 my $deads = counter($node, 'cache_dead_epoch_commits');
@@ -354,18 +459,31 @@ my $status = $node->psql(
 		END LOOP;
 	END
 	$$), stderr => \$errors);
-is($status, 0, sprintf('down: each is revoked in a transaction of its own (%.1f s)', time() - $start)) or diag($errors);
+is( $status, 0,
+	sprintf('down: each is revoked in a transaction of its own (%.1f s)',
+		time() - $start)) or diag($errors);
 sql("SELECT session_invalidate('$_')") foreach @some;
 my $left = sql('SELECT count(*) FROM session_outbox');
-cmp_ok($left, '<', 10, "while no epoch is alive the outbox does not grow ($left)");
-cmp_ok(counter($node, 'cache_dead_epoch_commits') - $deads, '>=', $revocations, 'those commits are counted');
+cmp_ok($left, '<', 10,
+	"while no epoch is alive the outbox does not grow ($left)");
+cmp_ok(counter($node, 'cache_dead_epoch_commits') - $deads,
+	'>=', $revocations, 'those commits are counted');
 sleep $outage - (time() - $start) if time() < $start + $outage;
 $redis->start;
-ok(wait_until(sub { defined epoch($node, $redis) }, 30), sprintf('a new epoch within 30 s of the end of an outage of %.0f s', time() - $start));
+ok( wait_until(sub { defined epoch($node, $redis) }, 30),
+	sprintf('a new epoch within 30 s of the end of an outage of %.0f s',
+		time() - $start));
 is(sql('SELECT count(*) FROM session_outbox'), 0, 'and the outbox is empty');
-is(scalar(grep { remembered($node, $redis, $_) } @some), 0, 'nothing is served');
-is(sql("SELECT count(*) FROM user_sessions WHERE user_id LIKE 'crowd%' AND revoked_at IS NULL"), 0, 'none is left alive');
+is(scalar(grep { remembered($node, $redis, $_) } @some),
+	0, 'nothing is served');
+is( sql("SELECT count(*) FROM user_sessions WHERE user_id LIKE 'crowd%' AND revoked_at IS NULL"
+	),
+	0,
+	'none is left alive');
 
-unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'nothing crashed');
+unlike(
+	slurp_file($node->logfile),
+	qr/PANIC|terminated by signal/,
+	'nothing crashed');
 $node->stop;
 done_testing();

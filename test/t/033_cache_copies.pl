@@ -36,17 +36,25 @@ session_manager.sweep_interval = 1h
 session_manager.redis_mode = strict
 session_manager.redis_socket = '@{[ $redis->socket ]}'
 ));
-$subscriber->safe_psql('postgres', 'SET client_min_messages = warning; CREATE EXTENSION session_manager CASCADE');
+$subscriber->safe_psql('postgres',
+	'SET client_min_messages = warning; CREATE EXTENSION session_manager CASCADE'
+);
 for my $table ('session_installation', 'session_keys')
 {
 	my $rows = $node->safe_psql('postgres', "COPY $table TO stdout");
-	$subscriber->safe_psql('postgres', "COPY $table FROM stdin;\n$rows\n\\.\n");
+	$subscriber->safe_psql('postgres',
+		"COPY $table FROM stdin;\n$rows\n\\.\n");
 }
-$node->safe_psql('postgres', 'CREATE PUBLICATION sessions FOR TABLE user_sessions, session_keys, session_outbox');
+$node->safe_psql('postgres',
+	'CREATE PUBLICATION sessions FOR TABLE user_sessions, session_keys, session_outbox'
+);
 my $connstr = $node->connstr('postgres') =~ s{'}{''}gr;
-$subscriber->safe_psql('postgres', "CREATE SUBSCRIPTION subscription CONNECTION '$connstr' PUBLICATION sessions WITH (copy_data = off)");
+$subscriber->safe_psql('postgres',
+	"CREATE SUBSCRIPTION subscription CONNECTION '$connstr' PUBLICATION sessions WITH (copy_data = off)"
+);
 wait_for_epoch($subscriber, $redis);
-isnt(epoch_key($subscriber), epoch_key($node), 'the subscriber has its own key');
+isnt(epoch_key($subscriber), epoch_key($node),
+	'the subscriber has its own key');
 
 for my $sql (
 	"UPDATE user_sessions SET revoked_at = now(), revoked_reason = 'admin' WHERE session_id = ':ID'",
@@ -57,18 +65,28 @@ for my $sql (
 {
 	my $token = create_session($node, 'ann');
 	$node->wait_for_catchup('subscription');
-	is(remember($subscriber, $redis, $token), 'stored', 'cached by the subscriber');
+	is(remember($subscriber, $redis, $token),
+		'stored', 'cached by the subscriber');
 	my $id = id($token);
 	(my $text = $sql) =~ s/:TOKEN/$token/;
 	$text =~ s/:ID/$id/;
 	$node->safe_psql('postgres', $text);
 	$node->wait_for_catchup('subscription');
-	ok(!remembered($subscriber, $redis, $token), "applied, and not served: $sql");
+	ok(!remembered($subscriber, $redis, $token),
+		"applied, and not served: $sql");
 	wait_for_epoch($subscriber, $redis);
 }
-ok(wait_until(sub { $node->safe_psql('postgres', 'SELECT count(*) FROM session_outbox') == 0 }),
+ok( wait_until(
+		sub {
+			$node->safe_psql('postgres',
+				'SELECT count(*) FROM session_outbox') == 0;
+		}),
 	'a publication does not hinder the outbox');
-ok(wait_until(sub { $subscriber->safe_psql('postgres', 'SELECT count(*) FROM session_outbox') == 0 }),
+ok( wait_until(
+		sub {
+			$subscriber->safe_psql('postgres',
+				'SELECT count(*) FROM session_outbox') == 0;
+		}),
 	'nor that of the subscriber');
 $subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION subscription');
 $subscriber->stop;
@@ -83,16 +101,25 @@ $standby->start;
 	my $token = create_session($node, 'ann');
 	$node->wait_for_catchup('standby', 'replay');
 	is(remember($node, $redis, $token), 'stored', 'cached by the primary');
-	is($standby->safe_psql('postgres', "SELECT cacheable FROM session_get('$token')"), 'f', 'on a standby nothing may be cached');
-	is($standby->safe_psql('postgres', 'SELECT mode FROM session_cache_settings()'), 'off', 'session_cache_settings');
-	is(info($standby, 'cache'), 'off: the server is a standby', 'session_info');
+	is( $standby->safe_psql(
+			'postgres', "SELECT cacheable FROM session_get('$token')"),
+		'f',
+		'on a standby nothing may be cached');
+	is( $standby->safe_psql(
+			'postgres', 'SELECT mode FROM session_cache_settings()'),
+		'off',
+		'session_cache_settings');
+	is( info($standby, 'cache'),
+		'off: the server is a standby',
+		'session_info');
 	my $old = epoch($node, $redis);
 
 	# promoted while the old primary goes on: two servers, two caches
 	$standby->promote;
 	isnt(wait_for_epoch($standby, $redis), $old, 'promoted, it has an epoch');
 	is(epoch($node, $redis), $old, 'and the old primary keeps its own');
-	ok(!remembered($standby, $redis, $token), 'what one caches the other does not serve');
+	ok( !remembered($standby, $redis, $token),
+		'what one caches the other does not serve');
 	is(remember($standby, $redis, $token), 'stored', 'both cache');
 	ok(!remembered($node, $redis, $token), 'under one name for the session');
 	$standby->safe_psql('postgres', "SELECT session_invalidate('$token')");
@@ -108,27 +135,46 @@ ok(wait_until(sub { info($node, 'cache') eq 'async' }), 'async');
 {
 	my $token = create_session($node, 'ann');
 	my $gone = create_session($node, 'ann');
-	my $worker = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'");
+	my $worker = $node->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'"
+	);
 	kill 'STOP', $worker;
 	$node->safe_psql('postgres', "SELECT session_invalidate('$gone')");
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM session_outbox'), 1, 'dumped with something in the outbox');
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM session_outbox'),
+		1, 'dumped with something in the outbox');
 	my $dump = $node->basedir . '/dump';
-	$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'pg_dump');
+	$node->command_ok(
+		[ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ],
+		'pg_dump');
 	kill 'CONT', $worker;
-	ok(wait_until(sub { $node->safe_psql('postgres', 'SELECT count(*) FROM session_outbox') == 0 }), 'it is delivered');
+	ok( wait_until(
+			sub {
+				$node->safe_psql('postgres',
+					'SELECT count(*) FROM session_outbox') == 0;
+			}),
+		'it is delivered');
 
 	$node->safe_psql('postgres', 'CREATE DATABASE restored');
-	$node->command_ok([ 'pg_restore', '-d', $node->connstr('restored'), $dump ], 'pg_restore');
-	is($node->safe_psql('restored', 'SELECT count(*) FROM session_outbox'), 0, 'the outbox is not restored');
+	$node->command_ok(
+		[ 'pg_restore', '-d', $node->connstr('restored'), $dump ],
+		'pg_restore');
+	is($node->safe_psql('restored', 'SELECT count(*) FROM session_outbox'),
+		0, 'the outbox is not restored');
 	is(live($node, $token, 'restored'), 1, 'the token works in the copy');
-	is($node->safe_psql('restored', 'SELECT installation_id FROM session_installation'),
-		$node->safe_psql('postgres', 'SELECT installation_id FROM session_installation'), 'under the same keys');
+	is( $node->safe_psql(
+			'restored', 'SELECT installation_id FROM session_installation'),
+		$node->safe_psql(
+			'postgres', 'SELECT installation_id FROM session_installation'),
+		'under the same keys');
 	wait_for_epoch($node, $redis, 'restored');
-	isnt(epoch_key($node, 'restored'), epoch_key($node), 'but the cache has another key');
+	isnt(epoch_key($node, 'restored'),
+		epoch_key($node), 'but the cache has another key');
 	is(remember($node, $redis, $token), 'stored', 'cached by the original');
 	$node->safe_psql('restored', "SELECT session_invalidate('$token')");
 	is(live($node, $token), 1, 'ended in the copy, it lives in the original');
-	my ($value, $epoch) = @{ $redis->call('MGET', redis_key($token), epoch_key($node, 'restored')) };
+	my ($value, $epoch) =
+	  @{ $redis->call('MGET', redis_key($token), epoch_key($node, 'restored'))
+	  };
 	isnt($value, "V$epoch", 'and is not served to who reads the copy');
 }
 $node->stop;

@@ -33,8 +33,14 @@ sub start_reader
 	my ($key, $other_program) = @_;
 	my %reader = (in => '', out => '', err => '');
 	$reader{run} = IPC::Run::start(
-		[ $other_program // $program, $node->connstr('postgres'), $redis->socket, $key // $key_file ],
-		\$reader{in}, \$reader{out}, \$reader{err}, IPC::Run::timeout(60));
+		[
+			$other_program // $program, $node->connstr('postgres'),
+			$redis->socket, $key // $key_file
+		],
+		\$reader{in},
+		\$reader{out},
+		\$reader{err},
+		IPC::Run::timeout(60));
 	return \%reader;
 }
 
@@ -63,58 +69,84 @@ is($from, 'database', 'the first read asks the database');
 my ($again, $cached) = read_session($reader, $token);
 is($again, 'cache', 'the second finds the cache');
 is($cached, $row, 'and the same');
-is(scalar(read_session($other, $token)), 'cache', 'another reader finds it, too');
+is(scalar(read_session($other, $token)),
+	'cache', 'another reader finds it, too');
 
 my $expected = $node->safe_psql('postgres',
-	"SELECT to_jsonb(g) - 'cacheable' - 'data' FROM session_get('$token', touch => false) g");
+	"SELECT to_jsonb(g) - 'cacheable' - 'data' FROM session_get('$token', touch => false) g"
+);
 my $decoded = decode_json($cached);
 is($decoded->{data}{profile}, $profile, 'data');
 like($cached, qr/12345678901234567890\.5/, 'numbers are exact');
 $expected = decode_json($expected);
-is_deeply([ sort keys %$decoded ], [ sort 'data', keys %$expected ], 'every column of session_get');
-is_deeply($decoded->{$_}, $expected->{$_}, $_) foreach qw(session_id user_id tenant_id version auth);
+is_deeply(
+	[ sort keys %$decoded ],
+	[ sort 'data', keys %$expected ],
+	'every column of session_get');
+is_deeply($decoded->{$_}, $expected->{$_}, $_)
+  foreach qw(session_id user_id tenant_id version auth);
+
 foreach my $column (grep { /_at$/ } keys %$expected)
 {
-	is( $node->safe_psql('postgres',
-			"SELECT '$expected->{$column}'::timestamptz = to_timestamp(0) + $decoded->{$column} * interval '1 microsecond'"),
-		't', "$column in microseconds");
+	is( $node->safe_psql(
+			'postgres',
+			"SELECT '$expected->{$column}'::timestamptz = to_timestamp(0) + $decoded->{$column} * interval '1 microsecond'"
+		),
+		't',
+		"$column in microseconds");
 }
-cmp_ok($redis->call('PTTL', redis_key($token)), '<=', 300_000, 'a value vanishes after cache_ttl');
+cmp_ok($redis->call('PTTL', redis_key($token)),
+	'<=', 300_000, 'a value vanishes after cache_ttl');
 
 my $brief = $node->safe_psql('postgres',
 	"SELECT session_token FROM session_create('brief', ttl => '20 s')");
 read_session($reader, $brief);
 my $left = $redis->call('PTTL', redis_key($brief));
-ok($left > 0 && $left <= 20_000, 'and not later than its session') or diag($left);
+ok($left > 0 && $left <= 20_000, 'and not later than its session')
+  or diag($left);
 
 # Who does not have the token gets nothing, and does no harm.
 my ($id, $secret) = token_parts($token);
 my $wrong = 'sm1_' . MIME::Base64::encode_base64url($id . ('x' x 32));
 is(scalar(read_session($reader, $wrong)), 'none', 'a wrong secret');
-is(scalar(read_session($reader, digest_form($token))), 'none', 'a digest form is no token');
+is(scalar(read_session($reader, digest_form($token))),
+	'none', 'a digest form is no token');
 is(scalar(read_session($reader, 'nonsense')), 'none', 'nonsense');
 my $foreign_key = "$key_file.other";
 write_file($foreign_key, random_key() . "\n");
 my $foreigner = start_reader($foreign_key);
-is(scalar(read_session($foreigner, $token)), 'database', 'another application key opens nothing');
-is(scalar(read_session($reader, $token)), 'cache', 'none of them pushes the value out');
+is(scalar(read_session($foreigner, $token)),
+	'database', 'another application key opens nothing');
+is(scalar(read_session($reader, $token)),
+	'cache', 'none of them pushes the value out');
 
 # A token that was replaced
-my $rotated = $node->safe_psql('postgres', "SELECT session_token FROM session_refresh('$token', true)");
-is($redis->call('GET', redis_key($token)), 'T', 'a rotation leaves a tombstone');
-is(scalar(read_session($reader, $rotated)), 'database', 'which means: the database');
-is(scalar(read_session($reader, $token)), 'database', 'the previous token works in its grace');
+my $rotated = $node->safe_psql('postgres',
+	"SELECT session_token FROM session_refresh('$token', true)");
+is($redis->call('GET', redis_key($token)),
+	'T', 'a rotation leaves a tombstone');
+is(scalar(read_session($reader, $rotated)),
+	'database', 'which means: the database');
+is(scalar(read_session($reader, $token)),
+	'database', 'the previous token works in its grace');
 $redis->call('DEL', redis_key($token));
 is(scalar(read_session($reader, $token)), 'database', 'the previous token');
 is(scalar(read_session($reader, $token)), 'database', 'fills nothing');
 ok( wait_until(
-		sub { $redis->call('DEL', redis_key($token)); read_session($reader, $rotated); read_session($reader, $rotated) eq 'cache' }),
+		sub {
+			$redis->call('DEL', redis_key($token));
+			read_session($reader, $rotated);
+			read_session($reader, $rotated) eq 'cache';
+		}),
 	'the current token does');
-is(scalar(read_session($reader, $token)), 'database', 'the previous token cannot open that');
-is(scalar(read_session($reader, $rotated)), 'cache', 'and does not push it out');
+is(scalar(read_session($reader, $token)),
+	'database', 'the previous token cannot open that');
+is(scalar(read_session($reader, $rotated)),
+	'cache', 'and does not push it out');
 
 # Changes
-$node->safe_psql('postgres', "SELECT session_update('$rotated', '{\"n\": 2}')");
+$node->safe_psql('postgres',
+	"SELECT session_update('$rotated', '{\"n\": 2}')");
 ($from, $row) = read_session($reader, $rotated);
 is($from, 'database', 'after a change');
 is(decode_json($row)->{data}{n}, 2, 'the new data');
@@ -126,11 +158,16 @@ is(scalar(read_session($reader, $doomed)), 'none', 'revoked');
 
 # What others may leave under the key
 my $kept = create_session($node, 'kept');
-foreach my $junk ('', 'V', 'V' . epoch($node, $redis), 'V' . epoch($node, $redis) . ("\x00" x 400),
-	'V' . ('0' x 32), 'L', 'X' . ('y' x 1000))
+foreach my $junk (
+	'', 'V',
+	'V' . epoch($node, $redis),
+	'V' . epoch($node, $redis) . ("\x00" x 400),
+	'V' . ('0' x 32),
+	'L', 'X' . ('y' x 1000))
 {
 	$redis->call('SET', redis_key($kept), $junk);
-	is(scalar(read_session($other, $kept)), 'database', 'junk of ' . length($junk) . ' bytes is a miss');
+	is(scalar(read_session($other, $kept)),
+		'database', 'junk of ' . length($junk) . ' bytes is a miss');
 }
 $redis->call('DEL', redis_key($kept));
 $redis->call('LPUSH', redis_key($kept), 'x');
@@ -145,46 +182,58 @@ read_session($reader, $brief);
 my $rich = $node->safe_psql('postgres', $create);
 push @secrets, (token_parts($rich))[1];
 read_session($reader, $rich);
-is(scalar(read_session($reader, $rich)), 'cache', 'a session with data is in the cache');
+is(scalar(read_session($reader, $rich)),
+	'cache', 'a session with data is in the cache');
 $redis->call('SET', 'canary', encode_utf8($profile));
 $redis->call('SAVE');
 my $dump = slurp_file($redis->dir . '/dump.rdb');
+
 foreach my $key (@{ $redis->call('KEYS', '*') })
 {
 	next if $key eq 'canary';
 	$dump .= $key . $redis->call('DUMP', $key) . "\n";
 }
-$dump .= $redis->call('INFO', 'all') . join ' ', map { @{ $_->[3] } } @{ $redis->call('SLOWLOG', 'GET', 100) };
-is(() = $dump =~ /\Q${\encode_utf8($profile)}\E/g, 1, 'the dump holds the canary');
+$dump .= $redis->call('INFO', 'all') . join ' ',
+  map { @{ $_->[3] } } @{ $redis->call('SLOWLOG', 'GET', 100) };
+is(() = $dump =~ /\Q${\encode_utf8($profile)}\E/g,
+	1, 'the dump holds the canary');
 like($dump, qr/\Q${\redis_key($rich)}\E/, 'and the id of a session');
-my @digests = map { sha256('session_manager token v1' . (token_parts($_))[0] . (token_parts($_))[1]) }
-  $token, $rotated, $kept, $rich;
+my @digests = map {
+	sha256( 'session_manager token v1'
+		  . (token_parts($_))[0]
+		  . (token_parts($_))[1])
+} $token, $rotated, $kept, $rich;
 foreach my $bytes (@secrets, @digests)
 {
 	my $hex = unpack 'H*', $bytes;
 	my $base64 = substr encode_base64($bytes, ''), 0, 40;
 	(my $base64url = $base64) =~ tr|+/|-_|;
-	is((() = $dump =~ /\Q$bytes\E|\Q$hex\E|\Q$base64\E|\Q$base64url\E/gi), 0, 'no secret and no digest');
+	is((() = $dump =~ /\Q$bytes\E|\Q$hex\E|\Q$base64\E|\Q$base64url\E/gi),
+		0, 'no secret and no digest');
 }
 foreach my $text ($token, $rotated, $kept, $rich)
 {
 	is(index($dump, substr($text, 30)), -1, 'no token');
 }
-foreach my $text ($user, 'zoë-7f3a', 'auth0', 'acme', '"profile"', 'user_id', 'expires_at', 'amr')
+foreach my $text ($user, 'zoë-7f3a', 'auth0', 'acme', '"profile"', 'user_id',
+	'expires_at', 'amr')
 {
-	is(index($dump, encode_utf8($text)), -1, "no \"" . encode_utf8($text) . '"');
+	is(index($dump, encode_utf8($text)),
+		-1, "no \"" . encode_utf8($text) . '"');
 }
 is((() = $dump =~ /Geheimnis/g), 1, 'no profile');
 chomp(my $hex_key = slurp_file($key_file));
 is(index($dump, pack('H*', $hex_key)), -1, 'no application key');
 # sizes say little: these sessions differ by some hundred bytes, or by none
-my %sizes = map { length($redis->call('GET', redis_key($_))) => 1 } $kept, $brief;
+my %sizes = map { length($redis->call('GET', redis_key($_))) => 1 } $kept,
+  $brief;
 is(scalar(keys %sizes), 1, 'values are padded');
 
 # The connections of readers that Redis has seen so far.
 sub connections
 {
-	my ($seen) = $redis->call('INFO', 'stats') =~ /^total_connections_received:(\d+)/m;
+	my ($seen) =
+	  $redis->call('INFO', 'stats') =~ /^total_connections_received:(\d+)/m;
 	return $seen;
 }
 
@@ -196,11 +245,17 @@ my $start = time();
 my @from = map { scalar read_session($reader, $rich) } 1 .. 50;
 my $took = time() - $start;
 $redis->continue;
-is(join(' ', @from), join(' ', ('database') x 50), 'the database answers when Redis hangs');
-ok(wait_until(sub { read_session($reader, $rich) eq 'cache' }), 'Redis is used again');
+is( join(' ', @from),
+	join(' ', ('database') x 50),
+	'the database answers when Redis hangs');
+ok(wait_until(sub { read_session($reader, $rich) eq 'cache' }),
+	'Redis is used again');
 my $tries = connections() - $before;
 # the worker makes a new connection, too, when it has waited for long
-cmp_ok($tries, '<=', 2 * $took + 2, "and was not tried again and again: $tries connections");
+cmp_ok(
+	$tries, '<=',
+	2 * $took + 2,
+	"and was not tried again and again: $tries connections");
 
 # Redis is late.  A reader that would leave it alone for an hour, and that
 # patiently waits for each answer, comes back to it with the late one.
@@ -210,28 +265,38 @@ my $patient = start_reader(
 		'examples/cache_reader.c',
 		"BREAKER_PAUSE	SECOND" => "BREAKER_PAUSE	(3600 * SECOND)",
 		"REDIS_TIMEOUT	20000" => "REDIS_TIMEOUT	100000"));
-ok(wait_until(sub { read_session($patient, $rich) eq 'cache' }), 'a reader of a Redis in order');
+ok(wait_until(sub { read_session($patient, $rich) eq 'cache' }),
+	'a reader of a Redis in order');
 foreach my $time (1 .. 3)
 {
 	$redis->stop;
 	my @late = map { scalar read_session($patient, $_) } ($rich, $kept) x 3;
 	$redis->continue;
-	is(join(' ', @late), join(' ', ('database') x 6), 'the database answers while Redis is late');
-	ok(wait_until(sub { read_session($patient, $rich) eq 'cache' }), 'then Redis is used again');
+	is( join(' ', @late),
+		join(' ', ('database') x 6),
+		'the database answers while Redis is late');
+	ok(wait_until(sub { read_session($patient, $rich) eq 'cache' }),
+		'then Redis is used again');
 	# what came late was another session
 	my ($late, $found) = read_session($patient, $rich);
-	is(decode_json($found)->{user_id}, $user, 'and its answers are not mistaken');
+	is(decode_json($found)->{user_id},
+		$user, 'and its answers are not mistaken');
 }
 $redis->kill9;
-is(scalar(read_session($reader, $rich)), 'database', 'the database answers when Redis is gone');
+is(scalar(read_session($reader, $rich)),
+	'database', 'the database answers when Redis is gone');
 $redis->start;
-ok(wait_until(sub { read_session($reader, $rich) eq 'cache' }), 'a new Redis is used');
+ok(wait_until(sub { read_session($reader, $rich) eq 'cache' }),
+	'a new Redis is used');
 
 # Without a cache
 $node->append_conf('postgresql.conf', "session_manager.redis_mode = off\n");
 $node->reload;
 ok( wait_until(
-		sub { $node->safe_psql('postgres', 'SELECT mode FROM session_cache_settings()') eq 'off' }),
+		sub {
+			$node->safe_psql('postgres',
+				'SELECT mode FROM session_cache_settings()') eq 'off';
+		}),
 	'switched off');
 my $new = start_reader();
 read_session($new, $rich);

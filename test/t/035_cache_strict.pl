@@ -26,7 +26,8 @@ sub holds
 	is($r->{stale_cache} + $r->{stale_database}, 0, "$name: no stale answer")
 	  or diag($r->{complaints});
 	is($r->{wrongly_none}, 0, "$name: no live session denied");
-	cmp_ok($r->{max_commit}, '<=', 3000, "$name: no change takes more than 3 s");
+	cmp_ok($r->{max_commit}, '<=', 3000,
+		"$name: no change takes more than 3 s");
 	return $r;
 }
 
@@ -40,7 +41,8 @@ while (my ($name, $fault) = splice @faults, 0, 2)
 	holds($name, $fault);
 	if ($name =~ /maxmemory/)
 	{
-		my ($evicted) = $history->{redis}->call('INFO') =~ /^evicted_keys:(\d+)/m;
+		my ($evicted) =
+		  $history->{redis}->call('INFO') =~ /^evicted_keys:(\d+)/m;
 		cmp_ok($evicted, '>', 100, "$name: $evicted keys were evicted");
 	}
 }
@@ -68,10 +70,13 @@ my $no_epoch = CacheHistory::sabotaged(
 	"is_string(reply->element[0]) && reply->element[0]->len > PREFIX_LEN)",
 	"epoch = reply->element[1]->str",
 	"epoch = reply->element[0]->str + 1",
-	"*fillable = false;", "*fillable = true;",
-	"*fillable = !is_string(value) ||", "*fillable = true ||");
+	"*fillable = false;",
+	"*fillable = true;",
+	"*fillable = !is_string(value) ||",
+	"*fillable = true ||");
 found_out(
-	'a reader that ignores the epoch', 5,
+	'a reader that ignores the epoch',
+	5,
 	sub {
 		$history->tell('worker', 'hole');
 		CacheHistory::pause(4.5, 4.5);
@@ -82,7 +87,8 @@ found_out(
 # A reader that is slow to fill, and one that does so without its lease too.
 my @slow = (
 	'fill(reader, &token, &lease,',
-	"nanosleep(&(struct timespec){0, 40000000}, NULL),\n\t\t\tfill(reader, &token, &lease,");
+	"nanosleep(&(struct timespec){0, 40000000}, NULL),\n\t\t\tfill(reader, &token, &lease,"
+);
 my $evict = sub { $history->evict; CacheHistory::pause(0.08, 0.08); };
 $r = $history->run($seconds, $evict, CacheHistory::sabotaged(@slow));
 note(CacheHistory::summary('a slow reader', $r));
@@ -90,9 +96,12 @@ is($r->{stale_cache}, 0, 'a reader that is slow to fill does no harm');
 
 found_out(
 	'a reader that fills without its lease',
-	2 * $seconds, $evict,
+	2 * $seconds,
+	$evict,
 	CacheHistory::sabotaged(
-		@slow, q("if redis.call('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end\n"), '""'));
+		@slow,
+		q("if redis.call('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end\n"),
+		'""'));
 
 # A reader that fills although the row is being changed.
 found_out(

@@ -43,9 +43,14 @@ for (1 .. 3)
 	last if $busy->{share} >= $r->{share} / 2;
 }
 CacheHistory::end_loops($loops);
-cmp_ok($busy->{share}, '>=', $r->{share} / 2,
-	sprintf 'a busy machine: %.0f %% of sessions come from the cache, of %.0f %% before',
-	100 * $busy->{share}, 100 * $r->{share});
+cmp_ok(
+	$busy->{share},
+	'>=',
+	$r->{share} / 2,
+	sprintf
+	  'a busy machine: %.0f %% of sessions come from the cache, of %.0f %% before',
+	100 * $busy->{share},
+	100 * $r->{share});
 
 my @faults = CacheHistory->faults;
 while (my ($name, $fault) = splice @faults, 0, 2)
@@ -54,7 +59,8 @@ while (my ($name, $fault) = splice @faults, 0, 2)
 }
 
 # An outage must show, or the bound has not been tested.
-cmp_ok($max_stale, '>', 500, "the longest time that an answer was stale by was $max_stale ms");
+cmp_ok($max_stale, '>', 500,
+	"the longest time that an answer was stale by was $max_stale ms");
 
 $history->stop;
 done_testing();

@@ -44,13 +44,25 @@ $node->safe_psql(
 ));
 my $token = $node->safe_psql('postgres', 'SELECT token FROM token');
 $node->safe_psql('postgres', 'SELECT pg_sleep(1.1)');
-$node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/dump", $node->connstr('postgres') ], 'dump');
-$node->command_ok([ 'pg_dump', '--clean', '--if-exists', '-f', "$dir/dump.sql", $node->connstr('postgres') ],
+$node->command_ok(
+	[ 'pg_dump', '-Fc', '-f', "$dir/dump", $node->connstr('postgres') ],
+	'dump');
+$node->command_ok(
+	[
+		'pg_dump', '--clean',
+		'--if-exists', '-f',
+		"$dir/dump.sql", $node->connstr('postgres')
+	],
 	'plain dump');
 my $partitions = $node->safe_psql('postgres',
-	"SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'session_events'::regclass");
-like($partitions, qr/^(session_events_\d+\w* ){4,}session_events_default$/, 'which has partitions');
-my $events = $node->safe_psql('postgres', 'SELECT count(*), sum(event_id) FROM session_events');
+	"SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'session_events'::regclass"
+);
+like(
+	$partitions,
+	qr/^(session_events_\d+\w* ){4,}session_events_default$/,
+	'which has partitions');
+my $events = $node->safe_psql('postgres',
+	'SELECT count(*), sum(event_id) FROM session_events');
 
 $node->append_conf('postgresql.conf', "session_manager.databases = ''");
 $node->reload;
@@ -71,8 +83,14 @@ sub restore
 {
 	my ($dbname, @options) = @_;
 	$node->command_checks_all(
-		[ 'pg_restore', '-d', $node->connstr($dbname), @options, "$dir/dump" ],
-		0, [qr/^$/], [qr/^$/], join(' ', 'pg_restore', map { s/^\Q$dir\E\///r } @options));
+		[
+			'pg_restore', '-d', $node->connstr($dbname), @options,
+			"$dir/dump"
+		],
+		0,
+		[qr/^$/],
+		[qr/^$/],
+		join(' ', 'pg_restore', map { s/^\Q$dir\E\///r } @options));
 	return;
 }
 
@@ -80,12 +98,14 @@ sub restore
 sub let_workers_in
 {
 	my ($dbname) = @_;
-	my $passes = "SELECT last_pass_at FROM session_stats WHERE database_name = '$dbname'";
+	my $passes =
+	  "SELECT last_pass_at FROM session_stats WHERE database_name = '$dbname'";
 	foreach (1 .. 2)
 	{
 		# a look from outside does not tell them that something is there
 		my $before = $node->safe_psql($dbname, $passes);
-		wait_until(sub { $node->safe_psql($dbname, $passes) ne $before }) or die "no pass in $dbname";
+		wait_until(sub { $node->safe_psql($dbname, $passes) ne $before })
+		  or die "no pass in $dbname";
 	}
 	return;
 }
@@ -93,18 +113,33 @@ sub let_workers_in
 sub is_whole
 {
 	my ($dbname, $how) = @_;
-	is($node->safe_psql($dbname, "SELECT data FROM session_get('$token')"), '{"a": 1}', "$how: the session is there");
-	is( $node->safe_psql($dbname,
-			q(SELECT count(*), count(DISTINCT event_id) - count(*) FROM session_events WHERE event = 'created' AND user_id <> 'old')),
-		'21|0', "$how: its events too, each once");
+	is($node->safe_psql($dbname, "SELECT data FROM session_get('$token')"),
+		'{"a": 1}', "$how: the session is there");
+	is( $node->safe_psql(
+			$dbname,
+			q(SELECT count(*), count(DISTINCT event_id) - count(*) FROM session_events WHERE event = 'created' AND user_id <> 'old')
+		),
+		'21|0',
+		"$how: its events too, each once");
 	ok( wait_until(
-			sub { $node->safe_psql($dbname, 'SELECT count(*) FROM user_sessions') == 1 }),
+			sub {
+				$node->safe_psql($dbname,
+					'SELECT count(*) FROM user_sessions') == 1;
+			}),
 		"$how: then the dead sessions go");
 	ok( wait_until(
-			sub { $node->safe_psql($dbname, q(SELECT count(*) FROM session_events WHERE user_id = 'old' AND at < now() - interval '90 days')) == 0 }),
+			sub {
+				$node->safe_psql($dbname,
+					q(SELECT count(*) FROM session_events WHERE user_id = 'old' AND at < now() - interval '90 days')
+				) == 0;
+			}),
 		"$how: and the old partition");
-	like($node->safe_psql($dbname, q(SELECT value FROM session_info() WHERE key = 'workers')),
-		qr/^on(: pid \d+ is at work)?$/, "$how: nothing is waited for");
+	like(
+		$node->safe_psql(
+			$dbname,
+			q(SELECT value FROM session_info() WHERE key = 'workers')),
+		qr/^on(: pid \d+ is at work)?$/,
+		"$how: nothing is waited for");
 	$node->safe_psql('postgres', "DROP DATABASE $dbname");
 	return;
 }
@@ -116,24 +151,32 @@ my @entries = grep { !/^;/ } split /\n/, $entries;
 my @steps = ([], [], [], [], []);
 foreach my $entry (@entries)
 {
-	push @{ $steps[
+	push @{
+		$steps[
 		  $entry =~ /EXTENSION/ ? 0
 		: $entry =~ /TABLE DATA .* user_sessions/ ? 2
-		: $entry =~ / TABLE DATA / ? 2
-		: $entry =~ / SEQUENCE SET / ? 3
-		: $entry =~ / (CONSTRAINT|INDEX) / ? 4
-		: 1 ] }, $entry;
+		: $entry =~ / TABLE DATA /                ? 2
+		: $entry =~ / SEQUENCE SET /              ? 3
+		: $entry =~ / (CONSTRAINT|INDEX) /        ? 4
+		: 1
+		]
+	  },
+	  $entry;
 }
 foreach my $i (0 .. $#steps)
 {
 	write_file($list, join("\n", @{ $steps[$i] }) . "\n", 0644);
 	restore($dbname, '-L', $list);
-	is($node->safe_psql($dbname, 'SELECT count(*) FROM user_sessions'), 21, 'nothing has been swept yet')
+	is($node->safe_psql($dbname, 'SELECT count(*) FROM user_sessions'),
+		21, 'nothing has been swept yet')
 	  if $i == 2 || $i == 3;
 	let_workers_in($dbname) if $i < $#steps;
-	like($node->safe_psql($dbname, q(SELECT value FROM session_info() WHERE key = 'workers')),
-		qr/^on: maintenance waits for the/, "a worker waits after step $i")
-	  if $i < $#steps;
+	like(
+		$node->safe_psql(
+			$dbname,
+			q(SELECT value FROM session_info() WHERE key = 'workers')),
+		qr/^on: maintenance waits for the/,
+		"a worker waits after step $i") if $i < $#steps;
 }
 is_whole($dbname, 'step by step');
 
@@ -145,7 +188,8 @@ restore($dbname, '--data-only');
 is_whole($dbname, 'schema and data');
 
 # At once, with every option
-foreach my $options ([], ['--exit-on-error'], ['--single-transaction'], [ '-j', '4' ])
+foreach my $options ([], ['--exit-on-error'], ['--single-transaction'],
+	[ '-j', '4' ])
 {
 	$dbname = fresh();
 	restore($dbname, @$options);
@@ -164,24 +208,33 @@ is_whole($dbname, 'clean');
 # The same, and nobody looks while the tables are empty
 $dbname = fresh();
 restore($dbname);
-wait_until(sub { $node->safe_psql($dbname, q(SELECT value FROM session_info() WHERE key = 'workers')) !~ /waits/ })
-  or die 'maintenance does not begin';
+wait_until(
+	sub {
+		$node->safe_psql($dbname,
+			q(SELECT value FROM session_info() WHERE key = 'workers')) !~
+		  /waits/;
+	}) or die 'maintenance does not begin';
 let_workers_in($dbname);
-$node->append_conf('postgresql.conf', "session_manager.sweep_interval = '1h'");
+$node->append_conf('postgresql.conf',
+	"session_manager.sweep_interval = '1h'");
 $node->reload;
 my $quiet = sub {
-	my $passes = "SELECT last_pass_at FROM session_stats WHERE database_name = '$dbname'";
+	my $passes =
+	  "SELECT last_pass_at FROM session_stats WHERE database_name = '$dbname'";
 	my $before = $node->safe_psql($dbname, $passes);
 	sleep 3;
 	return $node->safe_psql($dbname, $passes) eq $before;
 };
 wait_until($quiet) or die 'workers do not come to rest';
-write_file($list, join("\n", map { @$_ } @steps[ 0 .. $#steps - 1 ]) . "\n", 0644);
+write_file($list, join("\n", map { @$_ } @steps[ 0 .. $#steps - 1 ]) . "\n",
+	0644);
 restore($dbname, '--clean', '--if-exists', '-L', $list);
-$node->append_conf('postgresql.conf', "session_manager.sweep_interval = '1s'");
+$node->append_conf('postgresql.conf',
+	"session_manager.sweep_interval = '1s'");
 $node->reload;
 let_workers_in($dbname);
-is($node->safe_psql($dbname, 'SELECT count(*) FROM user_sessions'), 21, 'clean, unseen: nothing has been swept yet');
+is($node->safe_psql($dbname, 'SELECT count(*) FROM user_sessions'),
+	21, 'clean, unseen: nothing has been swept yet');
 write_file($list, join("\n", @{ $steps[-1] }) . "\n", 0644);
 restore($dbname, '-L', $list);
 is_whole($dbname, 'clean, unseen');
@@ -189,11 +242,20 @@ is_whole($dbname, 'clean, unseen');
 # As text, by psql
 $dbname = fresh();
 $node->command_checks_all(
-	[ 'psql', '-Xq', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/dump.sql", $node->connstr($dbname) ],
-	0, [qr/^$/], [qr/^((psql.*NOTICE: .*does not exist, skipping)?\n?)*$/], 'psql');
+	[
+		'psql', '-Xq', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f',
+		"$dir/dump.sql", $node->connstr($dbname)
+	],
+	0,
+	[qr/^$/],
+	[qr/^((psql.*NOTICE: .*does not exist, skipping)?\n?)*$/],
+	'psql');
 is_whole($dbname, 'psql');
 
-unlike(slurp_file($node->logfile), qr/deadlock detected|already exists|TRAP/, 'without a conflict');
+unlike(
+	slurp_file($node->logfile),
+	qr/deadlock detected|already exists|TRAP/,
+	'without a conflict');
 $node->stop;
 
 # A database without a key is looked at again soon, whatever sweep_interval is.
@@ -203,16 +265,21 @@ my $late = new_node(
 	extension => 0,
 	conf => "session_manager.sweep_interval = 1h");
 $late->safe_psql('postgres',
-	'SET client_min_messages = warning; CREATE EXTENSION session_manager CASCADE');
+	'SET client_min_messages = warning; CREATE EXTENSION session_manager CASCADE'
+);
 ok( wait_until(
 		sub {
 			$late->safe_psql('postgres',
-				"SELECT value FROM session_info() WHERE key = 'workers'") =~ /^on: maintenance waits/;
+				"SELECT value FROM session_info() WHERE key = 'workers'") =~
+			  /^on: maintenance waits/;
 		}),
 	'before there is a key, maintenance waits');
 $late->safe_psql('postgres', 'SELECT session_key_add(1)');
 ok( wait_until(
-		sub { $late->safe_psql('postgres', 'SELECT coalesce(max(sweeps), 0) FROM session_stats') > 0 }),
+		sub {
+			$late->safe_psql('postgres',
+				'SELECT coalesce(max(sweeps), 0) FROM session_stats') > 0;
+		}),
 	'and begins soon after');
 
 done_testing();

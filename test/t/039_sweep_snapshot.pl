@@ -31,7 +31,9 @@ sub value
 
 sub index_reads
 {
-	return value("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'user_sessions_sweep_at_idx'");
+	return value(
+		"SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'user_sessions_sweep_at_idx'"
+	);
 }
 
 sub next_sweep
@@ -39,50 +41,80 @@ sub next_sweep
 	return value("SELECT value FROM session_info() WHERE key = 'next_sweep'");
 }
 
-value("SELECT count(*) FROM generate_series(1, $n) AS i, session_create('u' || i % 100, ttl => '1 hour')");
-value("UPDATE user_sessions SET expires_at = expires_at - interval '1 d', sweep_at = sweep_at - interval '1 d'");
+value(
+	"SELECT count(*) FROM generate_series(1, $n) AS i, session_create('u' || i % 100, ttl => '1 hour')"
+);
+value(
+	"UPDATE user_sessions SET expires_at = expires_at - interval '1 d', sweep_at = sweep_at - interval '1 d'"
+);
 value('VACUUM user_sessions');
 my $snapshot = connection($node);
-query($snapshot, 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM session_keys');
+query($snapshot,
+	'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM session_keys'
+);
 
 # In more than one pass
 my $reads = index_reads();
 $node->append_conf('postgresql.conf', "session_manager.databases = ''");
 $node->reload;
-ok(wait_until(sub { value('SELECT count(*) FROM user_sessions') == 0 }, 180), 'all dead sessions go');
+ok( wait_until(sub { value('SELECT count(*) FROM user_sessions') == 0 }, 180),
+	'all dead sessions go');
 my $sweeps = value('SELECT sweeps FROM session_stats');
 cmp_ok($sweeps, '>', 4, 'in several passes');
 # the entries that a pass left stand before those that it went on with
-cmp_ok((index_reads() - $reads) / $n, '<', 2.5, 'each index entry is read about once');
-is(query($snapshot, 'SELECT count(*) FROM user_sessions'), $n, 'the snapshot still sees the sessions');
+cmp_ok((index_reads() - $reads) / $n,
+	'<', 2.5, 'each index entry is read about once');
+is(query($snapshot, 'SELECT count(*) FROM user_sessions'),
+	$n, 'the snapshot still sees the sessions');
 
 # What is due before that is found all the same.
 my $early = create_session($node, 'early');
-value("UPDATE user_sessions SET expires_at = now() - interval '2 d', sweep_at = now() - interval '2 d'");
-ok(wait_until(sub { value('SELECT count(*) FROM user_sessions') == 0 }), 'what comes to be due earlier goes too');
+value(
+	"UPDATE user_sessions SET expires_at = now() - interval '2 d', sweep_at = now() - interval '2 d'"
+);
+ok(wait_until(sub { value('SELECT count(*) FROM user_sessions') == 0 }),
+	'what comes to be due earlier goes too');
 
 # Nor does it walk again and again over the rows of many that are due at one
 # and the same time.
 sub heap_reads
 {
-	return value("SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'user_sessions'");
+	return value(
+		"SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'user_sessions'"
+	);
 }
 
-value("SELECT count(*) FROM generate_series(1, $n) AS i, session_create('u' || i % 100, ttl => '1 hour')");
-$node->append_conf('postgresql.conf', "session_manager.sweep_batch = 10\nsession_manager.sweep_pause = 0");
+value(
+	"SELECT count(*) FROM generate_series(1, $n) AS i, session_create('u' || i % 100, ttl => '1 hour')"
+);
+$node->append_conf('postgresql.conf',
+	"session_manager.sweep_batch = 10\nsession_manager.sweep_pause = 0");
 $node->reload;
-value("UPDATE user_sessions SET expires_at = now() - interval '1 d', sweep_at = now() - interval '1 d'");
+value(
+	"UPDATE user_sessions SET expires_at = now() - interval '1 d', sweep_at = now() - interval '1 d'"
+);
 $reads = heap_reads();
-ok(wait_until(sub { value('SELECT EXISTS (SELECT FROM user_sessions)') eq 'f' }, 180), 'those of one time go');
-cmp_ok((heap_reads() - $reads) / $n, '<', 12, 'each row is looked at about once');
+ok( wait_until(
+		sub { value('SELECT EXISTS (SELECT FROM user_sessions)') eq 'f' },
+		180),
+	'those of one time go');
+cmp_ok((heap_reads() - $reads) / $n,
+	'<', 12, 'each row is looked at about once');
 
 # Without a walk through the dead
-$node->append_conf('postgresql.conf', "session_manager.databases = 'nowhere'");
+$node->append_conf('postgresql.conf',
+	"session_manager.databases = 'nowhere'");
 $node->reload;
 $reads = index_reads();
-like(next_sweep(), qr/^(nothing to sweep|unknown: behind deleted sessions)/, 'session_info() finds nothing');
+like(
+	next_sweep(),
+	qr/^(nothing to sweep|unknown: behind deleted sessions)/,
+	'session_info() finds nothing');
 my $token = create_session($node, 'late');
-like(next_sweep(), qr/^(\d{4}-|unknown: behind deleted sessions)/, 'or what is due next');
+like(
+	next_sweep(),
+	qr/^(\d{4}-|unknown: behind deleted sessions)/,
+	'or what is due next');
 cmp_ok(index_reads() - $reads, '<', 5000, 'without looking for long');
 
 query($snapshot, 'COMMIT');

@@ -1,3 +1,4 @@
+
 =pod
 
 =head1 NAME
@@ -36,13 +37,19 @@ my $root = abs_path(dirname(__FILE__) . '/../../..');
 sub compile
 {
 	my ($source, $examples) = @_;
-	my $program = PostgreSQL::Test::Utils::tempdir() . '/' . basename($source, '.c');
+	my $program =
+	  PostgreSQL::Test::Utils::tempdir() . '/' . basename($source, '.c');
 	my $config = $ENV{PG_CONFIG} or die 'PG_CONFIG is not set';
 	chomp(my $include = `$config --includedir`);
 	chomp(my $lib = `$config --libdir`);
-	system_or_bail('gcc', '-O2', '-Wall', '-Wextra', '-Werror',
-		'-I' . ($examples // "$root/examples"), "-I$include",
-		'-o', $program, $source =~ m{^/} ? $source : "$root/$source", "-L$lib", '-lpq', '-lhiredis', '-lsodium');
+	system_or_bail(
+		'gcc', '-O2',
+		'-Wall', '-Wextra',
+		'-Werror', '-I' . ($examples // "$root/examples"),
+		"-I$include", '-o',
+		$program, $source =~ m{^/} ? $source : "$root/$source",
+		"-L$lib", '-lpq',
+		'-lhiredis', '-lsodium');
 	return $program;
 }
 
@@ -84,7 +91,8 @@ sub new
 	foreach my $who ('worker', 'readers')
 	{
 		my %p = (in => '', out => '');
-		$p{run} = IPC::Run::start([ $proxy, $self->{redis}->socket ], \$p{in}, \$p{out});
+		$p{run} = IPC::Run::start([ $proxy, $self->{redis}->socket ],
+			\$p{in}, \$p{out});
 		$p{run}->pump until $p{out} =~ /\n/;
 		chomp($p{port} = $p{out});
 		$self->{$who} = \%p;
@@ -124,8 +132,10 @@ sub heal
 	$self->{redis}->start unless $self->{redis}->pid;
 	$self->{redis}->continue;
 	$self->{redis}->call('CONFIG', 'SET', 'maxmemory', 0);
-	wait_until(sub { eval { $self->{node}->safe_psql('postgres', 'SELECT 1') } })
-	  or die 'the server has not come back';
+	wait_until(
+		sub {
+			eval { $self->{node}->safe_psql('postgres', 'SELECT 1') }
+		}) or die 'the server has not come back';
 	wait_for_epoch($self->{node}, $self->{redis});
 	return;
 }
@@ -146,10 +156,19 @@ sub run
 	my ($out, $err) = ('', '');
 	my $run = IPC::Run::start(
 		[
-			$program // $self->{program}, $self->{node}->connstr('postgres'),
-			"127.0.0.1:$self->{readers}{port}/1", $self->{key}, $seconds, $self->{dead_ms}
+			$program // $self->{program},
+			$self->{node}->connstr('postgres'),
+			"127.0.0.1:$self->{readers}{port}/1",
+			$self->{key},
+			$seconds,
+			$self->{dead_ms}
 		],
-		'<', '/dev/null', '>', \$out, '2>', \$err,
+		'<',
+		'/dev/null',
+		'>',
+		\$out,
+		'2>',
+		\$err,
 		IPC::Run::timeout($seconds + 60));
 	# each of its processes is connected, or it ends
 	$run->pump until $out =~ /^connected/m || !$run->pumpable;
@@ -179,15 +198,22 @@ sub run_enough
 	for my $turn (1 .. 5)
 	{
 		$self->{turn} = $turn;
-		my $r = $self->run($turn * ($name =~ /kill/ ? 2 * $seconds : $seconds), $fault);
+		my $r =
+		  $self->run($turn * ($name =~ /kill/ ? 2 * $seconds : $seconds),
+			$fault);
 		note(summary($name, $r));
 		$all{$_} = ($all{$_} // 0) + $r->{$_}
-		  foreach qw(stale_cache stale_database wrongly_none revocations errors failed_changes);
-		$all{$_} = max($all{$_} // 0, $r->{$_}) foreach qw(max_commit max_stale share);
+		  foreach
+		  qw(stale_cache stale_database wrongly_none revocations errors failed_changes);
+		$all{$_} = max($all{$_} // 0, $r->{$_})
+		  foreach qw(max_commit max_stale share);
 		$all{complaints} .= $r->{complaints};
 		last if $all{revocations} >= 2 * $seconds;
 	}
-	cmp_ok($all{revocations}, '>=', 2 * $seconds, "$name: sessions were revoked");
+	cmp_ok(
+		$all{revocations}, '>=',
+		2 * $seconds,
+		"$name: sessions were revoked");
 	return \%all;
 }
 
@@ -195,10 +221,13 @@ sub run_enough
 sub summary
 {
 	my ($name, $r) = @_;
-	return sprintf '%s: %d reads, %.0f %% of sessions from the cache; %d revocations, '
+	return
+	  sprintf
+	  '%s: %d reads, %.0f %% of sessions from the cache; %d revocations, '
 	  . '%d updates, %d failed; %d errors; longest commit %.0f ms; stale %d by at most %.0f ms',
 	  $name, $r->{reads}, 100 * $r->{share}, $r->{revocations}, $r->{updates},
-	  $r->{failed_changes}, $r->{errors}, $r->{max_commit}, $r->{stale_cache} + $r->{stale_database},
+	  $r->{failed_changes}, $r->{errors}, $r->{max_commit},
+	  $r->{stale_cache} + $r->{stale_database},
 	  $r->{max_stale};
 }
 
@@ -207,7 +236,8 @@ sub busy_loops
 {
 	my ($n) = @_;
 	chomp(my $processors = `getconf _NPROCESSORS_ONLN`);
-	return [ map { IPC::Run::start([ $^X, '-e', 'alarm 300; 1 while 1' ]) } 1 .. $n * $processors ];
+	return [ map { IPC::Run::start([ $^X, '-e', 'alarm 300; 1 while 1' ]) }
+		  1 .. $n * $processors ];
 }
 
 sub end_loops
@@ -221,8 +251,10 @@ sub end_loops
 sub evict
 {
 	my ($self) = @_;
-	$self->{redis}->call('EVAL',
-		"for _, k in ipairs(redis.call('KEYS', 'session:0*')) do redis.call('DEL', k) end", 0);
+	$self->{redis}->call(
+		'EVAL',
+		"for _, k in ipairs(redis.call('KEYS', 'session:0*')) do redis.call('DEL', k) end",
+		0);
 	return;
 }
 
@@ -249,7 +281,8 @@ sub faults
 		'CLIENT PAUSE' => sub {
 			my ($self) = @_;
 			my $ms = 50 + int(rand(2500));
-			$self->{redis}->call('CLIENT', 'PAUSE', $ms, rand() < 0.5 ? 'ALL' : 'WRITE');
+			$self->{redis}
+			  ->call('CLIENT', 'PAUSE', $ms, rand() < 0.5 ? 'ALL' : 'WRITE');
 			usleep(1000 * $ms);
 			pause(0.1, 0.8);
 		},
@@ -270,11 +303,13 @@ sub faults
 			my $redis = $self->{redis};
 			if ($redis->call('CONFIG', 'GET', 'maxmemory')->[1] == 0)
 			{
-				$redis->call('CONFIG', 'SET', 'maxmemory-policy', 'allkeys-lru');
+				$redis->call('CONFIG', 'SET', 'maxmemory-policy',
+					'allkeys-lru');
 				$redis->call('CONFIG', 'SET', 'maxmemory', 5 * 1024 * 1024);
 			}
 			# twice what there is room for
-			$redis->call('SET', 'filler:' . int(rand(1000)), 'x' x 10_000) for 1 .. 200;
+			$redis->call('SET', 'filler:' . int(rand(1000)), 'x' x 10_000)
+			  for 1 .. 200;
 			usleep(50_000);
 		},
 		'packets delayed, connections cut and hanging' => sub {
@@ -302,7 +337,8 @@ sub faults
 			my ($self) = @_;
 			my $pid = eval {
 				$self->{node}->safe_psql('postgres',
-					"SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'");
+					"SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'"
+				);
 			};
 			kill 'KILL', $pid if $pid;
 			$self->{killed}++ if $pid;
@@ -311,12 +347,15 @@ sub faults
 		'kill -9 of the postmaster' => sub {
 			my ($self) = @_;
 			my $node = $self->{node};
-			my ($pid) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+			my ($pid) =
+			  slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 			$node->kill9;
-			wait_until(sub { !kill 0, $pid }) or die 'the postmaster lives on';
+			wait_until(sub { !kill 0, $pid })
+			  or die 'the postmaster lives on';
 			# its children hold the shared memory until they have noticed
 			my $start = time();
-			wait_until(sub { $node->start(fail_ok => 1) }) or die 'the server does not start';
+			wait_until(sub { $node->start(fail_ok => 1) })
+			  or die 'the server does not start';
 			note(sprintf 'started in %.1f s', time() - $start);
 			# revocations wait until the last epoch of the crashed server is dead
 			pause(2.5, 2.5 + 1.5 * $self->{turn});

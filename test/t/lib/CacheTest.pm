@@ -1,3 +1,4 @@
+
 =pod
 
 =head1 NAME
@@ -52,7 +53,8 @@ session_manager.sweep_interval = 1h
 session_manager.redis_mode = $mode
 session_manager.redis_socket = '@{[ $redis->socket ]}'
 ));
-	wait_for_epoch($node, $redis) if !defined $params{start} || $params{start};
+	wait_for_epoch($node, $redis)
+	  if !defined $params{start} || $params{start};
 	return $node;
 }
 
@@ -67,7 +69,8 @@ sub counter
 {
 	my ($node, $name, $dbname) = @_;
 	$dbname //= 'postgres';
-	return 0 + $node->safe_psql('postgres',
+	return 0 +
+	  $node->safe_psql('postgres',
 		"SELECT $name FROM session_stats WHERE database_name = '$dbname'");
 }
 
@@ -98,8 +101,11 @@ sub wait_for_epoch
 {
 	my ($node, $redis, $dbname) = @_;
 	my $epoch;
-	wait_until(sub { defined($epoch = eval { epoch($node, $redis, $dbname) }) })
-	  or die 'there is no epoch: ' . info($node, 'cache_server', $dbname);
+	wait_until(
+		sub {
+			defined($epoch = eval { epoch($node, $redis, $dbname) });
+		}
+	) or die 'there is no epoch: ' . info($node, 'cache_server', $dbname);
 	return $epoch;
 }
 
@@ -113,27 +119,35 @@ sub remember
 	my $key = redis_key($token);
 	my $epoch = wait_for_epoch($node, $redis);
 	my $nonce = 'L' . int(rand(1 << 30));
-	my $leased = $redis->call('EVAL',
+	my $leased = $redis->call(
+		'EVAL',
 		"local v = redis.call('GET', KEYS[1]) "
 		  . "if v == 'T' then return 0 end "
 		  . "redis.call('SET', KEYS[1], ARGV[1], 'PX', 3000) return 1",
-		1, $key, $nonce);
+		1,
+		$key,
+		$nonce);
 	return 'tombstone' unless $leased;
 	my $cacheable = $node->safe_psql('postgres',
 		"SELECT cacheable FROM session_get('$token')");
 	$meanwhile->() if $meanwhile;
 	return 'not cacheable' unless $cacheable eq 't';
-	return $redis->call('EVAL',
+	return $redis->call(
+		'EVAL',
 		"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
 		  . "redis.call('SET', KEYS[1], ARGV[2], 'PX', 300000) return 1",
-		1, $key, $nonce, "V$epoch") ? 'stored' : 'refused';
+		1,
+		$key,
+		$nonce,
+		"V$epoch") ? 'stored' : 'refused';
 }
 
 # Whether a reader would be served a session from the cache.
 sub remembered
 {
 	my ($node, $redis, $token) = @_;
-	my ($value, $epoch) = @{ $redis->call('MGET', redis_key($token), epoch_key($node)) };
+	my ($value, $epoch) =
+	  @{ $redis->call('MGET', redis_key($token), epoch_key($node)) };
 	return defined $value && defined $epoch && $value eq "V$epoch" ? 1 : 0;
 }
 
@@ -143,12 +157,17 @@ sub served_at
 {
 	my ($redis, $epoch_key, $token) = @_;
 	my ($value, $epoch, $seconds, $us) = @{
-		$redis->call('EVAL',
+		$redis->call(
+			'EVAL',
 			"local now = redis.call('TIME') "
 			  . "local found = redis.call('MGET', KEYS[1], KEYS[2]) "
 			  . 'return {found[1], found[2], now[1], now[2]}',
-			2, redis_key($token), $epoch_key) };
-	return undef unless defined $value && defined $epoch && $value eq "V$epoch";
+			2,
+			redis_key($token),
+			$epoch_key)
+	};
+	return undef
+	  unless defined $value && defined $epoch && $value eq "V$epoch";
 	return $seconds + $us / 1e6;
 }
 

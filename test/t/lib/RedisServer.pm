@@ -1,3 +1,4 @@
+
 =pod
 
 =head1 NAME
@@ -19,7 +20,7 @@ use warnings FATAL => 'all';
 
 use IO::Socket::UNIX;
 use PostgreSQL::Test::Utils;
-use POSIX qw(:sys_wait_h);
+use POSIX       qw(:sys_wait_h);
 use Time::HiRes qw(usleep time);
 
 # A running server; further lines for its configuration.  With requirepass
@@ -34,8 +35,9 @@ sub new
 		socket => "$dir/redis.sock",
 		password => $password,
 		conf => [
-			'port 0', "unixsocket $dir/redis.sock", "dir $dir",
-			"logfile $dir/log", 'save ""', @conf
+			'port 0', "unixsocket $dir/redis.sock",
+			"dir $dir", "logfile $dir/log",
+			'save ""', @conf
 		]
 	}, $class;
 	$self->start;
@@ -43,8 +45,8 @@ sub new
 }
 
 sub socket { return $_[0]->{socket}; }
-sub pid { return $_[0]->{pid}; }
-sub dir { return $_[0]->{dir}; }
+sub pid    { return $_[0]->{pid}; }
+sub dir    { return $_[0]->{dir}; }
 
 sub start
 {
@@ -63,7 +65,8 @@ sub start
 	my $end = time() + 20;
 	until ($self->answers)
 	{
-		die "redis-server does not start: see $self->{dir}/log" if time() > $end;
+		die "redis-server does not start: see $self->{dir}/log"
+		  if time() > $end;
 		usleep(20_000);
 	}
 	return;
@@ -89,7 +92,7 @@ sub kill9
 	return;
 }
 
-sub stop { kill 'STOP', $_[0]->{pid}; return; }
+sub stop     { kill 'STOP', $_[0]->{pid}; return; }
 sub continue { kill 'CONT', $_[0]->{pid}; return; }
 
 # Speak one command in database 1; dies with what Redis complains of.
@@ -132,9 +135,11 @@ sub read_answer
 	return undef if $rest < 0;
 	return [ map { $self->read_answer } 1 .. $rest ] if $kind eq '*';
 	my $text = '';
+
 	while (length($text) < $rest + 2)
 	{
-		read($fh, $text, $rest + 2 - length($text), length($text)) or die "Redis is gone\n";
+		read($fh, $text, $rest + 2 - length($text), length($text))
+		  or die "Redis is gone\n";
 	}
 	return substr($text, 0, $rest);
 }

@@ -1,3 +1,4 @@
+
 =pod
 
 =head1 NAME
@@ -123,7 +124,8 @@ sub install_extension
 	my $in = defined $schema ? "SCHEMA $schema" : '';
 	my $prefix = defined $schema ? "$schema." : '';
 
-	$node->safe_psql($dbname, qq(
+	$node->safe_psql(
+		$dbname, qq(
 		SET client_min_messages = warning;
 		CREATE EXTENSION session_manager $in CASCADE;
 		SELECT ${prefix}session_key_add(1);));
@@ -170,9 +172,8 @@ sub live
 sub count_live
 {
 	my ($node, @tokens) = @_;
-	return 0 + $node->safe_psql(
-		'postgres',
-		"CREATE TEMP TABLE t (token text);\nCOPY t FROM stdin;\n"
+	return 0 + $node->safe_psql('postgres',
+			"CREATE TEMP TABLE t (token text);\nCOPY t FROM stdin;\n"
 		  . join('', map { "$_\n" } @tokens)
 		  . "\\.\nSELECT count(*) FROM t, session_get(t.token, touch => false);\n"
 	);
@@ -230,7 +231,8 @@ sub timed
 	my ($node, $statement, $dbname) = @_;
 	my $now = 'SELECT extract(epoch FROM clock_timestamp())';
 	my @lines = split /\n/,
-	  $node->safe_psql($dbname // 'postgres', "$now;\n$statement;\n$now;"), -1;
+	  $node->safe_psql($dbname // 'postgres', "$now;\n$statement;\n$now;"),
+	  -1;
 	my ($began, $ended) = (shift @lines, pop @lines);
 	return (join("\n", @lines), $ended - $began, $began, $ended);
 }

@@ -41,7 +41,8 @@ synchronous_commit = off
 ));
 
 my $script = $node->basedir . '/mixed.sql';
-write_file($script, qq(
+write_file(
+	$script, qq(
 \\set user random(1, 5000)
 \\set ttl random(1, $longest)
 \\set percent random(1, 100)
@@ -75,7 +76,9 @@ sub memory
 {
 	my ($pid) = @_;
 	open my $fh, '<', "/proc/$pid/status" or return;
-	my %kb = map { /^(VmRSS|RssAnon|RssFile|RssShmem):\s+(\d+)/ ? ($1, $2) : () } <$fh>;
+	my %kb =
+	  map { /^(VmRSS|RssAnon|RssFile|RssShmem):\s+(\d+)/ ? ($1, $2) : () }
+	  <$fh>;
 	close $fh;
 	return unless $kb{VmRSS};
 	return { rss => $kb{VmRSS}, own => $kb{VmRSS} - $kb{RssShmem} };
@@ -93,11 +96,12 @@ sub observe
 		{
 			my ($pid, $args) = /^\s*(\d+) (.*)/ or next;
 			my $kind =
-				$args =~ /session_manager (launcher|worker)/ ? $1
+				$args =~ /session_manager (launcher|worker)/     ? $1
 			  : $args =~ /postgres \[local\] (?!authentication)/ ? 'backend'
-			  : next;
+			  :                                                    next;
 			my $kb = memory($pid) or next;
-			$most{$kind}{$_} = max($most{$kind}{$_} // 0, $kb->{$_}) foreach keys %$kb;
+			$most{$kind}{$_} = max($most{$kind}{$_} // 0, $kb->{$_})
+			  foreach keys %$kb;
 			$most{$kind}{seen}++;
 		}
 		usleep(50_000);
@@ -108,8 +112,10 @@ sub observe
 # Sizes in kB of table (with TOAST) and of everything, live rows
 sub sizes
 {
-	my ($table, $all, $rows) = split /\|/, value(
-		"SELECT pg_table_size('user_sessions') / 1024, pg_total_relation_size('user_sessions') / 1024, (SELECT count(*) FROM user_sessions)");
+	my ($table, $all, $rows) = split /\|/,
+	  value(
+		"SELECT pg_table_size('user_sessions') / 1024, pg_total_relation_size('user_sessions') / 1024, (SELECT count(*) FROM user_sessions)"
+	  );
 	return { table => $table, all => $all, rows => $rows };
 }
 
@@ -122,8 +128,10 @@ my @running;
 		$node,
 		{
 			cmd => [
-				'pgbench', '-n', '-M', 'prepared', '-f', $script, '-c', $clients,
-				'-j', '2', '-R', $rate, '-T', $seconds, 'postgres'
+				'pgbench', '-n', '-M', 'prepared',
+				'-f', $script, '-c', $clients,
+				'-j', '2', '-R', $rate,
+				'-T', $seconds, 'postgres'
 			],
 			out => $node->basedir . '/pgbench.log'
 		});
@@ -142,45 +150,79 @@ while (time() - $start < $seconds - $stretch - 3)
 	push @sizes, sizes();
 	# once, another key: everything is sealed anew
 	next if $rekey++ != 3;
-	value("SELECT session_key_activate($_)") foreach value('SELECT session_key_generate()');
+	value("SELECT session_key_activate($_)")
+	  foreach value('SELECT session_key_generate()');
 }
 my $last = observe($pid, $stretch);
 my ($status) = finish_all(@running);
-is($status, 0, 'the load ran to its end') or diag(slurp_file($node->basedir . '/pgbench.log'));
+is($status, 0, 'the load ran to its end')
+  or diag(slurp_file($node->basedir . '/pgbench.log'));
 my ($tps) = slurp_file($node->basedir . '/pgbench.log') =~ /^tps = ([\d.]+)/m;
 
 my $now = sizes();
-value("SET client_min_messages = error; CREATE TABLE live (LIKE user_sessions) WITH (fillfactor = 80);
+value(
+	"SET client_min_messages = error; CREATE TABLE live (LIKE user_sessions) WITH (fillfactor = 80);
 	ALTER TABLE live ALTER sealed_data SET STORAGE EXTERNAL;
 	INSERT INTO live SELECT * FROM user_sessions;");
-my $live = value("SELECT pg_table_size('live') / 1024 * $now->{rows} / greatest(1, (SELECT count(*) FROM live))");
+my $live = value(
+	"SELECT pg_table_size('live') / 1024 * $now->{rows} / greatest(1, (SELECT count(*) FROM live))"
+);
 my $largest = max(map { $_->{table} } @sizes);
 my $most_rows = max(map { $_->{rows} } @sizes);
 
-note sprintf('%d s, %.0f transactions (%.0f calls) a second, %d to %d sessions',
+note
+  sprintf('%d s, %.0f transactions (%.0f calls) a second, %d to %d sessions',
 	$seconds, $tps, $tps * 8.3, min(map { $_->{rows} } @sizes), $most_rows);
 foreach my $kind (qw(backend launcher worker))
 {
 	ok($first->{$kind} && $last->{$kind}, "$kind seen") or next;
-	note sprintf('%-8s RSS %d kB, then %d kB (%+.1f %%); own memory %d kB, then %d kB (%+.1f %%); %d samples',
+	note sprintf(
+		'%-8s RSS %d kB, then %d kB (%+.1f %%); own memory %d kB, then %d kB (%+.1f %%); %d samples',
 		$kind,
-		map({ $first->{$kind}{$_}, $last->{$kind}{$_}, 100 * $last->{$kind}{$_} / $first->{$kind}{$_} - 100 } qw(rss own)),
+		map({ $first->{$kind}{$_}, $last->{$kind}{$_},
+				  100 * $last->{$kind}{$_} / $first->{$kind}{$_} - 100 }
+			qw(rss own)),
 		$last->{$kind}{seen});
-	cmp_ok($last->{$kind}{own}, '<=', 1.05 * $first->{$kind}{own}, "$kind: its own memory does not grow");
+	cmp_ok(
+		$last->{$kind}{own},
+		'<=',
+		1.05 * $first->{$kind}{own},
+		"$kind: its own memory does not grow");
 	next if $seconds < 600;
 	# a process has of shared memory what it has looked at, in the end all of it
-	cmp_ok($last->{$kind}{rss}, '<=', 1.05 * $first->{$kind}{rss}, "$kind: nor does RSS");
+	cmp_ok(
+		$last->{$kind}{rss},
+		'<=',
+		1.05 * $first->{$kind}{rss},
+		"$kind: nor does RSS");
 }
-note sprintf('table %d kB at the end, %d kB at most; live %.0f kB: %.2f times; with indexes %d kB',
-	$now->{table}, $largest, $live, $now->{table} / $live, $now->{all});
-cmp_ok($now->{table}, '<=', 1.5 * $live, 'the table is at most 1.5 times its live size');
-note value("SELECT string_agg(key || '=' || value, ' ') FROM session_stats AS s, jsonb_each_text(to_jsonb(s)) WHERE value <> '0'");
-note value("SELECT string_agg(key || ': ' || value, '; ') FROM session_info() WHERE key IN ('last_pass', 'resealing', 'event_partitions')");
+note sprintf(
+	'table %d kB at the end, %d kB at most; live %.0f kB: %.2f times; with indexes %d kB',
+	$now->{table}, $largest, $live, $now->{table} / $live,
+	$now->{all});
+cmp_ok(
+	$now->{table}, '<=',
+	1.5 * $live,
+	'the table is at most 1.5 times its live size');
+note value(
+	"SELECT string_agg(key || '=' || value, ' ') FROM session_stats AS s, jsonb_each_text(to_jsonb(s)) WHERE value <> '0'"
+);
+note value(
+	"SELECT string_agg(key || ': ' || value, '; ') FROM session_info() WHERE key IN ('last_pass', 'resealing', 'event_partitions')"
+);
 
-ok( wait_until(sub { value('SELECT count(*) FROM user_sessions WHERE expires_at < clock_timestamp() - interval \'10 s\'') == 0 }),
+ok( wait_until(
+		sub {
+			value(
+				'SELECT count(*) FROM user_sessions WHERE expires_at < clock_timestamp() - interval \'10 s\''
+			) == 0;
+		}),
 	'no dead session is left');
 my $log = slurp_file($node->logfile);
-unlike($log, qr/deadlock|PANIC|FATAL|terminated by signal/, 'and nothing went wrong');
+unlike(
+	$log,
+	qr/deadlock|PANIC|FATAL|terminated by signal/,
+	'and nothing went wrong');
 $node->stop;
 
 done_testing();
