@@ -74,7 +74,8 @@ is_deeply(
 ok( wait_until(
 		sub {
 			$node->safe_psql('postgres',
-				'SELECT count(last_pass_at) FROM sessions.session_stats') == 1;
+				'SELECT count(last_pass_at) FROM sessions.session_stats') ==
+			  1;
 		}),
 	'a worker has been there');
 
