@@ -119,7 +119,8 @@ my @left =
 is( "@left",
 	'database_id last_pass_at last_pass_age next_pass_at stats_reset',
 	'every counter of session_stats is exported');
-my $text = slurp_file("$docs/monitoring.md");
+my $text =
+  slurp_file("$docs/monitoring.md") . slurp_file("$docs/reference.md");
 is_deeply([ grep { $text !~ /`$_`/ && !/^database_/ } split / /, $view ],
 	[], 'and explained');
 my @alerts = $text =~ /expr: (.*)/g;
