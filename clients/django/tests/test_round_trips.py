@@ -66,11 +66,19 @@ def test_endpoint(
 
 
 def test_sign_in(browser: Browser, auth0: Issuer, asked: CaptureQueriesContext) -> None:
-    """BEGIN, a savepoint around the call, COMMIT, and a look at what has been committed."""
+    """The session, and a look at what has been committed."""
     header = {"Authorization": f"Bearer {auth0.token('auth0|ada')}"}
     with asked:
         assert browser.unsafe("POST", API + "create/", headers=header).status_code == 201
-    assert len(asked) == 6, sent(asked)
+    assert len(asked) == 2, sent(asked)
+
+
+def test_sign_in_again(signed_in: Browser, auth0: Issuer, asked: CaptureQueriesContext) -> None:
+    """The presented session's end and the new one in a transaction, with a savepoint in it."""
+    header = {"Authorization": f"Bearer {auth0.token('auth0|ada')}"}
+    with asked:
+        assert signed_in.unsafe("POST", API + "create/", headers=header).status_code == 201
+    assert len(asked) == 7, sent(asked)
 
 
 @pytest.mark.parametrize("heard", [session_invalidated], indirect=True)

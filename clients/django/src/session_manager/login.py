@@ -13,6 +13,7 @@ SessionMiddleware puts the cookie into the response, if the transaction commits;
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -53,7 +54,10 @@ def log_in(
     """
     request = django_request(request)
     presented = current_token(request)
-    with translating_errors(), transaction.atomic(using=settings.DATABASE):
+    together: Any = nullcontext()
+    if presented is not None:
+        together = transaction.atomic(using=settings.DATABASE)
+    with translating_errors(), together:
         if presented is not None:
             session_service.invalidate(presented, reason)
         created = session_service.create(
