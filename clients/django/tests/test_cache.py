@@ -225,7 +225,7 @@ class TestOutage:
         cache = session_cache()
         assert cache is not None
         assert cache.breaker.is_open
-        assert caplog.text.count("redis does not answer") == 1
+        assert caplog.text.count("Redis does not answer") == 1
         redis_server.start()
         redis_server.wait_for_epoch()
         wait_for(lambda: cached(token))
@@ -466,7 +466,7 @@ class TestRights:
         cache = session_cache()
         assert cache is not None
         assert not cache.breaker.is_open
-        (record,) = [r for r in caplog.records if "redis refuses" in r.getMessage()]
+        (record,) = [r for r in caplog.records if "Redis refuses the command" in r.getMessage()]
         assert record.levelname == "WARNING"
         assert "permission" in record.getMessage() or "executing the script" in record.getMessage()
         assert "password" not in record.getMessage()
