@@ -24,13 +24,14 @@ export function SessionProvider({
   loginUrl = '/login',
   children,
 }: SessionProviderProps): ReactElement {
-  const options = { basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl };
-  const [store] = useState(() => createSessionStore(options, session));
+  const [store] = useState(() =>
+    createSessionStore({ basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl }, session),
+  );
 
   useEffect(() => store.start(), [store]);
   useEffect(() => {
-    store.configure(options);
-  });
+    store.configure({ basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl });
+  }, [store, basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl]);
   useEffect(() => {
     store.hydrate(session);
   }, [store, session]);
@@ -40,6 +41,6 @@ export function SessionProvider({
 
 export function useSessionStore(): SessionStore {
   const store = useContext(SessionContext);
-  if (!store) throw new Error('There is no <SessionProvider> above this component.');
+  if (!store) throw new Error('No <SessionProvider> above');
   return store;
 }

@@ -169,6 +169,19 @@ describe('useSession', () => {
     expect(backend.log).toEqual([]);
   });
 
+  it('does what is due although its page renders all the time', async () => {
+    backend.signIn();
+    const page = () => <SessionProvider refetchInterval={5} />;
+    const { rerender } = render(page());
+    await passed(1_000);
+    const before = backend.log.length;
+    for (let i = 0; i < 100; i++) {
+      rerender(page());
+      await passed(100);
+    }
+    expect(backend.log.length).toBeGreaterThan(before);
+  });
+
   it('follows what the server renders', async () => {
     const first = backend.signIn();
     const Plan = () => <p>{useSession().data?.session.data.plan}</p>;
