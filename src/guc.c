@@ -138,7 +138,7 @@ define_lifetimes(void)
 				   "0 disables the idle timeout.",
 				   &sm_idle_timeout, 0, 0);
 	define_seconds("session_manager.rotation_grace",
-				   "Time for which a replaced token works in any case.",
+				   "Time for which a token that session_refresh has replaced works in any case.",
 				   "Covers requests under way when the token is replaced. After that time, the token still works until its successor has been used.",
 				   &sm_rotation_grace, 30, 0);
 	define_seconds("session_manager.touch_interval",

@@ -69,6 +69,11 @@ sm_spi_text(const char *sql)
 static uint64
 processed(int result)
 {
+	if (result == SPI_OK_REWRITTEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a rule has replaced a statement of session_manager"),
+				 errhint("Drop the rule on the table of session_manager, or use a trigger.")));
 	if (result < 0)
 		elog(ERROR, "could not run SQL of session_manager: %s",
 			 SPI_result_code_string(result));

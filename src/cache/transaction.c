@@ -51,6 +51,7 @@ sm_cache_start_transaction(const char *activity)
 	{
 		MemoryContextSwitchTo(transaction.outside);
 		transaction.active = false;
+		pgstat_report_activity(STATE_IDLE, NULL);
 	}
 	return schema;
 }

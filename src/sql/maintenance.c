@@ -57,7 +57,8 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 
 	/* last: what it locks stays locked until the transaction ends */
 	sm_spi_connect();
-	(void) sm_partitions_step(schema, max_rows, &partitions);
+	(void) sm_partitions_step(sm_called_schema(fcinfo), max_rows,
+							  &partitions);
 	sm_spi_finish();
 
 	values[0] = Int64GetDatum(sweep.deleted);

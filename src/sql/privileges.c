@@ -252,6 +252,7 @@ append_functions(StringInfo sql, Oid extension, int bit)
 	for (size_t i = 0; i < lengthof(functions); i++)
 	{
 		CatCList   *forms;
+		bool		found = false;
 
 		if (!(functions[i].bundles & bit))
 			continue;
@@ -267,7 +268,14 @@ append_functions(StringInfo sql, Oid extension, int bit)
 			appendStringInfo(sql, "%s%s", separator,
 							 format_procedure_qualified(oid));
 			separator = ", ";
+			found = true;
 		}
 		ReleaseCatCacheList(forms);
+		if (!found || !OidIsValid(extension))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("extension session_manager does not have its function %s()",
+							functions[i].name),
+					 errhint("Drop the extension and create it again, or add what was removed.")));
 	}
 }

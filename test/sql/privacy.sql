@@ -133,6 +133,10 @@ BEGIN;
 SELECT session_erase('alice');
 ROLLBACK;
 SELECT count(*) FROM session_get(:'a_session_token');
+-- A rule that keeps the events as they are stops it as a whole.
+CREATE RULE append_only AS ON UPDATE TO session_events DO INSTEAD NOTHING;
+CALL test.error($$SELECT session_erase('alice')$$);
+DROP RULE append_only ON session_events;
 SELECT session_erase('alice');
 SELECT count(*) FROM session_get(:'a_session_token');
 SELECT count(*) FROM user_sessions WHERE user_id = 'alice';

@@ -201,3 +201,9 @@ SELECT role, test.may(role) FROM unnest(ARRAY['regress_session_app', 'regress_se
 SET ROLE regress_session_app;
 SELECT * FROM session_get('x');
 RESET ROLE;
+
+-- What has been taken from the extension is missed, not left out.
+BEGIN;
+ALTER EXTENSION session_manager DROP FUNCTION session_get(text, inet, text, boolean);
+CALL test.error($$SELECT session_grant('regress_session_app', 'app')$$);
+ROLLBACK;

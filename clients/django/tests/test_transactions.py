@@ -9,6 +9,7 @@ import pytest
 from django.db import connection, transaction
 
 from session_manager import administration
+from session_manager.exceptions import TooLarge
 from session_manager.services import session_service
 from session_manager.signals import session_created
 from session_manager.store.transactions import changed_here
@@ -51,6 +52,17 @@ def test_autocommit_off(token: str) -> None:
         transaction.rollback()
         transaction.set_autocommit(True)
     assert read(token)[0] == 1
+
+
+def test_an_expected_error_with_autocommit_off(user_id: str) -> None:
+    transaction.set_autocommit(False)
+    try:
+        with pytest.raises(TooLarge):
+            session_service.create(user_id, {"a": "x" * 70000})
+        assert session_service.create(user_id).token
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
 
 
 @pytest.mark.parametrize("heard", [session_created], indirect=True)

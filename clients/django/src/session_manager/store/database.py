@@ -182,7 +182,7 @@ def call(
         attempts -= 1
         try:
             guard: Any = nullcontext()
-            if savepoint and in_block(connection):
+            if savepoint and (in_block(connection) or not connection.get_autocommit()):
                 guard = transaction.atomic(using=connection.alias)
             with guard, connection.cursor() as cursor:
                 cursor.execute(sql, params)
