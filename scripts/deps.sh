@@ -57,13 +57,20 @@ venv() {
   printf '%s\n' "$stamp" >"$path/stamp"
 }
 
+# A copy of the Django package for the environment NAME, as a build leaves files, and several builds in one place disturb each
+# other; prints the requirement.
+package_for() {
+  cp -R "$root/clients/django" "$copy/client_$1"
+  printf '%s' "$copy/client_$1[$2]"
+}
+
 django() {
   local name=$1 client=$root/clients/django django="Django~=$1.0" driver=psycopg
 
   [ "$name" != newest ] || django=Django
   [ "$name" != 4.2 ] || driver=psycopg2
   venv "django/$name" "to test it on Django ($name)" \
-    "$copy/client[$driver,openapi]" "$django" -r "$client/requirements-test.txt" 'setuptools>=68'
+    "$(package_for "$name" "$driver,openapi")" "$django" -r "$client/requirements-test.txt" 'setuptools>=68'
 }
 
 # What npm has installed is told by this file.
@@ -94,7 +101,7 @@ packages() {
 }
 
 example() {
-  venv example/venv "for the backend of the example" "$copy/client[psycopg,openapi]" gunicorn 'setuptools>=68'
+  venv example/venv "for the backend of the example" "$(package_for example psycopg,openapi)" gunicorn 'setuptools>=68'
 }
 
 modules() {
@@ -122,8 +129,6 @@ fi
 for name in "${parts[@]}"; do
   packages "$name"
 done
-# from a copy, as a build leaves files
-cp -R "$root/clients/django" "$copy/client"
 pids=()
 for name in "${parts[@]}"; do
   modules "$name" &
