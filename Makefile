@@ -43,6 +43,16 @@ OBJS = \
 	src/keys/keyfile.o \
 	src/keys/keyring.o \
 	src/keys/token.o \
+	src/maintenance/carry_out.o \
+	src/maintenance/contain.o \
+	src/maintenance/flush.o \
+	src/maintenance/launcher.o \
+	src/maintenance/partition.o \
+	src/maintenance/pass.o \
+	src/maintenance/reseal.o \
+	src/maintenance/restore.o \
+	src/maintenance/sweep.o \
+	src/maintenance/worker.o \
 	src/session/authenticate.o \
 	src/session/bulk.o \
 	src/session/client.o \
@@ -67,17 +77,7 @@ OBJS = \
 	src/sql/result.o \
 	src/sql/session.o \
 	src/sql/stats.o \
-	src/sql/user.o \
-	src/work/carry_out.o \
-	src/work/contain.o \
-	src/work/flush.o \
-	src/work/launcher.o \
-	src/work/partition.o \
-	src/work/pass.o \
-	src/work/reseal.o \
-	src/work/restore.o \
-	src/work/sweep.o \
-	src/work/worker.o
+	src/sql/user.o
 SHLIB_LINK = -lsodium
 
 # The cache in Redis needs hiredis; without it session_manager.redis_mode stays

@@ -18,6 +18,11 @@
 #include "keys/crypto.h"
 #include "keys/keyfile.h"
 #include "keys/keyring.h"
+#include "maintenance/contain.h"
+#include "maintenance/launcher.h"
+#include "maintenance/reseal.h"
+#include "maintenance/restore.h"
+#include "maintenance/sweep.h"
 #include "redact.h"
 #include "schema.h"
 #include "session/finding.h"
@@ -25,11 +30,6 @@
 #include "shared.h"
 #include "sql/identity.h"
 #include "sql/info.h"
-#include "work/contain.h"
-#include "work/launcher.h"
-#include "work/reseal.h"
-#include "work/restore.h"
-#include "work/sweep.h"
 
 #if PG_VERSION_NUM >= 180000
 PG_MODULE_MAGIC_EXT(.name = "session_manager",.version = SM_VERSION);

@@ -19,16 +19,16 @@
 #include "cache/cache.h"
 #include "guc.h"
 #include "keys/keyring.h"
+#include "maintenance/contain.h"
+#include "maintenance/reseal.h"
+#include "maintenance/restore.h"
+#include "maintenance/sweep.h"
 #include "session/store.h"
 #include "shared.h"
 #include "spi.h"
 #include "sql/arguments.h"
 #include "sql/info.h"
 #include "sql/result.h"
-#include "work/contain.h"
-#include "work/reseal.h"
-#include "work/restore.h"
-#include "work/sweep.h"
 
 PG_FUNCTION_INFO_V1(sm_session_info);
 

@@ -15,14 +15,14 @@
 
 #include "guc.h"
 #include "keys/keyring.h"
+#include "maintenance/contain.h"
+#include "maintenance/partition.h"
+#include "maintenance/reseal.h"
+#include "maintenance/sweep.h"
 #include "schema.h"
 #include "spi.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
-#include "work/contain.h"
-#include "work/partition.h"
-#include "work/reseal.h"
-#include "work/sweep.h"
 
 PG_FUNCTION_INFO_V1(sm_session_cleanup);
 PG_FUNCTION_INFO_V1(sm_session_reencrypt);

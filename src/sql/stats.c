@@ -13,11 +13,11 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "maintenance/contain.h"
 #include "schema.h"
 #include "shared.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
-#include "work/contain.h"
 
 PG_FUNCTION_INFO_V1(sm_session_counters);
 PG_FUNCTION_INFO_V1(sm_session_stats_reset);

@@ -42,10 +42,10 @@
 #include "cache/cache.h"
 #include "compat.h"
 #include "guc.h"
+#include "maintenance/launcher.h"
+#include "maintenance/pass.h"
 #include "session/finding.h"
 #include "shared.h"
-#include "work/launcher.h"
-#include "work/pass.h"
 
 /* How many workers are at work at once, whatever the number of databases. */
 #define MAX_WORKERS		2

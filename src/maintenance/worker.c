@@ -21,15 +21,15 @@
 
 #include "batch.h"
 #include "guc.h"
+#include "maintenance/carry_out.h"
+#include "maintenance/contain.h"
+#include "maintenance/flush.h"
+#include "maintenance/partition.h"
+#include "maintenance/pass.h"
+#include "maintenance/reseal.h"
+#include "maintenance/restore.h"
+#include "maintenance/sweep.h"
 #include "shared.h"
-#include "work/carry_out.h"
-#include "work/contain.h"
-#include "work/flush.h"
-#include "work/partition.h"
-#include "work/pass.h"
-#include "work/reseal.h"
-#include "work/restore.h"
-#include "work/sweep.h"
 
 PGDLLEXPORT void sm_worker_main(Datum arg);
 

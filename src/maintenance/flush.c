@@ -19,10 +19,10 @@
 
 #include "batch.h"
 #include "keys/keyring.h"
+#include "maintenance/contain.h"
+#include "maintenance/flush.h"
 #include "session/store.h"
 #include "session/touch.h"
-#include "work/contain.h"
-#include "work/flush.h"
 
 #define TOUCH_BATCH		1024
 

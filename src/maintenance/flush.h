@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 
-#include "work/pass.h"
+#include "maintenance/pass.h"
 
 extern void sm_flush_touches(SmPass *pass);
 

@@ -20,7 +20,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#include "work/contain.h"
+#include "maintenance/contain.h"
 
 /* A WARNING for each step at most once in so many microseconds. */
 #define WARNING_GAP_US	USECS_PER_SEC

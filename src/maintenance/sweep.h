@@ -10,9 +10,9 @@
 
 #include "postgres.h"
 
+#include "maintenance/pass.h"
 #include "schema.h"
 #include "session/store.h"
-#include "work/pass.h"
 
 typedef struct SmSweep
 {

@@ -12,8 +12,8 @@
 
 #include "utils/uuid.h"
 
+#include "maintenance/pass.h"
 #include "schema.h"
-#include "work/pass.h"
 
 /* A walk through the table, by id. */
 typedef struct SmReseal

@@ -25,10 +25,10 @@
 #include "batch.h"
 #include "compat.h"
 #include "guc.h"
+#include "maintenance/contain.h"
+#include "maintenance/sweep.h"
 #include "session/authenticate.h"
 #include "shared.h"
-#include "work/contain.h"
-#include "work/sweep.h"
 
 /* A NOTICE tells of progress every so many sessions. */
 #define PROGRESS_STEP	100000

@@ -12,8 +12,8 @@
 
 #include "datatype/timestamp.h"
 
+#include "maintenance/pass.h"
 #include "schema.h"
-#include "work/pass.h"
 
 /* How many indexes a partition is made with. */
 #define SM_PARTITION_INDEXES	4

@@ -10,8 +10,8 @@
 
 #include "postgres.h"
 
+#include "maintenance/pass.h"
 #include "shared.h"
-#include "work/pass.h"
 
 /*
  * Of a database.  The lock guards waits_for; the rest is the worker's alone.

@@ -17,11 +17,11 @@
 #include "utils/uuid.h"
 
 #include "batch.h"
+#include "maintenance/carry_out.h"
+#include "maintenance/contain.h"
 #include "session/authenticate.h"
 #include "session/finding.h"
 #include "session/lifecycle.h"
-#include "work/carry_out.h"
-#include "work/contain.h"
 
 /* A finding that is being carried out. */
 typedef struct Carried

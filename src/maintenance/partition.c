@@ -64,12 +64,12 @@
 #include "batch.h"
 #include "compat.h"
 #include "guc.h"
+#include "maintenance/contain.h"
+#include "maintenance/partition.h"
 #include "session/events.h"
 #include "session/locks.h"
 #include "session/writer.h"
 #include "spi.h"
-#include "work/contain.h"
-#include "work/partition.h"
 
 /* How long a step may hold logins up while it waits for its locks. */
 #define LOCK_TIMEOUT	"100ms"

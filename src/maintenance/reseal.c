@@ -21,12 +21,12 @@
 
 #include "batch.h"
 #include "keys/keyring.h"
+#include "maintenance/contain.h"
+#include "maintenance/reseal.h"
 #include "session/authenticate.h"
 #include "session/lifecycle.h"
 #include "shared.h"
 #include "spi.h"
-#include "work/contain.h"
-#include "work/reseal.h"
 
 /* Sessions that a worker moves in one transaction. */
 #define STEP_ROWS	500

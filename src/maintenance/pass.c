@@ -15,8 +15,8 @@
 
 #include "batch.h"
 #include "guc.h"
-#include "work/contain.h"
-#include "work/pass.h"
+#include "maintenance/contain.h"
+#include "maintenance/pass.h"
 
 /* How long a pass may take, and after how long a failed one is retried. */
 #define PASS_US			USECS_PER_SEC

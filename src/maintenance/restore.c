@@ -30,9 +30,9 @@
 #include "utils/timestamp.h"
 
 #include "batch.h"
+#include "maintenance/partition.h"
+#include "maintenance/restore.h"
 #include "shared.h"
-#include "work/partition.h"
-#include "work/restore.h"
 
 #define SETTLE_US	(12 * USECS_PER_HOUR)
 

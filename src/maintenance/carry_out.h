@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 
-#include "work/pass.h"
+#include "maintenance/pass.h"
 
 extern void sm_carry_out(SmPass *pass);
 
