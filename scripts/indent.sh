@@ -7,10 +7,12 @@
 #   scripts/indent.sh --tools
 #
 # --check changes nothing; it names the files that would change, shows how, and
-# fails where there are any.  Versions of perltidy differ: without Debian 12's it
-# leaves Perl out, and says so.  --tools builds what this needs and no more.  pgindent and pg_bsd_indent are built once, from
-# the source of the first PostgreSQL that Debian has with both (18), and kept
-# in build/indent; typedefs are found in the sources.
+# fails where there are any.  --tools only builds what this needs.
+#
+# Versions of perltidy differ: without Debian 12's, Perl is left out, and a line
+# says so.  pgindent and pg_bsd_indent are built once, from the source of the
+# first PostgreSQL that Debian has with both (18), and kept in build/indent;
+# typedefs are found in the sources.
 
 set -euo pipefail
 
