@@ -252,6 +252,12 @@ def test_no_active_key(superuser: Any) -> None:
         )
 
 
+def test_redis_that_is_busy(redis_server: RedisServer, configure: Any) -> None:
+    configure(REDIS_TIMEOUT=0.02)
+    redis_server.client.execute_command("CLIENT", "PAUSE", 500)
+    assert servers() == set()
+
+
 def test_redis(redis_server: RedisServer) -> None:
     assert servers() == set()
     redis_server.stop()

@@ -39,6 +39,8 @@ SETTINGS_SECONDS = 60.0
 DOUBT_SECONDS = 5.0
 # How often the log tells that Redis refuses a command.
 WARNING_SECONDS = 60.0
+#: How long the system check waits for each answer.
+CHECK_TIMEOUT = 5.0
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -358,10 +360,18 @@ def session_cache() -> SessionCache | None:
 
 
 def redis_problem() -> str | None:
-    """Why Redis is not used, or None; for the system check."""
-    cache = session_cache()
-    if cache is None:
+    """Why Redis is not used, or None; for the system check.
+
+    Asked over a connection of its own that waits longer than a request may: the check says whether
+    Redis can be used, and not whether it, or this machine, is busy at the moment.
+    """
+    if settings.REDIS_URL is None:
         return None
+    timeout = max(settings.REDIS_TIMEOUT, CHECK_TIMEOUT)
+    breaker = Breaker(settings.BREAKER_FAILURES, settings.BREAKER_SECONDS)
+    cache = SessionCache(
+        settings.REDIS_URL, settings.REDIS_DB, settings.cache_key, timeout, breaker
+    )
     try:
         return cache.problem()
     except RedisError as error:
