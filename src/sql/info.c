@@ -211,25 +211,22 @@ resealing(const SmSchema *schema)
 static const char *
 next_sweep(const SmSchema *schema)
 {
-	TimestampTz from = DT_NOBEGIN;
 	TimestampTz at;
+	SmFirst		first = sm_scan_first_sweep_at(schema, DT_NOBEGIN, &at);
 
-	for (;;)
+	if (first == SM_FIRST_FAR && sm_database != NULL &&
+		sm_sweep_state(sm_database)->began_at != 0)
+		first = sm_scan_first_sweep_at(schema, sm_sweep_state(sm_database)->from.at, &at);
+	switch (first)
 	{
-		switch (sm_scan_first_sweep_at(schema, from, &at))
-		{
-			case SM_FIRST_FOUND:
-				return pstrdup(timestamptz_to_str(at));
-			case SM_FIRST_NONE:
-				return "nothing to sweep";
-			case SM_FIRST_FAR:
-				break;
-		}
-		if (from != DT_NOBEGIN || sm_database == NULL ||
-			sm_sweep_state(sm_database)->began_at == 0)
+		case SM_FIRST_FOUND:
+			return pstrdup(timestamptz_to_str(at));
+		case SM_FIRST_NONE:
+			return "nothing to sweep";
+		case SM_FIRST_FAR:
 			return "unknown: behind deleted sessions that VACUUM cannot remove yet";
-		from = sm_sweep_state(sm_database)->from.at;
 	}
+	elog(ERROR, "unrecognized answer of a look for the first session: %d", (int) first);
 }
 
 static const char *
