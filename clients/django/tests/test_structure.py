@@ -41,6 +41,7 @@ PUBLIC = {
     "testing": (),
     "urls": (),
     # What Django looks for.
+    "backends": ("http",),
     "admin": (),
     "apps": (),
     "checks": (),

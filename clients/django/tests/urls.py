@@ -1,4 +1,5 @@
 from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView, PasswordChangeView
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 
@@ -28,5 +29,9 @@ urlpatterns = [
     path("broken/", views.broken),
     path("login/", views.login),
     path("logout/", views.logout),
+    path("session/", views.session),
+    path("accounts/login/", LoginView.as_view(template_name="admin/login.html")),
+    path("accounts/logout/", LogoutView.as_view(next_page="/plain/")),
+    path("accounts/password/", PasswordChangeView.as_view(success_url="/plain/")),
     path("refresh-and-fail/", views.refresh_and_fail),
 ]

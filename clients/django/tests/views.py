@@ -155,3 +155,10 @@ def logout(request: HttpRequest) -> HttpResponse:
 def refresh_and_fail(request: HttpRequest) -> HttpResponse:
     refreshed = session_service.refresh(token_from(request), rotate=True)
     raise ZeroDivisionError(refreshed.status)
+
+
+def session(request: HttpRequest) -> HttpResponse:
+    """Writes the parameters into request.session, and tells what is there."""
+    for name, value in request.GET.items():
+        request.session[name] = value
+    return JsonResponse({k: v for k, v in request.session.items() if not k.startswith("_")})

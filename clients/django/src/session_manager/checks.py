@@ -19,7 +19,7 @@ from django.db import connections
 from django.urls import reverse
 from django.utils.module_loading import import_string
 
-from .conf import DEFAULT_THROTTLE_RATES, settings
+from .conf import DEFAULT_THROTTLE_RATES, ENGINE, ENGINE_COOKIE, settings
 from .management import grants
 from .reporting import ExceptionReporterFilter
 from .store.database import function
@@ -36,6 +36,7 @@ OUR_USERS = "session_manager.middleware.AuthenticationMiddleware"
 DJANGO_USERS = "django.contrib.auth.middleware.AuthenticationMiddleware"
 UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 DJANGO_SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
+REQUEST_SESSIONS = "session_manager.middleware.RequestSessionMiddleware"
 
 
 @register(TAG)
@@ -58,6 +59,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_throttle_rates(),
         *_unused_redis(),
         *_cookie(),
+        *_engine(),
         *_middleware(),
         *_proxies(),
         *_cache_key(),
@@ -199,9 +201,44 @@ def _which_cookie_line() -> str:
     )
 
 
+def _engine() -> Iterator[CheckMessage]:
+    chain = django_settings.MIDDLEWARE
+    if not settings.IS_ENGINE:
+        if REQUEST_SESSIONS in chain:
+            yield Error(
+                f"RequestSessionMiddleware is in MIDDLEWARE, but SESSION_ENGINE is not {ENGINE!r}.",
+                hint=f"Set SESSION_ENGINE = {ENGINE!r}, or use {DJANGO_SESSIONS!r} instead.",
+                id="session_manager.E041",
+            )
+        return
+    ours = getattr(django_settings, "SESSION_MANAGER", {})
+    differing = [
+        name
+        for name in ENGINE_COOKIE
+        if name in ours and ours[name] != getattr(django_settings, f"SESSION_{name}")
+    ]
+    if ours.get("COOKIE_HOST_PREFIX"):
+        differing.append("COOKIE_HOST_PREFIX")
+    if differing:
+        yield Error(
+            f"SESSION_MANAGER has {', '.join(differing)}, but with this SESSION_ENGINE the cookie "
+            "is request.session's, and Django's settings apply.",
+            hint='Use SESSION_COOKIE_NAME and so on; the name may begin with "__Host-".',
+            id="session_manager.E042",
+        )
+    if DJANGO_SESSIONS in chain:
+        yield Warning(
+            "With Django's SessionMiddleware, sessions have no address and no user agent, and a "
+            "request whose session cannot be saved during an outage gets 500 instead of 503.",
+            hint=f"In MIDDLEWARE, put {REQUEST_SESSIONS!r} in its place.",
+            id="session_manager.W043",
+        )
+
+
 def _cookie() -> Iterator[CheckMessage]:
     if (
-        DJANGO_SESSIONS in django_settings.MIDDLEWARE
+        not settings.IS_ENGINE
+        and DJANGO_SESSIONS in django_settings.MIDDLEWARE
         and settings.cookie_name == django_settings.SESSION_COOKIE_NAME
     ):
         yield Error(
@@ -213,7 +250,9 @@ def _cookie() -> Iterator[CheckMessage]:
     if not settings.cookie_secure and not settings.DEBUG:
         yield Warning(
             "The session cookie is sent without encryption: COOKIE_SECURE is off.",
-            hint='Serve over HTTPS and remove "COOKIE_SECURE" from SESSION_MANAGER.',
+            hint="Serve over HTTPS and set SESSION_COOKIE_SECURE = True."
+            if settings.IS_ENGINE
+            else 'Serve over HTTPS and remove "COOKIE_SECURE" from SESSION_MANAGER.',
             id="session_manager.W004",
         )
     if settings.cookie_host_prefix and (not settings.cookie_secure or settings.COOKIE_DOMAIN):
@@ -223,9 +262,10 @@ def _cookie() -> Iterator[CheckMessage]:
             id="session_manager.E005",
         )
     samesite = str(settings.COOKIE_SAMESITE).lower()
-    if samesite not in ("lax", "strict", "none") or (
-        samesite == "none" and not settings.cookie_secure
-    ):
+    # With False, or None, Django leaves the attribute out.
+    left_out = settings.IS_ENGINE and not settings.COOKIE_SAMESITE
+    known = left_out or samesite in ("lax", "strict", "none")
+    if not known or (samesite == "none" and not left_out and not settings.cookie_secure):
         yield Error(
             f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}.",
             hint='Use "Lax"; "None" needs a secure cookie.',
@@ -235,8 +275,20 @@ def _cookie() -> Iterator[CheckMessage]:
 
 def _middleware() -> list[CheckMessage]:
     chain = list(django_settings.MIDDLEWARE)
+    if UPDATE_CACHE in chain and any(
+        name in chain and chain.index(name) < chain.index(UPDATE_CACHE)
+        for name in (OURS, REQUEST_SESSIONS)
+    ):
+        return [
+            Error(
+                "SessionMiddleware comes before UpdateCacheMiddleware: no page that uses the "
+                "session could be cached, and its headers would come too late.",
+                hint="Put UpdateCacheMiddleware first in MIDDLEWARE, as Django's docs say.",
+                id="session_manager.E008",
+            )
+        ]
     if OURS not in chain:
-        if settings.IMPORT_DJANGO_SESSIONS:
+        if settings.IMPORT_DJANGO_SESSIONS and REQUEST_SESSIONS not in chain:
             return [
                 Error(
                     "IMPORT_DJANGO_SESSIONS is on, but SessionMiddleware is not in MIDDLEWARE.",
@@ -255,15 +307,6 @@ def _middleware() -> list[CheckMessage]:
                 "would not be the session's user.",
                 hint=f"Put {OUR_USERS!r} after {OURS!r} and, if you use it, {DJANGO_USERS!r}.",
                 id="session_manager.E023",
-            )
-        ]
-    if UPDATE_CACHE in chain and chain.index(UPDATE_CACHE) > chain.index(OURS):
-        return [
-            Error(
-                "SessionMiddleware comes before UpdateCacheMiddleware: no page that uses the "
-                "session could be cached, and its headers would come too late.",
-                hint="Put UpdateCacheMiddleware first in MIDDLEWARE, as Django's docs say.",
-                id="session_manager.E008",
             )
         ]
     return []

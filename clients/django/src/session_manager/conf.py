@@ -19,6 +19,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+#: The value of SESSION_ENGINE with which request.session is this package's.
+ENGINE = "session_manager.backends.sessions"
+
+#: Settings of the cookie that are Django's then, with SESSION_ before the name.
+ENGINE_COOKIE = ("COOKIE_NAME", "COOKIE_SECURE", "COOKIE_DOMAIN", "COOKIE_SAMESITE")
+#: The member of a session's data that is request.session.  No browser may write it, or sees it.
+MEMBER = "_django"
+
 # Django's own defaults; a value that differs has been set by the adopter.
 DJANGO_COOKIE_NAME = "sessionid"
 DEFAULT_COOKIE_NAME = "session_token"
@@ -133,6 +141,16 @@ class Settings:
     #: Lifetime of a new session; None leaves it to the extension.
     TTL: timedelta | None = None
     DEBUG: bool = False
+    #: Whether SESSION_ENGINE is this package's.  Then Django's settings of the cookie hold for all.
+    IS_ENGINE: bool = False
+
+    @cached_property
+    def cookie_path(self) -> str:
+        return django_settings.SESSION_COOKIE_PATH if self.IS_ENGINE else "/"
+
+    @cached_property
+    def cookie_httponly(self) -> bool:
+        return django_settings.SESSION_COOKIE_HTTPONLY if self.IS_ENGINE else True
 
     @cached_property
     def cookie_secure(self) -> bool:
@@ -238,21 +256,37 @@ def _ttl(given: Any) -> timedelta | None:
     return timedelta(seconds=given)
 
 
+def _of_django(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What Django's settings say where request.session is this package's: one cookie, one user."""
+    found: dict[str, Any] = {
+        "COOKIE_HOST_PREFIX": False,
+        **{name: getattr(django_settings, f"SESSION_{name}") for name in ENGINE_COOKIE},
+    }
+    # With None or False the attribute is left out.
+    found["COOKIE_SAMESITE"] = found["COOKIE_SAMESITE"] or ""
+    if given.get("USER_ID_FIELD") is None and given.get("USER_LOADER") is None:
+        found["USER_ID_FIELD"] = "pk"
+    return found
+
+
 def load_settings() -> Settings:
     """Read Django's settings."""
     found = getattr(django_settings, "SESSION_MANAGER", {})
     if not isinstance(found, Mapping):
         raise ImproperlyConfigured("SESSION_MANAGER must be a dictionary.")
     given: dict[str, Any] = dict(found)
-    for internal in ("DEBUG",):
+    for internal in ("DEBUG", "IS_ENGINE"):
         given.pop(internal, None)
     for name, message in GONE.items():
         if name in given:
             raise ImproperlyConfigured(message)
     _refuse_unknown(given, Settings, "SESSION_MANAGER")
 
+    is_engine = getattr(django_settings, "SESSION_ENGINE", None) == ENGINE
     inherited = getattr(django_settings, "SESSION_COOKIE_NAME", DJANGO_COOKIE_NAME)
-    if "COOKIE_NAME" not in given and inherited != DJANGO_COOKIE_NAME:
+    if is_engine:
+        given.update(_of_django(given))
+    elif "COOKIE_NAME" not in given and inherited != DJANGO_COOKIE_NAME:
         given["COOKIE_NAME"] = inherited
     if "REDIS_DB" not in given:
         given["REDIS_DB"] = getattr(django_settings, "REDIS_SESSION_DB", 1)
@@ -264,7 +298,11 @@ def load_settings() -> Settings:
     given["THROTTLE_RATES"] = {**DEFAULT_THROTTLE_RATES, **rates}
     _refuse_none(given, Settings, "SESSION_MANAGER")
     given["CLIENT_DATA"] = _client_data(given.get("CLIENT_DATA", DEFAULT_CLIENT_DATA))
-    return Settings(**given, DEBUG=django_settings.DEBUG)
+    if MEMBER in given["CLIENT_DATA"]:
+        raise ImproperlyConfigured(
+            f'SESSION_MANAGER["CLIENT_DATA"] must not have {MEMBER!r}, which is request.session.'
+        )
+    return Settings(**given, DEBUG=django_settings.DEBUG, IS_ENGINE=is_engine)
 
 
 class _LazySettings:
@@ -294,7 +332,13 @@ _RELOAD = {
     "AUTH0_DOMAIN",
     "DEBUG",
     "REDIS_SESSION_DB",
+    "SESSION_COOKIE_DOMAIN",
+    "SESSION_COOKIE_HTTPONLY",
     "SESSION_COOKIE_NAME",
+    "SESSION_COOKIE_PATH",
+    "SESSION_COOKIE_SAMESITE",
+    "SESSION_COOKIE_SECURE",
+    "SESSION_ENGINE",
     "SESSION_MANAGER",
     "SESSION_TTL",
 }

@@ -21,11 +21,12 @@ from django.db import transaction
 from django.http import HttpRequest
 from rest_framework.request import Request
 
-from .conf import settings
+from .conf import MEMBER, settings
 from .http.addresses import client_ip, user_agent
 from .http.cookie_decision import clear_cookie_on_commit, set_cookie_on_commit
 from .http.cookies import set_cookie, token_from
 from .http.lookup import Lookup, current_token, django_request, remember_lookup, renew_user
+from .http.request_session import request_session
 from .services import session_service
 from .store.database import translating_errors
 from .store.transactions import Outcome
@@ -49,11 +50,15 @@ def log_in(
     """Make a session for a user who has been authenticated, and end the one presented.
 
     Both or neither: a login that fails leaves the older session alone.  The older one ends first,
-    so that it does not count against a limit; reason is for the audit trail.  Raises as
-    SessionService.create.
+    so that it does not count against a limit; reason is for the audit trail.  Where request.session
+    is this package's, the user is signed in there, too, and finds there what a guest left.  Raises
+    as SessionService.create.
     """
     request = django_request(request)
     presented = current_token(request)
+    store = request_session(request)
+    if store is not None:
+        data = {**(data or {}), MEMBER: store.entries_of_login(user)}
     together: Any = nullcontext()
     if presented is not None:
         together = transaction.atomic(using=settings.DATABASE)
@@ -78,6 +83,8 @@ def log_in(
     given = created if session else None
     outcome = set_cookie_on_commit(request, given) if given else Outcome()
     remember_lookup(request, Lookup(created.token, session, given, outcome))
+    if store is not None:
+        store.follow(created.token if session else None, session)
     renew_user(request)
     return created
 
@@ -90,6 +97,9 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
     """
     request = django_request(request)
     presented = current_token(request)
+    store = request_session(request)
+    if store is not None:
+        data = {**data, MEMBER: store.lasting_entries()}
     with translating_errors():
         switched = session_service.switch_tenant(
             presented,
@@ -105,6 +115,8 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
     given = switched if switched.session else None
     outcome = set_cookie_on_commit(request, given) if given else Outcome()
     remember_lookup(request, Lookup(switched.token, switched.session, given, outcome))
+    if store is not None:
+        store.follow(switched.token if switched.session else None, switched.session)
     return switched
 
 
@@ -115,5 +127,8 @@ def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
     ended = session_service.invalidate(token, reason)
     outcome = None if token is None else clear_cookie_on_commit(request)
     remember_lookup(request, Lookup(token, None, outcome=outcome))
+    store = request_session(request)
+    if store is not None:
+        store.follow(None, None)
     renew_user(request)
     return ended

@@ -1,10 +1,11 @@
-"""SessionMiddleware: ``request.session_info``, found when it is first used.
+"""Middleware: ``request.session_info``, ``request.user`` and ``request.session``.
 
     if request.session_info:
         plan = request.session_info.data.get("plan")
 
-In asynchronous views: ``session = await request.asession_info()``.  It is not Django's
-``request.session``; both can be there.  A request that does not look at it costs nothing.
+In asynchronous views: ``session = await request.asession_info()``.  It is found when it is first
+used; a request that does not look at it costs nothing.  Django's ``request.session`` is another
+session, unless SESSION_ENGINE is this package's: then it is the same one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings as django_settings
+from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.functional import SimpleLazyObject
@@ -22,11 +27,13 @@ from rest_framework.renderers import JSONRenderer
 
 from .api.errors import ServiceUnavailable, as_api_exception, body_of
 from .api.refusals import explain_refusal
+from .backends.sessions import SessionStore
 from .conf import settings
 from .exceptions import DataCorrupt, SessionError
-from .http.cache_control import NEVER, write_cache_headers
-from .http.cookie_decision import write_cookie
+from .http.cache_control import NEVER, note_session_use, write_cache_headers
+from .http.cookie_decision import set_token_on_commit, write_cookie
 from .http.lookup import alook_up, failure, look_up, set_user
+from .http.request_session import hold, request_session
 from .store.database import is_lost, translate
 from .types import NoSession, Session
 
@@ -58,6 +65,29 @@ def _translated(exception: Exception) -> Exception:
     if atomic and isinstance(exception, Error) and is_lost(exception):
         return translate(exception)
     return exception
+
+
+def _answer(request: HttpRequest, exception: Exception) -> HttpResponse | None:
+    """The answer to an exception of this package's that nobody has caught."""
+    error = explain_refusal(_translated(exception), request)
+    if isinstance(error, NotAuthenticated):
+        return refusal(error)
+    # DataCorrupt is Django's own 500, which it logs and reports.
+    if isinstance(error, SessionError) and not isinstance(error, DataCorrupt):
+        return refusal(as_api_exception(error))
+    return None
+
+
+def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """The response with its cookie and its headers for caches."""
+    unavailable = failure(request)
+    if response.status_code == status.HTTP_500_INTERNAL_SERVER_ERROR and unavailable:
+        # Other middleware looked at the session, or the user; Django asks no process_exception
+        # about what that raises.
+        response = refusal(as_api_exception(unavailable))
+    write_cookie(request, response)
+    write_cache_headers(request, response)
+    return response
 
 
 class SessionMiddleware:
@@ -93,25 +123,68 @@ class SessionMiddleware:
         request.asession_info = afind  # type: ignore[attr-defined]
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        error = explain_refusal(_translated(exception), request)
-        if isinstance(error, NotAuthenticated):
-            return refusal(error)
-        # DataCorrupt is Django's own 500, which it logs and reports.
-        if isinstance(error, SessionError) and not isinstance(error, DataCorrupt):
-            return refusal(as_api_exception(error))
-        return None
+        return _answer(request, exception)
 
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
-        unavailable = failure(request)
-        if response.status_code == status.HTTP_500_INTERNAL_SERVER_ERROR and unavailable:
-            # Other middleware looked at the session, or the user; Django asks no process_exception
-            # about what that raises.
-            response = refusal(as_api_exception(unavailable))
-        write_cookie(request, response)
-        write_cache_headers(request, response)
-        return response
+        return _finished(request, response)
+
+
+class RequestSessionMiddleware(DjangoSessionMiddleware):
+    """Django's own for SESSION_ENGINE = "session_manager.backends.sessions", in the place of it.
+
+    Sessions have the client's address and user agent, an outage is a 503, the cookie follows the
+    commit, and only a sign-out clears it.  With another engine it is Django's.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        super().process_request(request)
+        hold(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        return _answer(request, exception)
+
+    def process_response(  # type: ignore[override]
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        store = request_session(request)
+        if store is None:
+            return super().process_response(request, cast(HttpResponse, response))
+        if store.accessed:
+            note_session_use(request)
+        try:
+            self._save(request, store, response)
+        except SessionError as error:
+            answer = _answer(request, error)
+            if answer is None:
+                raise
+            response = answer
+        return _finished(request, response)
+
+    def _save(
+        self, request: HttpRequest, store: SessionStore, response: HttpResponseBase
+    ) -> None:
+        """Save what has been changed, as Django's does: not after an error of the server's."""
+        written = response.cookies.get(settings.cookie_name)
+        if written is not None:
+            store.take_token(written.value)
+        wanted = store.modified or (django_settings.SESSION_SAVE_EVERY_REQUEST and written is None)
+        if response.status_code >= 500 or not wanted or store.is_empty():
+            return
+        try:
+            store.save()
+        except UpdateError:
+            if not store.modified:
+                return
+            raise SessionInterrupted(
+                "The request's session was ended before the request completed, for example by a "
+                "sign-out in another request."
+            ) from None
+        token = store.session_key
+        if token is not None:
+            lasts = not store.get_expire_at_browser_close()
+            set_token_on_commit(request, token, store.get_expiry_age() if lasts else None)
 
 
 class AuthenticationMiddleware:

@@ -36,6 +36,7 @@ from .store.database import (
     text_argument,
     utc,
 )
+from .store.request_data import take_out
 from .store.tokens import digest_form, is_token, session_id_of
 from .store.transactions import changed_here, note_change
 from .types import (
@@ -97,12 +98,14 @@ class SessionService:
         tenant_id: str | None = None,
         auth: JSON | None = None,
         max_lifetime: timedelta | None = None,
+        cut_ttl: bool = False,
     ) -> CreatedSession:
         """Log a user in.
 
         data: what to keep, a JSON object.  ttl: lifetime unless refreshed; by default SESSION_TTL,
         else the extension's.  auth: how the user proved who they are; shown in the list of devices.
         max_lifetime: until the end that no refresh moves; by default, and at most, the extension's.
+        cut_ttl: take what the extension allows in the place of a longer ttl, which it refuses.
         Raises LimitReached, TooLarge, InvalidArgument, StoreUnavailable.
         """
         # Beyond max_sessions_per_user the oldest ones end.
@@ -112,7 +115,7 @@ class SessionService:
                 "SELECT session_id, session_token, "
                 + utc("created_at", "expires_at", "absolute_expires_at")
                 + f" FROM {function('session_create')}"
-                "(%s, %s::jsonb, %s::interval, %s::inet, %s, %s, %s::jsonb, %s::interval)",
+                f"(%s, %s::jsonb, {_ttl(cut_ttl)}, %s::inet, %s, %s, %s::jsonb, %s::interval)",
                 [
                     text_argument(user_id),
                     json_argument({} if data is None else data),
@@ -209,7 +212,7 @@ class SessionService:
             json_columns=("data",),
             savepoint=True,
         )
-        return UpdatedSession(**rows[0]) if rows else None
+        return UpdatedSession(rows[0]["version"], take_out(rows[0]["data"])[0]) if rows else None
 
     def update_user(self, user_id: str, patch: JSON, *, tenant_id: str | None = None) -> int:
         """Patch the data of all live sessions of a user; how many there are."""
@@ -590,14 +593,29 @@ def _renew(
     )
 
 
+def _ttl(cut: bool) -> str:
+    """A parameter of session_create; cut to the longest that it takes.
+
+    The setting is known once a function of the extension has been called.
+    """
+    if not cut:
+        return "%s::interval"
+    return (
+        f"least(%s::interval, CASE WHEN {function('session_bucket')}(''::text) IS NOT NULL"
+        " THEN current_setting('session_manager.max_lifetime')::interval END)"
+    )
+
+
 def _session_of(row: Row) -> Session:
+    data, request_data = take_out(decode(row["data"]))
     return Session(
         id=row["session_id"],
         user_id=row["user_id"],
         tenant_id=row["tenant_id"],
-        data=decode(row["data"]),
+        data=data,
         version=row["version"],
         auth=decode(row["auth"]),
+        request_data=request_data,
         **{name: row[name] for name in SESSION_TIMES},
     )
 

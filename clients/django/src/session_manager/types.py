@@ -35,6 +35,8 @@ class Session:
     expires_at: datetime
     absolute_expires_at: datetime
     cached: bool = False
+    #: What request.session holds, where SESSION_ENGINE is this package's: store/request_data.py.
+    request_data: dict[str, str] = field(default_factory=dict, repr=False)
 
     exists = True
 

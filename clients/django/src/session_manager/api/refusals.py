@@ -14,6 +14,7 @@ from rest_framework.exceptions import NotAuthenticated
 from ..exceptions import SessionError
 from ..http.lookup import known_lookup
 from ..services import session_service
+from ..store.users import is_guest
 from .errors import SessionExpired, SessionRevoked
 
 # What is told as it is; other reasons are free text, which is not for the session's user.
@@ -39,6 +40,9 @@ def explain_refusal(exc: Exception, request: HttpRequest) -> Exception:
     One with a message of its own is about something else, an access token for example.
     """
     lookup = known_lookup(request)
+    if lookup is not None and lookup.row is not None and is_guest(lookup.row.user_id):
+        # Nobody's session has ended.
+        return exc
     if (
         type(exc) is not NotAuthenticated
         or exc.detail != NotAuthenticated.default_detail

@@ -7,6 +7,7 @@ response gets the last decision that holds; a 503 gets none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -16,9 +17,11 @@ from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
 from ..store.transactions import Outcome
-from .cookies import clear_cookie, set_cookie
+from .cookies import clear_cookie, give_token, set_cookie
 
 _ATTRIBUTE = "_session_manager_cookie_decisions"
+# On a response: that its cookie is what has been decided, and not the view's own.
+_WRITTEN = "_session_manager_cookie_written"
 
 
 class Issued(Protocol):
@@ -33,27 +36,31 @@ class Issued(Protocol):
 
 @dataclass
 class _Decision:
-    """The cookie will hold a session's token, or (None) be cleared."""
+    """What will be written."""
 
-    issued: Issued | None
+    write: Callable[[HttpResponseBase], None]
     outcome: Outcome = field(default_factory=Outcome)
 
-    def write(self, response: HttpResponseBase) -> None:
-        if self.issued is None:
-            clear_cookie(response)
-        elif self.issued.token is not None and self.issued.absolute_expires_at is not None:
-            set_cookie(response, self.issued.token, self.issued.absolute_expires_at)
+
+def _give(issued: Issued, response: HttpResponseBase) -> None:
+    if issued.token is not None and issued.absolute_expires_at is not None:
+        set_cookie(response, issued.token, issued.absolute_expires_at)
 
 
-def _decided(request: HttpRequest, issued: Issued | None) -> Outcome:
-    decision = _Decision(issued)
+def _decided(request: HttpRequest, write: Callable[[HttpResponseBase], None]) -> Outcome:
+    decision = _Decision(write)
     request.__dict__.setdefault(_ATTRIBUTE, []).append(decision)
     return decision.outcome
 
 
 def set_cookie_on_commit(request: HttpRequest, issued: Issued) -> Outcome:
     """Let the cookie hold a session's token, if the transaction commits."""
-    return _decided(request, issued)
+    return _decided(request, partial(_give, issued))
+
+
+def set_token_on_commit(request: HttpRequest, token: str, max_age: int | None) -> Outcome:
+    """Let the cookie hold a token for some seconds, or (None) until the browser is closed."""
+    return _decided(request, partial(give_token, token=token, max_age=max_age))
 
 
 def clear_cookie_on_commit(request: HttpRequest) -> Outcome:
@@ -62,13 +69,14 @@ def clear_cookie_on_commit(request: HttpRequest) -> Outcome:
     That a session was found to have ended is about the cookie that the request came with: when the
     answer arrives, the browser may hold a newer one.
     """
-    return _decided(request, None)
+    return _decided(request, clear_cookie)
 
 
 def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Write what has been decided, once; a cookie of the view's own goes before it."""
+    """Write what has been decided since the last time; a cookie of the view's own goes before it."""
     decisions: list[_Decision] = request.__dict__.pop(_ATTRIBUTE, [])
-    if response.status_code == 503 or settings.cookie_name in response.cookies:
+    own = settings.cookie_name in response.cookies and _WRITTEN not in response.__dict__
+    if response.status_code == 503 or own:
         return
     last = None
     for decision in decisions:
@@ -79,3 +87,4 @@ def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
             decision.outcome.then(partial(decision.write, response))
     if last is not None:
         last.write(response)
+        response.__dict__[_WRITTEN] = True

@@ -26,7 +26,12 @@ def token_from(request: HttpRequest) -> str | None:
 def set_cookie(response: HttpResponseBase, token: str, absolute_expires_at: datetime) -> None:
     """Give the browser a token, for as long as the session can live at most."""
     remaining = absolute_expires_at - datetime.now(timezone.utc)
-    _write(response, token, max_age=max(int(remaining.total_seconds()), 0))
+    give_token(response, token, max(int(remaining.total_seconds()), 0))
+
+
+def give_token(response: HttpResponseBase, token: str, max_age: int | None) -> None:
+    """Give the browser a token for some seconds; None: until it is closed."""
+    _write(response, token, max_age=max_age)
 
 
 def clear_cookie(response: HttpResponseBase) -> None:
@@ -40,10 +45,10 @@ def _write(response: HttpResponseBase, value: str, **lifetime: Any) -> None:
     response.set_cookie(
         settings.cookie_name,
         value,
-        path="/",
+        path=settings.cookie_path,
         domain=settings.COOKIE_DOMAIN,
         secure=settings.cookie_secure,
-        httponly=True,
+        httponly=settings.cookie_httponly,
         samesite=settings.COOKIE_SAMESITE,  # type: ignore[arg-type]
         **lifetime,
     )

@@ -26,18 +26,22 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.crypto import constant_time_compare
+from django.utils.module_loading import import_string
 
-from ..conf import settings
+from ..conf import MEMBER, settings
 from ..exceptions import InvalidArgument, LimitReached, TooLarge
 from ..models import ImportedSession
 from ..services import session_service
 from ..store.database import call, function, json_argument
-from ..store.users import user_id_of
+from ..store.request_data import encode_entry, entry_name, take_out
+from ..store.users import is_proof, user_id_of
 from ..types import JSON, CreatedSession, Session
 from .addresses import client_ip, user_agent
 
 logger = logging.getLogger("session_manager")
+
+#: Of Django's stores, those whose sessions can be listed; the first one reads for both.
+STORES = ("django.contrib.sessions.backends.db", "django.contrib.sessions.backends.cached_db")
 
 # How long requests that were sent together with the one that was taken over are let through.
 GRACE = timedelta(seconds=30)
@@ -48,8 +52,8 @@ def key_hash(session_key: str) -> bytes:
 
 
 def django_session(session_key: str | None) -> SessionBase:
-    """The session in Django's store, whatever SESSION_ENGINE is."""
-    engine = import_module(django_settings.SESSION_ENGINE)
+    """The session in Django's store, whatever SESSION_ENGINE is, or was before this package's."""
+    engine = import_module(STORES[0] if settings.IS_ENGINE else django_settings.SESSION_ENGINE)
     found: SessionBase = engine.SessionStore(session_key)
     return found
 
@@ -107,12 +111,7 @@ def _problem(data: JSON, user: Any) -> str | None:
         return WITHOUT_ID
     if data.get(BACKEND_SESSION_KEY) not in django_settings.AUTHENTICATION_BACKENDS:
         return OUTDATED
-    proof = str(data.get(HASH_SESSION_KEY, ""))
-    if constant_time_compare(proof, user.get_session_auth_hash()) or any(
-        constant_time_compare(proof, good) for good in user.get_session_auth_fallback_hash()
-    ):
-        return None
-    return OUTDATED
+    return None if is_proof(user, str(data.get(HASH_SESSION_KEY, ""))) else OUTDATED
 
 
 def find_logins(decoded: Sequence[JSON | None]) -> list[Login]:
@@ -136,7 +135,7 @@ def find_logins(decoded: Sequence[JSON | None]) -> list[Login]:
 
 def check_data(kept: Sequence[tuple[Any, JSON]]) -> list[str | None]:
     """For users and the data of their Django sessions: why what goes along could not be stored."""
-    if not settings.IMPORT_DATA:
+    if not settings.IMPORT_DATA and not settings.IS_ENGINE:
         return [None] * len(kept)
     problems: list[str | None] = [None] * len(kept)
     texts: dict[int, str] = {}
@@ -231,6 +230,7 @@ def adopt_django_session(
                 ip=client_ip(request),
                 user_agent=user_agent(request),
                 auth={"method": "import"},
+                **_lifetime(noted, now),
             )
         except LimitReached:
             # They will be told when they sign in; here whatever they look at would be refused.
@@ -250,11 +250,22 @@ def adopt_django_session(
 def _kept(user: Any, data: JSON) -> JSON:
     """What of a Django session's data goes along."""
     kept: JSON = settings.load(settings.IMPORT_DATA)(user, data) if settings.IMPORT_DATA else {}
+    if settings.IS_ENGINE:
+        # request.session goes on as it was.
+        serializer = import_string(django_settings.SESSION_SERIALIZER)()
+        entries = {entry_name(key): encode_entry(serializer, key, data[key]) for key in data}
+        kept = {**kept, MEMBER: entries}
     return kept
+
+
+def _lifetime(noted: ImportedSession, now: datetime) -> JSON:
+    """Arguments of create: request.session ends when it would have ended."""
+    return {"ttl": noted.expires_at - now, "cut_ttl": True} if settings.IS_ENGINE else {}
 
 
 def _shared(noted: ImportedSession, data: JSON) -> Session | None:
     """The session that a Django session became, as far as it can be told without its token."""
+    data, request_data = take_out(data)
     for listed in session_service.list(noted.user_id):
         if listed.id == noted.session_id:
             return Session(
@@ -269,5 +280,6 @@ def _shared(noted: ImportedSession, data: JSON) -> Session | None:
                 last_seen_at=listed.last_seen_at,
                 expires_at=listed.expires_at,
                 absolute_expires_at=listed.absolute_expires_at,
+                request_data=request_data,
             )
     return None

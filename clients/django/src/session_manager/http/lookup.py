@@ -6,7 +6,9 @@ one look-up.  Without a cookie nothing is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -45,6 +47,11 @@ class Lookup:
     user: Any = None
     #: The session lives, but its user is gone or not active: no session, and no verdict on it.
     without_user: bool = False
+    #: The session, whoever its user is.
+    row: Session | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.row = self.session
 
     def find_user(self) -> Lookup:
         """Without a user, as far as the settings tell who that is, there is no session."""
@@ -83,8 +90,20 @@ def remember_lookup(request: HttpRequest, lookup: Lookup) -> None:
 
 def look_up(request: HttpRequest) -> Lookup:
     """Find the session of a request and its user; StoreUnavailable leaves no outcome."""
-    try:
+    with _noting_failure(request):
+        return _look_up(request).find_user()
+
+
+def look_up_row(request: HttpRequest) -> Lookup:
+    """Find the session of a request, whoever its user is."""
+    with _noting_failure(request):
         return _look_up(request)
+
+
+@contextmanager
+def _noting_failure(request: HttpRequest) -> Iterator[None]:
+    try:
+        yield
     except StoreUnavailable as error:
         setattr(request, _FAILURE, error)
         raise
@@ -98,7 +117,7 @@ def failure(request: HttpRequest) -> StoreUnavailable | None:
 def _look_up(request: HttpRequest) -> Lookup:
     lookup = known_lookup(request)
     if lookup is not None:
-        return lookup.find_user()
+        return lookup
     token = token_from(request)
     session = None
     created = None
@@ -120,7 +139,7 @@ def _look_up(request: HttpRequest) -> Lookup:
         outcome = Outcome()
     lookup = Lookup(token, session, created, outcome)
     remember_lookup(request, lookup)
-    return lookup.find_user()
+    return lookup
 
 
 async def alook_up(request: HttpRequest) -> Lookup:

@@ -30,6 +30,7 @@ from . import sealing
 from .breaker import Breaker
 from .channel import Channel, LateError
 from .database import call, function
+from .request_data import take_out
 from .tokens import token_bytes
 
 logger = logging.getLogger("session_manager")
@@ -319,14 +320,16 @@ def session_of(row: JSON) -> Session:
     """A session of the JSON of a cached row."""
     if not isinstance(row["data"], dict) or not isinstance(row["user_id"], str):
         raise TypeError("not a session")
+    data, request_data = take_out(row["data"])
     return Session(
         id=uuid.UUID(row["session_id"]),
         user_id=row["user_id"],
         tenant_id=row["tenant_id"],
-        data=row["data"],
+        data=data,
         version=row["version"],
         auth=row["auth"],
         cached=True,
+        request_data=request_data,
         **{name: from_microseconds(row[name]) for name in SESSION_TIMES},
     )
 

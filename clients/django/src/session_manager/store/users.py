@@ -7,18 +7,27 @@ code.  With neither, SessionUser stands in: it needs no table and is authenticat
 from __future__ import annotations
 
 import logging
+import uuid
 from typing import Any
 
-from django.contrib.auth import get_user_model
+from django.conf import settings as django_settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.core.exceptions import (
     MultipleObjectsReturned,
     ObjectDoesNotExist,
     ValidationError,
 )
+from django.utils.crypto import constant_time_compare
+from django.utils.module_loading import import_string
 
 from ..conf import settings
 from ..types import Session
 from .database import translating_errors
+from .request_data import entry_value
+
+GUEST = "guest:"
+# A user who has nothing in USER_ID_FIELD.
+BY_KEY = "pk:"
 
 logger = logging.getLogger("session_manager")
 
@@ -66,11 +75,74 @@ def user_id_of(user: Any) -> str:
     return str(value)
 
 
+def new_guest_id() -> str:
+    """A user id for somebody who has not signed in, and whom nobody else shares it with."""
+    return f"{GUEST}{uuid.uuid4().hex}"
+
+
+def is_guest(user_id: str) -> bool:
+    """Whether a session's user id is of somebody who has not signed in."""
+    return user_id.startswith(GUEST)
+
+
+def user_id_of_login(key: str, user: Any = None) -> str | None:
+    """The user id for what Django's login keeps of a user, its primary key; None without a user.
+
+    user: who it is, if that is known.
+    """
+    model = get_user_model()
+    try:
+        value = model._meta.pk.to_python(key)
+    except (ValidationError, ValueError, TypeError):
+        return None
+    if settings.USER_ID_FIELD in (None, "pk", model._meta.pk.name):
+        return str(value)
+    if user is None:
+        with translating_errors():
+            user = model._default_manager.filter(pk=value).first()
+    if user is None:
+        return None
+    try:
+        return user_id_of(user)
+    except ValueError:
+        return f"{BY_KEY}{key}"
+
+
+def login_of(user: Any) -> dict[str, str]:
+    """What Django's login keeps of a user in request.session; nothing of one without a model."""
+    if not hasattr(user, "get_session_auth_hash"):
+        return {}
+    return {
+        SESSION_KEY: user._meta.pk.value_to_string(user),
+        BACKEND_SESSION_KEY: getattr(user, "backend", django_settings.AUTHENTICATION_BACKENDS[0]),
+        HASH_SESSION_KEY: user.get_session_auth_hash(),
+    }
+
+
+def is_proof(user: Any, proof: str) -> bool:
+    """Whether the hash that Django's login keeps is still the one of a user's password."""
+    return constant_time_compare(proof, user.get_session_auth_hash()) or any(
+        constant_time_compare(proof, good) for good in user.get_session_auth_fallback_hash()
+    )
+
+
+def _is_outdated(user: Any, session: Session) -> bool:
+    """Whether Django's login in a session is no longer valid: the password has changed since."""
+    if not session.request_data or not hasattr(user, "get_session_auth_hash"):
+        return False
+    serializer = import_string(django_settings.SESSION_SERIALIZER)()
+    proof = entry_value(serializer, session.request_data, HASH_SESSION_KEY)
+    return proof is not None and not is_proof(user, str(proof))
+
+
 def load_user(user_id: str, session: Session | None = None) -> Any:
     """The user of a session, or None if there is none (any more) or it is not active.
 
-    Raises StoreUnavailable if the database with the users does not answer.
+    Nor is there one of a guest, or of a session of Django's login that is no longer valid.  Raises
+    StoreUnavailable if the database with the users does not answer.
     """
+    if is_guest(user_id):
+        return None
     with translating_errors():
         if settings.USER_LOADER:
             user = settings.load(settings.USER_LOADER)(user_id, session)
@@ -85,4 +157,6 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
                 return None
         else:
             user = SessionUser(user_id)
-    return user if user is not None and getattr(user, "is_active", True) else None
+    if user is None or not getattr(user, "is_active", True):
+        return None
+    return None if session is not None and _is_outdated(user, session) else user

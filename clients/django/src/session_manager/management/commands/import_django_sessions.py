@@ -9,11 +9,9 @@ from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from session_manager.conf import settings
+from session_manager.conf import ENGINE, settings
 from session_manager.http import importing
 from session_manager.management.progress import Progress
-
-STORES = ("django.contrib.sessions.backends.db", "django.contrib.sessions.backends.cached_db")
 
 
 class Command(BaseCommand):
@@ -39,7 +37,7 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="count, and record nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if django_settings.SESSION_ENGINE not in STORES:
+        if django_settings.SESSION_ENGINE not in (*importing.STORES, ENGINE):
             raise CommandError(
                 f"Sessions in {django_settings.SESSION_ENGINE} cannot be listed; only those in a "
                 "database can."

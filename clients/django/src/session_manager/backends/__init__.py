@@ -1,0 +1,1 @@
+"""What SESSION_ENGINE names."""

@@ -1,0 +1,473 @@
+"""SESSION_ENGINE = "session_manager.backends.sessions": request.session over the extension.
+
+``session_key`` is the session's token.  A session of somebody who has not signed in belongs to a
+guest, a user id of its own; with Django's login it is followed by a session of the user, with a new
+token, and ends.
+
+A save writes what has changed since the load, key by key, as a merge patch: of two requests that
+change different keys both win.  What cycle_key asks for is done by the save, in one transaction, so
+that a login that fails leaves the older session alone; flush and delete end a session at once.
+
+Used outside of a request the store has no address and no cookie; RequestSessionMiddleware gives it
+the request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from typing import Any, Protocol
+
+from asgiref.sync import sync_to_async
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.contrib.auth import BACKEND_SESSION_KEY, SESSION_KEY
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+
+from ..administration import cleanup
+from ..conf import MEMBER, settings
+from ..services import session_service
+from ..store.database import translating_errors
+from ..store.request_data import Entries, decode_entry, encode_entry, entry_name
+from ..store.tokens import is_token, session_id_of
+from ..store.transactions import Outcome
+from ..store.users import (
+    is_guest,
+    load_user,
+    login_of,
+    new_guest_id,
+    user_id_of_login,
+)
+from ..types import JSON, CreatedSession, RefreshedSession, Session
+
+__all__ = ["SessionStore", "is_guest"]
+
+logger = logging.getLogger("session_manager")
+
+EXPIRY = "_session_expiry"
+#: What of a session's age may pass before a save extends it.
+SLACK = 1 / 100
+MOMENT = timedelta(microseconds=1)
+# What goes along where a session goes on in another tenant: the login, and the CSRF token.
+LASTING = ("_auth_user_id", "_auth_user_backend", "_auth_user_hash", "_csrftoken")
+
+Client = tuple[str | None, str | None]
+Issued = CreatedSession | RefreshedSession
+
+
+class Holder(Protocol):
+    """The request that a store is for."""
+
+    @property
+    def client(self) -> Client:
+        """Address and user agent."""
+        ...
+
+    @property
+    def user(self) -> Any:
+        """The user, if Django's login has just set it."""
+        ...
+
+    def find(self, token: str) -> tuple[str, Session | None]:
+        """The session of a token, whoever its user is, and the token it has by now."""
+        ...
+
+    def renewed(self, issued: Issued, session: Session) -> None:
+        """The request has a session of a new token."""
+        ...
+
+    def ended(self, token: str | None) -> None:
+        """The request's session has been ended."""
+        ...
+
+
+class NoRequest:
+    """The holder of a store outside of a request."""
+
+    client: Client = (None, None)
+    user = None
+
+    def find(self, token: str) -> tuple[str, Session | None]:
+        return token, session_service.get(token)
+
+    def renewed(self, issued: Issued, session: Session) -> None:
+        pass
+
+    def ended(self, token: str | None) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of the row."""
+
+    row: Session | None = None
+    #: What it has of the keys in memory, by the names of its members.
+    entries: dict[str, str] | None = None
+    #: Whom Django's login had signed in.
+    login: Any = None
+    expiry: Any = None
+    #: The token that the next save replaces.
+    replaced: str | None = None
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was known before something that a rollback takes back."""
+
+    outcome: Outcome
+    token: str | None
+    known: _Known
+    #: None: what is in memory is kept, to be saved again.
+    data: dict[Any, Any] | None = None
+
+
+@cache
+def _require_app() -> None:
+    if not apps.is_installed("session_manager"):
+        raise ImproperlyConfigured(
+            'SESSION_ENGINE is session_manager\'s, but "session_manager" is not in INSTALLED_APPS.'
+        )
+
+
+class SessionStore(SessionBase):
+    """A session of the extension's as Django's request.session."""
+
+    def __init__(self, session_key: str | None = None) -> None:
+        _require_app()
+        super().__init__(session_key)
+        self._holder: Holder = NoRequest()
+        self._known = _Known()
+        #: Names of members for keys that were loaded.
+        self._names: dict[Any, str] = {}
+        self._before: list[_Before] = []
+        self._flushed: list[tuple[str, Outcome]] = []
+
+    def hold(self, holder: Holder) -> None:
+        """Let it be the session of a request."""
+        self._holder = holder
+
+    # Reading.
+
+    def load(self) -> dict[Any, Any]:
+        token = self.session_key
+        row = None
+        if token is not None:
+            token, row = self._holder.find(token)
+        # Not the key of a session that is not live: the next save makes one.
+        self._session_key = token if row is not None else None
+        return self._take(row)
+
+    def _take(self, row: Session | None) -> dict[Any, Any]:
+        data: dict[Any, Any] = {}
+        entries: Entries = {}
+        serializer = self.serializer()
+        for name, text in (row.request_data if row is not None else {}).items():
+            for key, value in decode_entry(serializer, text).items():
+                data[key], entries[name], self._names[key] = value, text, name
+        self._known = _Known(row, entries, data.get(SESSION_KEY), data.get(EXPIRY))
+        return data
+
+    def exists(self, session_key: str | None) -> bool:
+        if session_key is None or session_key == self._known.replaced:
+            return False
+        return session_service.get(session_key, touch=False) is not None
+
+    def is_empty(self) -> bool:
+        return self._known.replaced is None and super().is_empty()
+
+    # Writing.
+
+    def create(self) -> None:
+        """A session with what is in memory."""
+        self._undo_what_was_rolled_back()
+        self._get_session(no_load=True)
+        self._make()
+        self.modified = True
+
+    def save(self, must_create: bool = False) -> None:
+        self._undo_what_was_rolled_back()
+        if must_create or (self.session_key is None and self._known.replaced is None):
+            self.create()
+            return
+        data = self._get_session()
+        if self._known.row is None and self.session_key is not None:
+            # After clear(), which does not read what it takes away.
+            self.load()
+        row = self._known.row
+        if row is None:
+            raise UpdateError
+        if self._owner(data) != row.user_id:
+            self._known = replace(self._known, replaced=self._known.replaced or self.session_key)
+            self._make()
+        elif self._known.replaced is not None:
+            self._elevate()
+        else:
+            self._update()
+
+    def _entries(self) -> Entries:
+        """What is in memory as the row is to have it."""
+        serializer = self.serializer()
+        return {
+            self._names.get(key) or entry_name(key): encode_entry(serializer, key, value)
+            for key, value in self._session.items()
+        }
+
+    def _patch(self, entries: Entries) -> JSON:
+        """The merge patch that makes the row's entries these."""
+        known = self._known.entries or {}
+        changed: JSON = {
+            name: text
+            for name, text in entries.items()
+            if name not in known or not self._same(known[name], text)
+        }
+        changed.update(dict.fromkeys(known.keys() - entries.keys()))
+        return {MEMBER: changed} if changed else {}
+
+    def _same(self, known: str, text: str) -> bool:
+        """Whether a text of the row says what another one says.
+
+        A serializer that is not JSON may write one value in two ways, but not if it was read before.
+        """
+        if known == text:
+            return True
+        if known.startswith("{"):
+            return False
+        serializer = self.serializer()
+        ((key, value),) = decode_entry(serializer, known).items()
+        return encode_entry(serializer, key, value) == text
+
+    def _owner(self, data: dict[Any, Any]) -> str:
+        """The user id that the row for the data belongs to."""
+        known, login = self._known, data.get(SESSION_KEY)
+        if known.row is not None and login == known.login:
+            return known.row.user_id
+        if login is None:
+            return new_guest_id()
+        user = self._holder.user
+        if user is not None and str(user.pk) != str(login):
+            user = None
+        return user_id_of_login(login, user) or new_guest_id()
+
+    def _age(self) -> timedelta:
+        """The lifetime; one that is over is the shortest there is."""
+        return max(timedelta(seconds=self.get_expiry_age()), MOMENT)
+
+    def _make(self) -> None:
+        """A new row, in the place of the one that the session had, if any."""
+        data, entries, known = self._session, self._entries(), self._known
+        user_id = self._owner(data)
+        old = known.row if known.replaced is not None else None
+        carried = old.data if old is not None and is_guest(old.user_id) else {}
+        ending = [token for token, outcome in self._flushed if not outcome.committed]
+        if known.replaced is not None:
+            ending.append(known.replaced)
+        ip, user_agent = self._holder.client
+        backend = data.get(BACKEND_SESSION_KEY)
+        auth = {"backend": backend} if isinstance(backend, str) else None
+        with self._writing(transactional=bool(ending)):
+            for token in ending:
+                session_service.invalidate(token, "replaced")
+            created = session_service.create(
+                user_id,
+                {**carried, MEMBER: entries},
+                ttl=self._age(),
+                cut_ttl=True,
+                ip=ip,
+                user_agent=user_agent,
+                auth=auth,
+            )
+        row = Session(
+            id=created.id,
+            user_id=user_id,
+            tenant_id=None,
+            data=carried,
+            version=1,
+            auth=auth,
+            created_at=created.created_at,
+            authenticated_at=created.created_at,
+            last_seen_at=created.created_at,
+            expires_at=created.expires_at,
+            absolute_expires_at=created.absolute_expires_at,
+            request_data=entries,
+        )
+        self._session_key = created.token
+        self._written(entries, row)
+        self._holder.renewed(created, row)
+
+    def _elevate(self) -> None:
+        """A new token for the same row."""
+        entries, token = self._entries(), self._known.replaced
+        patch, row = self._patch(entries), self._known.row
+        ip, user_agent = self._holder.client
+        with self._writing(transactional=bool(patch)):
+            if patch and session_service.update(token, patch) is None:
+                raise UpdateError
+            renewed = session_service.elevate(
+                token,
+                (row.auth if row else None) or {},
+                ip=ip,
+                user_agent=user_agent,
+                with_session=True,
+            )
+            if renewed.token is None or renewed.session is None:
+                raise UpdateError
+        self._session_key = renewed.token
+        self._written(entries, renewed.session)
+        self._holder.renewed(renewed, renewed.session)
+
+    def _update(self) -> None:
+        entries = self._entries()
+        patch = self._patch(entries)
+        with self._writing():
+            if (patch or self.modified) and session_service.update(
+                self.session_key, patch
+            ) is None:
+                raise UpdateError
+            self._extend()
+        self._written(entries, self._known.row)
+
+    def _extend(self) -> None:
+        """Move the row's end to where the session's is, unless it is nearly there."""
+        row, expiry = self._known.row, self._session.get(EXPIRY)
+        assert row is not None
+        age = self._age()
+        end = min(datetime.now(timezone.utc) + age, row.absolute_expires_at)
+        if expiry == self._known.expiry and end - row.expires_at <= age * SLACK:
+            return
+        ip, user_agent = self._holder.client
+        # A session that was not made here may be shorter: without an expiry of its own it stays so.
+        ttl = None if expiry is None and self._known.expiry is None else age
+        refreshed = session_service.refresh(
+            self.session_key, ttl=ttl, ip=ip, user_agent=user_agent
+        )
+        if not refreshed.live:
+            raise UpdateError
+        if refreshed.expires_at is not None:
+            row = replace(row, expires_at=refreshed.expires_at)
+            self._known = replace(self._known, row=row)
+        if refreshed.token is not None:
+            self._session_key = refreshed.token
+            self._holder.renewed(refreshed, row)
+
+    @contextmanager
+    def _writing(self, *, transactional: bool = False) -> Iterator[None]:
+        """A write: all or nothing, and what was known before it, should it be rolled back."""
+        token, known = self.session_key, self._known
+        together: Any = nullcontext()
+        if transactional:
+            together = transaction.atomic(using=settings.DATABASE)
+        with translating_errors(), together:
+            yield
+        self._remember(token, known)
+
+    def _remember(
+        self, token: str | None, known: _Known, data: dict[Any, Any] | None = None
+    ) -> None:
+        outcome = Outcome()
+        if not outcome.committed:
+            self._before.append(_Before(outcome, token, known, data))
+
+    def _written(self, entries: Entries, row: Session | None) -> None:
+        data = self._session
+        self._known = _Known(row, entries, data.get(SESSION_KEY), data.get(EXPIRY))
+
+    def _undo_what_was_rolled_back(self) -> None:
+        while self._before and self._before[-1].outcome.rolled_back:
+            before = self._before.pop()
+            self._session_key, self._known = before.token, before.known
+            if before.data is not None:
+                self._session_cache = before.data
+
+    # Ending.
+
+    def delete(self, session_key: str | None = None) -> None:
+        session_service.invalidate(self.session_key if session_key is None else session_key)
+
+    def flush(self) -> None:
+        token = self._known.replaced or self.session_key
+        self.clear()
+        if is_token(token):
+            assert token is not None
+            self.delete(token)
+            self._flushed.append((token, Outcome()))
+        self._session_key = None
+        self._known = _Known()
+        self._holder.ended(token)
+
+    def cycle_key(self) -> None:
+        """Have the next save replace the token; the old one works until then."""
+        self._get_session()
+        if self.session_key is not None:
+            self._known = replace(self._known, replaced=self.session_key)
+            self._session_key = None
+        self.modified = True
+
+    async def aflush(self) -> None:
+        await sync_to_async(self.flush)()
+
+    async def acycle_key(self) -> None:
+        await sync_to_async(self.cycle_key)()
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        """Delete ended sessions.  The extension's workers do, where the library is preloaded."""
+        while True:
+            done = cleanup(max_batches=1)
+            if not (
+                done.sessions_deleted
+                or done.sessions_requeued
+                or done.events_dropped
+                or done.events_moved
+            ):
+                return
+
+    # Beside session_manager.login, and the endpoints.
+
+    def entries_of_login(self, user: Any) -> Entries:
+        """What Django's login of a user would leave: a guest's data is kept, another user's not."""
+        if isinstance(user, str):
+            user = load_user(user)
+        login, kept = login_of(user), self._get_session()
+        row = self._known.row
+        if SESSION_KEY in kept:
+            keep = kept[SESSION_KEY] == login.get(SESSION_KEY)
+        else:
+            keep = row is None or is_guest(row.user_id)
+        if not keep:
+            kept = {}
+        serializer = self.serializer()
+        return {
+            entry_name(key): encode_entry(serializer, key, value)
+            for key, value in {**kept, **login}.items()
+        }
+
+    def lasting_entries(self) -> Entries:
+        """What goes along where the session goes on in another tenant."""
+        self._get_session()
+        return {
+            name: text
+            for name, text in (self._known.entries or {}).items()
+            if name in LASTING
+        }
+
+    def follow(self, token: str | None, row: Session | None) -> None:
+        """Be the session that the request has been given, or (None) none."""
+        before = self.session_key, self._known, self._get_session()
+        self._session_key = token
+        self._session_cache = self._take(row)
+        self.modified = False
+        self._remember(*before)
+
+    def take_token(self, token: str) -> None:
+        """Go on by the newer token of the same session."""
+        current = self.session_key
+        if is_token(current) and current is not None and is_token(token):
+            if session_id_of(token) == session_id_of(current):
+                self._session_key = token

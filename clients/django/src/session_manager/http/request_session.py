@@ -1,0 +1,63 @@
+"""request.session beside the rest of a request: one session, one look-up, one cookie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.functional import LazyObject
+
+from ..backends.sessions import Client, Issued, SessionStore
+from ..conf import settings
+from ..services import session_service
+from ..store.transactions import Outcome
+from ..types import Session
+from .addresses import client_ip, user_agent
+from .cache_control import note_session_use
+from .cookie_decision import clear_cookie_on_commit
+from .lookup import Lookup, look_up_row, remember_lookup
+
+
+class RequestHolder:
+    """What a store asks a request, and tells it."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    @property
+    def client(self) -> Client:
+        return client_ip(self._request), user_agent(self._request)
+
+    @property
+    def user(self) -> Any:
+        user = self._request.__dict__.get("user")
+        # Finding out who it is would ask for the session.
+        return None if isinstance(user, LazyObject) else user
+
+    def find(self, token: str) -> tuple[str, Session | None]:
+        note_session_use(self._request)
+        if token != self._request.COOKIES.get(settings.cookie_name):
+            ip, agent = self.client
+            return token, session_service.get(token, ip=ip, user_agent=agent)
+        lookup = look_up_row(self._request)
+        created = lookup.created.token if lookup.created is not None else None
+        return created or token, lookup.row
+
+    def renewed(self, issued: Issued, session: Session) -> None:
+        remember_lookup(self._request, Lookup(issued.token, session, issued, Outcome()))
+
+    def ended(self, token: str | None) -> None:
+        outcome = clear_cookie_on_commit(self._request)
+        remember_lookup(self._request, Lookup(token, None, outcome=outcome))
+
+
+def hold(request: HttpRequest) -> None:
+    """Let the store in ``request.session`` know the request."""
+    if isinstance(request.session, SessionStore):
+        request.session.hold(RequestHolder(request))
+
+
+def request_session(request: HttpRequest) -> SessionStore | None:
+    """``request.session``, where it is this package's."""
+    session = getattr(request, "session", None)
+    return session if isinstance(session, SessionStore) else None
