@@ -38,7 +38,9 @@ def test_no_rates(configure: Callable[..., None]) -> None:
 NULLABLE = {f.name for f in fields(conf.Settings) if str(f.type).endswith("| None")}
 
 
-@pytest.mark.parametrize("name", sorted({f.name for f in fields(conf.Settings)} - {"DEBUG", "IS_ENGINE"}))
+@pytest.mark.parametrize(
+    "name", sorted({f.name for f in fields(conf.Settings)} - {"DEBUG", "IS_ENGINE"})
+)
 def test_none_works_or_is_refused(configure: Callable[..., None], name: str) -> None:
     """With None a setting is off, or the message names it: no odd error at the first request."""
     configure(**{name: None})

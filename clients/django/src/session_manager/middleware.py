@@ -162,9 +162,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
             response = answer
         return _finished(request, response)
 
-    def _save(
-        self, request: HttpRequest, store: SessionStore, response: HttpResponseBase
-    ) -> None:
+    def _save(self, request: HttpRequest, store: SessionStore, response: HttpResponseBase) -> None:
         """Save what has been changed, as Django's does: not after an error of the server's."""
         written = response.cookies.get(settings.cookie_name)
         if written is not None:

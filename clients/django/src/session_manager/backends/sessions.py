@@ -20,11 +20,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core.exceptions import ImproperlyConfigured
@@ -139,6 +138,12 @@ def _require_app() -> None:
 class SessionStore(SessionBase):
     """A session of the extension's as Django's request.session."""
 
+    if TYPE_CHECKING:
+        # Django's, of which the stubs do not know.
+        _session: dict[Any, Any]
+
+        def _get_session(self, no_load: bool = False) -> dict[Any, Any]: ...
+
     def __init__(self, session_key: str | None = None) -> None:
         _require_app()
         super().__init__(session_key)
@@ -233,7 +238,7 @@ class SessionStore(SessionBase):
     def _same(self, known: str, text: str) -> bool:
         """Whether a text of the row says what another one says.
 
-        A serializer that is not JSON may write one value in two ways, but not if it was read before.
+        A serializer that is not JSON may write a value in two ways, but not once it has been read.
         """
         if known == text:
             return True
@@ -326,9 +331,7 @@ class SessionStore(SessionBase):
         entries = self._entries()
         patch = self._patch(entries)
         with self._writing():
-            if (patch or self.modified) and session_service.update(
-                self.session_key, patch
-            ) is None:
+            if (patch or self.modified) and session_service.update(self.session_key, patch) is None:
                 raise UpdateError
             self._extend()
         self._written(entries, self._known.row)
@@ -344,9 +347,7 @@ class SessionStore(SessionBase):
         ip, user_agent = self._holder.client
         # A session that was not made here may be shorter: without an expiry of its own it stays so.
         ttl = None if expiry is None and self._known.expiry is None else age
-        refreshed = session_service.refresh(
-            self.session_key, ttl=ttl, ip=ip, user_agent=user_agent
-        )
+        refreshed = session_service.refresh(self.session_key, ttl=ttl, ip=ip, user_agent=user_agent)
         if not refreshed.live:
             raise UpdateError
         if refreshed.expires_at is not None:
@@ -394,7 +395,6 @@ class SessionStore(SessionBase):
         token = self._known.replaced or self.session_key
         self.clear()
         if is_token(token):
-            assert token is not None
             self.delete(token)
             self._flushed.append((token, Outcome()))
         self._session_key = None
@@ -451,11 +451,7 @@ class SessionStore(SessionBase):
     def lasting_entries(self) -> Entries:
         """What goes along where the session goes on in another tenant."""
         self._get_session()
-        return {
-            name: text
-            for name, text in (self._known.entries or {}).items()
-            if name in LASTING
-        }
+        return {name: text for name, text in (self._known.entries or {}).items() if name in LASTING}
 
     def follow(self, token: str | None, row: Session | None) -> None:
         """Be the session that the request has been given, or (None) none."""
@@ -468,6 +464,5 @@ class SessionStore(SessionBase):
     def take_token(self, token: str) -> None:
         """Go on by the newer token of the same session."""
         current = self.session_key
-        if is_token(current) and current is not None and is_token(token):
-            if session_id_of(token) == session_id_of(current):
-                self._session_key = token
+        if is_token(current) and is_token(token) and session_id_of(token) == session_id_of(current):
+            self._session_key = token

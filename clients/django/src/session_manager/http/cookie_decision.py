@@ -73,7 +73,7 @@ def clear_cookie_on_commit(request: HttpRequest) -> Outcome:
 
 
 def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Write what has been decided since the last time; a cookie of the view's own goes before it."""
+    """Write what has been decided since the last time; a view's own cookie goes before it."""
     decisions: list[_Decision] = request.__dict__.pop(_ATTRIBUTE, [])
     own = settings.cookie_name in response.cookies and _WRITTEN not in response.__dict__
     if response.status_code == 503 or own:

@@ -10,12 +10,13 @@ import base64
 import hashlib
 import re
 import uuid
+from typing import TypeGuard
 
 _TOKEN = re.compile(r"sm1_[A-Za-z0-9_-]{64}", re.ASCII)
 _CONTEXT = b"session_manager token v1"
 
 
-def is_token(value: str | None) -> bool:
+def is_token(value: str | None) -> TypeGuard[str]:
     """Whether a cookie's value is a token.  A digest form is not: it would serve as a cookie."""
     return value is not None and _TOKEN.fullmatch(value) is not None
 

@@ -1,0 +1,619 @@
+"""request.session in requests: beside this package's own session, in transactions, in an outage.
+
+Django's middleware and views are Django's own; the cookie and the row are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import django
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib import messages
+from django.contrib.auth import SESSION_KEY, get_user_model, login, logout
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.db import connection, connections
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.test import AsyncClient, Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import include, path
+from rest_framework.authentication import SessionAuthentication as DRFSessionAuthentication
+from rest_framework.exceptions import ValidationError
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from session_manager.backends.sessions import SessionStore
+from session_manager.conf import settings as ours
+from session_manager.login import log_in, log_out
+from session_manager.models import ImportedSession
+from session_manager.services import session_service
+
+from .conftest import RedisServer
+from .test_failures import Server, server  # noqa: F401
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+COOKIE = "sessionid"
+DJANGO_SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
+OURS = "session_manager.middleware.RequestSessionMiddleware"
+OUR_USERS = "session_manager.middleware.AuthenticationMiddleware"
+
+
+def act(request: HttpRequest) -> HttpResponse:
+    """What the query string says, one thing after the other."""
+    for action in request.GET["do"].split(","):
+        name, _, value = action.partition("=")
+        if name == "in":
+            login(request, get_user_model().objects.get(username=value))
+        elif name == "out":
+            logout(request)
+        elif name == "our-in":
+            log_in(request, get_user_model().objects.get(username=value), {"plan": "free"})
+        elif name == "our-out":
+            log_out(request)
+        elif name == "save":
+            request.session.save()
+        elif name == "look":
+            bool(request.session_info)
+        elif name == "say":
+            messages.info(request, value)
+        elif name == "revoke":
+            session_service.invalidate(request.COOKIES[COOKIE])
+        elif name == "fail":
+            raise ValidationError
+        else:
+            request.session[name] = value
+    info = request.session_info
+    return JsonResponse(
+        {
+            "user": request.user.get_username(),
+            "session_info": info.user_id,
+            "data": info.data,
+            "session": {k: v for k, v in request.session.items() if not k.startswith("_")},
+            "said": [str(message) for message in messages.get_messages(request)]
+            if "read" in request.GET
+            else None,
+        }
+    )
+
+
+class API(APIView):
+    """DRF's own authentication; DRF rolls ATOMIC_REQUESTS back when it answers an error."""
+
+    authentication_classes = [DRFSessionAuthentication]
+    permission_classes: list[Any] = []
+
+    def get(self, request: Request) -> Response:
+        act(request._request)
+        return Response({"user": request.user.get_username()})
+
+
+class Members(API):
+    permission_classes = [IsAuthenticated]
+
+    def post(self, request: Request) -> Response:
+        return Response({"user": request.user.get_username()})
+
+
+async def aact(request: HttpRequest) -> HttpResponse:
+    """The asynchronous methods of request.session, since Django 5.1."""
+    await request.session.aset("visits", await request.session.aget("visits", 0) + 1)
+    if "cycle" in request.GET:
+        await request.session.acycle_key()
+    if "flush" in request.GET:
+        await request.session.aflush()
+    return JsonResponse(dict(await request.session.aitems()))
+
+
+urlpatterns = [
+    path("act/", act),
+    path("aact/", aact),
+    path("api/", API.as_view()),
+    path("members-api/", Members.as_view()),
+    path("", include("tests.urls")),
+]
+
+
+@pytest.fixture(autouse=True)
+def _engine(settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+    settings.SESSION_ENGINE = "session_manager.backends.sessions"
+    settings.MIDDLEWARE = [
+        OURS if name == DJANGO_SESSIONS else name for name in settings.MIDDLEWARE
+    ] + [OUR_USERS]
+
+
+@pytest.fixture
+def users() -> dict[str, Any]:
+    return {
+        name: get_user_model().objects.create_superuser(name, password=f"of {name}")
+        for name in ("ada", "eve")
+    }
+
+
+@pytest.fixture
+def atomic_requests() -> Iterator[None]:
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    yield
+    connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+@pytest.fixture
+def asked() -> CaptureQueriesContext:
+    return CaptureQueriesContext(connection)
+
+
+def token(client: Client | AsyncClient) -> str | None:
+    morsel = client.cookies.get(COOKIE)
+    return morsel.value if morsel and morsel.value else None
+
+
+def count(user: Any) -> int:
+    return session_service.count_active(user_id=str(user.pk))
+
+
+def post(client: Client, path: str) -> Any:
+    return client.post(
+        path, content_type="application/json", headers={"Sec-Fetch-Site": "same-origin"}
+    )
+
+
+def do(client: Client, what: str, path: str = "/act/", **more: Any) -> Any:
+    return client.get(path, {"do": what, **more})
+
+
+class TestOneSession:
+    """One cookie, one row, whichever way it came to be."""
+
+    def test_django_signs_in(self, users: dict[str, Any]) -> None:
+        client = Client()
+        do(client, "cart=1")
+        guest = token(client)
+        response = do(client, "in=ada")
+        assert response.json()["session"] == {"cart": "1"}
+        ada = str(users["ada"].pk)
+        found = do(client, "look").json()
+        assert found["session_info"] == ada
+        assert found["user"] == "ada"
+        # Of Django's keys there is nothing in the application's own data.
+        assert found["data"] == {}
+        assert session_service.get(guest) is None
+        assert count(users["ada"]) == 1
+        current = client.get("/api/sessions/current/").json()
+        assert current["user"]["id"] == ada
+        assert current["session"]["data"] == {}
+
+    def test_django_s_login_is_seen_once_it_is_saved(self, users: dict[str, Any]) -> None:
+        found = do(Client(), "in=ada,save,look").json()
+        assert found["session_info"] == str(users["ada"].pk)
+
+    def test_this_package_signs_in(self, users: dict[str, Any]) -> None:
+        client = Client()
+        do(client, "cart=1")
+        guest = token(client)
+        found = do(client, "our-in=ada,more=2").json()
+        assert found["session"] == {"cart": "1", "more": "2"}
+        assert found["data"] == {"plan": "free"}
+        assert session_service.get(guest) is None
+        assert count(users["ada"]) == 1
+        store = SessionStore(token(client))
+        assert store[SESSION_KEY] == str(users["ada"].pk)
+        assert do(client, "look").json()["session"] == {"cart": "1", "more": "2"}
+        # Django's own authentication alone.
+        response = do(client, "look", "/api/")
+        assert response.json() == {"user": "ada"}
+
+    @pytest.mark.parametrize("first", ["in", "our-in"])
+    @pytest.mark.parametrize("second", ["in", "our-in"])
+    def test_one_after_the_other(self, users: dict[str, Any], first: str, second: str) -> None:
+        """Another user finds nothing of the first one's."""
+        client = Client()
+        do(client, f"{first}=ada,secret=1")
+        before = token(client)
+        do(client, f"{second}=eve")
+        assert session_service.get(before) is None
+        found = do(client, "look").json()
+        assert (found["user"], found["session"]) == ("eve", {})
+        assert count(users["ada"]) == 0
+
+    @pytest.mark.parametrize("first", ["in", "our-in"])
+    @pytest.mark.parametrize("last", ["out", "our-out"])
+    def test_out(self, users: dict[str, Any], first: str, last: str) -> None:
+        client = Client()
+        do(client, f"{first}=ada,secret=1")
+        before = token(client)
+        found = do(client, last).json()
+        assert (found["user"], found["session"], found["session_info"]) == ("", {}, None)
+        assert token(client) is None
+        assert session_service.get(before) is None
+
+    @pytest.mark.parametrize("last", ["out", "our-out"])
+    def test_a_message_after_the_sign_out(
+        self, users: dict[str, Any], settings: Any, last: str
+    ) -> None:
+        settings.MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
+        client = Client()
+        do(client, "in=ada,secret=1")
+        do(client, f"{last},say=goodbye")
+        found = do(client, "look", read=1).json()
+        assert (found["user"], found["said"], found["session"]) == ("", ["goodbye"], {})
+
+    def test_the_api_rotates_and_request_session_goes_on(
+        self, users: dict[str, Any], settings: Any
+    ) -> None:
+        settings.SESSION_SAVE_EVERY_REQUEST = True
+        client = Client()
+        do(client, "in=ada,cart=1")
+        before = token(client)
+        response = post(client, "/api/sessions/refresh/")
+        assert response.status_code == 200, response.content
+        assert token(client) not in (None, before)
+        assert do(client, "look").json()["session"] == {"cart": "1"}
+
+    def test_everywhere_else_and_here(self, users: dict[str, Any], settings: Any) -> None:
+        settings.SESSION_SAVE_EVERY_REQUEST = True
+        client = Client()
+        do(client, "in=ada")
+        response = post(client, "/api/sessions/invalidate-all/")
+        assert (response.status_code, token(client)) == (200, None)
+
+    def test_another_tenant(self, users: dict[str, Any], configure: Callable[..., None]) -> None:
+        configure(ON_SWITCH_TENANT="tests.hooks.on_switch_tenant")
+        client = Client()
+        do(client, "in=ada,cart=1")
+        response = client.post(
+            "/api/sessions/tenant/",
+            {"tenant_id": "globex"},
+            content_type="application/json",
+            headers={"Sec-Fetch-Site": "same-origin"},
+        )
+        assert response.status_code == 200, response.content
+        found = do(client, "look").json()
+        # The user is still signed in; the one tenant's data does not reach the other.
+        assert (found["user"], found["session"]) == ("ada", {})
+
+    def test_no_browser_writes_django_s_keys(
+        self, users: dict[str, Any], configure: Callable[..., None]
+    ) -> None:
+        client = Client()
+        do(client, "in=ada")
+        response = client.patch(
+            "/api/sessions/current/",
+            {"_django": {"_auth_user_id": f'{{"_auth_user_id":"{users["eve"].pk}"}}'}},
+            content_type="application/json",
+            headers={"Sec-Fetch-Site": "same-origin"},
+        )
+        assert (response.status_code, response.json()["code"]) == (400, "protected_data")
+        configure(CLIENT_DATA=["client", "_django"])
+        assert [m.id for m in run_checks(tags=["session_manager"])] == ["session_manager.E001"]
+
+    def test_one_look_up_for_both(
+        self, users: dict[str, Any], asked: CaptureQueriesContext
+    ) -> None:
+        client = Client()
+        do(client, "in=ada")
+        with asked:
+            assert do(client, "look").json()["user"] == "ada"
+        statements = [query["sql"] for query in asked]
+        assert sum("session_get" in sql for sql in statements) == 1
+        # The other one is the user.
+        assert len(statements) == 2, statements
+
+    def test_the_password_has_changed(self, users: dict[str, Any]) -> None:
+        """Also for the package's own authentication, which does not ask Django's."""
+        client = Client()
+        do(client, "in=ada")
+        users["ada"].set_password("another")
+        users["ada"].save()
+        assert do(client, "look").json()["user"] == ""
+        assert client.get("/protected/").status_code == 401
+
+
+class TestTransactions:
+    @pytest.mark.usefixtures("atomic_requests")
+    @pytest.mark.parametrize("what", ["in=ada", "in=ada,save", "cart=1,save,in=ada,save"])
+    def test_an_answer_that_rolls_back(self, users: dict[str, Any], what: str) -> None:
+        """request.session is saved after the view's transaction, as with Django's own stores."""
+        client = Client()
+        do(client, "guest=1")
+        guest = token(client)
+        assert do(client, f"{what},fail", "/api/").status_code == 400
+        found = do(client, "look").json()
+        assert (found["user"], found["session"]["guest"]) == ("ada", "1")
+        assert session_service.get(guest) is None
+        assert count(users["ada"]) == 1
+
+    @pytest.mark.usefixtures("atomic_requests")
+    def test_what_was_saved_and_rolled_back_is_saved_again(self, users: dict[str, Any]) -> None:
+        client = Client()
+        do(client, "a=1")
+        before = token(client)
+        assert do(client, "b=2,save,fail", "/api/").status_code == 400
+        assert token(client) == before
+        assert do(client, "look").json()["session"] == {"a": "1", "b": "2"}
+
+    @pytest.mark.usefixtures("atomic_requests")
+    @pytest.mark.parametrize("last", ["out", "our-out"])
+    def test_a_sign_out_that_is_rolled_back(self, users: dict[str, Any], last: str) -> None:
+        """The session lives, so the browser keeps it."""
+        client = Client()
+        do(client, "in=ada,a=1")
+        before = token(client)
+        assert do(client, f"{last},fail", "/api/").status_code == 400
+        assert token(client) == before
+        assert do(client, "look").json()["user"] == "ada"
+
+    @pytest.mark.usefixtures("atomic_requests")
+    def test_another_login_whose_flush_is_rolled_back(self, users: dict[str, Any]) -> None:
+        client = Client()
+        do(client, "in=ada")
+        before = token(client)
+        assert do(client, "in=eve,fail", "/api/").status_code == 400
+        assert do(client, "look").json()["user"] == "eve"
+        assert session_service.get(before) is None
+
+    @pytest.mark.usefixtures("atomic_requests")
+    def test_this_package_s_login_rolled_back(self, users: dict[str, Any]) -> None:
+        client = Client()
+        do(client, "a=1")
+        before = token(client)
+        assert do(client, "our-in=ada,b=2,fail", "/api/").status_code == 400
+        assert token(client) == before
+        found = do(client, "look").json()
+        assert (found["user"], found["session"]["a"]) == ("", "1")
+        assert count(users["ada"]) == 0
+
+    def test_an_error_of_the_server_s_saves_nothing(self, users: dict[str, Any]) -> None:
+        client = Client(raise_request_exception=False)
+        do(client, "a=1")
+        before = token(client)
+        assert do(client, "b=2,in=nobody").status_code == 500
+        assert token(client) == before
+        assert do(client, "look").json()["session"] == {"a": "1"}
+
+
+class TestSaving:
+    def test_every_request(self, settings: Any, asked: CaptureQueriesContext) -> None:
+        client = Client()
+        assert do(client, "look").cookies == {}
+        do(client, "a=1")
+        settings.SESSION_SAVE_EVERY_REQUEST = True
+        with asked:
+            response = do(client, "look")
+        assert response.cookies[COOKIE].value == token(client)
+        # Its end has not moved by a hundredth of its life: the load alone.
+        assert len(asked) == 1, [query["sql"] for query in asked]
+
+    def test_every_request_extends(self, settings: Any) -> None:
+        settings.SESSION_SAVE_EVERY_REQUEST = True
+        client = Client()
+        do(client, "a=1")
+        session_service.refresh(token(client), ttl=ours.TTL / 10)
+        do(client, "look")
+        row = session_service.get(token(client))
+        assert row is not None
+        assert row.expires_at == row.absolute_expires_at
+
+    def test_until_the_browser_is_closed(self, settings: Any) -> None:
+        response = do(Client(), "a=1")
+        assert response.cookies[COOKIE]["max-age"] == settings.SESSION_COOKIE_AGE
+        settings.SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+        response = do(Client(), "a=1")
+        assert response.cookies[COOKIE]["max-age"] == ""
+
+    def test_django_s_settings_of_the_cookie(self, settings: Any) -> None:
+        settings.SESSION_COOKIE_NAME = "__Host-sid"
+        settings.SESSION_COOKIE_SECURE = True
+        settings.SESSION_COOKIE_SAMESITE = "Strict"
+        cookie = do(Client(), "a=1").cookies["__Host-sid"]
+        assert (cookie["secure"], cookie["samesite"], cookie["path"]) == (True, "Strict", "/")
+        assert cookie["httponly"]
+
+    def test_revoked_meanwhile(self) -> None:
+        client = Client()
+        do(client, "a=1")
+        before = token(client)
+        response = do(client, "look,revoke,a=2")
+        assert response.status_code == 400
+        assert session_service.get(before) is None
+
+    def test_a_dead_cookie_is_left_alone(self) -> None:
+        """When the answer arrives, the browser may hold a newer one."""
+        client = Client()
+        do(client, "a=1")
+        session_service.invalidate(token(client))
+        response = do(client, "look")
+        assert response.json()["session"] == {}
+        assert COOKIE not in response.cookies
+
+    def test_caches(self) -> None:
+        client = Client()
+        assert do(client, "a=1")["Cache-Control"] == "private, no-store"
+        response = do(client, "look")
+        assert (response["Cache-Control"], response["Vary"]) == ("private", "Cookie")
+
+
+class TestDjango:
+    """What others build on request.session."""
+
+    def test_admin(self, users: dict[str, Any]) -> None:
+        client = Client()
+        response = client.post(
+            "/admin/login/?next=/admin/", {"username": "ada", "password": "of ada"}
+        )
+        assert response.status_code == 302
+        assert client.get("/admin/").status_code == 200
+        listed = client.get("/admin/session_manager/usersession/")
+        assert b"ada" in listed.content
+        response = client.post(
+            "/admin/password_change/",
+            {
+                "old_password": "of ada",
+                "new_password1": "tro2ub4dor",
+                "new_password2": "tro2ub4dor",
+            },
+        )
+        assert response.status_code == 302
+        assert client.get("/admin/").status_code == 200
+        assert client.post("/admin/logout/").status_code == 200
+        assert client.get("/admin/").status_code == 302
+
+    def test_drf_s_own_authentication(self, users: dict[str, Any]) -> None:
+        client = Client(enforce_csrf_checks=True)
+        assert client.post("/members-api/").status_code == 403
+        client.force_login(users["ada"])
+        assert client.post("/members-api/").status_code == 403
+        client.cookies["csrftoken"] = "a" * 32
+        response = client.post("/members-api/", headers={"X-CSRFToken": "a" * 32})
+        assert response.json() == {"user": "ada"}
+
+    def test_csrf_tokens_in_the_session(self, users: dict[str, Any], settings: Any) -> None:
+        settings.CSRF_USE_SESSIONS = True
+        client = Client(enforce_csrf_checks=True)
+        page = client.get("/admin/login/").content.decode()
+        secret = page.split('name="csrfmiddlewaretoken" value="')[1].split('"')[0]
+        data = {"username": "ada", "password": "of ada", "csrfmiddlewaretoken": secret}
+        assert client.post("/admin/login/?next=/admin/", data).status_code == 302
+
+    def test_force_login_and_client_session(self, users: dict[str, Any]) -> None:
+        client = Client()
+        client.force_login(users["ada"])
+        session = client.session
+        session["a"] = 1
+        session.save()
+        assert do(client, "look").json()["session"] == {"a": 1}
+        assert count(users["ada"]) == 1
+        client.logout()
+        assert count(users["ada"]) == 0
+
+    def test_django_s_own_middleware(self, users: dict[str, Any], settings: Any) -> None:
+        settings.MIDDLEWARE = [DJANGO_SESSIONS if n == OURS else n for n in settings.MIDDLEWARE]
+        client = Client()
+        do(client, "cart=1")
+        do(client, "in=ada")
+        found = do(client, "look").json()
+        assert (found["user"], found["session"]) == ("ada", {"cart": "1"})
+        assert found["session_info"] == str(users["ada"].pk)
+        do(client, "out")
+        assert token(client) is None
+        assert count(users["ada"]) == 0
+        ids = [message.id for message in run_checks(tags=["session_manager"])]
+        assert "session_manager.W043" in ids
+
+    @pytest.mark.skipif(django.VERSION < (5, 1), reason="since Django 5.1")
+    async def test_asynchronously(self) -> None:
+        client = AsyncClient()
+        for visits in (1, 2):
+            response = await client.get("/aact/")
+            assert response.json() == {"visits": visits}
+        before = token(client)
+        await client.get("/aact/", {"cycle": 1})
+        assert token(client) not in (None, before)
+        assert await session_service.aget(before) is None
+        assert (await client.get("/aact/")).json() == {"visits": 4}
+        last = token(client)
+        await client.get("/aact/", {"flush": 1})
+        assert token(client) is None
+        assert await session_service.aget(last) is None
+        await sync_to_async(connections.close_all)()
+
+
+class TestOutage:
+    def test_no_answer(self, server: Server, users: dict[str, Any]) -> None:  # noqa: F811
+        client = Client(raise_request_exception=False)
+        do(client, "in=ada")
+        before = token(client)
+        server.stop()
+        for path_, what in (("/act/", "look"), ("/act/", "a=1"), ("/api/", "look")):
+            response = do(client, what, path_)
+            assert (response.status_code, response["Retry-After"]) == (503, "2"), (path_, what)
+            assert COOKIE not in response.cookies
+        # There is no session to look at, but one to make.
+        assert do(Client(raise_request_exception=False), "a=1").status_code == 503
+        assert client.get("/plain/").status_code == 200
+        server.start()
+        assert token(client) == before
+        assert do(client, "look").json()["user"] == "ada"
+
+
+class TestRedis:
+    def test_no_query(
+        self,
+        redis_server: RedisServer,
+        users: dict[str, Any],
+        asked: CaptureQueriesContext,
+    ) -> None:
+        client = Client()
+        client.get("/session/", {"cart": 1})
+        client.get("/session/")
+        with asked:
+            assert client.get("/session/").json() == {"cart": "1"}
+        assert len(asked) == 0, [query["sql"] for query in asked]
+        # What has been changed is not read from there.
+        client.get("/session/", {"cart": 2})
+        assert client.get("/session/").json() == {"cart": "2"}
+        session_service.invalidate(token(client))
+        assert client.get("/session/").json() == {}
+
+
+class TestChecks:
+    def ids(self) -> list[str | None]:
+        found = [message.id for message in run_checks(tags=["session_manager"])]
+        # About access tokens.
+        return [name for name in found if name != "session_manager.W025"]
+
+    def test_all_is_well(self, settings: Any) -> None:
+        settings.SESSION_COOKIE_SECURE = True
+        assert self.ids() == []
+
+    def test_an_insecure_cookie(self) -> None:
+        assert self.ids() == ["session_manager.W004"]
+
+    def test_another_engine(self, settings: Any) -> None:
+        settings.SESSION_ENGINE = "django.contrib.sessions.backends.db"
+        assert "session_manager.E041" in self.ids()
+
+    def test_two_names(self, settings: Any, configure: Callable[..., None]) -> None:
+        settings.SESSION_COOKIE_SECURE = True
+        configure(COOKIE_NAME="session_token")
+        assert self.ids() == ["session_manager.E042"]
+        configure(COOKIE_NAME=COOKIE)
+        assert self.ids() == []
+
+    def test_without_the_app(self, settings: Any) -> None:
+        from django.core.exceptions import ImproperlyConfigured
+
+        from session_manager.backends.sessions import _require_app
+
+        settings.INSTALLED_APPS = [n for n in settings.INSTALLED_APPS if n != "session_manager"]
+        _require_app.cache_clear()
+        with pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"):
+            SessionStore()
+
+
+class TestMigration:
+    def test_nobody_is_signed_out(self, users: dict[str, Any], settings: Any) -> None:
+        """From Django's own store, by the command and the setting."""
+        engine, middleware = settings.SESSION_ENGINE, settings.MIDDLEWARE
+        settings.SESSION_ENGINE = "django.contrib.sessions.backends.db"
+        client = Client()
+        client.force_login(users["ada"])
+        session = client.session
+        session["cart"] = [1, None]
+        session.save()
+        settings.SESSION_ENGINE, settings.MIDDLEWARE = engine, middleware
+        settings.SESSION_MANAGER = {**settings.SESSION_MANAGER, "IMPORT_DJANGO_SESSIONS": True}
+        call_command("import_django_sessions")
+        old = token(client)
+        found = do(client, "look").json()
+        assert (found["user"], found["session"]) == ("ada", {"cart": [1, None]})
+        assert token(client) not in (None, old)
+        assert count(users["ada"]) == 1
+        found = do(client, "more=1").json()
+        assert found["session"] == {"cart": [1, None], "more": "1"}
+        assert ImportedSession.objects.get().adopted_at is not None
