@@ -77,6 +77,9 @@ CREATE TABLE user_sessions (
 	tenant_id text COLLATE "C",
 	ip inet,
 	user_agent text,
+	idle_timeout interval,
+	actor_session_id uuid,
+	actor_id text COLLATE "C",
 	rotated_at timestamptz,
 	successor_used_at timestamptz,
 	previous_valid_until timestamptz,
@@ -115,6 +118,9 @@ COMMENT ON COLUMN user_sessions.sealed_data IS 'session data and auth, encrypted
 COMMENT ON COLUMN user_sessions.tenant_id IS 'the application''s id of the tenant, or null';
 COMMENT ON COLUMN user_sessions.ip IS 'last recorded client address, as the application reported it';
 COMMENT ON COLUMN user_sessions.user_agent IS 'last recorded user agent, cut to 512 bytes';
+COMMENT ON COLUMN user_sessions.idle_timeout IS 'time without use after which the session ends, or null; a shorter session_manager.idle_timeout comes first';
+COMMENT ON COLUMN user_sessions.actor_session_id IS 'session of the person who acts as the user, or null; this session ends with that one';
+COMMENT ON COLUMN user_sessions.actor_id IS 'the application''s id of the person who acts as the user, or null';
 COMMENT ON COLUMN user_sessions.rotated_at IS 'when the token was last replaced, or null';
 COMMENT ON COLUMN user_sessions.successor_used_at IS 'first use of the token that the last rotation returned, or null';
 COMMENT ON COLUMN user_sessions.previous_valid_until IS 'end of the previous token''s grace period, after which that token works only until its successor has been used; -infinity after session_elevate, because then it does not work at all';
@@ -208,18 +214,21 @@ CREATE FUNCTION session_create(
 	user_agent text DEFAULT NULL,
 	tenant_id text DEFAULT NULL,
 	auth jsonb DEFAULT NULL,
-	max_lifetime interval DEFAULT NULL)
+	max_lifetime interval DEFAULT NULL,
+	idle_timeout interval DEFAULT NULL,
+	actor_token text DEFAULT NULL)
 RETURNS TABLE (
 	session_id uuid,
 	session_token text,
 	created_at timestamptz,
 	expires_at timestamptz,
-	absolute_expires_at timestamptz)
+	absolute_expires_at timestamptz,
+	new_device boolean)
 AS 'MODULE_PATHNAME', 'sm_session_create'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
-COMMENT ON FUNCTION session_create(text, jsonb, interval, inet, text, text, jsonb, interval) IS
-'log a user in: create a session and return its token exactly once';
+COMMENT ON FUNCTION session_create(text, jsonb, interval, inet, text, text, jsonb, interval, interval, text) IS
+'log a user in: create a session and return its token exactly once; with the token of another person''s live session as actor_token, that person acts as the user for as long as that session lives';
 
 -- A named type, because the executor rebuilds the descriptor of a RETURNS TABLE
 -- for every call, and session_get is called for every request.
@@ -235,7 +244,8 @@ CREATE TYPE live_session AS (
 	last_seen_at timestamptz,
 	expires_at timestamptz,
 	absolute_expires_at timestamptz,
-	cacheable boolean);
+	cacheable boolean,
+	actor_id text);
 
 COMMENT ON TYPE live_session IS
 'row type of session_get';
@@ -371,7 +381,9 @@ RETURNS TABLE (
 	user_agent text,
 	auth jsonb,
 	ended_at timestamptz,
-	ended_reason text)
+	ended_reason text,
+	actor_id text,
+	idle_timeout interval)
 AS 'MODULE_PATHNAME', 'sm_session_list'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 5;
 
@@ -400,6 +412,13 @@ LANGUAGE C STABLE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION session_tenant_id() IS 'tenant that session_bind bound in this transaction, or null';
 
+CREATE FUNCTION session_actor_id()
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_actor_id'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION session_actor_id() IS 'person who acts as the user that session_bind bound in this transaction, or null';
+
 CREATE FUNCTION session_id()
 RETURNS uuid
 AS 'MODULE_PATHNAME', 'sm_session_id'
@@ -413,7 +432,7 @@ AS 'MODULE_PATHNAME', 'sm_session_status'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_status(text) IS
-'for administrators: active, expired, idle, revoked, unknown or malformed; never show it to a client';
+'for administrators: active, expired, idle, revoked, actor_ended, unknown or malformed; never show it to a client';
 
 CREATE FUNCTION session_end_reason(token text)
 RETURNS text
@@ -421,7 +440,7 @@ AS 'MODULE_PATHNAME', 'sm_session_end_reason'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_end_reason(text) IS
-'why the session of this token has ended: expired, idle, or the reason for its revocation; null if it is live or unknown, or if the secret is wrong';
+'why the session of this token has ended: expired, idle, actor_ended, or the reason for its revocation; null if it is live or unknown, or if the secret is wrong';
 
 CREATE FUNCTION session_token_digest(token text)
 RETURNS text

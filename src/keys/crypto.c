@@ -60,9 +60,20 @@
 #define OWNER_MAX_LEN		(SM_ID_LEN + 8 + 2 * (4 + SM_MAX_NAME_LEN))
 #define NO_TENANT			0xFFFFFFFFU
 
-/* four times, three numbers, verifier, address, flags; what a rotation adds */
+/*
+ * four times, three numbers, verifier, address, flags; what an idle timeout,
+ * an actor and a rotation add
+ */
 #define STATE_MAX_LEN	(4 * 8 + 3 * 4 + SM_VERIFIER_LEN + 1 + SM_MAX_IP_LEN + 1 + \
+						 8 + \
+						 SM_ID_LEN + 4 + SM_MAX_NAME_LEN + \
 						 3 * 8 + 4 + SM_VERIFIER_LEN)
+
+/* Which parts of a state are there. */
+#define STATE_ROTATED			0x01
+#define STATE_SUCCESSOR_USED	0x02
+#define STATE_IDLE_TIMEOUT		0x04
+#define STATE_ACTOR				0x08
 
 StaticAssertDecl(SM_KEY_LEN == crypto_aead_xchacha20poly1305_ietf_KEYBYTES,
 				 "seal key length");
@@ -231,7 +242,8 @@ sm_verifier(const uint8 key[SM_KEY_LEN], const SmOwner *owner,
 
 /*
  * MAC over what a row says of its session, so that only rows as a whole can be
- * put back.  The same conditions, and an address of at most SM_MAX_IP_LEN.
+ * put back.  The same conditions, for the actor's name as well, and an address
+ * of at most SM_MAX_IP_LEN.
  * Every read computes it, hence SipHash: BLAKE2b takes four times as long for
  * so short a message.
  */
@@ -257,7 +269,19 @@ sm_state_mac(const uint8 key[SM_STATE_KEY_LEN], const SmState *state,
 		memcpy(p, state->ip, state->ip_len);
 		p += state->ip_len;
 	}
-	*p++ = (state->rotated ? 1 : 0) | (state->successor_used ? 2 : 0);
+	*p++ = (state->rotated ? STATE_ROTATED : 0) |
+		(state->successor_used ? STATE_SUCCESSOR_USED : 0) |
+		(state->idle_timeout != 0 ? STATE_IDLE_TIMEOUT : 0) |
+		(state->actor_session_id ? STATE_ACTOR : 0);
+	if (state->idle_timeout != 0)
+		p = put_uint64(p, (uint64) state->idle_timeout);
+	if (state->actor_session_id)
+	{
+		memcpy(p, state->actor_session_id, SM_ID_LEN);
+		p = put_uint32(p + SM_ID_LEN, (uint32) state->actor_len);
+		memcpy(p, state->actor_id, state->actor_len);
+		p += state->actor_len;
+	}
 	if (state->rotated)
 	{
 		p = put_uint64(p, (uint64) state->rotated_at);

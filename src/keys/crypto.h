@@ -21,7 +21,7 @@
 #define SM_STATE_MAC_LEN	16
 #define SM_STATE_KEY_LEN	16
 
-/* Longest user or tenant id: bounds what is fed to a MAC from a table row. */
+/* Longest user, tenant or actor id: bounds what is fed to a MAC from a table row. */
 #define SM_MAX_NAME_LEN 512
 
 /* Longest address, as its family, bits and bytes. */
@@ -71,6 +71,10 @@ typedef struct SmState
 	const uint8 *verifier;		/* SM_VERIFIER_LEN bytes */
 	const uint8 *ip;			/* NULL for none */
 	size_t		ip_len;
+	int64		idle_timeout;	/* 0 for none */
+	const uint8 *actor_session_id;	/* SM_ID_LEN bytes; NULL for no actor */
+	const char *actor_id;
+	size_t		actor_len;
 	bool		rotated;		/* else the rest does not count */
 	TimestampTz rotated_at;
 	bool		successor_used;

@@ -150,10 +150,7 @@ record(const SmSchema *schema, const SmFinding *finding, const SmSession *sessio
 	};
 
 	if (session != NULL)
-	{
-		event.user_id = session->user_id;
-		event.tenant_id = session->tenant_id;
-	}
+		sm_event_of(&event, session);
 	sm_client_restore(&finding->client, &event.client);
 	if (finding->cause[0] != '\0')
 	{

@@ -77,7 +77,7 @@ static void put_off(Chunk *chunk, const Chunk *failed, ErrorData *error);
 static void queue_again(void *arg);
 static bool sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 						  SmSweep *sweep);
-static TimestampTz kept_until(const SmSession *session);
+static TimestampTz kept_until(const SmSchema *schema, const SmSession *session);
 
 /*
  * Have the position in each database kept.  Called once, from _PG_init.
@@ -287,7 +287,7 @@ queue_again(void *arg)
 	if (sm_scan_next(&scan) &&
 		sm_scan_lock(&scan, LockTupleNoKeyExclusive, LockWaitSkip))
 	{
-		int64		overdue = chunk->now - kept_until(&scan.session);
+		int64		overdue = chunk->now - kept_until(chunk->schema, &scan.session);
 
 		overdue = Min(Max(overdue, MIN_DELAY_US), MAX_DELAY_US);
 		sm_change(&changes, Anum_sweep_at,
@@ -304,16 +304,13 @@ sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 {
 	SmSession  *session = &scan->session;
 	SmChanges	changes = {0};
-	TimestampTz until = kept_until(session);
+	TimestampTz until = kept_until(scan->schema, session);
 
 	if (now >= until)
 	{
-		SmEvent		event = {
-			.session_id = session->session_id,
-			.user_id = session->user_id,
-			.tenant_id = session->tenant_id
-		};
+		SmEvent		event = {0};
 
+		sm_event_of(&event, session);
 		if (!sm_scan_delete(scan, false))
 			return false;
 		sweep->deleted++;
@@ -321,7 +318,9 @@ sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 		if (!session->revoked)
 		{
 			event.type = now >= Min(session->expires_at, session->absolute_expires_at)
-				? SM_EVENT_EXPIRED : SM_EVENT_IDLE;
+				? SM_EVENT_EXPIRED
+				: now >= sm_session_deadline(session)
+				? SM_EVENT_IDLE : SM_EVENT_ACTOR_ENDED;
 			sm_events_add(events, &event);
 		}
 		return true;
@@ -329,7 +328,8 @@ sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 
 	if (!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitSkip))
 		return false;
-	sm_change(&changes, Anum_sweep_at, TimestampTzGetDatum(kept_until(session)));
+	sm_change(&changes, Anum_sweep_at,
+			  TimestampTzGetDatum(kept_until(scan->schema, session)));
 	sm_scan_update(scan, &changes);
 	sweep->requeued++;
 	return true;
@@ -337,10 +337,12 @@ sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 
 /* When a session's row may go. */
 static TimestampTz
-kept_until(const SmSession *session)
+kept_until(const SmSchema *schema, const SmSession *session)
 {
 	TimestampTz until = sm_session_deadline(session);
 
+	if (session->actor_session_id && !session->revoked)
+		until = Min(until, sm_actor_deadline(schema, session));
 	if (session->revoked)
 		until = Max(until, session->revoked_at +
 					(int64) sm_revoked_retention * USECS_PER_SEC);

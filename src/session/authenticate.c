@@ -10,6 +10,12 @@
  * The clock is the wall clock: a transaction that has been open for an hour
  * does not keep a session alive.
  *
+ * A session in which somebody else acts as the user lives only as long as that
+ * person's own session, the actor's.  Nothing is written when that ends: each
+ * use of the session looks at the actor's row.  Whoever may write the table can
+ * change neither which row that is nor, unseen, what it says: both rows have
+ * their MACs.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -47,6 +53,8 @@ static bool matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 					const SmOwner *owner, const SmToken *token);
 static Refusal *find_refusal(SmEventType type, const char *cause,
 							 const uint8 *id, TimestampTz now);
+static bool find_actor(SmScan *scan, const SmSchema *schema,
+					   const SmSession *session, TimestampTz now);
 static void authenticate_nobody(const SmSchema *schema, const SmToken *token);
 
 /*
@@ -145,11 +153,32 @@ sm_in_grace(const SmSession *session, TimestampTz now)
 }
 
 /*
- * How a session stands at a moment.
+ * How a session stands at a moment.  By what the rows say: before a token may
+ * do anything, sm_actor_lives has to say that the actor's is what was written.
  */
 SmLife
 sm_session_life(const SmSchema *schema, const SmSession *session,
 				TimestampTz now)
+{
+	SmLife		life = sm_session_own_life(schema, session, now);
+
+	if (life == SM_LIFE_ACTIVE && session->actor_session_id != NULL)
+	{
+		SmScan		scan;
+
+		if (!find_actor(&scan, schema, session, now))
+			life = SM_LIFE_ACTOR_ENDED;
+		sm_scan_end(&scan);
+	}
+	return life;
+}
+
+/*
+ * The same without a look at the actor's session.
+ */
+SmLife
+sm_session_own_life(const SmSchema *schema, const SmSession *session,
+					TimestampTz now)
 {
 	if (session->revoked || sm_session_key_revoked(schema, session))
 		return SM_LIFE_REVOKED;
@@ -158,6 +187,41 @@ sm_session_life(const SmSchema *schema, const SmSession *session,
 	if (now >= sm_session_deadline(session))
 		return SM_LIFE_IDLE;
 	return SM_LIFE_ACTIVE;
+}
+
+/*
+ * Is the session of the person who acts as a session's user alive, and its row
+ * what was written?  True if nobody does.
+ */
+bool
+sm_actor_lives(const SmSchema *schema, const SmSession *session,
+			   TimestampTz now)
+{
+	SmScan		scan;
+	bool		lives;
+
+	if (session->actor_session_id == NULL)
+		return true;
+	lives = find_actor(&scan, schema, session, now) &&
+		sm_session_intact(schema, &scan.session);
+	sm_scan_end(&scan);
+	return lives;
+}
+
+/*
+ * When the actor's session dies if nothing more happens to it; before all
+ * time if it is dead.
+ */
+TimestampTz
+sm_actor_deadline(const SmSchema *schema, const SmSession *session)
+{
+	SmScan		scan;
+	TimestampTz deadline = DT_NOBEGIN;
+
+	if (find_actor(&scan, schema, session, GetCurrentTimestamp()))
+		deadline = sm_session_deadline(&scan.session);
+	sm_scan_end(&scan);
+	return deadline;
 }
 
 /*
@@ -172,16 +236,30 @@ sm_session_key_revoked(const SmSchema *schema, const SmSession *session)
 }
 
 /*
+ * Time without use after which a session ends, in microseconds; 0 if it may be
+ * unused for any time.
+ */
+int64
+sm_session_idle_timeout(const SmSession *session)
+{
+	int64		setting = (int64) sm_idle_timeout * USECS_PER_SEC;
+
+	if (session->idle_timeout == 0)
+		return setting;
+	return setting == 0 ? session->idle_timeout : Min(session->idle_timeout, setting);
+}
+
+/*
  * When a session dies if nothing more happens to it.
  */
 TimestampTz
 sm_session_deadline(const SmSession *session)
 {
 	TimestampTz deadline = Min(session->expires_at, session->absolute_expires_at);
+	int64		idle_timeout = sm_session_idle_timeout(session);
 
-	if (sm_idle_timeout > 0)
-		deadline = Min(deadline, session->last_seen_at +
-					   (int64) sm_idle_timeout * USECS_PER_SEC);
+	if (idle_timeout != 0)
+		deadline = Min(deadline, session->last_seen_at + idle_timeout);
 	return deadline;
 }
 
@@ -228,7 +306,7 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 		return TTS_EMPTY(scan->slot) ? SM_LOOKUP_UNKNOWN :
 			sm_session_key_revoked(schema, &scan->session) ? SM_LOOKUP_REVOKED :
 			SM_LOOKUP_REJECTED;
-	switch (sm_session_life(schema, &scan->session, now))
+	switch (sm_session_own_life(schema, &scan->session, now))
 	{
 		case SM_LIFE_ACTIVE:
 			break;
@@ -237,6 +315,7 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 		case SM_LIFE_IDLE:
 			return SM_LOOKUP_IDLE;
 		case SM_LIFE_REVOKED:
+		case SM_LIFE_ACTOR_ENDED:
 			return SM_LOOKUP_REVOKED;
 	}
 	if (!sm_session_intact(schema, &scan->session))
@@ -251,6 +330,8 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 				   "superseded", client);
 		return SM_LOOKUP_REJECTED;
 	}
+	if (!sm_actor_lives(schema, &scan->session, now))
+		return SM_LOOKUP_REVOKED;
 	return SM_LOOKUP_LIVE;
 }
 
@@ -261,10 +342,20 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 bool
 sm_lock_live(SmScan *scan, SmToken *token)
 {
+	return sm_lock_own(scan, token) &&
+		sm_actor_lives(scan->schema, &scan->session, GetCurrentTimestamp());
+}
+
+/*
+ * The same without a look at the actor's session: for who ends this one.
+ */
+bool
+sm_lock_own(SmScan *scan, SmToken *token)
+{
 	if (!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitBlock))
 		return false;
-	if (sm_session_life(scan->schema, &scan->session,
-						GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
+	if (sm_session_own_life(scan->schema, &scan->session,
+							GetCurrentTimestamp()) != SM_LIFE_ACTIVE)
 		return false;
 	token->match = sm_authenticate(scan->schema, &scan->session, token);
 	if (token->match == SM_MATCH_NONE)
@@ -315,10 +406,7 @@ sm_refused(const SmSchema *schema, SmEventType type,
 	sm_detail_int(&detail, "suppressed", refusal->suppressed);
 	event.session_id = (const pg_uuid_t *) token->id;
 	if (session)
-	{
-		event.user_id = session->user_id;
-		event.tenant_id = session->tenant_id;
-	}
+		sm_event_of(&event, session);
 	event.client = *client;
 	event.detail = sm_detail_end(&detail);
 	sm_event(schema, &event);
@@ -376,6 +464,22 @@ matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 				owner, token->digest, expected);
 	return VARSIZE_ANY_EXHDR(verifier) == SM_VERIFIER_LEN &&
 		sm_equal(expected, VARDATA_ANY(verifier), SM_VERIFIER_LEN);
+}
+
+/*
+ * Go to the row of the actor's session; false if that is not alive, by what it
+ * says.  A session with an actor is never one itself: session_create refuses
+ * that, so that this ends here whatever somebody may have written.  The scan
+ * is open afterwards in every case.
+ */
+static bool
+find_actor(SmScan *scan, const SmSchema *schema, const SmSession *session,
+		   TimestampTz now)
+{
+	sm_scan_by_id(scan, schema, session->actor_session_id->data, AccessShareLock);
+	return sm_scan_next(scan) &&
+		scan->session.actor_session_id == NULL &&
+		sm_session_own_life(schema, &scan->session, now) == SM_LIFE_ACTIVE;
 }
 
 /* Do the work of an authentication that has no row to fail on. */

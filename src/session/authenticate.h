@@ -37,7 +37,8 @@ typedef enum SmLife
 	SM_LIFE_ACTIVE,
 	SM_LIFE_EXPIRED,
 	SM_LIFE_IDLE,
-	SM_LIFE_REVOKED
+	SM_LIFE_REVOKED,
+	SM_LIFE_ACTOR_ENDED			/* the session of who acts as the user ended */
 } SmLife;
 
 /* What came of looking for a live session; in the order of the counters. */
@@ -60,8 +61,15 @@ extern bool sm_token_works(const SmSession *session, SmMatch match,
 extern bool sm_in_grace(const SmSession *session, TimestampTz now);
 extern SmLife sm_session_life(const SmSchema *schema, const SmSession *session,
 							  TimestampTz now);
+extern SmLife sm_session_own_life(const SmSchema *schema,
+								  const SmSession *session, TimestampTz now);
+extern bool sm_actor_lives(const SmSchema *schema, const SmSession *session,
+						   TimestampTz now);
+extern TimestampTz sm_actor_deadline(const SmSchema *schema,
+									 const SmSession *session);
 extern bool sm_session_key_revoked(const SmSchema *schema,
 								   const SmSession *session);
+extern int64 sm_session_idle_timeout(const SmSession *session);
 extern TimestampTz sm_session_deadline(const SmSession *session);
 extern SmMatch sm_find(SmScan *scan, const SmSchema *schema,
 					   SmToken *token, LOCKMODE lockmode,
@@ -69,6 +77,7 @@ extern SmMatch sm_find(SmScan *scan, const SmSchema *schema,
 extern SmLookup sm_find_live(SmScan *scan, const SmSchema *schema,
 							 SmToken *token, LOCKMODE lockmode,
 							 SmEventType refused_as, const SmClient *client);
+extern bool sm_lock_own(SmScan *scan, SmToken *token);
 extern bool sm_lock_live(SmScan *scan, SmToken *token);
 extern void sm_refused(const SmSchema *schema, SmEventType type,
 					   const SmToken *token, const SmSession *session,

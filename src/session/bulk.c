@@ -45,6 +45,7 @@ static bool text_equal(const text *a, const text *b);
 static bool of_tenant(const SmSession *session, const text *tenant_id);
 static bool may_live(SmScan *scan);
 static bool lock_active(SmScan *scan);
+static bool is_live(SmScan *scan);
 static int64 end_all(SmScan *scan, const text *tenant_id,
 					 const pg_uuid_t *except, text *reason);
 static void end_some(Ending *ending, SmScan *scan);
@@ -66,8 +67,9 @@ sm_invalidate_id(const SmSchema *schema, const pg_uuid_t *id,
 		(user_id == NULL || text_equal(user_id, scan.session.user_id)) &&
 		lock_active(&scan))
 	{
+		if (is_live(&scan))
+			owner = DatumGetTextPCopy(PointerGetDatum(scan.session.user_id));
 		sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);
-		owner = DatumGetTextPCopy(PointerGetDatum(scan.session.user_id));
 	}
 	sm_scan_end(&scan);
 	return owner;
@@ -246,7 +248,7 @@ of_tenant(const SmSession *session, const text *tenant_id)
 static bool
 may_live(SmScan *scan)
 {
-	switch (sm_session_life(scan->schema, &scan->session, GetCurrentTimestamp()))
+	switch (sm_session_own_life(scan->schema, &scan->session, GetCurrentTimestamp()))
 	{
 		case SM_LIFE_ACTIVE:
 			return true;
@@ -254,18 +256,31 @@ may_live(SmScan *scan)
 		case SM_LIFE_IDLE:
 			return !sm_scan_row_is_settled(scan) && !sm_scan_row_is_ours(scan);
 		case SM_LIFE_REVOKED:
+		case SM_LIFE_ACTOR_ENDED:
 			break;
 	}
 	return false;
 }
 
-/* Lock the row that the scan stands on; false if its session is not alive. */
+/*
+ * Lock the row that the scan stands on; false if its session is not alive.
+ * That of its actor does not count here: who ends a session, ends it also if
+ * the actor's seems to be over, which somebody may be extending.
+ */
 static bool
 lock_active(SmScan *scan)
 {
 	return sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitBlock) &&
-		sm_session_life(scan->schema, &scan->session,
-						GetCurrentTimestamp()) == SM_LIFE_ACTIVE;
+		sm_session_own_life(scan->schema, &scan->session,
+							GetCurrentTimestamp()) == SM_LIFE_ACTIVE;
+}
+
+/* Is the session whose row has been locked alive, and its actor's too? */
+static bool
+is_live(SmScan *scan)
+{
+	return sm_session_life(scan->schema, &scan->session,
+						   GetCurrentTimestamp()) == SM_LIFE_ACTIVE;
 }
 
 /* End the live sessions that a scan returns, except one. */
@@ -307,6 +322,7 @@ end_some(Ending *ending, SmScan *scan)
 	{
 		MemoryContext old;
 		text	   *user_id;
+		bool		live;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!of_tenant(&scan->session, ending->tenant_id) ||
@@ -325,10 +341,11 @@ end_some(Ending *ending, SmScan *scan)
 		pfree(user_id);
 
 		old = MemoryContextSwitchTo(ending->per_row);
+		live = is_live(scan);
 		sm_end_session(scan, ending->events, SM_EVENT_INVALIDATED, ending->reason);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(ending->per_row);
-		if (++ending->ended % PROGRESS_STEP == 0)
+		if (live && ++ending->ended % PROGRESS_STEP == 0)
 			ereport(NOTICE,
 					(errmsg("ended %lld sessions so far",
 							(long long) ending->ended)));

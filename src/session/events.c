@@ -59,6 +59,8 @@ static const struct
 	[SM_EVENT_EVICTED] = {"evicted", "notice"},
 	[SM_EVENT_EXPIRED] = {"expired", "info"},
 	[SM_EVENT_IDLE] = {"idle", "info"},
+	[SM_EVENT_ACTOR_ENDED] = {"actor_ended", "info"},
+	[SM_EVENT_IMPERSONATED] = {"impersonated", "notice"},
 	[SM_EVENT_TOKEN_REUSED] = {"token_reused", "critical"},
 	[SM_EVENT_REJECTED] = {"rejected", "warning"},
 	[SM_EVENT_CORRUPT] = {"corrupt", "critical"},
@@ -71,6 +73,7 @@ static const struct
 
 static void open_partition(SmEventWriter *writer, TimestampTz at);
 static void close_partition(SmEventWriter *writer);
+static Jsonb *add_actor(Jsonb *detail, const text *actor_id);
 static void detail_value(JsonbParseState **detail, const char *key,
 						 JsonbValue *value);
 
@@ -116,7 +119,10 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 	Datum		values[Natts_session_events];
 	bool		nulls[Natts_session_events];
 	text	   *name = cstring_to_text(event_types[event->type].name);
+	Jsonb	   *detail = event->detail;
 
+	if (event->actor_id)
+		detail = add_actor(detail, event->actor_id);
 	if (writer->partition == NULL || at < writer->from || at >= writer->until)
 	{
 		close_partition(writer);
@@ -138,7 +144,7 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 	SET(event, PointerGetDatum(name));
 	SET_OR_NULL(ip, event->client.ip);
 	SET_OR_NULL(user_agent, event->client.user_agent);
-	SET_OR_NULL(detail, event->detail);
+	SET_OR_NULL(detail, detail);
 	/* a trigger that leaves an event out is its owner's choice */
 	(void) sm_writer_insert(writer->writer, values, nulls);
 	pfree(name);
@@ -154,6 +160,18 @@ sm_events_end(SmEventWriter *writer)
 	table_close(writer->parent, NoLock);
 	pfree(writer);
 	CommandCounterIncrement();
+}
+
+/*
+ * Make an event one of a session.
+ */
+void
+sm_event_of(SmEvent *event, const SmSession *session)
+{
+	event->session_id = session->session_id;
+	event->user_id = session->user_id;
+	event->tenant_id = session->tenant_id;
+	event->actor_id = session->actor_id;
 }
 
 /*
@@ -178,13 +196,11 @@ sm_session_event(const SmSchema *schema, SmEventType type,
 {
 	SmEvent		event = {
 		.type = type,
-		.session_id = session->session_id,
-		.user_id = session->user_id,
-		.tenant_id = session->tenant_id,
 		.client = *client,
 		.detail = detail
 	};
 
+	sm_event_of(&event, session);
 	sm_event(schema, &event);
 }
 
@@ -310,6 +326,22 @@ close_partition(SmEventWriter *writer)
 	sm_writer_end(writer->writer);
 	table_close(writer->partition, NoLock);
 	writer->partition = NULL;
+}
+
+/* A detail, which may be NULL, that says who acts as the user. */
+static Jsonb *
+add_actor(Jsonb *detail, const text *actor_id)
+{
+	JsonbParseState *building = sm_detail_begin();
+	Jsonb	   *actor;
+
+	sm_detail_text(&building, "actor", actor_id);
+	actor = sm_detail_end(&building);
+	if (detail == NULL)
+		return actor;
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
+											  JsonbPGetDatum(detail),
+											  JsonbPGetDatum(actor)));
 }
 
 static void

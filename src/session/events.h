@@ -30,6 +30,8 @@ typedef enum SmEventType
 	SM_EVENT_EVICTED,
 	SM_EVENT_EXPIRED,
 	SM_EVENT_IDLE,
+	SM_EVENT_ACTOR_ENDED,
+	SM_EVENT_IMPERSONATED,
 	SM_EVENT_TOKEN_REUSED,
 	SM_EVENT_REJECTED,
 	SM_EVENT_CORRUPT,
@@ -48,6 +50,7 @@ typedef struct SmEvent
 	const pg_uuid_t *session_id;
 	text	   *user_id;
 	text	   *tenant_id;
+	text	   *actor_id;		/* named in the detail */
 	SmClient	client;
 	Jsonb	   *detail;
 } SmEvent;
@@ -61,6 +64,7 @@ extern SmEventWriter *sm_events_begin(const SmSchema *schema);
 extern void sm_events_add(SmEventWriter *writer, const SmEvent *event);
 extern void sm_events_end(SmEventWriter *writer);
 
+extern void sm_event_of(SmEvent *event, const SmSession *session);
 extern void sm_event(const SmSchema *schema, const SmEvent *event);
 extern void sm_session_event(const SmSchema *schema, SmEventType type,
 							 const SmSession *session,

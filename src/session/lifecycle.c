@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "commands/async.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 
 #include "guc.h"
 #include "keys/keyring.h"
@@ -60,10 +61,16 @@ static void renew_verifier(SmScan *scan, SmChanges *changes,
 						   const SmToken *token);
 static void describe(SmRenewal *renewal, const char *status,
 					 const SmSession *session, TimestampTz expires_at);
+static void find_actor(const SmSchema *schema, const SmLogin *login,
+					   SmSession *session);
+pg_noreturn static void report_actor_not_live(void);
 static void new_id(pg_uuid_t *id, TimestampTz now, uint16 bucket);
 static text *make_session(const SmSchema *schema, const SmSession *session,
 						  const SmContent *content,
 						  const pg_uuid_t *predecessor);
+static void record_impersonation(const SmSchema *schema,
+								 const SmSession *session,
+								 const SmClient *client);
 static text *new_token(const SmKey *key, const SmOwner *owner,
 					   uint8 verifier[SM_VERIFIER_LEN]);
 static void end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
@@ -77,7 +84,7 @@ static Jsonb *empty_object(void);
 static void detail_uuid(JsonbParseState **detail, const char *key,
 						const pg_uuid_t *id);
 static Datum bytea_datum(const uint8 *bytes, int len);
-static Datum ttl_datum(int64 us);
+static Datum interval_datum(int64 us);
 
 /*
  * Make a session for a user, and return its token.
@@ -97,9 +104,6 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session)
 	sm_check_shard(bucket);
 	sm_lock_login(login->user_id);
 	now = GetCurrentTimestamp();
-	if (sm_max_sessions_per_user > 0)
-		enforce_limit(schema, login->user_id, now);
-
 	if (content.data == NULL)
 		content.data = empty_object();
 	if (login->max_lifetime != 0)
@@ -108,12 +112,20 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session)
 		ttl = Min((int64) sm_ttl * USECS_PER_SEC, longest);
 
 	memset(session, 0, sizeof(SmSession));
+	if (login->actor_token)
+	{
+		find_actor(schema, login, session);
+		longest = Min(longest, session->absolute_expires_at - now);
+	}
+	else if (sm_max_sessions_per_user > 0)
+		enforce_limit(schema, login->user_id, now);
 	session->session_id = palloc(sizeof(pg_uuid_t));
 	new_id(session->session_id, now, bucket);
 	session->created_at = session->authenticated_at = session->last_seen_at = now;
 	session->absolute_expires_at = now + longest;
 	session->expires_at = now + Min(ttl, longest);
 	session->ttl = ttl;
+	session->idle_timeout = login->idle_timeout;
 	session->version = 1;
 	session->user_id = login->user_id;
 	session->tenant_id = login->tenant_id;
@@ -248,10 +260,13 @@ sm_invalidate(const SmSchema *schema, SmToken *token, text *reason)
 		 */
 		if (!sm_scan_row_is_ours(&scan))
 			sm_lock_login(scan.session.user_id);
-		if (sm_lock_live(&scan, token))
+		if (sm_lock_own(&scan, token))
 		{
+			/* ended for good, also if its actor's session is over */
+			if (sm_session_life(schema, &scan.session,
+								GetCurrentTimestamp()) == SM_LIFE_ACTIVE)
+				user_id = DatumGetTextPCopy(PointerGetDatum(scan.session.user_id));
 			sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED, reason);
-			user_id = DatumGetTextPCopy(PointerGetDatum(scan.session.user_id));
 		}
 	}
 	sm_scan_end(&scan);
@@ -391,6 +406,54 @@ sm_warn_corrupt(const SmSession *session)
 			 errhint("End the session with session_invalidate_id().")));
 }
 
+/*
+ * Say in a session that is being made who acts as its user, and until when
+ * that person's own session can last at most.
+ *
+ * The look-up is that of a use by its holder, so a token that is refused
+ * leaves the same events.
+ */
+static void
+find_actor(const SmSchema *schema, const SmLogin *login, SmSession *session)
+{
+	SmToken		token;
+	SmScan		scan;
+	SmSession  *actor = &scan.session;
+	bool		moved;
+
+	if (!sm_token_from_text(login->actor_token, &token))
+		report_actor_not_live();
+	if (sm_find_live(&scan, schema, &token, RowExclusiveLock,
+					 SM_EVENT_REJECTED, &login->client) != SM_LOOKUP_LIVE ||
+		!sm_client_allowed(schema, &token, actor, &login->client, false, &moved))
+		report_actor_not_live();
+	if (actor->actor_session_id != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the actor's session is itself one in which somebody acts as its user"),
+				 errhint("Pass the token of the session that the acting person logged in with.")));
+	if (datum_image_eq(PointerGetDatum(actor->user_id),
+					   PointerGetDatum(login->user_id), false, -1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a user cannot be the actor of a session of the same user")));
+	session->actor_session_id = palloc(sizeof(pg_uuid_t));
+	*session->actor_session_id = *actor->session_id;
+	session->actor_id = DatumGetTextPCopy(PointerGetDatum(actor->user_id));
+	session->absolute_expires_at = actor->absolute_expires_at;
+	sm_scan_end(&scan);
+}
+
+/* The token that was given for the actor's is not one of a live session. */
+static void
+report_actor_not_live(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SM_ACTOR_NOT_LIVE),
+			 errmsg("the actor's session is not live"),
+			 errhint("The acting person has to log in first.")));
+}
+
 /* An id for a session of the given bucket. */
 static void
 new_id(pg_uuid_t *id, TimestampTz now, uint16 bucket)
@@ -436,7 +499,7 @@ make_session(const SmSchema *schema, const SmSession *session,
 	PUT(expires_at, TimestampTzGetDatum(session->expires_at));
 	PUT(absolute_expires_at, TimestampTzGetDatum(session->absolute_expires_at));
 	PUT(sweep_at, TimestampTzGetDatum(sm_session_deadline(session)));
-	PUT(ttl, ttl_datum(session->ttl));
+	PUT(ttl, interval_datum(session->ttl));
 	PUT(version, Int32GetDatum(session->version));
 	PUT(key_id, Int32GetDatum(key_id));
 	PUT(verifier_key_id, Int32GetDatum(key->id));
@@ -448,6 +511,13 @@ make_session(const SmSchema *schema, const SmSession *session,
 		PUT(ip, InetPGetDatum(session->ip));
 	if (session->user_agent)
 		PUT(user_agent, PointerGetDatum(session->user_agent));
+	if (session->idle_timeout != 0)
+		PUT(idle_timeout, interval_datum(session->idle_timeout));
+	if (session->actor_session_id)
+	{
+		PUT(actor_session_id, UUIDPGetDatum(session->actor_session_id));
+		PUT(actor_id, PointerGetDatum(session->actor_id));
+	}
 	sm_store_insert(schema, values, nulls);
 
 	if (predecessor)
@@ -460,8 +530,32 @@ make_session(const SmSchema *schema, const SmSession *session,
 	client.ip = session->ip;
 	client.user_agent = session->user_agent;
 	sm_session_event(schema, SM_EVENT_CREATED, session, &client, detail);
+	if (session->actor_session_id)
+		record_impersonation(schema, session, &client);
 	sm_count(SM_CREATED);
 	return token;
+}
+
+/*
+ * Record with the actor's own session in which session that person acts as
+ * another user; as whom stands with that session alone, so that erasing its
+ * user leaves nothing here.
+ */
+static void
+record_impersonation(const SmSchema *schema, const SmSession *session,
+					 const SmClient *client)
+{
+	JsonbParseState *detail = sm_detail_begin();
+	SmEvent		event = {
+		.type = SM_EVENT_IMPERSONATED,
+		.session_id = session->actor_session_id,
+		.user_id = session->actor_id,
+		.client = *client
+	};
+
+	detail_uuid(&detail, "session_id", session->session_id);
+	event.detail = sm_detail_end(&detail);
+	sm_event(schema, &event);
 }
 
 /*
@@ -474,13 +568,9 @@ end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
 {
 	SmChanges	changes = {0};
 	JsonbParseState *detail = sm_detail_begin();
-	SmEvent		event = {
-		.type = type,
-		.session_id = scan->session.session_id,
-		.user_id = scan->session.user_id,
-		.tenant_id = scan->session.tenant_id
-	};
+	SmEvent		event = {.type = type};
 
+	sm_event_of(&event, &scan->session);
 	sm_detail_text(&detail, "reason", reason);
 	if (successor)
 		detail_uuid(&detail, "successor", successor);
@@ -520,7 +610,8 @@ new_token(const SmKey *key, const SmOwner *owner,
 
 /*
  * Make room for one more session of a user, or refuse it.  Holds the user's
- * lock exclusively, so the count is exact.
+ * lock exclusively, so the count is exact.  Sessions in which somebody else
+ * acts as the user neither count nor make room: the user did not log in there.
  */
 static void
 enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
@@ -534,7 +625,8 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
 	sm_scan_by_user(&scan, schema, user_id, RowExclusiveLock);
 	while (sm_scan_next(&scan))
 	{
-		if (sm_session_life(schema, &scan.session, now) != SM_LIFE_ACTIVE)
+		if (scan.session.actor_session_id != NULL ||
+			sm_session_life(schema, &scan.session, now) != SM_LIFE_ACTIVE)
 			continue;
 		if (n == allocated)
 		{
@@ -732,6 +824,9 @@ switch_tenant(SmScan *scan, text *tenant_id, Jsonb *data, SmRenewal *renewal)
 	session.expires_at = Min(Max(now + old->ttl, old->expires_at),
 							 old->absolute_expires_at);
 	session.ttl = old->ttl;
+	session.idle_timeout = old->idle_timeout;
+	session.actor_session_id = old->actor_session_id;
+	session.actor_id = old->actor_id;
 	session.version = 1;
 	session.user_id = old->user_id;
 	session.tenant_id = tenant_id;
@@ -882,7 +977,7 @@ bytea_datum(const uint8 *bytes, int len)
 }
 
 static Datum
-ttl_datum(int64 us)
+interval_datum(int64 us)
 {
 	Interval   *interval = palloc0(sizeof(Interval));
 

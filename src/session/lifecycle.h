@@ -23,6 +23,9 @@
 /* SQLSTATE SM004: session_data_corrupt */
 #define ERRCODE_SM_DATA_CORRUPT		MAKE_SQLSTATE('S', 'M', '0', '0', '4')
 
+/* SQLSTATE SM006: session_actor_not_live */
+#define ERRCODE_SM_ACTOR_NOT_LIVE	MAKE_SQLSTATE('S', 'M', '0', '0', '6')
+
 /* What a session is created from, once the user has been authenticated. */
 typedef struct SmLogin
 {
@@ -32,6 +35,9 @@ typedef struct SmLogin
 	Jsonb	   *auth;
 	int64		ttl;			/* microseconds; 0: the default */
 	int64		max_lifetime;	/* likewise */
+	int64		idle_timeout;	/* 0: none of its own */
+	text	   *actor_token;	/* of the session of who acts as the user, or
+								 * NULL */
 	SmClient	client;
 } SmLogin;
 

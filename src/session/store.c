@@ -646,6 +646,11 @@ decode_columns(SmSession *session, const Datum *values, const bool *nulls)
 	session->tenant_id = VARLENA_OR_NULL(tenant_id);
 	session->ip = IS_NULL(ip) ? NULL : DatumGetInetPP(VALUE(ip));
 	session->user_agent = VARLENA_OR_NULL(user_agent);
+	session->idle_timeout = IS_NULL(idle_timeout) ? 0 :
+		DatumGetIntervalP(VALUE(idle_timeout))->time;
+	session->actor_session_id = IS_NULL(actor_session_id) ? NULL :
+		DatumGetUUIDP(VALUE(actor_session_id));
+	session->actor_id = VARLENA_OR_NULL(actor_id);
 	session->rotated = !IS_NULL(rotated_at);
 	session->rotated_at = TIME_OR_0(rotated_at);
 	session->successor_used = IS_NULL(rotated_at) || !IS_NULL(successor_used_at);
@@ -737,6 +742,17 @@ state_of(const SmSession *session, SmState *state)
 		state->ip = (uint8 *) VARDATA_ANY(session->ip);
 		state->ip_len = VARSIZE_ANY_EXHDR(session->ip);
 		if (state->ip_len > SM_MAX_IP_LEN)
+			return false;
+	}
+	state->idle_timeout = session->idle_timeout;
+	if (session->actor_session_id || session->actor_id)
+	{
+		if (session->actor_session_id == NULL || session->actor_id == NULL)
+			return false;
+		state->actor_session_id = session->actor_session_id->data;
+		state->actor_id = VARDATA_ANY(session->actor_id);
+		state->actor_len = VARSIZE_ANY_EXHDR(session->actor_id);
+		if (state->actor_len > SM_MAX_NAME_LEN)
 			return false;
 	}
 	state->rotated = session->rotated;

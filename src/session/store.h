@@ -48,6 +48,9 @@ typedef struct SmSession
 	text	   *tenant_id;
 	inet	   *ip;
 	text	   *user_agent;
+	int64		idle_timeout;	/* microseconds; 0 for none of its own */
+	pg_uuid_t  *actor_session_id;	/* NULL unless somebody acts as the user */
+	text	   *actor_id;
 	bool		rotated;
 	TimestampTz rotated_at;
 	bool		successor_used; /* or never rotated */

@@ -22,6 +22,11 @@
 #include "session/use.h"
 #include "shared.h"
 
+/* The part of an idle timeout that a cached session may go unnoticed. */
+#define IDLE_SHARE			4
+
+static int64 touch_interval(int64 idle_timeout);
+
 /*
  * The part of sm_client_allowed for when client_binding is on.
  */
@@ -78,13 +83,44 @@ sm_can_touch(void)
 bool
 sm_touch_due(const SmSession *session, const SmToken *token, TimestampTz now)
 {
-	int64		interval = (int64) sm_touch_interval * USECS_PER_SEC;
-
-	/* a session in use must not look idle for want of accuracy */
-	if (sm_idle_timeout > 0)
-		interval = Min(interval, (int64) sm_idle_timeout * USECS_PER_SEC / 2);
 	return (token->match == SM_MATCH_CURRENT && !session->successor_used) ||
-		now - session->last_seen_at >= interval;
+		now - session->last_seen_at >=
+		touch_interval(sm_session_idle_timeout(session));
+}
+
+/*
+ * How old a cached copy of a session may get, in microseconds.
+ *
+ * A cached session is used without anybody noticing.  It was cached by a read
+ * at which its last use had been noted at most touch_interval, or half of the
+ * idle timeout, ago; so a share of the timeout that is below the other half
+ * keeps a session that is in use from idling out.
+ */
+int64
+sm_cached_max_age(void)
+{
+	int64		max_age = (int64) sm_cache_ttl * USECS_PER_SEC;
+
+	if (sm_idle_timeout > 0)
+		max_age = Min(max_age,
+					  (int64) sm_idle_timeout * USECS_PER_SEC / IDLE_SHARE);
+	return max_age;
+}
+
+/*
+ * May uses of a session go unnoticed for as long as a cached copy of it is
+ * served?  Its last use was noted at most a touch interval before it was
+ * cached: both together must leave a share of its idle timeout.  Where all
+ * have that of the setting, they do.
+ */
+bool
+sm_may_go_unnoticed(const SmSession *session)
+{
+	int64		idle_timeout = sm_session_idle_timeout(session);
+
+	return idle_timeout == 0 ||
+		touch_interval(idle_timeout) + sm_cached_max_age() <=
+		idle_timeout - idle_timeout / IDLE_SHARE;
 }
 
 /*
@@ -149,4 +185,14 @@ sm_mark_used(SmChanges *changes, const SmSession *session, bool current,
 	sm_change(changes, Anum_last_seen_at, TimestampTzGetDatum(now));
 	if (current && !session->successor_used)
 		sm_change(changes, Anum_successor_used_at, TimestampTzGetDatum(now));
+}
+
+/* How accurate the time of last use has to be. */
+static int64
+touch_interval(int64 idle_timeout)
+{
+	int64		interval = (int64) sm_touch_interval * USECS_PER_SEC;
+
+	/* a session in use must not look idle for want of accuracy */
+	return idle_timeout == 0 ? interval : Min(interval, idle_timeout / 2);
 }

@@ -20,6 +20,8 @@ extern bool sm_client_check(const SmSchema *schema, const SmToken *token,
 							const SmSession *session, const SmClient *client,
 							bool may_move, bool *moved);
 extern bool sm_can_touch(void);
+extern int64 sm_cached_max_age(void);
+extern bool sm_may_go_unnoticed(const SmSession *session);
 extern bool sm_touch_due(const SmSession *session, const SmToken *token,
 						 TimestampTz now);
 extern void sm_touch_session(SmScan *scan, const SmToken *token,

@@ -158,12 +158,12 @@ sm_arg_object(FunctionCallInfo fcinfo, int n, const char *name)
 }
 
 /*
- * A lifetime in microseconds, or 0 if null: 22023 unless it is positive and
- * at most "longest", to which it may be clamped instead.
+ * A lifetime in microseconds, or 0 if null: 22023 unless it is positive and at
+ * most "longest", which a setting says, and to which it may be clamped instead.
  */
 int64
 sm_arg_lifetime(FunctionCallInfo fcinfo, int n, const char *name,
-				int64 longest, bool clamp)
+				const char *setting, int64 longest, bool clamp)
 {
 	int64		us;
 
@@ -177,9 +177,9 @@ sm_arg_lifetime(FunctionCallInfo fcinfo, int n, const char *name,
 	if (us > longest && !clamp)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be longer than session_manager.max_lifetime",
-						name),
-				 errdetail("The limit is %d seconds.", sm_max_lifetime)));
+				 errmsg("%s must not be longer than %s", name, setting),
+				 errdetail("The limit is %lld seconds.",
+						   (long long) (longest / USECS_PER_SEC))));
 	return Min(us, longest);
 }
 

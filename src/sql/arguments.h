@@ -31,7 +31,7 @@ extern text *sm_arg_reason(FunctionCallInfo fcinfo, int n);
 extern SmClient sm_arg_client(FunctionCallInfo fcinfo, int n);
 extern Jsonb *sm_arg_object(FunctionCallInfo fcinfo, int n, const char *name);
 extern int64 sm_arg_lifetime(FunctionCallInfo fcinfo, int n, const char *name,
-							 int64 longest, bool clamp);
+							 const char *setting, int64 longest, bool clamp);
 extern int	sm_arg_max_rows(FunctionCallInfo fcinfo, int n);
 
 #endif							/* SM_ARGUMENTS_H */

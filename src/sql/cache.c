@@ -19,13 +19,11 @@
 #include "cache/cache.h"
 #include "cache/columns.h"
 #include "cache/writer.h"
+#include "session/use.h"
 #include "sql/result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_cache_note);
 PG_FUNCTION_INFO_V1(sm_session_cache_settings);
-
-/* The part of the idle timeout that a cached session may go unnoticed. */
-#define IDLE_SHARE			4
 
 /*
  * session_cache_note(): the triggers on user_sessions and session_keys
@@ -78,11 +76,6 @@ sm_session_cache_note(PG_FUNCTION_ARGS)
 
 /*
  * session_cache_settings()
- *
- * A cached session is used without anybody noticing.  It was cached by a read
- * at which its last use had been noted at most touch_interval, or half of the
- * idle timeout, ago; so a share of the timeout that is below the other half
- * keeps a session that is in use from idling out.
  */
 Datum
 sm_session_cache_settings(PG_FUNCTION_ARGS)
@@ -97,10 +90,7 @@ sm_session_cache_settings(PG_FUNCTION_ARGS)
 	if (sm_cache_in_use() && !RecoveryInProgress())
 		mode = pg_atomic_read_u32(&sm_cache->mode) == SM_REDIS_STRICT ?
 			"strict" : "async";
-	max_age->time = (int64) sm_cache_ttl * USECS_PER_SEC;
-	if (sm_idle_timeout > 0)
-		max_age->time = Min(max_age->time,
-							(int64) sm_idle_timeout * USECS_PER_SEC / IDLE_SHARE);
+	max_age->time = sm_cached_max_age();
 	values[0] = CStringGetTextDatum(mode);
 	nulls[1] = (sm_database == NULL);
 	if (sm_database != NULL)

@@ -31,6 +31,7 @@
 PG_FUNCTION_INFO_V1(sm_session_bind);
 PG_FUNCTION_INFO_V1(sm_session_user_id);
 PG_FUNCTION_INFO_V1(sm_session_tenant_id);
+PG_FUNCTION_INFO_V1(sm_session_actor_id);
 PG_FUNCTION_INFO_V1(sm_session_id);
 
 typedef struct Identity
@@ -41,6 +42,7 @@ typedef struct Identity
 	pg_uuid_t	session_id;
 	text	   *user_id;
 	text	   *tenant_id;		/* NULL for none */
+	text	   *actor_id;		/* likewise */
 } Identity;
 
 static Identity *innermost = NULL;
@@ -89,6 +91,8 @@ sm_session_bind(PG_FUNCTION_ARGS)
 		identity->user_id = copy_text(scan.session.user_id);
 		if (scan.session.tenant_id)
 			identity->tenant_id = copy_text(scan.session.tenant_id);
+		if (scan.session.actor_id)
+			identity->actor_id = copy_text(scan.session.actor_id);
 		identity->bound = true;
 		MemoryContextSwitchTo(old);
 
@@ -122,6 +126,17 @@ sm_session_tenant_id(PG_FUNCTION_ARGS)
 	if (innermost == NULL || !innermost->bound || innermost->tenant_id == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(copy_text(innermost->tenant_id));
+}
+
+/*
+ * session_actor_id()
+ */
+Datum
+sm_session_actor_id(PG_FUNCTION_ARGS)
+{
+	if (innermost == NULL || !innermost->bound || innermost->actor_id == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(copy_text(innermost->actor_id));
 }
 
 /*
@@ -190,7 +205,9 @@ push_identity(void)
 			pfree(identity->user_id);
 		if (identity->tenant_id)
 			pfree(identity->tenant_id);
-		identity->user_id = identity->tenant_id = NULL;
+		if (identity->actor_id)
+			pfree(identity->actor_id);
+		identity->user_id = identity->tenant_id = identity->actor_id = NULL;
 		identity->bound = false;
 		return identity;
 	}

@@ -13,6 +13,11 @@
  * sessions: of a request that comes after a session has gone, no more is
  * known than that.
  *
+ * Where the user acted as another one, that session and its events name the
+ * user as well.  They are found by what session_create left with the user's own
+ * session.  They are the other user's: an export leaves them out, and an
+ * erasure takes the name out of them, and ends the sessions.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -25,6 +30,7 @@
 #include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
+#include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -45,6 +51,8 @@ static void append_session(StringInfo json, const SmSchema *schema,
 static void append_text(StringInfo json, const char *key, const text *value);
 static void append_time(StringInfo json, const char *key, TimestampTz value,
 						bool isnull);
+static int64 erase_actor(const SmSchema *schema, text *user_id,
+						 int64 *events);
 static char *events_json(const SmSchema *schema, text *user_id);
 static char *users_events(const SmSchema *schema);
 static uint64 run_on_events(const char *sql, text *user_id);
@@ -117,6 +125,7 @@ sm_session_erase(PG_FUNCTION_ARGS)
 	SmBoundedWaits waits;
 	JsonbParseState *detail;
 	int64		events;
+	int64		as_actor;
 	int64		deleted = 0;
 
 	PreventCommandIfReadOnly("session_erase()");
@@ -136,14 +145,15 @@ sm_session_erase(PG_FUNCTION_ARGS)
 		deleted++;
 	}
 	sm_scan_end(&scan);
+	deleted += erase_actor(schema, user_id, &as_actor);
 	sm_unbound_waits(&waits);
 
 	sm_spi_connect();
-	events = (int64) run_on_events(psprintf("UPDATE %s AS e SET user_id = NULL, tenant_id = NULL,"
-											" ip = NULL, user_agent = NULL, detail = NULL WHERE %s",
-											sm_schema_qualify(schema, "session_events"),
-											users_events(schema)),
-								   user_id);
+	events = as_actor + (int64) run_on_events(psprintf("UPDATE %s AS e SET user_id = NULL, tenant_id = NULL,"
+													   " ip = NULL, user_agent = NULL, detail = NULL WHERE %s",
+													   sm_schema_qualify(schema, "session_events"),
+													   users_events(schema)),
+											  user_id);
 	sm_spi_finish();
 
 	/* that an erasure took place is on record, not whose */
@@ -153,6 +163,68 @@ sm_session_erase(PG_FUNCTION_ARGS)
 	event.detail = sm_detail_end(&detail);
 	sm_event(schema, &event);
 	PG_RETURN_INT64(deleted);
+}
+
+/*
+ * Delete the sessions in which a user acted as somebody else, which have ended
+ * with the user's own, and take the user's name out of their events: that
+ * somebody acted there stays on record.  Returns how many sessions, and sets
+ * *events.
+ */
+static int64
+erase_actor(const SmSchema *schema, text *user_id, int64 *events)
+{
+	char	   *event_table = sm_schema_qualify(schema, "session_events");
+	char	   *acted_in = psprintf("SELECT (own.detail OPERATOR(pg_catalog.->>) 'session_id')::pg_catalog.uuid"
+									" FROM %s AS own WHERE own.user_id OPERATOR(pg_catalog.=) $1"
+									" AND own.event OPERATOR(pg_catalog.=) '%s'",
+									event_table,
+									sm_event_name(SM_EVENT_IMPERSONATED));
+	MemoryContext caller = CurrentMemoryContext;
+	pg_uuid_t  *ids = NULL;
+	uint64		n;
+	int64		deleted = 0;
+
+	*events = 0;
+	sm_spi_connect();
+	n = run_on_events(acted_in, user_id);
+	if (n > 0)
+		ids = MemoryContextAllocZero(caller, n * sizeof(pg_uuid_t));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum		id = SPI_getbinval(SPI_tuptable->vals[i],
+									   SPI_tuptable->tupdesc, 1, &isnull);
+
+		if (!isnull)
+			ids[i] = *DatumGetUUIDP(id);
+	}
+	if (n > 0)
+		*events = (int64) run_on_events(psprintf("UPDATE %s AS e"
+												 " SET detail = pg_catalog.jsonb_set(e.detail, '{actor}', 'null')"
+												 " WHERE e.session_id IN (%s)"
+												 " AND (e.detail OPERATOR(pg_catalog.->>) 'actor') OPERATOR(pg_catalog.=) $1",
+												 event_table, acted_in),
+										user_id);
+	sm_spi_finish();
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		SmScan		scan;
+
+		CHECK_FOR_INTERRUPTS();
+		sm_scan_by_id(&scan, schema, ids[i].data, RowExclusiveLock);
+		if (sm_scan_next(&scan) && scan.session.actor_id != NULL &&
+			datum_image_eq(PointerGetDatum(scan.session.actor_id),
+						   PointerGetDatum(user_id), false, -1) &&
+			sm_scan_lock(&scan, LockTupleExclusive, LockWaitBlock))
+		{
+			(void) sm_scan_delete(&scan, true);
+			deleted++;
+		}
+		sm_scan_end(&scan);
+	}
+	return deleted;
 }
 
 /* One session, all of it but its verifiers. */
@@ -178,6 +250,7 @@ append_session(StringInfo json, const SmSchema *schema,
 				cstring_to_text(DatumGetCString(DirectFunctionCall1(inet_out,
 																	InetPGetDatum(session->ip)))));
 	append_text(json, "user_agent", session->user_agent);
+	append_text(json, "actor_id", session->actor_id);
 	appendStringInfo(json, ", \"version\": %d", session->version);
 
 	/* under a revoked key nothing opens any more, by intent */

@@ -87,6 +87,7 @@ static const BundledFunction functions[] = {
 	{"session_bind", APP | ADMIN},
 	{"session_user_id", APP | ADMIN},
 	{"session_tenant_id", APP | ADMIN},
+	{"session_actor_id", APP | ADMIN},
 	{"session_id", APP | ADMIN},
 	{"session_status", ADMIN},
 	{"session_end_reason", APP | ADMIN},
@@ -124,7 +125,8 @@ static const ReadableTable readable[] = {
 	{"user_sessions",
 		"session_id, created_at, authenticated_at, last_seen_at, expires_at,"
 		" absolute_expires_at, version, key_id, verifier_key_id, user_id,"
-	" tenant_id, ip, user_agent, rotated_at, revoked_at, revoked_reason"},
+		" tenant_id, ip, user_agent, idle_timeout, actor_session_id, actor_id,"
+	" rotated_at, revoked_at, revoked_reason"},
 	{"session_events",
 	"event_id, at, session_id, user_id, tenant_id, event, ip, user_agent, detail"},
 	{"session_keys", "key_id, state"}

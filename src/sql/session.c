@@ -45,38 +45,54 @@ static Datum renewal_row(FunctionCallInfo fcinfo, const SmRenewal *renewal);
 
 /*
  * session_create(user_id, data, ttl, ip, user_agent, tenant_id, auth,
- *				  max_lifetime)
+ *				  max_lifetime, idle_timeout, actor_token)
  */
 Datum
 sm_session_create(PG_FUNCTION_ARGS)
 {
+	/* not later: the SQL of another version has other arguments */
+	const SmSchema *schema = sm_called_schema(fcinfo);
 	int64		longest = (int64) sm_max_lifetime * USECS_PER_SEC;
 	SmLogin		login;
 	SmSession	session;
 	text	   *token;
 	static const Oid types[] = {
-		UUIDOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID
+		UUIDOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		BOOLOID
 	};
-	Datum		row[5];
-	bool		row_nulls[5] = {false};
+	Datum		row[6];
+	bool		row_nulls[6] = {false};
 
 	login.user_id = sm_arg_user_id(fcinfo, 0);
-	login.ttl = sm_arg_lifetime(fcinfo, 2, "ttl", longest, false);
+	login.ttl = sm_arg_lifetime(fcinfo, 2, "ttl",
+								"session_manager.max_lifetime", longest, false);
 	login.max_lifetime = sm_arg_lifetime(fcinfo, 7, "max_lifetime",
+										 "session_manager.max_lifetime",
 										 longest, false);
+	if (sm_idle_timeout > 0)
+		login.idle_timeout = sm_arg_lifetime(fcinfo, 8, "idle_timeout",
+											 "session_manager.idle_timeout",
+											 (int64) sm_idle_timeout * USECS_PER_SEC,
+											 false);
+	else
+		login.idle_timeout = sm_arg_lifetime(fcinfo, 8, "idle_timeout",
+											 "session_manager.max_lifetime",
+											 longest, false);
+	login.actor_token = PG_ARGISNULL(9) ? NULL : PG_GETARG_TEXT_PP(9);
 	login.data = sm_arg_object(fcinfo, 1, "session data");
 	login.auth = sm_arg_object(fcinfo, 6, "auth");
 	login.client = sm_arg_client(fcinfo, 3);
 	login.tenant_id = sm_arg_tenant_id(fcinfo, 5);
 
 	PreventCommandIfReadOnly("session_create()");
-	token = sm_log_in(sm_called_schema(fcinfo), &login, &session);
+	token = sm_log_in(schema, &login, &session);
 
 	row[0] = UUIDPGetDatum(session.session_id);
 	row[1] = PointerGetDatum(token);
 	row[2] = TimestampTzGetDatum(session.created_at);
 	row[3] = TimestampTzGetDatum(session.expires_at);
 	row[4] = TimestampTzGetDatum(session.absolute_expires_at);
+	row[5] = BoolGetDatum(false);
 	return sm_result_row(fcinfo, types, lengthof(types), row, row_nulls);
 }
 
@@ -102,10 +118,10 @@ sm_session_get(PG_FUNCTION_ARGS)
 	static const Oid types[] = {
 		UUIDOID, TEXTOID, TEXTOID, JSONBOID, INT4OID, JSONBOID,
 		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		TIMESTAMPTZOID, BOOLOID
+		TIMESTAMPTZOID, BOOLOID, TEXTOID
 	};
-	Datum		values[12];
-	bool		nulls[12] = {false};
+	Datum		values[13];
+	bool		nulls[13] = {false};
 
 	if (PG_ARGISNULL(0))
 		return sm_result_none(fcinfo);
@@ -156,6 +172,8 @@ sm_session_get(PG_FUNCTION_ARGS)
 	values[9] = TimestampTzGetDatum(session->expires_at);
 	values[10] = TimestampTzGetDatum(session->absolute_expires_at);
 	values[11] = BoolGetDatum(sm_cache_in_use() && is_cacheable(&scan, &token, now));
+	values[12] = PointerGetDatum(session->actor_id);
+	nulls[12] = (session->actor_id == NULL);
 	(void) sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 
 	if (due)
@@ -213,6 +231,7 @@ sm_session_refresh(PG_FUNCTION_ARGS)
 	request.rotate = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	request.has_ttl = !PG_ARGISNULL(2);
 	request.ttl = sm_arg_lifetime(fcinfo, 2, "ttl",
+								  "session_manager.max_lifetime",
 								  (int64) sm_max_lifetime * USECS_PER_SEC, true);
 	request.client = sm_arg_client(fcinfo, 3);
 
@@ -297,7 +316,8 @@ sm_session_status(PG_FUNCTION_ARGS)
 		[SM_LIFE_ACTIVE] = "active",
 		[SM_LIFE_EXPIRED] = "expired",
 		[SM_LIFE_IDLE] = "idle",
-		[SM_LIFE_REVOKED] = "revoked"
+		[SM_LIFE_REVOKED] = "revoked",
+		[SM_LIFE_ACTOR_ENDED] = "actor_ended"
 	};
 	const SmSchema *schema;
 	SmToken		token;
@@ -326,7 +346,8 @@ sm_session_status(PG_FUNCTION_ARGS)
 
 				/* what is dead by its own word needs no proof */
 				if (life != SM_LIFE_ACTIVE ||
-					sm_session_intact(schema, &scan.session))
+					(sm_session_intact(schema, &scan.session) &&
+					 sm_actor_lives(schema, &scan.session, now)))
 					status = names[life];
 			}
 		}
@@ -370,6 +391,9 @@ sm_session_end_reason(PG_FUNCTION_ARGS)
 				/* an UPDATE by hand may have given none */
 				if (scan.session.revoked_reason != NULL)
 					reason = DatumGetTextPCopy(PointerGetDatum(scan.session.revoked_reason));
+				break;
+			case SM_LIFE_ACTOR_ENDED:
+				reason = cstring_to_text("actor_ended");
 				break;
 		}
 	sm_scan_end(&scan);
@@ -445,13 +469,15 @@ arg_token(FunctionCallInfo fcinfo, SmToken *token)
 
 /*
  * May a session be cached?  From there it is used unseen, by its current
- * token, from anywhere.
+ * token, from anywhere, and without a look at its actor's session.
  */
 static bool
 is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now)
 {
 	return !sm_touch_due(&scan->session, token, now) &&
 		token->match == SM_MATCH_CURRENT &&
+		scan->session.actor_session_id == NULL &&
+		sm_may_go_unnoticed(&scan->session) &&
 		sm_client_binding == SM_BINDING_OFF &&
 		!RecoveryInProgress() &&
 		!IsolationUsesXactSnapshot() &&

@@ -140,7 +140,7 @@ sm_session_list(PG_FUNCTION_ARGS)
 	static const Oid types[] = {
 		UUIDOID, TEXTOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 		TIMESTAMPTZOID, TIMESTAMPTZOID, INETOID, TEXTOID, JSONBOID,
-		TIMESTAMPTZOID, TEXTOID
+		TIMESTAMPTZOID, TEXTOID, TEXTOID, INTERVALOID
 	};
 	ListedPage	page = {
 		.user_id = sm_arg_user_id(fcinfo, 0),
@@ -246,9 +246,10 @@ static void
 list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 		 bool is_current, TimestampTz now)
 {
-	Datum		values[12] = {0};
-	bool		nulls[12] = {false};
+	Datum		values[14] = {0};
+	bool		nulls[14] = {false};
 	SmContent	content = {0};
+	Interval	idle_timeout = {.time = sm_session_idle_timeout(session)};
 	SmLife		life = sm_session_life(schema, session, now);
 
 	/* a revoked key need not be there */
@@ -293,7 +294,16 @@ list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 			values[10] = TimestampTzGetDatum(sm_session_deadline(session));
 			values[11] = CStringGetTextDatum("idle");
 			break;
+		case SM_LIFE_ACTOR_ENDED:
+			/* when, its own row cannot say */
+			nulls[10] = true;
+			values[11] = CStringGetTextDatum("actor_ended");
+			break;
 	}
+	values[12] = PointerGetDatum(session->actor_id);
+	nulls[12] = (session->actor_id == NULL);
+	values[13] = IntervalPGetDatum(&idle_timeout);
+	nulls[13] = (idle_timeout.time == 0);
 	tuplestore_putvalues(result->store, result->desc, values, nulls);
 	if (content.data)
 		sm_wipe(VARDATA(content.data), VARSIZE(content.data) - VARHDRSZ);
