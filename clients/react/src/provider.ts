@@ -22,12 +22,16 @@ export function SessionProvider({
   refetchOnWindowFocus = true,
   refreshAt = 0.75,
   loginUrl = '/login',
+  onChange,
   children,
 }: SessionProviderProps): ReactElement {
   const [store] = useState(() =>
     createSessionStore({ basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl }, session),
   );
 
+  useEffect(() => {
+    store.options.onChange = onChange;
+  });
   useEffect(() => store.start(), [store]);
   useEffect(() => {
     store.configure({ basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl });

@@ -44,7 +44,7 @@ const TEXT = {
 };
 
 /** As text, without what changes at every request. */
-const essence = (part: unknown): string =>
+export const essence = (part: unknown): string =>
   JSON.stringify([part], (key, value: unknown) => (key === 'last_seen_at' ? null : value));
 
 /** When a session ends, by the server's clock. */

@@ -2,7 +2,7 @@
 
 import { createRequests, type SessionActions } from './requests.js';
 import { createSchedule, type ScheduleOptions } from './schedule.js';
-import { createState, type SessionState } from './state.js';
+import { createState, essence, type SessionState } from './state.js';
 import { createTabs } from './tabs.js';
 import type { SessionData } from './types.js';
 
@@ -11,6 +11,11 @@ export interface StoreOptions extends ScheduleOptions {
   basePath: string;
   /** The page that signs users in. */
   loginUrl?: string;
+  /**
+   * Called when the session is another one than before, with other data, or gone, whoever has done
+   * it; not when only its times have changed.  The place to render server components again.
+   */
+  onChange?: (() => void) | undefined;
 }
 
 export interface SessionStore {
@@ -35,6 +40,12 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
   if (initial) state.accept(initial, true);
   const serverState = state.getState();
   const { actions, hear, revalidate } = createRequests(state, schedule, tabs, options);
+  /** What a page may show of the session; false before the server has answered. */
+  const content = () => {
+    const { data, session, status } = state.getState();
+    return status !== 'loading' && essence([session && { ...session, expires_at: 0 }, data?.user]);
+  };
+  let known = content();
 
   return {
     ...state,
@@ -46,16 +57,28 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       schedule.reset();
     },
     hydrate(session) {
-      if (session) hear(session);
-      else if (session === null && state.getState().session) void revalidate();
+      if (session) {
+        // The page shows it already.
+        known = false;
+        hear(session);
+        known = content();
+      } else if (session === null && state.getState().session) void revalidate();
     },
     start() {
       const close = tabs.open(hear);
       const stop = schedule.start(revalidate, actions.refresh);
+      const unsubscribe = state.subscribe(() => {
+        const before = known;
+        known = content();
+        // Later, as an application that awaits the change may go to another page now, which would
+        // make the router drop what it has begun.
+        if (before && before !== known) setTimeout(() => options.onChange?.());
+      });
       if (state.getState().status === 'loading') void revalidate();
       return () => {
         stop();
         close();
+        unsubscribe();
       };
     },
   };

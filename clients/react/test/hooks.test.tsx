@@ -199,6 +199,35 @@ describe('useSession', () => {
   });
 });
 
+describe('onChange', () => {
+  it('is the function of the newest render, and does not answer what the server renders', async () => {
+    const first = backend.signIn();
+    const calls: string[] = [];
+    const page = (name: string, session: SessionData) => (
+      <StrictMode>
+        <SessionProvider session={session} onChange={() => calls.push(name)}>
+          <Update />
+        </SessionProvider>
+      </StrictMode>
+    );
+    function Update() {
+      const { update } = useSession();
+      return <button onClick={() => void update({ client: { theme: 'dark' } })}>Dark</button>;
+    }
+    const { rerender } = render(page('first', first));
+    rerender(page('second', first));
+    await act(async () => {
+      screen.getByText('Dark').click();
+      await settle();
+    });
+    expect(calls).toEqual(['second']);
+    // What router.refresh() brings.
+    rerender(page('third', backend.answer()));
+    await settled();
+    expect(calls).toEqual(['second']);
+  });
+});
+
 describe('required', () => {
   it('calls back once when there is no session, and not before that is known', async () => {
     const onUnauthenticated = vi.fn();

@@ -1209,6 +1209,93 @@ it('a sign-out is not lost with the store that waits for its turn, without navig
   expect(backend.log).toEqual([REFRESH, 'DELETE /api/session']);
 });
 
+describe('onChange', () => {
+  /** A tab, and how often it was told. */
+  const watched = (initial?: SessionData | null) => {
+    const onChange = vi.fn();
+    return [open(initial, { onChange }), onChange] as const;
+  };
+
+  it.each([
+    ['an update', (store: SessionStore) => store.update({ client: { theme: 'dark' } })],
+    ['a switch of tenants', (store: SessionStore) => store.switchTenant('umbrella')],
+    ['a sign-out', (store: SessionStore) => store.signOut()],
+    ['another sign-in', (store: SessionStore) => store.createSession({ accessToken: 't' })],
+  ])('tells once of %s, in all tabs', async (_, act) => {
+    const data = backend.signIn();
+    const [[store, here], [, there]] = [watched(data), watched(data)];
+    await act(store);
+    await pass(500);
+    expect(here).toHaveBeenCalledOnce();
+    expect(there).toHaveBeenCalledOnce();
+  });
+
+  it('tells of a sign-in', async () => {
+    const [store, onChange] = watched(null);
+    await store.createSession({ accessToken: 't' });
+    await settle();
+    expect(onChange).toHaveBeenCalledOnce();
+  });
+
+  it('tells of what was found: other data, another user, a revocation, the end of life', async () => {
+    const [store, onChange] = watched(backend.signIn());
+    const look = async () => {
+      await pass(6_000);
+      window.dispatchEvent(new Event('focus'));
+      await pass(500);
+    };
+    backend.session!.version++;
+    backend.session!.data.plan = 'team';
+    await look();
+    expect(onChange).toHaveBeenCalledTimes(1);
+    backend.user = { id: 'auth0|ada', name: 'Countess Lovelace' };
+    await look();
+    expect(onChange).toHaveBeenCalledTimes(2);
+    backend.signOut();
+    await look();
+    expect(onChange).toHaveBeenCalledTimes(3);
+
+    backend.signIn();
+    await store.createSession({ accessToken: 't' });
+    backend.outage = 'network';
+    await pass(2 * HOUR, MINUTE);
+    expect(onChange).toHaveBeenCalledTimes(5);
+  });
+
+  it('tells after the caller, who may go to another page, has gone on', async () => {
+    const [store, onChange] = watched(backend.signIn());
+    const order: string[] = [];
+    onChange.mockImplementation(() => order.push('onChange'));
+    await store.update({ client: { theme: 'dark' } });
+    order.push('caller');
+    await settle();
+    expect(order).toEqual(['caller', 'onChange']);
+  });
+
+  it('tells nothing of the first answer, of times, of failures, or of what the page was rendered with', async () => {
+    backend.signIn();
+    const [loading, first] = watched();
+    const [store, onChange] = watched(backend.answer());
+    await settle();
+    expect(statusOf(loading)).toBe('authenticated');
+    await store.refresh();
+    backend.faults = ['network'];
+    store.hydrate(null);
+    await pass(5_000);
+    backend.session!.version++;
+    backend.session!.data.plan = 'team';
+    store.hydrate(backend.answer());
+    await pass(500);
+    expect(store.getState().data?.session.data.plan).toBe('team');
+    expect(onChange).not.toHaveBeenCalled();
+    expect(first).not.toHaveBeenCalled();
+
+    await store.signOut();
+    await settle();
+    expect(onChange).toHaveBeenCalledOnce();
+  });
+});
+
 it('timeLeft counts by the server clock', async () => {
   backend.skew = -3 * HOUR;
   const store = open(backend.signIn());

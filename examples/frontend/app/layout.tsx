@@ -1,7 +1,7 @@
-import { SessionProvider } from '@session-manager/react';
 import { getServerSession } from '@session-manager/react/next';
 import type { Metadata, Viewport } from 'next';
 import type { ReactElement, ReactNode } from 'react';
+import { Sessions } from '@/components/sessions';
 import './globals.css';
 
 export const metadata: Metadata = {
@@ -22,7 +22,7 @@ export default async function RootLayout({ children }: { children: ReactNode }):
   return (
     <html lang="en">
       <body>
-        <SessionProvider session={session}>{children}</SessionProvider>
+        <Sessions session={session}>{children}</Sessions>
       </body>
     </html>
   );

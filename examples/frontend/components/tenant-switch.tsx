@@ -1,22 +1,18 @@
 'use client';
 
 import { useTenant } from '@session-manager/react';
-import { useRouter } from 'next/navigation';
 import { useState, type ReactElement } from 'react';
 import { Icon } from './icons';
 
 export function TenantSwitch(): ReactElement | null {
   const { tenantId, tenants, switchTenant } = useTenant();
   const [busy, setBusy] = useState(false);
-  const router = useRouter();
   if (!tenantId) return null;
 
   async function change(id: string) {
     setBusy(true);
     try {
       await switchTenant(id);
-      // What the server has rendered is of the other tenant.
-      router.refresh();
     } finally {
       setBusy(false);
     }

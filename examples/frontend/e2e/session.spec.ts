@@ -293,6 +293,45 @@ test('an invoice is of one organisation', async ({ signedIn: page }) => {
   await expect(page.getByRole('row', { name: customer })).toBeVisible();
 });
 
+test('what the server has rendered follows update(), in all tabs', async ({ signedIn: page }) => {
+  const mark = `Order ${Date.now()}`;
+  await page.goto('/invoices');
+  const shown = (tab: Page) => tab.getByRole('row', { name: mark }).locator('td:last-child').allTextContents();
+  let before: string[] = [];
+  let largestFirst: string[] = [];
+  // Those of a day come in any order, which may be this one.
+  for (let amount = 70_001; before.join() === largestFirst.join(); amount++) {
+    await page.getByLabel('Customer').fill(mark);
+    await page.getByLabel('Amount in euro').fill(String(amount));
+    await page.getByRole('button', { name: 'Create' }).click();
+    await expect(page.getByRole('row', { name: mark })).toHaveCount(before.length + 1);
+    before = await shown(page);
+    largestFirst = [...before].sort().reverse();
+  }
+  const other = await page.context().newPage();
+  await other.goto('/invoices');
+
+  await page.getByRole('button', { name: 'Largest first' }).click();
+  for (const tab of [page, other]) await expect.poll(() => shown(tab)).toEqual(largestFirst);
+  await other.getByRole('button', { name: 'Largest first' }).click();
+  for (const tab of [page, other]) await expect.poll(() => shown(tab)).toEqual(before);
+});
+
+test('what the server has rendered follows a switch of organisations in another tab', async ({ signedIn: page }) => {
+  const customer = `Tab ${Date.now()}`;
+  await page.goto('/invoices');
+  await page.getByLabel('Customer').fill(customer);
+  await page.getByLabel('Amount in euro').fill('1');
+  await page.getByRole('button', { name: 'Create' }).click();
+  await expect(page.getByRole('row', { name: customer })).toBeVisible();
+
+  const other = await page.context().newPage();
+  await other.goto('/account');
+  const select = other.getByRole('combobox', { name: 'Organisation' });
+  await select.selectOption({ label: (await select.locator('option:not(:checked)').first().textContent()) ?? '' });
+  await expect(page.getByRole('row', { name: customer })).toHaveCount(0);
+});
+
 test('the history tells of the sign-in', async ({ signedIn: page }) => {
   await page.goto('/history');
   const first = page.getByRole('listitem').filter({ hasText: 'This session' }).first();

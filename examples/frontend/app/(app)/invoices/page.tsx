@@ -1,5 +1,6 @@
 import type { Metadata } from 'next';
 import type { ReactElement } from 'react';
+import { InvoiceOrder } from '@/components/invoice-order';
 import { LocalTime } from '@/components/local-time';
 import { NewInvoice } from '@/components/new-invoice';
 import { load, requireSession } from '@/lib/session';
@@ -11,14 +12,18 @@ const money = ({ amount, currency }: Invoice) =>
   new Intl.NumberFormat('en-GB', { style: 'currency', currency }).format(Number(amount));
 
 export default async function InvoicesPage(): Promise<ReactElement> {
-  await requireSession('/invoices');
+  const { session } = await requireSession('/invoices');
   const { results } = await load<Page<Invoice>>('/api/invoices/');
+  if (session.data.client?.['invoice_order'] === 'amount') results.sort((a, b) => Number(b.amount) - Number(a.amount));
   return (
     <div className="page">
       <div className="title">
         <div>
           <h1>Invoices</h1>
           <p className="muted">Those of this organisation, and of no other: the database sees to that.</p>
+        </div>
+        <div className="actions">
+          <InvoiceOrder />
         </div>
       </div>
       <div className="card scroll" tabIndex={0} role="region" aria-label="Invoices">
