@@ -8,8 +8,8 @@
 #
 # --long adds half an hour of mixed load and of faults of the cache, Django 5.2 and
 # more tests on 4.2, runs everything against a build with AddressSanitizer and
-# UndefinedBehaviorSanitizer as well, fuzzes for longer, and tries the quick start of
-# the React package on every version of Next.js and React.
+# UndefinedBehaviorSanitizer as well, fuzzes for longer, and does what the quick start
+# of the React package says on every version of Next.js and React.
 #
 #	TEST		some tests or suites in place of all, see check-one.sh
 #	PACKAGES	no: leave out the packages for Django and React, and the example (yes)
@@ -119,9 +119,9 @@ check_quick() {
   finish
 }
 
-# Next.js and the example want the same ports, so that they follow each other.
+# Both want the same ports, so that they follow each other.
 react_and_example() {
-  heading "React package, and the example; the quick start installs Next.js into a temporary directory"
+  heading "React package, and the example"
   script check-react.sh env BINDIR="$bindir" "$root/scripts/check-react.sh" "$@"
   heading "example application"
   script check-example.sh env BINDIR="$bindir" LOGIN_RATE=1000/min "$root/scripts/check-example.sh"
