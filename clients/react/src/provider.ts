@@ -25,17 +25,13 @@ export function SessionProvider({
   onChange,
   children,
 }: SessionProviderProps): ReactElement {
-  const [store] = useState(() =>
-    createSessionStore({ basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl }, session),
-  );
+  const options = { basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl, onChange };
+  const [store] = useState(() => createSessionStore(options, session));
 
-  useEffect(() => {
-    store.options.onChange = onChange;
-  });
   useEffect(() => store.start(), [store]);
   useEffect(() => {
-    store.configure({ basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl });
-  }, [store, basePath, refetchInterval, refetchOnWindowFocus, refreshAt, loginUrl]);
+    store.configure(options);
+  });
   useEffect(() => {
     store.hydrate(session);
   }, [store, session]);

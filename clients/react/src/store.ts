@@ -53,8 +53,10 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
     actions,
     options,
     configure(next) {
+      const before = JSON.stringify(options);
       Object.assign(options, next);
-      schedule.reset();
+      // Not at each render, or what is due would be put off again and again.
+      if (before !== JSON.stringify(options)) schedule.reset();
     },
     hydrate(session) {
       if (session) {
