@@ -5,7 +5,9 @@ Django's middleware and views are Django's own; the cookie and the row are the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import django
@@ -110,7 +112,21 @@ async def aact(request: HttpRequest) -> HttpResponse:
     return JsonResponse(dict(await request.session.aitems()))
 
 
+def samples(section: str) -> list[str]:
+    """The blocks of Python in a section of docs/django.md."""
+    page = (Path(__file__).parents[3] / "docs" / "django.md").read_text()
+    return re.findall(
+        r"```python\n(.*?)```", page.split(f"\n## {section}\n")[1].split("\n## ")[0], re.S
+    )
+
+
+SETTINGS, VIEWS = samples("request.session")
+documented: dict[str, Any] = {"JsonResponse": JsonResponse}
+exec(VIEWS, documented)
+
 urlpatterns = [
+    path("devices/", documented["devices"]),
+    path("elsewhere/", documented["sign_out_elsewhere"]),
     path("act/", act),
     path("aact/", aact),
     path("api/", API.as_view()),
@@ -121,11 +137,13 @@ urlpatterns = [
 
 @pytest.fixture(autouse=True)
 def _engine(settings: Any) -> None:
+    """As docs/django.md has it; and the package's own middleware behind Django's."""
     settings.ROOT_URLCONF = __name__
-    settings.SESSION_ENGINE = "session_manager.backends.sessions"
-    settings.MIDDLEWARE = [
-        OURS if name == DJANGO_SESSIONS else name for name in settings.MIDDLEWARE
-    ] + [OUR_USERS]
+    values: dict[str, Any] = {"INSTALLED_APPS": [], "MIDDLEWARE": settings.MIDDLEWARE}
+    exec(SETTINGS, values)
+    assert values["INSTALLED_APPS"] == ["session_manager"]
+    settings.SESSION_ENGINE = values["SESSION_ENGINE"]
+    settings.MIDDLEWARE = [*values["MIDDLEWARE"], OUR_USERS]
 
 
 @pytest.fixture
@@ -463,6 +481,17 @@ class TestDjango:
         assert client.post("/admin/logout/").status_code == 200
         assert client.get("/admin/").status_code == 302
 
+    def test_devices(self, users: dict[str, Any]) -> None:
+        """As in docs/django.md."""
+        client, other = Client(headers={"User-Agent": "Lynx"}), Client()
+        for one in (client, other):
+            do(one, "in=ada")
+        found = client.get("/devices/").json()["devices"]
+        assert (len(found), found.count("Lynx")) == (2, 1)
+        assert client.get("/elsewhere/").json() == {"ended": 1}
+        assert do(client, "look").json()["user"] == "ada"
+        assert do(other, "look").json()["user"] == ""
+
     def test_drf_s_own_authentication(self, users: dict[str, Any]) -> None:
         client = Client(enforce_csrf_checks=True)
         assert client.post("/members-api/").status_code == 403
@@ -504,23 +533,6 @@ class TestDjango:
         assert count(users["ada"]) == 0
         ids = [message.id for message in run_checks(tags=["session_manager"])]
         assert "session_manager.W043" in ids
-
-    @pytest.mark.skipif(django.VERSION < (5, 1), reason="since Django 5.1")
-    async def test_asynchronously(self) -> None:
-        client = AsyncClient()
-        for visits in (1, 2):
-            response = await client.get("/aact/")
-            assert response.json() == {"visits": visits}
-        before = token(client)
-        await client.get("/aact/", {"cycle": 1})
-        assert token(client) not in (None, before)
-        assert await session_service.aget(before) is None
-        assert (await client.get("/aact/")).json() == {"visits": 4}
-        last = token(client)
-        await client.get("/aact/", {"flush": 1})
-        assert token(client) is None
-        assert await session_service.aget(last) is None
-        await sync_to_async(connections.close_all)()
 
 
 class TestOutage:
@@ -617,3 +629,22 @@ class TestMigration:
         found = do(client, "more=1").json()
         assert found["session"] == {"cart": [1, None], "more": "1"}
         assert ImportedSession.objects.get().adopted_at is not None
+
+
+if django.VERSION >= (5, 1):
+    # Before that request.session has no asynchronous methods.
+    async def test_asynchronously() -> None:
+        client = AsyncClient()
+        for visits in (1, 2):
+            response = await client.get("/aact/")
+            assert response.json() == {"visits": visits}
+        before = token(client)
+        await client.get("/aact/", {"cycle": 1})
+        assert token(client) not in (None, before)
+        assert await session_service.aget(before) is None
+        assert (await client.get("/aact/")).json() == {"visits": 4}
+        last = token(client)
+        await client.get("/aact/", {"flush": 1})
+        assert token(client) is None
+        assert await session_service.aget(last) is None
+        await sync_to_async(connections.close_all)()
