@@ -121,7 +121,7 @@ def samples(section: str) -> list[str]:
 
 
 SETTINGS, VIEWS = samples("request.session")
-documented: dict[str, Any] = {"JsonResponse": JsonResponse}
+documented: dict[str, Any] = {"__name__": __name__, "JsonResponse": JsonResponse}
 exec(VIEWS, documented)
 
 urlpatterns = [
