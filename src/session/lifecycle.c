@@ -52,6 +52,7 @@ static void refresh(SmScan *scan, SmToken *token, const SmRefresh *request,
 static bool lost_its_answer(SmScan *scan, const SmToken *token,
 							const SmClient *client, TimestampTz now,
 							SmRenewal *renewal);
+static Jsonb *keep_reserved(Jsonb *old, Jsonb *new);
 static void elevate(SmScan *scan, Jsonb *auth, Jsonb *data, SmRenewal *renewal);
 static void switch_tenant(SmScan *scan, text *tenant_id, Jsonb *data,
 						  SmRenewal *renewal);
@@ -762,6 +763,40 @@ lost_its_answer(SmScan *scan, const SmToken *token, const SmClient *client,
 	return !elevated;
 }
 
+/*
+ * A new auth, with those members of the old one that are for client packages:
+ * their names begin with an underscore, and whoever elevates a session need
+ * not know of them.  Of two with one name the new one stays.
+ */
+static Jsonb *
+keep_reserved(Jsonb *old, Jsonb *new)
+{
+	JsonbParseState *state = NULL;
+	Jsonb	   *sources[] = {old, new};
+
+	if (old == NULL)
+		return new;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < (int) lengthof(sources); i++)
+	{
+		JsonbIterator *members = JsonbIteratorInit(&sources[i]->root);
+		JsonbValue	key;
+		JsonbValue	value;
+
+		JsonbIteratorNext(&members, &key, true);
+		while (JsonbIteratorNext(&members, &key, true) == WJB_KEY)
+		{
+			JsonbIteratorNext(&members, &value, true);
+			if (sources[i] == old &&
+				(key.val.string.len == 0 || key.val.string.val[0] != '_'))
+				continue;
+			pushJsonbValue(&state, WJB_KEY, &key);
+			pushJsonbValue(&state, WJB_VALUE, &value);
+		}
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
 /* Elevate the live session that the scan stands on and has locked. */
 static void
 elevate(SmScan *scan, Jsonb *auth, Jsonb *data, SmRenewal *renewal)
@@ -776,7 +811,7 @@ elevate(SmScan *scan, Jsonb *auth, Jsonb *data, SmRenewal *renewal)
 	if (!sm_session_open(schema, session, &content))
 		sm_report_corrupt(schema, session);
 	now = GetCurrentTimestamp();
-	content.auth = auth;
+	content.auth = keep_reserved(content.auth, auth);
 	if (data != NULL)
 	{
 		content.data = data;

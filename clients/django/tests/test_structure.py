@@ -39,6 +39,7 @@ PUBLIC = {
     "reporting": (),
     "signals": (),
     "testing": (),
+    "user_changes": (),
     "urls": (),
     # What Django looks for.
     "backends": ("http",),

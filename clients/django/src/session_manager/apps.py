@@ -18,9 +18,11 @@ class SessionManagerConfig(AppConfig):
         from . import checks  # noqa: F401
         from .http.cache_control import guard_django_cache
         from .testing import after_flush, remember_databases
+        from .user_changes import connect
 
         guard_django_cache()
         remember_databases()
+        connect()
         post_migrate.connect(after_flush, sender=self)
 
         if find_spec("drf_spectacular"):

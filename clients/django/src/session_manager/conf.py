@@ -39,6 +39,8 @@ GONE = {
     'could write everything that it left out: "CLIENT_DATA" names what a '
     "browser may write, and only the server writes everything else.",
 }
+#: What ends sessions with their user.
+END_ON = ("END_ON_USER_DELETED", "END_ON_USER_DEACTIVATED", "END_ON_PASSWORD_CHANGED")
 DEFAULT_THROTTLE_RATES = {
     # For the subject of an access token, and for a client's address.
     "create": "20/min",
@@ -94,6 +96,14 @@ class Settings:
     USER_ID_FIELD: str | None = None
     #: Dotted path of ``f(user_id, session) -> user or None`` in the place of USER_ID_FIELD.
     USER_LOADER: str | None = None
+    #: A user's sessions end when the user is deleted, or gets another user id ...
+    END_ON_USER_DELETED: bool = True
+    #: ... or is no longer active ...
+    END_ON_USER_DEACTIVATED: bool = True
+    #: ... and all but the one in use when the password changes.
+    END_ON_PASSWORD_CHANGED: bool = True
+    #: ``request.user`` is known by the session, and its row is loaded when a field is first read.
+    LAZY_USER: bool = False
     #: Dotted path of ``f(request, claims) -> LoginDecision`` called at login.
     ON_LOGIN: str | None = None
     #: Dotted path of ``f(request, session, tenant_id) -> data or None``: whether the user may act
@@ -250,6 +260,22 @@ def _client_data(given: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
+def _check_lazy_user(given: Mapping[str, Any]) -> None:
+    """Without its row nothing but the end of the sessions tells that a user is gone."""
+    if not given.get("LAZY_USER"):
+        return
+    if not given.get("USER_ID_FIELD") or given.get("USER_LOADER"):
+        raise ImproperlyConfigured(
+            'SESSION_MANAGER["LAZY_USER"] needs USER_ID_FIELD, and no USER_LOADER.'
+        )
+    off = [name for name in END_ON if not given.get(name, True)]
+    if off:
+        raise ImproperlyConfigured(
+            f'SESSION_MANAGER["LAZY_USER"] needs {" and ".join(off)}: a request does not look '
+            "whether its user may still sign in."
+        )
+
+
 def _ttl(given: Any) -> timedelta | None:
     if given is None or isinstance(given, timedelta):
         return given
@@ -297,6 +323,7 @@ def load_settings() -> Settings:
         rates = dict.fromkeys(DEFAULT_THROTTLE_RATES)
     given["THROTTLE_RATES"] = {**DEFAULT_THROTTLE_RATES, **rates}
     _refuse_none(given, Settings, "SESSION_MANAGER")
+    _check_lazy_user(given)
     given["CLIENT_DATA"] = _client_data(given.get("CLIENT_DATA", DEFAULT_CLIENT_DATA))
     if MEMBER in given["CLIENT_DATA"]:
         raise ImproperlyConfigured(

@@ -30,10 +30,17 @@ from .http.request_session import request_session
 from .services import session_service
 from .store.database import translating_errors
 from .store.transactions import Outcome
-from .store.users import user_id_of
+from .store.users import load_user, marked, user_id_of
 from .types import JSON, CreatedSession, RefreshedSession
 
-__all__ = ["log_in", "log_out", "set_cookie", "switch_tenant", "token_from"]
+__all__ = [
+    "log_in",
+    "log_out",
+    "set_cookie",
+    "switch_tenant",
+    "token_from",
+    "update_session_auth_hash",
+]
 
 
 def log_in(
@@ -72,13 +79,17 @@ def log_in(
             ip=client_ip(request),
             user_agent=user_agent(request),
             tenant_id=tenant_id,
-            auth=auth,
+            auth=marked(auth, user),
             max_lifetime=max_lifetime,
         )
     # touch=False: the first use of the token is the browser's.
     session = session_service.get(
         created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
     )
+    if session and settings.LAZY_USER and load_user(session.user_id, session) is None:
+        # Deactivated, say, since the user was looked at, and before the new session could be ended.
+        session_service.invalidate(created.token, "user_changed")
+        session = None
     # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
     given = created if session else None
     outcome = set_cookie_on_commit(request, given) if given else Outcome()
@@ -118,6 +129,36 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
     if store is not None:
         store.follow(switched.token if switched.session else None, switched.session)
     return switched
+
+
+def update_session_auth_hash(request: HttpRequest | Request, user: Any) -> bool:
+    """Keep the request's session after its user has changed the password; whether it goes on.
+
+    Call it as Django's function of this name, after the user has been saved.  The session gets a
+    new token, and counts as authenticated now.
+    """
+    request = django_request(request)
+    token = current_token(request)
+    session = session_service.get(
+        token, ip=client_ip(request), user_agent=user_agent(request), touch=False
+    )
+    if session is None or session.user_id != user_id_of(user):
+        return False
+    with translating_errors():
+        elevated = session_service.elevate(
+            token,
+            marked(session.auth, user) or {},
+            ip=client_ip(request),
+            user_agent=user_agent(request),
+            with_session=True,
+        )
+    if elevated.token is None:
+        return False
+    given = elevated if elevated.session else None
+    outcome = set_cookie_on_commit(request, given) if given else Outcome()
+    remember_lookup(request, Lookup(elevated.token, elevated.session, given, outcome))
+    renew_user(request)
+    return given is not None
 
 
 def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:

@@ -32,6 +32,7 @@ from .conf import settings
 from .exceptions import DataCorrupt, SessionError
 from .http.cache_control import NEVER, note_session_use, write_cache_headers
 from .http.cookie_decision import set_token_on_commit, write_cookie
+from .http.current import being_served
 from .http.lookup import alook_up, failure, look_up, set_user
 from .http.request_session import hold, request_session
 from .store.database import is_lost, translate
@@ -80,11 +81,11 @@ def _answer(request: HttpRequest, exception: Exception) -> HttpResponse | None:
 
 def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """The response with its cookie and its headers for caches."""
-    unavailable = failure(request)
-    if response.status_code == status.HTTP_500_INTERNAL_SERVER_ERROR and unavailable:
+    error = failure(request)
+    if response.status_code == status.HTTP_500_INTERNAL_SERVER_ERROR and error:
         # Other middleware looked at the session, or the user; Django asks no process_exception
         # about what that raises.
-        response = refusal(as_api_exception(unavailable))
+        response = _answer(request, error) or response
     write_cookie(request, response)
     write_cache_headers(request, response)
     return response
@@ -106,11 +107,15 @@ class SessionMiddleware:
         if self.asynchronous:
             return self.__acall__(request)
         self.process_request(request)
-        return self.process_response(request, cast(HttpResponseBase, self.get_response(request)))
+        with being_served(request):
+            response = cast(HttpResponseBase, self.get_response(request))
+        return self.process_response(request, response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         self.process_request(request)
-        return self.process_response(request, await self.get_response(request))
+        with being_served(request):
+            response = await self.get_response(request)
+        return self.process_response(request, response)
 
     def process_request(self, request: HttpRequest) -> None:
         def find() -> Session | NoSession:
@@ -137,6 +142,16 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
     Sessions have the client's address and user agent, an outage is a 503, the cookie follows the
     commit, and only a sign-out clears it.  With another engine it is Django's.
     """
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if iscoroutinefunction(self.get_response):
+            return self.__acall__(request)
+        with being_served(request):
+            return super().__call__(request)
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        with being_served(request):
+            return cast(HttpResponseBase, await super().__acall__(request))
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)

@@ -48,6 +48,7 @@ from .types import (
     RefreshedSession,
     Session,
     UpdatedSession,
+    take_mark,
 )
 
 # Inside the class "list" is the method.
@@ -438,6 +439,8 @@ class SessionService:
             json_columns=("auth",),
             idempotent=True,
         )
+        for row in rows:
+            row["auth"], _ = take_mark(row["auth"])
         return [ListedSession(**row) for row in rows]
 
     def history(
@@ -608,13 +611,15 @@ def _ttl(cut: bool) -> str:
 
 def _session_of(row: Row) -> Session:
     data, request_data = take_out(decode(row["data"]))
+    auth, mark = take_mark(decode(row["auth"]))
     return Session(
         id=row["session_id"],
         user_id=row["user_id"],
         tenant_id=row["tenant_id"],
         data=data,
         version=row["version"],
-        auth=decode(row["auth"]),
+        auth=auth,
+        mark=mark,
         request_data=request_data,
         **{name: row[name] for name in SESSION_TIMES},
     )

@@ -18,6 +18,17 @@ SESSION_TIMES = (
     "absolute_expires_at",
 )
 
+#: Member of a stored ``auth`` that is this package's own, and not shown.
+MARK = "_user"
+
+
+def take_mark(auth: JSON | None) -> tuple[JSON | None, str | None]:
+    """A stored ``auth`` without the mark of the user, and the mark."""
+    if auth is None or MARK not in auth:
+        return auth, None
+    mark = auth.pop(MARK)
+    return auth or None, mark if isinstance(mark, str) else None
+
 
 @dataclass(frozen=True)
 class Session:
@@ -37,6 +48,8 @@ class Session:
     cached: bool = False
     #: What request.session holds, where SESSION_ENGINE is this package's: store/request_data.py.
     request_data: dict[str, str] = field(default_factory=dict, repr=False)
+    #: Whom the session was made for, see store/users.py; None if that is not known.
+    mark: str | None = field(default=None, repr=False)
 
     exists = True
 

@@ -50,7 +50,7 @@ from ..login import log_in, log_out, switch_tenant
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
 from ..services import session_service
 from ..store.tokens import session_id_of
-from ..store.users import load_user
+from ..store.users import load_user, marked, user_id_of
 from ..types import Session
 from .access_tokens import authenticate_header, verify_access_token
 from .errors import PreconditionFailed, TokenReplaced, TokenReused
@@ -184,10 +184,11 @@ class CreateSessionView(SessionView):
             raise PermissionDenied("The user does not exist.", "user_not_found")
         log_in(
             request._request,
-            decision.user_id,
+            # The user's own spelling of it, by which the sessions end with the user.
+            decision.user_id if settings.USER_LOADER else user_id_of(user),
             decision.data,
             tenant_id=decision.tenant_id,
-            auth=proof_of(verified),
+            auth=marked(proof_of(verified), user),
         )
         request.user = user
         return self.session_response(request, _session(request), status.HTTP_201_CREATED)

@@ -34,7 +34,7 @@ from ..models import ImportedSession
 from ..services import session_service
 from ..store.database import call, function, json_argument
 from ..store.request_data import encode_entry, entry_name, take_out
-from ..store.users import is_proof, user_id_of
+from ..store.users import is_proof, marked, user_id_of
 from ..types import JSON, CreatedSession, Session
 from .addresses import client_ip, user_agent
 
@@ -229,7 +229,7 @@ def adopt_django_session(
                 _kept(user, data),
                 ip=client_ip(request),
                 user_agent=user_agent(request),
-                auth={"method": "import"},
+                auth=marked({"method": "import"}, user),
                 **_lifetime(noted, now),
             )
         except LimitReached:

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
 from ..conf import settings
 from ..exceptions import StoreUnavailable
 from ..services import session_service
 from ..store.database import translating_errors
+from ..store.lazy_users import LazyUser, lazy_user
 from ..store.transactions import Outcome, changed_here
 from ..store.users import load_user
 from ..types import CreatedSession, RefreshedSession, Session
@@ -53,14 +56,26 @@ class Lookup:
     def __post_init__(self) -> None:
         self.row = self.session
 
-    def find_user(self) -> Lookup:
+    def find_user(self, request: HttpRequest) -> Lookup:
         """Without a user, as far as the settings tell who that is, there is no session."""
-        if self.session is not None and self.user is None:
+        if self.session is None or self.user is not None:
+            return self
+        if settings.LAZY_USER:
+            self.user = lazy_user(self.session, partial(self._lose_user, request))
+        if self.user is None:
             self.user = load_user(self.session.user_id, self.session)
-            if self.user is None:
-                self.session = None
-                self.without_user = True
+        if self.user is None:
+            self.session = None
+            self.without_user = True
         return self
+
+    def _lose_user(self, request: HttpRequest) -> NotAuthenticated:
+        """The row of a user who was taken to be there is gone, or says no: as above, but late."""
+        self.session = self.user = None
+        self.without_user = True
+        error = NotAuthenticated()
+        setattr(request, _FAILURE, error)
+        return error
 
 
 def django_request(request: HttpRequest | Request) -> HttpRequest:
@@ -91,7 +106,7 @@ def remember_lookup(request: HttpRequest, lookup: Lookup) -> None:
 def look_up(request: HttpRequest) -> Lookup:
     """Find the session of a request and its user; StoreUnavailable leaves no outcome."""
     with _noting_failure(request):
-        return _look_up(request).find_user()
+        return _look_up(request).find_user(request)
 
 
 def look_up_row(request: HttpRequest) -> Lookup:
@@ -109,8 +124,8 @@ def _noting_failure(request: HttpRequest) -> Iterator[None]:
         raise
 
 
-def failure(request: HttpRequest) -> StoreUnavailable | None:
-    """Why a look-up of the request's has failed."""
+def failure(request: HttpRequest) -> StoreUnavailable | NotAuthenticated | None:
+    """Why a look-up of the request's, or of its user's row, has failed."""
     return getattr(request, _FAILURE, None)
 
 
@@ -167,6 +182,9 @@ def set_user(request: HttpRequest) -> None:
 
     async def afind() -> Any:
         user = (await alook_up(request)).user
+        if isinstance(user, LazyUser):
+            # What is read of it next must not need the database.
+            user = await sync_to_async(user.load)()
         if user is None and aother is not None:
             user = await aother()
         elif user is None and other is not None:

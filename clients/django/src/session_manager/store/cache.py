@@ -25,7 +25,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from ..conf import settings
 from ..exceptions import SessionError
-from ..types import JSON, SESSION_TIMES, Session
+from ..types import JSON, SESSION_TIMES, Session, take_mark
 from . import sealing
 from .breaker import Breaker
 from .channel import Channel, LateError
@@ -321,15 +321,17 @@ def session_of(row: JSON) -> Session:
     if not isinstance(row["data"], dict) or not isinstance(row["user_id"], str):
         raise TypeError("not a session")
     data, request_data = take_out(row["data"])
+    auth, mark = take_mark(row["auth"])
     return Session(
         id=uuid.UUID(row["session_id"]),
         user_id=row["user_id"],
         tenant_id=row["tenant_id"],
         data=data,
         version=row["version"],
-        auth=row["auth"],
+        auth=auth,
         cached=True,
         request_data=request_data,
+        mark=mark,
         **{name: from_microseconds(row[name]) for name in SESSION_TIMES},
     )
 

@@ -1,13 +1,21 @@
-"""From the session's user id to the application's user.
+"""From the session's user id to the application's user, and back.
 
 USER_ID_FIELD names the field of the user model whose text is the user id; USER_LOADER does it by
 code.  With neither, SessionUser stands in: it needs no table and is authenticated.
+
+A session is marked with whom it was made for: the user's key, and a digest of what Django calls the
+session auth hash, which changes with the password.  So neither a user whose password has changed
+nor another one with the same user id gets in with it.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 import uuid
+from collections.abc import Mapping
+from hmac import compare_digest
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -21,7 +29,7 @@ from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
 
 from ..conf import settings
-from ..types import Session
+from ..types import JSON, MARK, Session
 from .database import translating_errors
 from .request_data import entry_value
 
@@ -30,6 +38,12 @@ GUEST = "guest:"
 BY_KEY = "pk:"
 
 logger = logging.getLogger("session_manager")
+
+ENGINE = "session_manager.backends.sessions"
+_CONTEXT = b"session_manager user v1"
+# Bytes of a digest, and the letters that they become.
+_DIGEST_SIZE = 15
+_DIGEST_LENGTH = 20
 
 
 class SessionUser:
@@ -135,11 +149,19 @@ def _is_outdated(user: Any, session: Session) -> bool:
     return proof is not None and not is_proof(user, str(proof))
 
 
+def knows_users() -> bool:
+    """Whether the settings tell whose sessions are a user's.
+
+    If not, user ids are an issuer's subjects, and one of them may look like some user's key.
+    """
+    return settings.USER_ID_FIELD is not None or django_settings.SESSION_ENGINE == ENGINE
+
+
 def load_user(user_id: str, session: Session | None = None) -> Any:
     """The user of a session, or None if there is none (any more) or it is not active.
 
-    Nor is there one of a guest, or of a session of Django's login that is no longer valid.  Raises
-    StoreUnavailable if the database with the users does not answer.
+    Nor is there one of a guest, or of a session that was made for another user or another password.
+    Raises StoreUnavailable if the database with the users does not answer.
     """
     if is_guest(user_id):
         return None
@@ -159,4 +181,59 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
             user = SessionUser(user_id)
     if user is None or not getattr(user, "is_active", True):
         return None
-    return None if session is not None and _is_outdated(user, session) else user
+    if session is not None:
+        outdated = _is_outdated(user, session) if session.mark is None else not fits(session.mark, user)
+        if outdated:
+            return None
+    return user
+
+
+def mark_of(user: Any) -> str | None:
+    """What a session is marked with that is made for a user now; None if it needs no mark."""
+    if not settings.END_ON_PASSWORD_CHANGED or not (knows_users() or settings.USER_LOADER):
+        return None
+    if not hasattr(user, "get_session_auth_hash") or user.pk is None:
+        return None
+    return mark_from(user.pk, user.get_session_auth_hash())
+
+
+def mark_from(key: Any, session_auth_hash: str) -> str:
+    """The mark of the user with a primary key, from Django's hash for the user's sessions."""
+    digest = hashlib.blake2b(
+        _CONTEXT + session_auth_hash.encode(), digest_size=_DIGEST_SIZE
+    ).digest()
+    return base64.urlsafe_b64encode(digest).decode() + str(key)
+
+
+def marked(auth: JSON | None, user: Any) -> JSON | None:
+    """``auth`` for a session that is made for a user."""
+    mark = mark_of(user)
+    return auth if mark is None else {**(auth or {}), MARK: mark}
+
+
+def mark_of_login(data: Mapping[str, Any]) -> str | None:
+    """The mark of the user whom Django's login has left in request.session."""
+    key, session_auth_hash = data.get(SESSION_KEY), data.get(HASH_SESSION_KEY)
+    if not settings.END_ON_PASSWORD_CHANGED or not key or not isinstance(session_auth_hash, str):
+        return None
+    return mark_from(key, session_auth_hash)
+
+
+def key_in(mark: str) -> str:
+    """The text of the primary key of the user in a mark."""
+    return mark[_DIGEST_LENGTH:]
+
+
+def fits(mark: str | None, user: Any) -> bool:
+    """Whether a session with a mark was made for a user as the user is now."""
+    if mark is None or not settings.END_ON_PASSWORD_CHANGED:
+        return True
+    if not hasattr(user, "get_session_auth_hash"):
+        return True
+    if compare_digest(mark.encode(), mark_from(user.pk, user.get_session_auth_hash()).encode()):
+        return True
+    # Made before SECRET_KEY was replaced.
+    return any(
+        compare_digest(mark.encode(), mark_from(user.pk, hashed).encode())
+        for hashed in user.get_session_auth_fallback_hash()
+    )
