@@ -40,6 +40,13 @@ SELECT data, version, auth FROM session_get(:'b4_session_token');
 SELECT version FROM session_update(:'b4_session_token', '{"v": 3}');
 SELECT data, version, auth FROM session_get(:'b4_session_token');
 
+-- what a client package keeps in auth stays, unless it is given anew
+SELECT session_token FROM session_create('carol', auth => '{"_user": "x", "": 1, "amr": ["pwd"], "_null": null}') \gset c1_
+SELECT session_token FROM session_elevate(:'c1_session_token', '{"amr": ["otp"], "acr": null}') \gset c2_
+SELECT auth FROM session_get(:'c2_session_token');
+SELECT session_token FROM session_elevate(:'c2_session_token', '{"_user": {"key": [1]}}') \gset c3_
+SELECT auth FROM session_get(:'c3_session_token');
+
 -- the previous token of a rotation elevates nothing
 SELECT session_token FROM session_refresh(:'b4_session_token', rotate => true) \gset b5_
 SELECT test.shown(r) FROM session_elevate(:'b4_session_token', '{"acr": "9"}') AS r;

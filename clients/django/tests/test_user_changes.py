@@ -16,6 +16,7 @@ from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.test import Client
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.urls import include, path
@@ -26,6 +27,7 @@ from session_manager.services import session_service
 from session_manager.types import MARK
 
 from .conftest import Browser, RedisServer, Superuser
+from .pages import run, samples
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -52,6 +54,7 @@ def who(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
+    path("documented/", lambda request: documented(request)),
     path("admin/", admin.site.urls),
     path("accounts/", include("django.contrib.auth.urls")),
     path("api/sessions/", include("session_manager.urls")),
@@ -267,6 +270,23 @@ class TestPassword:
         assert reasons("ada") == ["password_changed"]
 
 
+def documented(request: HttpRequest) -> HttpResponse:
+    (sample,) = samples("Sessions follow the user")
+    view = run(sample, redirect=redirect)["change_password"]
+    return view(request) or HttpResponse("the form")
+
+
+def test_the_documented_form(ada: Any) -> None:
+    here, elsewhere = browser_of(ada), browser_of(ada)
+    here.handler.enforce_csrf_checks = False
+    form = {"old_password": "wrong", "new_password1": NEW, "new_password2": NEW}
+    assert here.post("/documented/", form).content == b"the form"
+    assert elsewhere.get("/who/").content == b"ada"
+    assert here.post("/documented/", {**form, "old_password": OLD}).status_code == 302
+    assert here.get("/who/").content == b"ada"
+    assert elsewhere.get("/who/").content == b"nobody"
+
+
 class TestDjangoForms:
     """The admin, and the mail with which a password is reset."""
 
@@ -346,14 +366,16 @@ class TestTransactions:
 
     def test_neither_without_the_other(self, ada: Any, superuser: Superuser) -> None:
         """Ended before the commit, in the user's transaction."""
-        token = session_service.create("ada").token
+        created = session_service.create("ada")
         with transaction.atomic():
             ada.is_active = False
             ada.save()
-            assert session_service.get(token) is None
-            found = superuser.execute("SELECT count(*) FROM user_sessions WHERE revoked_at IS NULL")
-            assert found.fetchone() == (1,)
-        assert session_service.get(token) is None
+            assert session_service.get(created.token) is None
+            found = superuser.execute(
+                "SELECT revoked_at FROM user_sessions WHERE session_id = %s", [str(created.id)]
+            )
+            assert found.fetchone() == (None,)
+        assert session_service.get(created.token) is None
 
     def test_over_another_connection(self, ada: Any) -> None:
         token = session_service.create("ada").token

@@ -155,9 +155,7 @@ def _auth_hash(user: Any) -> str:
 def _end(user_id: str, using: str, reason: str, except_token: str | None = None) -> None:
     if connections[settings.DATABASE].vendor != "postgresql":
         return  # Tests on SQLite: there are no sessions.
-    end = partial(
-        session_service.invalidate_all, user_id, except_token=except_token, reason=reason
-    )
+    end = partial(session_service.invalidate_all, user_id, except_token=except_token, reason=reason)
     if using == database_alias():
         end()
     else:

@@ -65,7 +65,8 @@ def _marks(user_ids: Sequence[str]) -> dict[str, list[tuple[uuid.UUID, str]]]:
         return {}
     marks: dict[str, list[tuple[uuid.UUID, str]]] = {}
     for row in call(
-        "SELECT u.user_id, s.session_id, s.auth ->> %s AS mark FROM unnest(%s::text[]) AS u (user_id),"
+        "SELECT u.user_id, s.session_id, s.auth ->> %s AS mark"
+        " FROM unnest(%s::text[]) AS u (user_id),"
         f" LATERAL {function('session_list')}(u.user_id, max_rows => {MAX_SESSIONS}) AS s"
         " WHERE s.auth ->> %s IS NOT NULL",
         [MARK, list(user_ids), MARK],
@@ -83,7 +84,7 @@ def _users(user_ids: Sequence[str]) -> dict[str, Any]:
         return {user_id: user for user_id, user in loaded if user is not None}
     model = get_user_model()
     name = settings.USER_ID_FIELD or "pk"
-    field = model._meta.pk if name == "pk" else model._meta.get_field(name)
+    field: Any = model._meta.pk if name == "pk" else model._meta.get_field(name)
     values = set()
     for user_id in user_ids:
         try:

@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import router
+from django.db.models import Expression
 from django.db.models.base import ModelState
 from django.utils.functional import SimpleLazyObject, empty
 
@@ -20,16 +21,22 @@ from ..conf import settings
 from ..types import Session
 from .users import BY_KEY, is_guest, key_in, load_user
 
-# What the ORM looks for in a value to find out that it is none of its expressions.
-_FOREIGN = frozenset({"resolve_expression", "as_sql", "_prepare", "_iterable_class"})
+
+def _is_pk_set(meta: Any = None) -> bool:
+    """Django's method of this name, which it calls before it saves what refers to a user."""
+    return True
 
 
-class LazyUser(SimpleLazyObject):
+class LazyUser(SimpleLazyObject):  # type: ignore[type-arg]
     """Stands for an instance of the user model, as Django's own lazy ``request.user`` does."""
+
+    _wrapped: Any
 
     def __init__(self, key: Any, session: Session, missing: Callable[[], Exception]) -> None:
         model = get_user_model()
-        self.__dict__.update(_model=model, _key=key, _session=session, _missing=missing, _gone=False)
+        self.__dict__.update(
+            _model=model, _key=key, _session=session, _missing=missing, _gone=False
+        )
         super().__init__(self._load_or_raise)
 
     def load(self) -> Any:
@@ -84,7 +91,10 @@ class LazyUser(SimpleLazyObject):
                 state.adding = False
                 state.db = router.db_for_read(model)
                 return state
-            if name in _FOREIGN:
+            if name == "_is_pk_set":
+                return _is_pk_set
+            if hasattr(Expression, name) and not hasattr(model, name):
+                # The ORM finds out that a value is no expression.
                 raise AttributeError(name)
         return super().__getattr__(name)
 
@@ -99,8 +109,15 @@ class LazyUser(SimpleLazyObject):
             return False
         return bool(self.pk == other.pk)  # type: ignore[attr-defined]
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.pk)
+
+    def __repr__(self) -> str:
+        known = self.__dict__["_key"] if self._wrapped is empty else self._wrapped
+        return f"<LazyUser: {known!r}>"
 
     def __bool__(self) -> bool:
         return True
