@@ -151,7 +151,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         with being_served(request):
-            return cast(HttpResponseBase, await super().__acall__(request))
+            return await super().__acall__(request)
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)

@@ -40,8 +40,10 @@ from ..store.users import (
     is_guest,
     load_user,
     login_of,
+    mark_of_login,
     new_guest_id,
     user_id_of_login,
+    with_mark,
 )
 from ..types import JSON, CreatedSession, RefreshedSession, Session
 
@@ -211,7 +213,7 @@ class SessionStore(SessionBase):
         if self._owner(data) != row.user_id:
             self._known = replace(self._known, replaced=self._known.replaced or self.session_key)
             self._make()
-        elif self._known.replaced is not None:
+        elif self._known.replaced is not None or self._is_remarked(data):
             self._elevate()
         else:
             self._update()
@@ -260,6 +262,11 @@ class SessionStore(SessionBase):
             user = None
         return user_id_of_login(login, user) or new_guest_id()
 
+    def _is_remarked(self, data: dict[Any, Any]) -> bool:
+        """Whether the password of Django's login is another one than the row's."""
+        known, mark = self._known.row, mark_of_login(data)
+        return known is not None and None not in (known.mark, mark) and known.mark != mark
+
     def _age(self) -> timedelta:
         """The lifetime; one that is over is the shortest there is."""
         return max(timedelta(seconds=self.get_expiry_age()), MOMENT)
@@ -276,6 +283,7 @@ class SessionStore(SessionBase):
         ip, user_agent = self._holder.client
         backend = data.get(BACKEND_SESSION_KEY)
         auth = {"backend": backend} if isinstance(backend, str) else None
+        mark = mark_of_login(data)
         with self._writing(transactional=bool(ending)):
             for token in ending:
                 session_service.invalidate(token, "replaced")
@@ -286,7 +294,7 @@ class SessionStore(SessionBase):
                 cut_ttl=True,
                 ip=ip,
                 user_agent=user_agent,
-                auth=auth,
+                auth=with_mark(auth, mark),
             )
         row = Session(
             id=created.id,
@@ -301,6 +309,7 @@ class SessionStore(SessionBase):
             expires_at=created.expires_at,
             absolute_expires_at=created.absolute_expires_at,
             request_data=entries,
+            mark=mark,
         )
         self._session_key = created.token
         self._written(entries, row)
@@ -308,7 +317,7 @@ class SessionStore(SessionBase):
 
     def _elevate(self) -> None:
         """A new token for the same row."""
-        entries, token = self._entries(), self._known.replaced
+        entries, token = self._entries(), self._known.replaced or self.session_key
         patch, row = self._patch(entries), self._known.row
         ip, user_agent = self._holder.client
         with self._writing(transactional=bool(patch)):
@@ -316,7 +325,7 @@ class SessionStore(SessionBase):
                 raise UpdateError
             renewed = session_service.elevate(
                 token,
-                (row.auth if row else None) or {},
+                with_mark(row.auth if row else None, mark_of_login(self._session)) or {},
                 ip=ip,
                 user_agent=user_agent,
                 with_session=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
@@ -12,7 +12,7 @@ from django.db import router
 
 from ..conf import settings
 from ..store.database import call, function
-from ..store.users import fits, load_user
+from ..store.users import BY_KEY, fits, load_user
 from ..types import MARK
 from ..user_changes import DEACTIVATED, DELETED, PASSWORD_CHANGED
 
@@ -37,8 +37,13 @@ def find_orphans(user_ids: Sequence[str]) -> Iterator[Finding]:
     again = set(_compare(suspects))
     for finding in found:
         # As a request looks for the user; case may not matter to the database, for example.
-        if finding in again and (finding.session_id or load_user(finding.user_id) is None):
+        if finding in again and (finding.session_id or _is_nobody(finding.user_id)):
             yield finding
+
+
+def _is_nobody(user_id: str) -> bool:
+    knows = settings.USER_LOADER or settings.USER_ID_FIELD
+    return not knows or user_id.startswith(BY_KEY) or load_user(user_id) is None
 
 
 def _compare(user_ids: Sequence[str]) -> Iterator[Finding]:
@@ -82,18 +87,31 @@ def _users(user_ids: Sequence[str]) -> dict[str, Any]:
         load = settings.load(settings.USER_LOADER)
         loaded = ((user_id, load(user_id, None)) for user_id in user_ids)
         return {user_id: user for user_id, user in loaded if user is not None}
-    model = get_user_model()
+    meta = get_user_model()._meta
     name = settings.USER_ID_FIELD or "pk"
-    field: Any = model._meta.pk if name == "pk" else model._meta.get_field(name)
+    by_key = {user_id for user_id in user_ids if user_id.startswith(BY_KEY)}
+    others = set(user_ids).difference(by_key)
+    found = _by_field(meta.pk, [user_id.removeprefix(BY_KEY) for user_id in by_key])
+    return {
+        **_by_field(meta.pk if name == "pk" else meta.get_field(name), others),
+        **{f"{BY_KEY}{key}": user for key, user in found.items()},
+    }
+
+
+def _by_field(field: Any, texts: Collection[str]) -> dict[str, Any]:
+    """Users by the text of a field."""
+    model = get_user_model()
     values = set()
-    for user_id in user_ids:
+    for text in texts:
         try:
-            value = field.to_python(user_id)
+            value = field.to_python(text)
             # A number beyond the column's range would fail the query for all.
             field.run_validators(value)
         except (ValidationError, ValueError, TypeError):
             continue
         values.add(value)
+    if not values:
+        return {}
     users = model._default_manager.using(router.db_for_write(model))
     return {
         str(getattr(user, field.attname)): user

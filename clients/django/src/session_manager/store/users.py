@@ -182,7 +182,9 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
     if user is None or not getattr(user, "is_active", True):
         return None
     if session is not None:
-        outdated = _is_outdated(user, session) if session.mark is None else not fits(session.mark, user)
+        outdated = (
+            _is_outdated(user, session) if session.mark is None else not fits(session.mark, user)
+        )
         if outdated:
             return None
     return user
@@ -207,7 +209,11 @@ def mark_from(key: Any, session_auth_hash: str) -> str:
 
 def marked(auth: JSON | None, user: Any) -> JSON | None:
     """``auth`` for a session that is made for a user."""
-    mark = mark_of(user)
+    return with_mark(auth, mark_of(user))
+
+
+def with_mark(auth: JSON | None, mark: str | None) -> JSON | None:
+    """``auth`` as it is stored."""
     return auth if mark is None else {**(auth or {}), MARK: mark}
 
 

@@ -15,7 +15,7 @@ from session_manager.management.user_check import Finding, find_orphans
 from session_manager.models import UserSession
 from session_manager.services import session_service
 from session_manager.store.aliases import database_alias
-from session_manager.store.users import knows_users
+from session_manager.store.users import GUEST, knows_users
 
 
 class Command(SessionCommand):
@@ -60,7 +60,8 @@ class Command(SessionCommand):
         )
 
     def live(self) -> Any:
-        return UserSession.objects.using(database_alias()).active().order_by()
+        sessions = UserSession.objects.using(database_alias()).active().order_by()
+        return sessions.exclude(user_id__startswith=GUEST)
 
     def batches(self, size: int) -> Iterator[list[str]]:
         """The ids of the users who have live sessions."""
