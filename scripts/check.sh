@@ -7,9 +7,9 @@
 # build, the unit tests, the regression tests once, and the isolation tests.
 #
 # --long adds half an hour of mixed load and of faults of the cache, Django 5.2 and
-# more tests on 4.2, runs everything against a build with AddressSanitizer and
-# UndefinedBehaviorSanitizer as well, fuzzes for longer, and does what the quick start
-# of the React package says on every version of Next.js and React.
+# more tests on 4.2, more of Django's and django-allauth's own tests, runs everything against
+# a build with AddressSanitizer and UndefinedBehaviorSanitizer as well, fuzzes for longer, and
+# does what the quick start of the React package says on every version of Next.js and React.
 #
 #	TEST		some tests or suites in place of all, see check-one.sh
 #	PACKAGES	no: leave out the packages for Django and React, and the example (yes)
@@ -132,6 +132,7 @@ django_and_walk() {
   script check-django.sh env BINDIR="$bindir" "$root/scripts/check-django.sh" "$@"
   heading "quick start for Django, as it is written; it installs the package into a temporary directory"
   script walk-django.sh env BINDIR="$bindir" "$root/scripts/walk-django.sh"
+  peers "$@"
 }
 
 # What needs no server.

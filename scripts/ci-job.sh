@@ -12,6 +12,7 @@
 #	postgresql-N		every test of the extension on PostgreSQL N
 #	postgresql-N-assert	the same on one that is built with assertions
 #	django-V		the Django package on Django V
+#	peers-V			the tests of Django V and of django-allauth themselves, with the session engine
 #	react			the React package and the example
 #	react-NEXT-REACT-BUNDLER	the quick start for React on these versions
 #	packages		the packages that users install
@@ -27,7 +28,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 # 16 cannot be built with assertions: no Debian release has its source.
 jobs=(quick lint docs
   postgresql-{15,16,17,18} postgresql-{15,17,18}-assert
-  django-{4.2,5.2,newest}
+  {django,peers}-{4.2,5.2,newest}
   react react-{15,16}-{18,19}-{turbopack,webpack}
   packages)
 
@@ -92,6 +93,7 @@ case $1 in
     ;;
   postgresql-*) on_postgresql "${1#postgresql-}" check ;;
   django-*) DJANGO=${1#django-} scripts/check-django.sh --long ;;
+  peers-*) scripts/check-peers.sh --long "${1#peers-}" ;;
   react) scripts/check-react.sh ;;
   react-*)
     IFS=- read -r _ next react bundler <<<"$1"

@@ -5,12 +5,14 @@
 #
 #   scripts/deps.sh [--long] [PART ...]
 #
-# Parts, all but "5.2" where none is named:
+# Parts; where none is named, all that make check needs:
 #
 #	build		building the extension; the unit, regression and isolation tests
 #	server		the other tests of the extension
 #	newest		the Django package, on the newest Django that runs on this Python
-#	4.2, 5.2	the same on another Django; --long adds 5.2
+#	4.2, 5.2	the same on another Django
+#	peers-NAME	the part NAME (newest, 4.2, 5.2), and Django's own tests
+#	allauth-NAME	django-allauth on that Django, and its own tests
 #	example		the example's backend, and Redis
 #	react		the React package, and the example, which its tests use
 #
@@ -73,6 +75,34 @@ django() {
     "$(package_for "$name" "$driver,openapi")" "$django" -r "$client/requirements-test.txt" 'setuptools>=68'
 }
 
+allauth() {
+  local django="Django~=$1.0"
+
+  [ "$1" != newest ] || django=Django
+  venv "allauth/$1" "to test it under django-allauth, on Django ($1)" \
+    "$(package_for "allauth_$1" psycopg)" "$django" \
+    'django-allauth[headless,headless-spec,idp-oidc,mfa,openid,socialaccount]' django-ninja \
+    pytest pytest-asyncio pytest-django
+}
+
+# The tests of a PACKAGE in the virtual environment build/PATH, which its source package has: into build/peers.
+peer_tests() {
+  local pip=$root/build/$1/bin/pip package=$2 version target source=$copy/source-${1//\//-}
+
+  version=$("${pip%/*}/python" -c "import importlib.metadata as m; print(m.version('$package'))")
+  target=$root/build/peers/$package-$version
+  [ ! -e "$target" ] || return 0
+  say "the tests of $package $version, into ${target#"$root/"}"
+  mkdir "$source" "$source/unpacked"
+  quietly "$pip" download -q --disable-pip-version-check --no-deps --no-binary "$package" -d "$source" "$package==$version"
+  tar -xf "$source"/*.tar.gz -C "$source/unpacked" --strip-components=1 --wildcards --no-wildcards-match-slash \
+    '*/PKG-INFO' '*/tests'
+  grep -qxF "Version: $version" "$source/unpacked/PKG-INFO"
+  mkdir -p "${target%/*}"
+  # two parts may have the same version
+  mv -T "$source/unpacked" "$target" 2>/dev/null || [ -e "$target" ]
+}
+
 # What npm has installed is told by this file.
 node_modules() {
   local installed=$root/$1/node_modules/.package-lock.json
@@ -92,7 +122,7 @@ packages() {
       # the layout is checked where PostgreSQL's source can be had
       [ "${PACKAGES-yes}" != yes ] || "$root/scripts/indent.sh" --tools || say "no pgindent, whose source cannot be had: the layout is not checked"
       ;;
-    newest | [0-9]* | react | example) "$root/scripts/setup.sh" --tests ;;
+    newest | [0-9]* | peers-* | allauth-* | react | example) "$root/scripts/setup.sh" --tests ;;
     *)
       printf 'deps: no part %s\n' "$1" >&2
       exit 1
@@ -107,6 +137,14 @@ example() {
 modules() {
   case $1 in
     newest | [0-9]*) django "$1" ;;
+    peers-*)
+      django "${1#peers-}"
+      peer_tests "django/${1#peers-}" Django
+      ;;
+    allauth-*)
+      allauth "${1#allauth-}"
+      peer_tests "allauth/${1#allauth-}" django-allauth
+      ;;
     react)
       node_modules clients/react "build and test the React package"
       node_modules examples/frontend "test it in an example"
@@ -116,15 +154,15 @@ modules() {
   esac
 }
 
-long=()
+clients=(peers-newest 4.2 react)
 if [ "${1-}" = --long ]; then
-  long=(5.2)
+  clients=({peers,allauth}-{newest,4.2,5.2} react)
   shift
 fi
 parts=("$@")
 if [ $# -eq 0 ]; then
   parts=(build server)
-  [ "${PACKAGES-yes}" != yes ] || parts+=(newest 4.2 "${long[@]}" react)
+  [ "${PACKAGES-yes}" != yes ] || parts+=("${clients[@]}")
 fi
 for name in "${parts[@]}"; do
   packages "$name"

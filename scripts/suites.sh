@@ -140,6 +140,12 @@ script() {
   [ $((failed + lint_failed)) -eq "$before" ] || keep "$name"
 }
 
+# The tests of those whose work the session engine takes over.
+peers() {
+  heading "tests of Django and others, with the session engine"
+  script check-peers.sh env BINDIR="$bindir" "$root/scripts/check-peers.sh" "$@"
+}
+
 # Build the extension as $work/tree and set it up for servers.
 build_extension() {
   heading "build, $("$pg_config" --version)"

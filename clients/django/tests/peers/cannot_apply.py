@@ -1,0 +1,31 @@
+"""Reads cannot_apply.txt: which of the peers' tests cannot hold for this engine, and why."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+Version = tuple[int, ...]
+
+
+def cannot_apply(version: Version) -> dict[str, str]:
+    """The tests for a version of the peer, with the reasons."""
+    found: dict[str, str] = {}
+    name = None
+    path = Path(__file__).with_suffix(".txt")
+    for line in path.read_text().splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line[0].isspace():
+            if name is not None:
+                found[name] = f"{found[name]} {line.strip()}".strip()
+            continue
+        name, _, since = line.partition(" since ")
+        if since and tuple(map(int, re.findall(r"\d+", since))) > version:
+            name = None
+        else:
+            found[name] = ""
+    unexplained = [name for name, reason in found.items() if not reason]
+    if unexplained:
+        raise ValueError(f"{path.name} gives no reason for {', '.join(unexplained)}")
+    return found
