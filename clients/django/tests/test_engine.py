@@ -485,5 +485,73 @@ class TestLogin:
         user.save()
         self.sign_in(client)
         assert session_service.count_active(user_id="ada@example.com") == 1
+        assert client.get("/info/").json()["user"] == "ada@example.com"
         client.get("/session/", {"a": 1})
         assert session_service.count_active(user_id="ada@example.com") == 1
+
+    def test_a_user_without_that_id(
+        self, client: Client, user: Any, configure: Callable[..., None]
+    ) -> None:
+        """A member of staff whom the identity provider does not know."""
+        configure(USER_ID_FIELD="email")
+        self.sign_in(client)
+        assert session_service.count_active(user_id=f"pk:{user.pk}") == 1
+        assert client.get("/session/").wsgi_request.user == user
+        assert client.get("/info/").json()["exists"] is False
+
+    def test_a_user_who_does_not_exist(self, configure: Callable[..., None]) -> None:
+        configure(USER_ID_FIELD="email")
+        for key in ("4711", "no key", None):
+            assert is_guest(row_of(saved(**{SESSION_KEY: key})).user_id)
+
+    def test_who_is_signed_out_by_hand(self, client: Client, user: Any) -> None:
+        client.force_login(user)
+        store = client.session
+        del store[SESSION_KEY]
+        before = store.session_key
+        store.save()
+        assert session_service.get(before) is None
+        assert is_guest(row_of(store).user_id)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestLimits:
+    def test_a_login_that_is_refused_leaves_the_guest(
+        self, user: Any, database_setting: Callable[[str, str], None]
+    ) -> None:
+        database_setting("max_sessions_per_user", "1")
+        database_setting("on_limit", "deny")
+        session_service.create(str(user.pk))
+        client = Client()
+        client.get("/session/", {"cart": 1})
+        data = {"username": "ada", "password": "of ada"}
+        response = client.post("/accounts/login/", data)
+        assert response.status_code == 409
+        assert len(response.json()["sessions"]) == 1
+        assert client.get("/session/").json() == {"cart": "1"}
+
+    def test_guests_do_not_count_for_each_other(
+        self, database_setting: Callable[[str, str], None]
+    ) -> None:
+        database_setting("max_sessions_per_user", "1")
+        stores = [saved(n=n) for n in range(3)]
+        assert [SessionStore(store.session_key)["n"] for store in stores] == [0, 1, 2]
+
+    def test_too_large(self) -> None:
+        client = Client()
+        client.get("/session/", {"a": 1})
+        assert client.get("/session/", {"b": "x" * 66000}).status_code == 413
+        assert client.get("/session/").json() == {"a": "1"}
+
+    def test_a_token_that_has_just_been_replaced(self) -> None:
+        """By another request, whose answer has not arrived: both save."""
+        client = Client()
+        client.get("/session/", {"a": 1})
+        before = client.cookies[django_settings.SESSION_COOKIE_NAME].value
+        rotated = session_service.refresh(before, rotate=True)
+        assert session_service.get(rotated.token) is not None
+        assert client.get("/session/", {"b": 2}).json() == {"a": "1", "b": "2"}
+        store = SessionStore(rotated.token)
+        store["c"] = 3
+        store.save()
+        assert dict(SessionStore(rotated.token).items()) == {"a": "1", "b": "2", "c": 3}

@@ -117,9 +117,10 @@ def user_id_of_login(key: str, user: Any = None) -> str | None:
     if user is None:
         return None
     try:
-        return user_id_of(user)
+        user_id = user_id_of(user)
     except ValueError:
-        return f"{BY_KEY}{key}"
+        user_id = ""
+    return user_id or f"{BY_KEY}{key}"
 
 
 def login_of(user: Any) -> dict[str, str]:
