@@ -135,6 +135,8 @@ REGRESS = \
 	refresh \
 	elevate \
 	switch \
+	idle_timeout \
+	impersonate \
 	invalidate \
 	list \
 	end_reason \

@@ -69,6 +69,8 @@ static void new_id(pg_uuid_t *id, TimestampTz now, uint16 bucket);
 static text *make_session(const SmSchema *schema, const SmSession *session,
 						  const SmContent *content,
 						  const pg_uuid_t *predecessor);
+static TimestampTz first_look(const SmSchema *schema,
+							  const SmSession *session);
 static void record_impersonation(const SmSchema *schema,
 								 const SmSession *session,
 								 const SmClient *client);
@@ -499,7 +501,7 @@ make_session(const SmSchema *schema, const SmSession *session,
 	PUT(last_seen_at, TimestampTzGetDatum(session->last_seen_at));
 	PUT(expires_at, TimestampTzGetDatum(session->expires_at));
 	PUT(absolute_expires_at, TimestampTzGetDatum(session->absolute_expires_at));
-	PUT(sweep_at, TimestampTzGetDatum(sm_session_deadline(session)));
+	PUT(sweep_at, TimestampTzGetDatum(first_look(schema, session)));
 	PUT(ttl, interval_datum(session->ttl));
 	PUT(version, Int32GetDatum(session->version));
 	PUT(key_id, Int32GetDatum(key_id));
@@ -535,6 +537,20 @@ make_session(const SmSchema *schema, const SmSession *session,
 		record_impersonation(schema, session, &client);
 	sm_count(SM_CREATED);
 	return token;
+}
+
+/*
+ * When the sweep has to look at a new session: when it dies if nothing more
+ * happens to it, nor to its actor's.
+ */
+static TimestampTz
+first_look(const SmSchema *schema, const SmSession *session)
+{
+	TimestampTz at = sm_session_deadline(session);
+
+	if (session->actor_session_id)
+		at = Min(at, Max(session->created_at, sm_actor_deadline(schema, session)));
+	return at;
 }
 
 /*

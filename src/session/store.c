@@ -601,8 +601,8 @@ decode(SmScan *scan)
 /*
  * Decode a row.
  *
- * A constraint that is gone lets nulls in where none belong.  Such a row
- * expired before all time: no token works for it, no seal opens, and the
+ * A constraint that is gone lets nulls in where none belong.  Such a row, or one
+ * with an idle timeout that is none, expired before all time: no token works for it, no seal opens, and the
  * sweep deletes it.  What is null in it reads as nothing.
  */
 static void
@@ -626,6 +626,16 @@ decode_columns(SmSession *session, const Datum *values, const bool *nulls)
 	session->malformed = false;
 	for (int i = 0; i < (int) lengthof(required); i++)
 		session->malformed |= nulls[required[i] - 1];
+	session->idle_timeout = 0;
+	if (!IS_NULL(idle_timeout))
+	{
+		Interval   *interval = DatumGetIntervalP(VALUE(idle_timeout));
+
+		/* as it was never written, it would go unnoticed by the MAC */
+		session->malformed |= interval->time <= 0 || interval->day != 0 ||
+			interval->month != 0;
+		session->idle_timeout = interval->time;
+	}
 
 	session->session_id = IS_NULL(session_id) ? &no_id :
 		DatumGetUUIDP(VALUE(session_id));
@@ -646,8 +656,6 @@ decode_columns(SmSession *session, const Datum *values, const bool *nulls)
 	session->tenant_id = VARLENA_OR_NULL(tenant_id);
 	session->ip = IS_NULL(ip) ? NULL : DatumGetInetPP(VALUE(ip));
 	session->user_agent = VARLENA_OR_NULL(user_agent);
-	session->idle_timeout = IS_NULL(idle_timeout) ? 0 :
-		DatumGetIntervalP(VALUE(idle_timeout))->time;
 	session->actor_session_id = IS_NULL(actor_session_id) ? NULL :
 		DatumGetUUIDP(VALUE(actor_session_id));
 	session->actor_id = VARLENA_OR_NULL(actor_id);

@@ -5,6 +5,7 @@
 SELECT session_id, session_token FROM session_create('mal', '{"n": 1}', tenant_id => 'acme', auth => '{"amr": ["pwd"]}', ip => '192.0.2.1', user_agent => 'ua') \gset a_
 SELECT session_id, session_token FROM session_create('mal', '{"n": 2}', tenant_id => 'acme') \gset b_
 SELECT session_id, session_token FROM session_create('mallory', '{"n": 3}') \gset c_
+SELECT session_id, session_token FROM session_create('mal', '{"n": 4}', idle_timeout => '1 hour', actor_token => :'c_session_token') \gset d_
 -- the replaced token works to the end, however slow the machine is
 SET session_manager.rotation_grace = '1h';
 SELECT session_token FROM session_refresh(:'a_session_token', rotate => true) \gset a2_
@@ -20,7 +21,7 @@ ROLLBACK;
 CREATE TABLE test.calls (call text);
 INSERT INTO test.calls
 SELECT format(call, token)
-FROM unnest(ARRAY[:'a_session_token', :'a2_session_token', :'c_session_token']) AS token,
+FROM unnest(ARRAY[:'a_session_token', :'a2_session_token', :'c_session_token', :'d_session_token']) AS token,
 	unnest(ARRAY[
 		$$SELECT * FROM public.session_get(%L)$$,
 		$$SELECT * FROM public.session_get(%L, '192.0.2.2', 'other', true)$$,
@@ -30,7 +31,8 @@ FROM unnest(ARRAY[:'a_session_token', :'a2_session_token', :'c_session_token']) 
 		$$SELECT * FROM public.session_elevate(%L, '{"amr": ["otp"]}')$$,
 		$$SELECT * FROM public.session_switch_tenant(%L, 'globex')$$,
 		$$SELECT public.session_invalidate(%L)$$,
-		$$SELECT public.session_bind(%L), public.session_user_id(), public.session_tenant_id(), public.session_id()$$,
+		$$SELECT * FROM public.session_create('bob', actor_token => %L)$$,
+		$$SELECT public.session_bind(%L), public.session_user_id(), public.session_tenant_id(), public.session_actor_id(), public.session_id()$$,
 		$$SELECT public.session_status(%L)$$,
 		$$SELECT public.session_end_reason(%L)$$,
 		$$SELECT public.session_invalidate_all('mal', except_token => %L)$$,

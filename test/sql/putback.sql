@@ -35,6 +35,8 @@ SELECT session_id, session_token FROM session_create('put other', '{"role": "roo
 SELECT session_id, session_token FROM session_create('put revoked') \gset r_
 SELECT session_id, session_token FROM session_create('put expired') \gset e_
 SELECT session_id, session_token FROM session_create('put replaced') \gset p1_
+SELECT session_id, session_token FROM session_create('put staff', idle_timeout => '1 hour') \gset s_
+SELECT session_id, session_token FROM session_create('put acted', '{"role": "acted"}', idle_timeout => '2 hours', actor_token => :'s_session_token') \gset i_
 SET session_manager.rotation_grace = 0;
 SELECT session_token FROM session_refresh(:'p1_session_token', rotate => true) \gset p2_
 SET session_manager.rotation_grace = '1h';
@@ -45,14 +47,15 @@ SELECT status FROM session_refresh(:'e_session_token', ttl => '1 microsecond');
 SELECT test.keep('now');
 INSERT INTO test.token VALUES ('a1', :'a1_session_id', :'a1_session_token'), ('a2', :'a1_session_id', :'a2_session_token'), ('a3', :'a1_session_id', :'a3_session_token'),
 	('b', :'b_session_id', :'b_session_token'), ('c', :'c_session_id', :'c_session_token'), ('r', :'r_session_id', :'r_session_token'),
-	('e', :'e_session_id', :'e_session_token'), ('p1', :'p1_session_id', :'p1_session_token'), ('p2', :'p1_session_id', :'p2_session_token');
+	('e', :'e_session_id', :'e_session_token'), ('p1', :'p1_session_id', :'p1_session_token'), ('p2', :'p1_session_id', :'p2_session_token'),
+	('s', :'s_session_id', :'s_session_token'), ('i', :'i_session_id', :'i_session_token');
 
 -- What a token is good for
 CREATE FUNCTION test.good_for(token text) RETURNS TABLE (call text, outcome text)
 LANGUAGE plpgsql AS $$
 BEGIN
 	FOR call IN SELECT unnest(ARRAY[
-		'SELECT (user_id, tenant_id, data, auth, created_at, authenticated_at, expires_at, absolute_expires_at)::text FROM public.session_get(%L)',
+		'SELECT (user_id, tenant_id, data, auth, created_at, authenticated_at, expires_at, absolute_expires_at, actor_id)::text FROM public.session_get(%L)',
 		'SELECT data::text FROM public.session_update(%L, ''{"x": 1}'')',
 		'SELECT status || round(extract(epoch FROM expires_at - clock_timestamp()) / 300) FROM public.session_refresh(%L)',
 		'SELECT status FROM public.session_refresh(%L, rotate => true)',
@@ -66,7 +69,7 @@ BEGIN
 			EXECUTE format(call, token) INTO outcome;
 			RAISE SQLSTATE 'OK000';
 		EXCEPTION WHEN SQLSTATE 'OK000' THEN
-			IF outcome NOT IN ('ended', 'expired', 'revoked') THEN
+			IF outcome NOT IN ('ended', 'expired', 'revoked', 'actor_ended') THEN
 				RETURN NEXT;
 			END IF;
 		WHEN SQLSTATE 'SM003' OR SQLSTATE 'SM004' THEN
@@ -130,7 +133,7 @@ SELECT c.* FROM test.rows AS target, test.rows AS source, test.changes(target, s
 WHERE target.stage = 'now' AND source <> target
 	AND (source.session_id = target.session_id
 		-- another session's row, into the one that has been through everything
-		OR target.session_id = :'a1_session_id' AND source.stage = 'now');
+		OR target.session_id IN (:'a1_session_id', :'i_session_id') AND source.stage = 'now');
 SELECT count(*) > 1000 AS many FROM test.changes;
 SELECT change, g.* FROM test.changes, test.gained(change, whole, id) AS g ORDER BY 1, 2, 3;
 
@@ -150,6 +153,12 @@ FROM unnest(ARRAY[
 	$$expires_at = absolute_expires_at$$,
 	$$absolute_expires_at = 'infinity', expires_at = 'infinity'$$,
 	$$ttl = '1 year'$$,
+	$$idle_timeout = NULL$$,
+	$$idle_timeout = '1 year'$$,
+	$$actor_id = NULL$$,
+	$$actor_session_id = NULL$$,
+	$$actor_id = NULL, actor_session_id = NULL$$,
+	$$actor_id = 'put', actor_session_id = session_id$$,
 	$$revoked_at = NULL, revoked_reason = NULL$$,
 	$$revoked_at = NULL, revoked_reason = NULL, expires_at = 'infinity', state_mac = '\x00000000000000000000000000000000'$$,
 	$$state_mac = substr(verifier, 1, 16)$$,
@@ -161,6 +170,8 @@ FROM unnest(ARRAY[
 	$$previous_valid_until = 'infinity', rotated_at = 'infinity'$$,
 	$$verifier = previous_verifier, previous_verifier = verifier$$,
 	$$expires_at = 'infinity'$$,
+	$$actor_id = NULL, actor_session_id = NULL$$,
+	$$idle_timeout = NULL$$,
 	$$revoked_at = NULL$$]) AS change,
 	unnest(ARRAY[
 	$$SELECT session_update_user('put', '{}')$$,
