@@ -170,6 +170,7 @@ ISOLATION = \
 	limit_race \
 	snapshot \
 	switch_race \
+	impersonate_race \
 	no_resurrection \
 	cleanup_race
 

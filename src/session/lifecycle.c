@@ -118,6 +118,9 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session)
 	if (login->actor_token)
 	{
 		find_actor(schema, login, session);
+		/* what ends or erases all that is the actor's has to see this */
+		sm_lock_login(session->actor_id);
+		find_actor(schema, login, session);
 		longest = Min(longest, session->absolute_expires_at - now);
 	}
 	else if (sm_max_sessions_per_user > 0)
@@ -229,6 +232,8 @@ sm_switch_tenant(const SmSchema *schema, SmToken *token, text *tenant_id,
 					 SM_EVENT_REJECTED, &sm_no_client) == SM_LOOKUP_LIVE)
 	{
 		sm_lock_login(session->user_id);
+		if (session->actor_id)
+			sm_lock_login(session->actor_id);
 		if (sm_lock_live(&scan, token) &&
 			sm_token_works(session, token->match, GetCurrentTimestamp()))
 		{

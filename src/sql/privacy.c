@@ -199,13 +199,6 @@ erase_actor(const SmSchema *schema, text *user_id, int64 *events)
 		if (!isnull)
 			ids[i] = *DatumGetUUIDP(id);
 	}
-	if (n > 0)
-		*events = (int64) run_on_events(psprintf("UPDATE %s AS e"
-												 " SET detail = pg_catalog.jsonb_set(e.detail, '{actor}', 'null')"
-												 " WHERE e.session_id IN (%s)"
-												 " AND (e.detail OPERATOR(pg_catalog.->>) 'actor') OPERATOR(pg_catalog.=) $1",
-												 event_table, acted_in),
-										user_id);
 	sm_spi_finish();
 
 	for (uint64 i = 0; i < n; i++)
@@ -223,6 +216,19 @@ erase_actor(const SmSchema *schema, text *user_id, int64 *events)
 			deleted++;
 		}
 		sm_scan_end(&scan);
+	}
+
+	/* not before: somebody may have been writing to one of these */
+	if (n > 0)
+	{
+		sm_spi_connect();
+		*events = (int64) run_on_events(psprintf("UPDATE %s AS e"
+												 " SET detail = pg_catalog.jsonb_set(e.detail, '{actor}', 'null')"
+												 " WHERE e.session_id IN (%s)"
+												 " AND (e.detail OPERATOR(pg_catalog.->>) 'actor') OPERATOR(pg_catalog.=) $1",
+												 event_table, acted_in),
+										user_id);
+		sm_spi_finish();
 	}
 	return deleted;
 }
