@@ -139,8 +139,10 @@ def rows(r):
         out += r.row(f"session_{call} through pgbench, synchronous_commit off", f"{peer}, CTE",
                      (f"pgbench_{call}", call), (f"pgbench_{call}", f"{call}_bare"), ("≤", 1.4))
     if "refreshed" in r.facts:
-        share = 100 * int(r.facts["refreshed_hot"]) / int(r.facts["refreshed"])
-        out.append(Row("session_refresh, HOT updates", "", [share], ("=", 100), unit=" %"))
+        share, bare = (100 * int(r.facts[f"{side}_hot"]) / int(r.facts[side])
+                       for side in ("refreshed", "bare_updated"))
+        out.append(Row("session_refresh, HOT updates", f"bare update, {shown(bare)} %", [share],
+                       ("=", 100), unit=" %"))
     for variant, what in (("default", "pgcrypto, default options"),
                           ("fast", "pgcrypto, no key stretching")):
         limit = ("≤", 1 / 15) if variant == "default" else ()
