@@ -3,8 +3,9 @@
 --
 SET TimeZone = 'UTC';
 
--- Events of four months and some that wait in the default partition: one user
--- all over, one only in the oldest month, one that is rare, many others.
+-- Events of four months, which no worker drops for their age, and some that wait
+-- in the default partition: one user all over, one only in the oldest month, one
+-- that is rare, many others.
 TRUNCATE session_events;
 DO $$
 BEGIN
@@ -14,12 +15,12 @@ BEGIN
 		EXECUTE format('CREATE INDEX ON test.history_%s (user_id, at)', m);
 		EXECUTE format('CREATE INDEX ON test.history_%s (session_id, at)', m);
 		EXECUTE format('ALTER TABLE session_events ATTACH PARTITION test.history_%s FOR VALUES FROM (%L) TO (%L)',
-			m, make_date(2001, m, 1), make_date(2001, m + 1, 1));
+			m, make_date(2101, m, 1), make_date(2101, m + 1, 1));
 	END LOOP;
 END
 $$;
 INSERT INTO session_events (at, session_id, user_id, event)
-SELECT timestamptz '2001-05-10' - i * interval '5 min',
+SELECT timestamptz '2101-05-10' - i * interval '5 min',
 	md5((i % 600)::text)::uuid,
 	CASE WHEN i % 4 = 0 THEN 'big' WHEN i > 30000 THEN 'oldie' WHEN i % 9999 = 1 THEN 'few' ELSE 'u' || i % 1000 END,
 	'refreshed'
@@ -57,20 +58,20 @@ $$;
 CREATE VIEW test.histories AS
 SELECT number, h.* FROM (VALUES
 	(1, NULL::uuid, NULL, NULL::timestamptz),
-	(2, NULL, NULL, '2001-05-09'),
-	(3, NULL, NULL, '2001-02-01'),
+	(2, NULL, NULL, '2101-05-09'),
+	(3, NULL, NULL, '2101-02-01'),
 	(4, NULL, 'big', NULL),
-	(5, NULL, 'big', '2001-05-09'),
-	(6, NULL, 'big', '2001-02-01'),
+	(5, NULL, 'big', '2101-05-09'),
+	(6, NULL, 'big', '2101-02-01'),
 	(7, NULL, 'oldie', NULL),
-	(8, NULL, 'oldie', '2001-01-01'),
-	(9, NULL, 'oldie', '2001-05-01'),
+	(8, NULL, 'oldie', '2101-01-01'),
+	(9, NULL, 'oldie', '2101-05-01'),
 	(10, NULL, 'few', NULL),
 	(11, NULL, 'nobody', NULL),
 	(12, md5('4')::uuid, NULL, NULL),
-	(13, md5('4')::uuid, NULL, '2001-04-01'),
+	(13, md5('4')::uuid, NULL, '2101-04-01'),
 	(14, md5('4')::uuid, 'big', NULL),
-	(15, md5('4')::uuid, 'few', '2001-04-01')) AS a (number, id, who, since),
+	(15, md5('4')::uuid, 'few', '2101-04-01')) AS a (number, id, who, since),
 	test.history(id, who, since) AS h;
 SELECT * FROM test.histories ORDER BY number;
 -- with statistics, which make reading everybody's events look good
