@@ -15,6 +15,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth import SESSION_KEY, get_user_model, login, logout
+from django.contrib.auth import update_session_auth_hash as auth_hash_of_django
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connection, connections
@@ -31,7 +32,7 @@ from rest_framework.views import APIView
 
 from session_manager.backends.sessions import SessionStore
 from session_manager.conf import settings as ours
-from session_manager.login import log_in, log_out
+from session_manager.login import log_in, log_out, update_session_auth_hash
 from session_manager.models import ImportedSession
 from session_manager.services import session_service
 
@@ -58,6 +59,12 @@ def act(request: HttpRequest) -> HttpResponse:
             log_in(request, get_user_model().objects.get(username=value), {"plan": "free"})
         elif name == "our-out":
             log_out(request)
+        elif name == "password":
+            user = get_user_model().objects.get(pk=request.user.pk)
+            user.set_password(value)
+            user.save()
+            update = update_session_auth_hash if "ours" in request.GET else auth_hash_of_django
+            update(request, user)
         elif name == "save":
             request.session.save()
         elif name == "look":
@@ -321,6 +328,23 @@ class TestOneSession:
         assert sum("session_get" in sql for sql in statements) == 1
         # The other one is the user.
         assert len(statements) == 2, statements
+
+    @pytest.mark.parametrize("first", ["in", "our-in"])
+    @pytest.mark.parametrize("whose", ["ours", "django's"])
+    def test_a_new_password(self, users: dict[str, Any], first: str, whose: str) -> None:
+        client, other = Client(), Client()
+        for one in (client, other):
+            do(one, f"{first}=ada,cart=1")
+        before = token(client)
+        assert do(client, "password=another,more=2", **{whose: 1}).status_code == 200
+        assert session_service.get(before) is None
+        found = do(client, "look").json()
+        assert (found["user"], found["session"]) == ("ada", {"cart": "1", "more": "2"})
+        assert found["session_info"] == str(users["ada"].pk)
+        # Django's own authentication alone.
+        assert do(client, "look", "/api/").json() == {"user": "ada"}
+        assert do(other, "look").json()["user"] == ""
+        assert count(users["ada"]) == 1
 
     def test_the_password_has_changed(self, users: dict[str, Any]) -> None:
         """Also for the package's own authentication, which does not ask Django's."""

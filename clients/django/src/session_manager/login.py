@@ -157,6 +157,9 @@ def update_session_auth_hash(request: HttpRequest | Request, user: Any) -> bool:
     given = elevated if elevated.session else None
     outcome = set_cookie_on_commit(request, given) if given else Outcome()
     remember_lookup(request, Lookup(elevated.token, elevated.session, given, outcome))
+    store = request_session(request)
+    if store is not None and elevated.session is not None:
+        store.go_on(elevated.token, elevated.session, user)
     renew_user(request)
     return given is not None
 

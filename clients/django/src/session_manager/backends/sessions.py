@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.contrib.auth import BACKEND_SESSION_KEY, SESSION_KEY
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
@@ -469,6 +469,15 @@ class SessionStore(SessionBase):
         self._session_cache = self._take(row)
         self.modified = False
         self._remember(*before)
+
+    def go_on(self, token: str, row: Session, user: Any) -> None:
+        """Be the same session with a new token, and with the user's new password."""
+        token_before, known = self.session_key, self._known
+        login = login_of(user)
+        if self.get(SESSION_KEY) is not None and self.get(SESSION_KEY) == login.get(SESSION_KEY):
+            self[HASH_SESSION_KEY] = login[HASH_SESSION_KEY]
+        self._session_key, self._known = token, replace(self._known, row=row, replaced=None)
+        self._remember(token_before, known)
 
     def take_token(self, token: str) -> None:
         """Go on by the newer token of the same session."""

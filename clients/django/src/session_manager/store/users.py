@@ -39,7 +39,6 @@ BY_KEY = "pk:"
 
 logger = logging.getLogger("session_manager")
 
-ENGINE = "session_manager.backends.sessions"
 _CONTEXT = b"session_manager user v1"
 # Bytes of a digest, and the letters that they become.
 _DIGEST_SIZE = 15
@@ -155,7 +154,7 @@ def knows_users() -> bool:
 
     If not, user ids are an issuer's subjects, and one of them may look like some user's key.
     """
-    return settings.USER_ID_FIELD is not None or django_settings.SESSION_ENGINE == ENGINE
+    return settings.USER_ID_FIELD is not None or settings.IS_ENGINE
 
 
 def load_user(user_id: str, session: Session | None = None) -> Any:
