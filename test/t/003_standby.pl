@@ -30,6 +30,13 @@ my $new = $primary->safe_psql('postgres',
 	"SELECT session_token FROM session_refresh('$old', true)");
 my $elevated = create_session($primary, 'carl');
 $primary->safe_psql('postgres', "SELECT session_elevate('$elevated', '{}')");
+my $staff = create_session($primary, 'staff');
+my $acted = $primary->safe_psql('postgres',
+	"SELECT session_token FROM session_create('dora', actor_token => '$staff')"
+);
+my $idle = $primary->safe_psql('postgres',
+	"SELECT session_token FROM session_create('idle', idle_timeout => '30 min')"
+);
 
 # Make a touch due.
 $primary->safe_psql('postgres',
@@ -48,6 +55,23 @@ is(live($standby, digest_form($token)), '1', 'the digest form works');
 is(live($standby, $new), '1', 'the new token of a rotation works');
 is(live($standby, $old), '1', 'the old one within its grace');
 is(live($standby, $elevated), '0', 'the old one of session_elevate does not');
+is( $standby->safe_psql(
+		'postgres', "SELECT user_id, actor_id FROM session_get('$acted')"),
+	'dora|staff',
+	'a session in which somebody else acts works');
+is(live($standby, $idle), '1', 'so does one with its own idle timeout');
+$primary->safe_psql('postgres',
+	"SELECT session_invalidate('$staff'); UPDATE user_sessions SET last_seen_at = last_seen_at - interval '1 hour' WHERE user_id = 'idle'"
+);
+replay();
+is( $standby->safe_psql(
+		'postgres',
+		"SELECT count(g), session_status('$acted') FROM (VALUES (1)) AS v LEFT JOIN session_get('$acted') AS g ON true"
+	),
+	'0|actor_ended',
+	'and ends with that person\'s own session');
+is($standby->safe_psql('postgres', "SELECT session_status('$idle')"),
+	'idle', 'as its idle timeout ends the other one');
 is( $standby->safe_psql(
 		'postgres',
 		"SELECT count(*), bool_and(is_current) FROM session_list('ann', '$token')"

@@ -128,6 +128,45 @@ is( sql("SELECT cacheable FROM session_create('eve'), session_get(session_token)
 	'nor that made it');
 is(cacheable($token, "SET session_manager.touch_interval = 0; "),
 	'f', 'not when its use is to be noted');
+is( cacheable(
+		sql("SELECT session_token FROM session_create('eve', actor_token => '$token')"
+		)),
+	'f',
+	'not one in which somebody else acts');
+
+# A copy of a session with an idle timeout of its own may be served for max_age,
+# which is to leave a quarter of the timeout.
+for my $idle ([ '8 min', 't' ], [ '479 s', 'f' ], [ '15 min', 't' ])
+{
+	is( cacheable(
+			sql("SELECT session_token FROM session_create('eve', idle_timeout => '$idle->[0]')"
+			)),
+		$idle->[1],
+		"an idle timeout of $idle->[0]");
+}
+sql(q(
+	CREATE TABLE unused AS
+	SELECT idle, share, session_token, session_id
+	FROM unnest('{10 s,20 s,1 min,3 min,10 min,1 h}'::interval[]) AS idle, unnest('{0,0.2,0.4,0.49}'::float8[]) AS share,
+		session_create('unused', jsonb_build_object('share', share), idle_timeout => idle);
+	UPDATE user_sessions AS s SET last_seen_at = clock_timestamp() - u.idle * u.share FROM unused AS u WHERE u.session_id = s.session_id));
+for my $settings (
+	'cache_ttl = 300, touch_interval = 60, idle_timeout = 0',
+	'cache_ttl = 30, touch_interval = 60, idle_timeout = 0',
+	'cache_ttl = 5, touch_interval = 3600, idle_timeout = 0',
+	'cache_ttl = 300, touch_interval = 3600, idle_timeout = 120')
+{
+	my $set = join ' ',
+	  map { "SET session_manager.$_;" } split /, /, $settings;
+	my ($cached, $too_long) = split /\|/,
+	  sql(qq($set
+		SELECT count(*), count(*) FILTER (WHERE clock_timestamp() + max_age > g.last_seen_at + 0.75 * l.idle_timeout)
+		FROM session_cache_settings(), unused AS u, session_get(u.session_token, touch => false) AS g,
+			session_list('unused') AS l
+		WHERE g.cacheable AND l.session_id = g.session_id));
+	cmp_ok($cached, '>', 0, "$settings: some are cacheable");
+	is($too_long, 0, 'none for too long');
+}
 is( sql("SET session_manager.touch_interval = 0; SELECT cacheable FROM session_get('$token', touch => false)"
 	),
 	'f',
