@@ -16,6 +16,7 @@ from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth import SESSION_KEY, get_user_model, login, logout
 from django.contrib.auth import update_session_auth_hash as auth_hash_of_django
+from django.contrib.auth.views import PasswordChangeView
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connection, connections
@@ -136,6 +137,7 @@ urlpatterns = [
     path("elsewhere/", documented["sign_out_elsewhere"]),
     path("act/", act),
     path("aact/", aact),
+    path("password/", PasswordChangeView.as_view(success_url="/act/?do=look")),
     path("api/", API.as_view()),
     path("members-api/", Members.as_view()),
     path("", include("tests.urls")),
@@ -672,3 +674,44 @@ if django.VERSION >= (5, 1):
         assert token(client) is None
         assert await session_service.aget(last) is None
         await sync_to_async(connections.close_all)()
+
+
+class TestDjangosMiddlewareAlone:
+    """Nothing but SESSION_ENGINE has been changed."""
+
+    FORM = {"old_password": "of ada", "new_password1": "tbr31-x", "new_password2": "tbr31-x"}
+
+    @pytest.fixture(autouse=True)
+    def _middleware(self, settings: Any) -> None:
+        settings.MIDDLEWARE = [
+            DJANGO_SESSIONS if name == OURS else name
+            for name in settings.MIDDLEWARE
+            if name == OURS or not name.startswith("session_manager.")
+        ]
+        settings.AUTH_PASSWORD_VALIDATORS = []
+
+    def test_a_new_password_ends_the_other_sessions(self, users: dict[str, Any]) -> None:
+        client, other = Client(), Client()
+        client.force_login(users["ada"])
+        other.force_login(users["ada"])
+        first = token(client)
+        assert client.post("/password/", self.FORM).status_code == 302
+        assert session_service.get(token(client)).user_id == str(users["ada"].pk)
+        assert session_service.get(first) is None
+        assert session_service.get(token(other)) is None
+
+    async def test_a_new_password_in_asynchronous_servers(self, users: dict[str, Any]) -> None:
+        client = AsyncClient()
+        await sync_to_async(client.force_login)(users["ada"])
+        assert (await client.post("/password/", self.FORM)).status_code == 302
+        found = await sync_to_async(session_service.get)(token(client))
+        assert found.user_id == str(users["ada"].pk)
+
+    def test_outside_of_a_request_all_end(self, users: dict[str, Any]) -> None:
+        client = Client()
+        client.force_login(users["ada"])
+        client.get("/admin/")
+        assert SessionStore(token(client))[SESSION_KEY] == str(users["ada"].pk)
+        users["ada"].set_password("tbr31-x")
+        users["ada"].save()
+        assert count(users["ada"]) == 0

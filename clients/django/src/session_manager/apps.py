@@ -17,10 +17,12 @@ class SessionManagerConfig(AppConfig):
     def ready(self) -> None:
         from . import checks  # noqa: F401
         from .http.cache_control import guard_django_cache
+        from .http.current import follow_django_sessions
         from .testing import after_flush, remember_databases
         from .user_changes import connect
 
         guard_django_cache()
+        follow_django_sessions()
         remember_databases()
         connect()
         post_migrate.connect(after_flush, sender=self)

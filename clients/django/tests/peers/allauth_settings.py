@@ -10,4 +10,4 @@ from tests.projects.regular.settings import INSTALLED_APPS as _APPS
 
 DATABASES = {"default": database("allauth")}
 SESSION_ENGINE = ENGINE
-INSTALLED_APPS = (*_APPS, "session_manager")
+INSTALLED_APPS = (*_APPS, "session_manager", "wide_keys")

@@ -45,6 +45,11 @@ class Result(unittest.TextTestResult):
     def _count(self, test: Any, outcome: str) -> None:
         self.outcomes[suite_of(name_of(test)), outcome] += 1
 
+    def _say(self, line: str) -> None:
+        """On a line of its own, whatever a test has printed."""
+        self.stream.write(f"\n{line}\n")
+        self.stream.flush()
+
     def _failed(self, test: Any, remark: str = "") -> None:
         """Once for a test, whatever of it fails: tearDown and subtests count for themselves."""
         name = name_of(getattr(test, "test_case", test))
@@ -52,13 +57,13 @@ class Result(unittest.TextTestResult):
             return
         self._bad.add(name)
         self._count(test, "failed")
-        self.stream.writeln(f"not ok {name}{remark}")
+        self._say(f"not ok {name}{remark}")
 
     def addSuccess(self, test: Any) -> None:
         super().addSuccess(test)
         if name_of(test) not in self._bad:
             self._count(test, "passed")
-            self.stream.writeln(f"ok {name_of(test)}")
+            self._say(f"ok {name_of(test)}")
 
     def addFailure(self, test: Any, err: Any) -> None:
         super().addFailure(test, err)
@@ -155,8 +160,6 @@ def main(folder: str, *labels: str) -> int:
         "test_labels": wanted,
         "parallel": 1,
         "exclude_tags": ["selenium"],
-        # What a test prints must not look like its outcome.
-        "buffer": True,
     }
     for parameter in inspect.signature(runtests.django_tests).parameters.values():
         if parameter.default is parameter.empty:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
+from functools import wraps
 from types import TracebackType
+from typing import Any
 
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest
 
 _current: ContextVar[HttpRequest | None] = ContextVar("session_manager_request", default=None)
@@ -34,5 +37,25 @@ class being_served:
 
 
 def current_request() -> HttpRequest | None:
-    """The request, if it passes SessionMiddleware."""
+    """The request, if it passes a SessionMiddleware: this package's, or Django's."""
     return _current.get()
+
+
+def follow_django_sessions() -> None:
+    """Have Django's SessionMiddleware show its requests, too: it may be alone with our engine."""
+    begin, finish = SessionMiddleware.process_request, SessionMiddleware.process_response
+
+    @wraps(begin)
+    def process_request(self: SessionMiddleware, request: HttpRequest) -> Any:
+        _current.set(request)
+        return begin(self, request)
+
+    @wraps(finish)
+    def process_response(self: SessionMiddleware, request: HttpRequest, response: Any) -> Any:
+        try:
+            return finish(self, request, response)
+        finally:
+            _current.set(None)
+
+    SessionMiddleware.process_request = process_request  # type: ignore[method-assign]
+    SessionMiddleware.process_response = process_response  # type: ignore[method-assign]
