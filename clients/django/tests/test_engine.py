@@ -325,6 +325,16 @@ class TestExpiry:
         store.save()
         assert self.remaining(store) > timedelta(days=1)
 
+    def test_with_a_new_key(self, user: Any) -> None:
+        client = Client()
+        client.force_login(user)
+        store = client.session
+        store.cycle_key()
+        store.set_expiry(1800)
+        store.save()
+        assert abs(self.remaining(store) - timedelta(minutes=30)) < timedelta(minutes=1)
+        assert SessionStore(store.session_key)[SESSION_KEY] == str(user.pk)
+
     def test_a_write_extends_it(self, superuser: Superuser, settings: Any) -> None:
         settings.SESSION_COOKIE_AGE = 1000
         store = saved(a=1)

@@ -466,6 +466,19 @@ class TestSaving:
         assert response.status_code == 400
         assert session_service.get(before) is None
 
+    def test_a_sign_out_of_nobody(self) -> None:
+        assert COOKIE not in do(Client(), "out").cookies
+
+    def test_a_sign_out_asks_once(
+        self, users: dict[str, Any], asked: CaptureQueriesContext
+    ) -> None:
+        client = Client()
+        do(client, "in=ada")
+        with asked:
+            client.delete("/api/sessions/current/", headers={"Sec-Fetch-Site": "same-origin"})
+        assert token(client) is None
+        assert len(asked) == 1, [query["sql"] for query in asked]
+
     def test_a_dead_cookie_is_left_alone(self) -> None:
         """When the answer arrives, the browser may hold a newer one."""
         client = Client()

@@ -104,6 +104,9 @@ class NoRequest:
         pass
 
 
+_NO_REQUEST = NoRequest()
+
+
 @dataclass(frozen=True)
 class _Known:
     """What is known of the row."""
@@ -125,8 +128,10 @@ class _Before:
     outcome: Outcome
     token: str | None
     known: _Known
-    #: None: what is in memory is kept, to be saved again.
+    #: What was in memory; else that is kept, to be saved again.
     data: dict[Any, Any] | None = None
+    #: Nothing was: it is to be read again.
+    was_unread: bool = False
 
 
 @cache
@@ -149,7 +154,7 @@ class SessionStore(SessionBase):
     def __init__(self, session_key: str | None = None) -> None:
         _require_app()
         super().__init__(session_key)
-        self._holder: Holder = NoRequest()
+        self._holder: Holder = _NO_REQUEST
         self._known = _Known()
         #: Names of members for keys that were loaded.
         self._names: dict[Any, str] = {}
@@ -194,8 +199,7 @@ class SessionStore(SessionBase):
     def create(self) -> None:
         """A session with what is in memory."""
         self._undo_what_was_rolled_back()
-        self._get_session(no_load=True)
-        self._make()
+        self._make(self._owner(self._get_session(no_load=True)))
         self.modified = True
 
     def save(self, must_create: bool = False) -> None:
@@ -210,9 +214,10 @@ class SessionStore(SessionBase):
         row = self._known.row
         if row is None:
             raise UpdateError
-        if self._owner(data) != row.user_id:
+        owner = self._owner(data)
+        if owner != row.user_id:
             self._known = replace(self._known, replaced=self._known.replaced or self.session_key)
-            self._make()
+            self._make(owner)
         elif self._known.replaced is not None or self._is_remarked(data):
             self._elevate()
         else:
@@ -271,10 +276,9 @@ class SessionStore(SessionBase):
         """The lifetime; one that is over is the shortest there is."""
         return max(timedelta(seconds=self.get_expiry_age()), MOMENT)
 
-    def _make(self) -> None:
+    def _make(self, user_id: str) -> None:
         """A new row, in the place of the one that the session had, if any."""
         data, entries, known = self._session, self._entries(), self._known
-        user_id = self._owner(data)
         old = known.row if known.replaced is not None else None
         carried = old.data if old is not None and is_guest(old.user_id) else {}
         ending = [token for token, outcome in self._flushed if not outcome.committed]
@@ -320,9 +324,10 @@ class SessionStore(SessionBase):
         entries, token = self._entries(), self._known.replaced or self.session_key
         patch, row = self._patch(entries), self._known.row
         ip, user_agent = self._holder.client
-        with self._writing(transactional=bool(patch)):
+        with self._writing(transactional=bool(patch) or self._is_due()):
             if patch and session_service.update(token, patch) is None:
                 raise UpdateError
+            token = self._extend(token)
             renewed = session_service.elevate(
                 token,
                 with_mark(row.auth if row else None, mark_of_login(self._session)) or {},
@@ -342,29 +347,38 @@ class SessionStore(SessionBase):
         with self._writing():
             if (patch or self.modified) and session_service.update(self.session_key, patch) is None:
                 raise UpdateError
-            self._extend()
+            self._session_key = self._extend(self.session_key)
         self._written(entries, self._known.row)
 
-    def _extend(self) -> None:
-        """Move the row's end to where the session's is, unless it is nearly there."""
-        row, expiry = self._known.row, self._session.get(EXPIRY)
-        assert row is not None
-        age = self._age()
+    def _is_due(self) -> bool:
+        """Whether the row's end has to be moved to where the session's is, or nearly is."""
+        row, age = self._known.row, self._age()
+        if row is None or self._session.get(EXPIRY) != self._known.expiry:
+            return True
         end = min(datetime.now(timezone.utc) + age, row.absolute_expires_at)
-        if expiry == self._known.expiry and end - row.expires_at <= age * SLACK:
-            return
+        return end - row.expires_at > age * SLACK
+
+    def _extend(self, token: str | None) -> str | None:
+        """Move the row's end if it is due; the token to go on by."""
+        row = self._known.row
+        if row is None or not self._is_due():
+            return token
         ip, user_agent = self._holder.client
         # A session that was not made here may be shorter: without an expiry of its own it stays so.
-        ttl = None if expiry is None and self._known.expiry is None else age
-        refreshed = session_service.refresh(self.session_key, ttl=ttl, ip=ip, user_agent=user_agent)
+        own = self._session.get(EXPIRY) is not None or self._known.expiry is not None
+        refreshed = session_service.refresh(
+            token, ttl=self._age() if own else None, ip=ip, user_agent=user_agent
+        )
         if not refreshed.live:
             raise UpdateError
         if refreshed.expires_at is not None:
             row = replace(row, expires_at=refreshed.expires_at)
             self._known = replace(self._known, row=row)
-        if refreshed.token is not None:
-            self._session_key = refreshed.token
-            self._holder.renewed(refreshed, row)
+        if refreshed.token is None:
+            return token
+        # The answer with the last new token had got lost.
+        self._holder.renewed(refreshed, row)
+        return refreshed.token
 
     @contextmanager
     def _writing(self, *, transactional: bool = False) -> Iterator[None]:
@@ -375,14 +389,11 @@ class SessionStore(SessionBase):
             together = transaction.atomic(using=settings.DATABASE)
         with translating_errors(), together:
             yield
-        self._remember(token, known)
+        self._remember(_Before(Outcome(), token, known))
 
-    def _remember(
-        self, token: str | None, known: _Known, data: dict[Any, Any] | None = None
-    ) -> None:
-        outcome = Outcome()
-        if not outcome.committed:
-            self._before.append(_Before(outcome, token, known, data))
+    def _remember(self, before: _Before) -> None:
+        if not before.outcome.committed:
+            self._before.append(before)
 
     def _written(self, entries: Entries, row: Session | None) -> None:
         data = self._session
@@ -394,6 +405,8 @@ class SessionStore(SessionBase):
             self._session_key, self._known = before.token, before.known
             if before.data is not None:
                 self._session_cache = before.data
+            elif before.was_unread:
+                self.__dict__.pop("_session_cache", None)
 
     # Ending.
 
@@ -464,20 +477,21 @@ class SessionStore(SessionBase):
 
     def follow(self, token: str | None, row: Session | None) -> None:
         """Be the session that the request has been given, or (None) none."""
-        before = self.session_key, self._known, self._get_session()
+        data: dict[Any, Any] | None = self.__dict__.get("_session_cache")
+        before = _Before(Outcome(), self.session_key, self._known, data, data is None)
         self._session_key = token
         self._session_cache = self._take(row)
         self.modified = False
-        self._remember(*before)
+        self._remember(before)
 
     def go_on(self, token: str, row: Session, user: Any) -> None:
         """Be the same session with a new token, and with the user's new password."""
-        token_before, known = self.session_key, self._known
+        before = _Before(Outcome(), self.session_key, self._known)
         login = login_of(user)
         if self.get(SESSION_KEY) is not None and self.get(SESSION_KEY) == login.get(SESSION_KEY):
             self[HASH_SESSION_KEY] = login[HASH_SESSION_KEY]
         self._session_key, self._known = token, replace(self._known, row=row, replaced=None)
-        self._remember(token_before, known)
+        self._remember(before)
 
     def take_token(self, token: str) -> None:
         """Go on by the newer token of the same session."""

@@ -47,7 +47,10 @@ class RequestHolder:
         remember_lookup(self._request, Lookup(issued.token, session, issued, Outcome()))
 
     def ended(self, token: str | None) -> None:
-        outcome = clear_cookie_on_commit(self._request)
+        if settings.cookie_name in self._request.COOKIES:
+            outcome = clear_cookie_on_commit(self._request)
+        else:
+            outcome = Outcome()
         remember_lookup(self._request, Lookup(token, None, outcome=outcome))
 
 
