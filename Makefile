@@ -56,11 +56,14 @@ OBJS = \
 	src/session/authenticate.o \
 	src/session/bulk.o \
 	src/session/client.o \
+	src/session/device.o \
 	src/session/events.o \
 	src/session/finding.o \
+	src/session/guess.o \
 	src/session/lifecycle.o \
 	src/session/locks.o \
 	src/session/patch.o \
+	src/session/seen.o \
 	src/session/store.o \
 	src/session/touch.o \
 	src/session/use.o \
@@ -142,6 +145,8 @@ REGRESS = \
 	end_reason \
 	events \
 	history \
+	new_device \
+	guessing \
 	bind \
 	limits \
 	tenant \
@@ -177,7 +182,7 @@ ISOLATION = \
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
-UNIT = test_token
+UNIT = test_token test_device
 FUZZ = fuzz_token fuzz_envelope
 FUZZ_TIME ?= 60
 
@@ -255,6 +260,8 @@ SANITIZE = -g -O1 -Wall -Wextra -Werror -fsanitize=address,undefined \
 	-fno-sanitize-recover=all
 
 build/test_token: test/unit/test_token.c src/keys/token.c src/keys/token.h
+build/test_device: test/unit/test_device.c src/session/device.c src/session/device.h
+$(UNIT:%=build/%):
 	@mkdir -p build
 	$(CC) $(SANITIZE) -Isrc -o $@ $(filter %.c,$^)
 

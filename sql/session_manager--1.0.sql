@@ -660,6 +660,8 @@ RETURNS TABLE (
 	invalidated_admin bigint,
 	invalidated_other bigint,
 	evictions bigint,
+	new_devices bigint,
+	token_guessing bigint,
 	sweeps bigint,
 	sessions_swept bigint,
 	sessions_requeued bigint,

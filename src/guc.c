@@ -31,6 +31,8 @@ int			sm_on_limit;
 int			sm_login_wait;
 int			sm_max_data_size;
 int			sm_client_binding;
+bool		sm_new_device_events;
+int			sm_guessing_threshold;
 int			sm_sweep_batch;
 int			sm_event_retention;
 int			sm_event_partition;
@@ -194,6 +196,20 @@ define_sessions(void)
 							 SM_BINDING_OFF, client_binding_options,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
+	DefineCustomBoolVariable("session_manager.new_device_events",
+							 "Record logins from a network and a device that the user has not been seen with.",
+							 NULL,
+							 &sm_new_device_events,
+							 true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.guessing_threshold",
+							"Number of different wrong tokens from one network within ten minutes that counts as guessing.",
+							"0 disables the counting.",
+							&sm_guessing_threshold,
+							100, 0, SM_MAX_GUESSING_THRESHOLD,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("session_manager.sweep_batch",
 							"Number of sessions that the sweep takes at a time.",
 							NULL,

@@ -40,6 +40,9 @@ typedef enum SmPartitionWidth
 	SM_PARTITION_MONTH
 } SmPartitionWidth;
 
+/* What guess.c can count. */
+#define SM_MAX_GUESSING_THRESHOLD	500
+
 extern int	sm_ttl;
 extern int	sm_max_lifetime;
 extern int	sm_idle_timeout;
@@ -50,6 +53,8 @@ extern int	sm_on_limit;
 extern int	sm_login_wait;
 extern int	sm_max_data_size;
 extern int	sm_client_binding;
+extern bool sm_new_device_events;
+extern int	sm_guessing_threshold;
 extern int	sm_sweep_batch;
 extern int	sm_event_retention;
 extern int	sm_event_partition;

@@ -26,6 +26,7 @@
 #include "redact.h"
 #include "schema.h"
 #include "session/finding.h"
+#include "session/guess.h"
 #include "session/touch.h"
 #include "shared.h"
 #include "sql/identity.h"
@@ -51,6 +52,7 @@ _PG_init(void)
 	sm_shared_init();
 	sm_touch_init();
 	sm_finding_init();
+	sm_guess_init();
 	sm_contain_init();
 	sm_restore_init();
 	sm_sweep_init();

@@ -21,6 +21,7 @@
 #include "maintenance/contain.h"
 #include "session/authenticate.h"
 #include "session/finding.h"
+#include "session/guess.h"
 #include "session/lifecycle.h"
 
 /* A finding that is being carried out. */
@@ -145,13 +146,20 @@ record(const SmSchema *schema, const SmFinding *finding, const SmSession *sessio
 {
 	SmEvent		event = {
 		.type = finding->type,
-		.at = finding->at,
-		.session_id = &finding->session_id
+		.at = finding->at
 	};
 
+	sm_client_restore(&finding->client, &event.client);
+	if (finding->type == SM_EVENT_TOKEN_GUESSING)
+	{
+		/* of no single session */
+		event.detail = sm_guess_detail(&event.client, finding->suppressed);
+		sm_event(schema, &event);
+		return;
+	}
+	event.session_id = &finding->session_id;
 	if (session != NULL)
 		sm_event_of(&event, session);
-	sm_client_restore(&finding->client, &event.client);
 	if (finding->cause[0] != '\0')
 	{
 		JsonbParseState *detail = sm_detail_begin();

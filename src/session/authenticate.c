@@ -29,6 +29,7 @@
 #include "keys/keyring.h"
 #include "session/authenticate.h"
 #include "session/finding.h"
+#include "session/guess.h"
 
 /* At most one event of a session's refused tokens in this time and backend. */
 #define REFUSED_INTERVAL_MS	1000
@@ -55,6 +56,9 @@ static Refusal *find_refusal(SmEventType type, const char *cause,
 							 const uint8 *id, TimestampTz now);
 static bool find_actor(SmScan *scan, const SmSchema *schema,
 					   const SmSession *session, TimestampTz now);
+static bool report_guessing(const SmSchema *schema, const SmToken *token,
+							const SmSession *session, const char *cause,
+							const SmClient *client);
 static void authenticate_nobody(const SmSchema *schema, const SmToken *token);
 
 /*
@@ -373,7 +377,8 @@ sm_lock_own(SmScan *scan, SmToken *token)
  * Record that a well-formed token was refused: at most once a second for each
  * session and cause, counting what was left out.  "session" is the row with
  * the token's id, or NULL; all tokens without one count together, and hide
- * none that has.
+ * none that has.  While a network is known to guess, those from there
+ * leave nothing more, see guess.c.
  */
 void
 sm_refused(const SmSchema *schema, SmEventType type,
@@ -385,6 +390,8 @@ sm_refused(const SmSchema *schema, SmEventType type,
 	SmEvent		event = {.type = type};
 	JsonbParseState *detail;
 
+	if (report_guessing(schema, token, session, cause, client))
+		return;
 	if (!TimestampDifferenceExceeds(refusal->last, now, REFUSED_INTERVAL_MS))
 	{
 		refusal->suppressed++;
@@ -412,6 +419,40 @@ sm_refused(const SmSchema *schema, SmEventType type,
 	sm_event(schema, &event);
 	refusal->last = now;
 	refusal->suppressed = 0;
+}
+
+/*
+ * Count a token that may be a guess, and record that a network makes many.
+ * True if that says it all: what is about an existing session leaves an event
+ * of its own all the same.
+ */
+static bool
+report_guessing(const SmSchema *schema, const SmToken *token,
+				const SmSession *session, const char *cause,
+				const SmClient *client)
+{
+	static const pg_uuid_t none = {{0}};
+	SmGuess		guess = SM_GUESS_FEW;
+	int64		count;
+
+	if (session == NULL || strcmp(cause, CAUSE_MISMATCH) == 0)
+		guess = sm_guess_count(token->id, token->digest, client, &count);
+	if (guess == SM_GUESS_BURST)
+	{
+		sm_count(SM_TOKEN_GUESSING);
+		if (!sm_finding_keep(SM_EVENT_TOKEN_GUESSING, &none, false, NULL, count,
+							 client))
+		{
+			SmEvent		event = {
+				.type = SM_EVENT_TOKEN_GUESSING,
+				.client = *client,
+				.detail = sm_guess_detail(client, count)
+			};
+
+			sm_event(schema, &event);
+		}
+	}
+	return guess != SM_GUESS_FEW && session == NULL;
 }
 
 /*

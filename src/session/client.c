@@ -11,6 +11,7 @@
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 #include "session/client.h"
 
@@ -71,20 +72,51 @@ sm_client_restore(const SmFlatClient *flat, SmClient *client)
 bool
 sm_client_moved(inet *known, inet *seen)
 {
-	const uint8 *known_ipv4;
-	const uint8 *seen_ipv4;
+	SmNetwork	known_network;
+	SmNetwork	seen_network;
 
 	if (known == NULL)
 		return false;
 	if (seen == NULL)
 		return true;
-	known_ipv4 = sm_ipv4_inside(known);
-	seen_ipv4 = sm_ipv4_inside(seen);
-	if (known_ipv4 != NULL && seen_ipv4 != NULL)
-		return memcmp(known_ipv4, seen_ipv4, BINDING_IPV4) != 0;
-	if (known_ipv4 != NULL || seen_ipv4 != NULL)
-		return true;
-	return memcmp(ip_addr(known), ip_addr(seen), BINDING_IPV6) != 0;
+	known_network = sm_network(known);
+	seen_network = sm_network(seen);
+	return !sm_network_equal(&known_network, &seen_network);
+}
+
+/*
+ * The network that an address is in.
+ */
+SmNetwork
+sm_network(inet *ip)
+{
+	const uint8 *ipv4 = sm_ipv4_inside(ip);
+	SmNetwork	network = {ipv4 ? BINDING_IPV4 : BINDING_IPV6, {0}};
+
+	memcpy(network.prefix, ipv4 ? ipv4 : ip_addr(ip), network.len);
+	return network;
+}
+
+bool
+sm_network_equal(const SmNetwork *a, const SmNetwork *b)
+{
+	return a->len == b->len && memcmp(a->prefix, b->prefix, a->len) == 0;
+}
+
+/*
+ * A network as text, such as "192.0.2.0/24".
+ */
+char *
+sm_network_text(const SmNetwork *network)
+{
+	/* zeroed, for the macros: see utils/inet.h */
+	inet	   *ip = palloc0(sizeof(inet));
+
+	ip_family(ip) = network->len == BINDING_IPV4 ? PGSQL_AF_INET : PGSQL_AF_INET6;
+	ip_bits(ip) = network->len * BITS_PER_BYTE;
+	memcpy(ip_addr(ip), network->prefix, network->len);
+	SET_INET_VARSIZE(ip);
+	return DatumGetCString(DirectFunctionCall1(inet_out, InetPGetDatum(ip)));
 }
 
 /*

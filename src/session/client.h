@@ -33,11 +33,24 @@ typedef struct SmFlatClient
 	char		user_agent[SM_MAX_USER_AGENT_LEN];
 } SmFlatClient;
 
+/*
+ * The network that client_binding compares, /24 (IPv4) or /48 (IPv6): its first
+ * bytes, and zeroes.
+ */
+typedef struct SmNetwork
+{
+	uint8		len;			/* of "prefix", in bytes */
+	uint8		prefix[6];
+} SmNetwork;
+
 extern const SmClient sm_no_client;
 
 extern void sm_client_flatten(const SmClient *client, SmFlatClient *flat);
 extern void sm_client_restore(const SmFlatClient *flat, SmClient *client);
 extern bool sm_client_moved(inet *known, inet *seen);
+extern SmNetwork sm_network(inet *ip);
+extern bool sm_network_equal(const SmNetwork *a, const SmNetwork *b);
+extern char *sm_network_text(const SmNetwork *network);
 extern const uint8 *sm_ipv4_inside(inet *address);
 
 #endif							/* SM_CLIENT_H */

@@ -69,6 +69,8 @@ static const struct
 	[SM_EVENT_KEY_ACTIVATED] = {"key_activated", "notice"},
 	[SM_EVENT_KEY_RETIRED] = {"key_retired", "notice"},
 	[SM_EVENT_KEY_REVOKED] = {"key_revoked", "critical"},
+	[SM_EVENT_NEW_DEVICE] = {"new_device", "warning"},
+	[SM_EVENT_TOKEN_GUESSING] = {"token_guessing", "warning"},
 };
 
 static void open_partition(SmEventWriter *writer, TimestampTz at);
@@ -291,6 +293,16 @@ Jsonb *
 sm_detail_end(JsonbParseState **detail)
 {
 	return JsonbValueToJsonb(pushJsonbValue(detail, WJB_END_OBJECT, NULL));
+}
+
+/*
+ * Does an event's detail tell of something?
+ */
+bool
+sm_detail_has(Jsonb *detail, const char *key)
+{
+	return JB_ROOT_IS_OBJECT(detail) &&
+		getKeyJsonValueFromContainer(&detail->root, key, strlen(key), NULL) != NULL;
 }
 
 /* Open and lock the partition for a time. */

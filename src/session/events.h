@@ -39,7 +39,9 @@ typedef enum SmEventType
 	SM_EVENT_KEY_ADDED,
 	SM_EVENT_KEY_ACTIVATED,
 	SM_EVENT_KEY_RETIRED,
-	SM_EVENT_KEY_REVOKED
+	SM_EVENT_KEY_REVOKED,
+	SM_EVENT_NEW_DEVICE,
+	SM_EVENT_TOKEN_GUESSING
 } SmEventType;
 
 /* An event; NULL stands for null. */
@@ -82,5 +84,6 @@ extern void sm_detail_cstring(JsonbParseState **detail, const char *key,
 extern void sm_detail_int(JsonbParseState **detail, const char *key,
 						  int64 value);
 extern Jsonb *sm_detail_end(JsonbParseState **detail);
+extern bool sm_detail_has(Jsonb *detail, const char *key);
 
 #endif							/* SM_EVENTS_H */

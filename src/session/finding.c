@@ -296,6 +296,7 @@ room(const SmFinding *finding, int len)
 		case SM_EVENT_REJECTED:
 		case SM_EVENT_BIND_FAILED:
 		case SM_EVENT_CLIENT_CHANGED:
+		case SM_EVENT_TOKEN_GUESSING:
 			return finding->exists ? len * 3 / 4 : len / 2;
 		default:
 			return len;

@@ -29,6 +29,7 @@
 #include "session/lifecycle.h"
 #include "session/locks.h"
 #include "session/patch.h"
+#include "session/seen.h"
 #include "session/use.h"
 #include "shared.h"
 
@@ -79,7 +80,7 @@ static text *new_token(const SmKey *key, const SmOwner *owner,
 static void end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
 						text *reason, const pg_uuid_t *successor);
 static void enforce_limit(const SmSchema *schema, text *user_id,
-						  TimestampTz now);
+						  TimestampTz now, SmSeen *seen);
 static int	compare_created(const void *a, const void *b);
 static void count_end(SmEventType type, const text *reason);
 static void notify(const SmSession *session, const text *reason);
@@ -90,10 +91,12 @@ static Datum bytea_datum(const uint8 *bytes, int len);
 static Datum interval_datum(int64 us);
 
 /*
- * Make a session for a user, and return its token.
+ * Make a session for a user, and return its token.  Says, too, whether the
+ * user has not been seen with the client before, see seen.c.
  */
 text *
-sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session)
+sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session,
+		  bool *new_device)
 {
 	uint16		bucket = (uint16) sm_user_text_hash(login->user_id);
 	int64		longest = (int64) sm_max_lifetime * USECS_PER_SEC;
@@ -102,11 +105,15 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session)
 		.data = login->data,
 		.auth = login->auth
 	};
+	SmSeen		seen;
+	text	   *token;
 	TimestampTz now;
 
 	sm_check_shard(bucket);
 	sm_lock_login(login->user_id);
 	now = GetCurrentTimestamp();
+	/* who acts as somebody else does so from a device of their own */
+	sm_seen_begin(&seen, login->actor_token ? &sm_no_client : &login->client);
 	if (content.data == NULL)
 		content.data = empty_object();
 	if (login->max_lifetime != 0)
@@ -124,7 +131,10 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session)
 		longest = Min(longest, session->absolute_expires_at - now);
 	}
 	else if (sm_max_sessions_per_user > 0)
-		enforce_limit(schema, login->user_id, now);
+		enforce_limit(schema, login->user_id, now, &seen);
+	else
+		sm_seen_sessions(&seen, schema, login->user_id);
+	*new_device = sm_seen_is_new(&seen, schema, login->user_id);
 	session->session_id = palloc(sizeof(pg_uuid_t));
 	new_id(session->session_id, now, bucket);
 	session->created_at = session->authenticated_at = session->last_seen_at = now;
@@ -137,7 +147,14 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session)
 	session->tenant_id = login->tenant_id;
 	session->ip = login->client.ip;
 	session->user_agent = login->client.user_agent;
-	return make_session(schema, session, &content, NULL);
+	token = make_session(schema, session, &content, NULL);
+	if (*new_device)
+	{
+		sm_session_event(schema, SM_EVENT_NEW_DEVICE, session, &login->client,
+						 sm_seen_detail(&seen));
+		sm_count(SM_NEW_DEVICES);
+	}
+	return token;
 }
 
 /*
@@ -636,7 +653,8 @@ new_token(const SmKey *key, const SmOwner *owner,
  * acts as the user neither count nor make room: the user did not log in there.
  */
 static void
-enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
+enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now,
+			  SmSeen *seen)
 {
 	SmScan		scan;
 	Candidate  *live = NULL;
@@ -647,6 +665,7 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now)
 	sm_scan_by_user(&scan, schema, user_id, RowExclusiveLock);
 	while (sm_scan_next(&scan))
 	{
+		sm_seen_session(seen, &scan.session);
 		if (scan.session.actor_session_id != NULL ||
 			sm_session_life(schema, &scan.session, now) != SM_LIFE_ACTIVE)
 			continue;

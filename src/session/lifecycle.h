@@ -84,7 +84,7 @@ typedef struct SmPatched
 } SmPatched;
 
 extern text *sm_log_in(const SmSchema *schema, const SmLogin *login,
-					   SmSession *session);
+					   SmSession *session, bool *new_device);
 extern bool sm_update(const SmSchema *schema, SmToken *token, SmPatch *patch,
 					  const int32 *expected_version, SmPatched *patched);
 extern void sm_refresh(const SmSchema *schema, SmToken *token,

@@ -55,6 +55,7 @@ sm_session_create(PG_FUNCTION_ARGS)
 	int64		longest = (int64) sm_max_lifetime * USECS_PER_SEC;
 	SmLogin		login;
 	SmSession	session;
+	bool		new_device;
 	text	   *token;
 	static const Oid types[] = {
 		UUIDOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
@@ -85,14 +86,14 @@ sm_session_create(PG_FUNCTION_ARGS)
 	login.tenant_id = sm_arg_tenant_id(fcinfo, 5);
 
 	PreventCommandIfReadOnly("session_create()");
-	token = sm_log_in(schema, &login, &session);
+	token = sm_log_in(schema, &login, &session, &new_device);
 
 	row[0] = UUIDPGetDatum(session.session_id);
 	row[1] = PointerGetDatum(token);
 	row[2] = TimestampTzGetDatum(session.created_at);
 	row[3] = TimestampTzGetDatum(session.expires_at);
 	row[4] = TimestampTzGetDatum(session.absolute_expires_at);
-	row[5] = BoolGetDatum(false);
+	row[5] = BoolGetDatum(new_device);
 	return sm_result_row(fcinfo, types, lengthof(types), row, row_nulls);
 }
 
