@@ -71,8 +71,8 @@ alone() {
 alone sodium.h src/keys/crypto.c
 alone hiredis/ src/cache/redis.c
 
-for file in src/keys/{token,envelope}.[ch]; do
-  ! grep -E '^#include "' "$file" | grep -vE '"keys/(token|envelope)\.h"' ||
+for file in src/keys/{token,envelope}.[ch] src/session/device.[ch]; do
+  ! grep -E '^#include "' "$file" | grep -vE '"(keys/(token|envelope)|session/device)\.h"' ||
     complain "$file must do without PostgreSQL"
 done
 

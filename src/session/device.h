@@ -16,7 +16,8 @@
 /* A kind of device, by names without versions; "" stands for what is unknown. */
 typedef struct SmDevice
 {
-	const char *browser;		/* not terminated: may lead into the user agent */
+	const char *browser;		/* not terminated: may lead into the user
+								 * agent */
 	size_t		browser_len;
 	const char *system;			/* terminated */
 } SmDevice;

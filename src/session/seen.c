@@ -423,10 +423,10 @@ find_index(Relation partition, const EventColumns *columns)
 
 	foreach(lc, indexes)
 		if (serves(lfirst_oid(lc), columns))
-		{
-			found = lfirst_oid(lc);
-			break;
-		}
+	{
+		found = lfirst_oid(lc);
+		break;
+	}
 	list_free(indexes);
 	return found;
 }
