@@ -422,10 +422,12 @@ find_index(Relation partition, const EventColumns *columns)
 	Oid			found = InvalidOid;
 
 	foreach(lc, indexes)
-		if (serves(lfirst_oid(lc), columns))
 	{
-		found = lfirst_oid(lc);
-		break;
+		if (serves(lfirst_oid(lc), columns))
+		{
+			found = lfirst_oid(lc);
+			break;
+		}
 	}
 	list_free(indexes);
 	return found;

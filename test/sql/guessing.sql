@@ -1,5 +1,6 @@
 --
--- token_guessing: many different wrong tokens from one network
+-- token_guessing: many different wrong tokens from one network, of which no
+-- other test may want a refused token on record
 --
 LOAD 'session_manager';
 TRUNCATE session_events;
@@ -13,23 +14,23 @@ CREATE FUNCTION test.guess(ip inet, first int, last int) RETURNS bigint
 LANGUAGE sql AS $$ SELECT count(g.session_id) FROM generate_series(first, last) AS i, public.session_get(test.wrong(i), ip, 'guesser') AS g $$;
 
 -- Few, or the same one again and again, or without an address: nothing
-SELECT test.guess('192.0.2.1', 1, 60);
-SELECT sum(test.guess('192.0.2.1', 1, 60)) FROM generate_series(1, 20);
+SELECT test.guess('10.10.0.1', 1, 60);
+SELECT sum(test.guess('10.10.0.1', 1, 60)) FROM generate_series(1, 20);
 SELECT count(g.session_id) FROM generate_series(1, 500) AS i, session_get(test.wrong(i)) AS g;
 SELECT event FROM session_events WHERE event <> 'rejected';
 -- many, from one network: one event, and then silence
-SELECT test.guess('192.0.2.2', 61, 200);
+SELECT test.guess('10.10.0.2', 61, 200);
 SELECT event, session_event_severity(event), session_id, user_id, tenant_id, ip, user_agent,
 	detail ->> 'network' AS network, (detail ->> 'count')::int > 1000 AS counted, (SELECT count(*) FROM jsonb_object_keys(detail)) AS keys
 FROM session_events WHERE event = 'token_guessing';
 SELECT count(*) FROM (SELECT pg_sleep(1.1)) AS s;
 TRUNCATE session_events;
-SELECT test.guess('192.0.2.3', 200, 2000);
+SELECT test.guess('10.10.0.3', 200, 2000);
 SELECT count(*) FROM session_events;
 -- from other networks
-SELECT test.guess('198.51.100.1', 1, 1000);
-SELECT sum(test.guess(('2001:db8:1::' || i)::inet, i * 50, i * 50 + 49)) FROM generate_series(1, 9) AS i;
-SELECT sum(test.guess(('::ffff:203.0.113.' || i)::inet, i * 50, i * 50 + 49)) FROM generate_series(1, 9) AS i;
+SELECT test.guess('10.11.0.1', 1, 1000);
+SELECT sum(test.guess(('fd00:1:1::' || i)::inet, i * 50, i * 50 + 49)) FROM generate_series(1, 9) AS i;
+SELECT sum(test.guess(('::ffff:10.12.0.' || i)::inet, i * 50, i * 50 + 49)) FROM generate_series(1, 9) AS i;
 SELECT detail ->> 'network' AS network FROM session_events WHERE event = 'token_guessing' ORDER BY event_id;
 
 -- Guesses at a session's secret count, and keep their own events.
@@ -70,7 +71,7 @@ SELECT event, detail FROM session_events WHERE event <> 'rejected';
 RESET session_manager.guessing_threshold;
 
 -- Any number of networks
-SELECT sum(test.guess(('2001:db8:' || to_hex(i) || '::1')::inet, i, i)) FROM generate_series(1000, 21000) AS i;
+SELECT sum(test.guess(('fd00:2:' || to_hex(i) || '::1')::inet, i, i)) FROM generate_series(1000, 21000) AS i;
 SELECT event, count(*) FROM session_events WHERE event <> 'rejected' GROUP BY event;
 SELECT test.guess('10.5.0.1', 1, 200);
 SELECT detail ->> 'network' AS network FROM session_events WHERE event = 'token_guessing' ORDER BY event_id DESC LIMIT 1;
