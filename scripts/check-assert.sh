@@ -7,7 +7,9 @@
 # What follows the regression, isolation and TAP tests on that server are the
 # regression tests once more, each on a server of its own: with every cache of
 # the catalogue discarded at every chance (debug_discard_caches), with parallel
-# plans wherever they are allowed, and under valgrind.
+# plans wherever they are allowed, and under valgrind.  The first and the last make
+# each call take a hundred times as long: tests that go through thousands of
+# changes of the tables try one in fifty there.
 #
 #	SOURCE		a directory with PostgreSQL's source, in place of Debian's package
 #	ONLY		some of: suites discard parallel valgrind (all)
@@ -89,13 +91,13 @@ esac
 # Loading a library, a function or a plan fills caches that are gone again at
 # the next step: an authentication takes longer than it may otherwise.
 again discard "regression tests, catalogue caches discarded at every chance" \
-  "debug_discard_caches = 1" "authentication_timeout = 600s"
+  "debug_discard_caches = 1" "authentication_timeout = 600s" "test.one_in = 50"
 parallel=debug_parallel_query
 "$pg_config" --version | grep -qv ' 15' || parallel=force_parallel_mode
 again parallel "regression tests, parallel plans wherever allowed" \
   "$parallel = regress"
 under_valgrind
-again valgrind "regression tests under valgrind" "authentication_timeout = 600s"
+again valgrind "regression tests under valgrind" "authentication_timeout = 600s" "test.one_in = 50"
 case " $only " in
   *" valgrind "*) check "no report of valgrind" no_reports ;;
 esac

@@ -99,6 +99,12 @@ SET session_manager.client_binding = maybe;
 -- Helpers
 --
 
+-- Whether a test that goes through very many cases is to try this one: all of them,
+-- or one in test.one_in, which the configuration of a very slow server says.
+CREATE FUNCTION test.is_tried(what text) RETURNS boolean
+LANGUAGE sql AS $$
+	SELECT coalesce(hashtext(what) % current_setting('test.one_in', true)::integer = 0, true)
+$$;
 -- Run a command that fails and show all that its error says, with what is
 -- random in it masked.
 CREATE PROCEDURE test.error(command text)

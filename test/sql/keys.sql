@@ -206,10 +206,10 @@ CALL test.error('SELECT session_key_revoke(-2147483648)');
 DO $$
 BEGIN
 	IF current_setting('shared_preload_libraries') ~ 'session_manager' THEN
-		FOR i IN 1..1200 LOOP
+		FOR i IN 1..300 LOOP
 			EXIT WHEN (SELECT sum(sweeps) FROM public.session_stats WHERE database_name = current_database()) > 0
 				AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'session_manager worker' AND datname = current_database());
-			PERFORM pg_stat_clear_snapshot(), pg_sleep(0.1);
+			PERFORM pg_stat_clear_snapshot(), pg_sleep(least(i, 20) * 0.1);
 		END LOOP;
 	END IF;
 END
