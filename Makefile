@@ -148,6 +148,7 @@ REGRESS = \
 	new_device \
 	guessing \
 	bind \
+	by_id \
 	limits \
 	tenant \
 	binding \

@@ -335,6 +335,22 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION session_invalidate(text, text) IS
 'log out: end the session of a token; returns its user, or null if it was not live';
 
+CREATE FUNCTION session_get_id(session_id uuid, user_id text)
+RETURNS TABLE (
+	tenant_id text,
+	actor_id text,
+	created_at timestamptz,
+	authenticated_at timestamptz,
+	last_seen_at timestamptz,
+	expires_at timestamptz,
+	absolute_expires_at timestamptz,
+	ends_at timestamptz)
+AS 'MODULE_PATHNAME', 'sm_session_get_id'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION session_get_id(uuid, text) IS
+'what is known of a user''s live session by its id, for work beside requests: never a token, never data; ends_at is when it ends unless it is used or refreshed';
+
 CREATE FUNCTION session_invalidate_id(session_id uuid, user_id text DEFAULT NULL, reason text DEFAULT 'admin')
 RETURNS text
 AS 'MODULE_PATHNAME', 'sm_session_invalidate_id'
@@ -397,6 +413,14 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_bind(text) IS
 'make a live session''s user the identity of this transaction, for row-level security; if the session is not live, return false and leave no identity';
+
+CREATE FUNCTION session_bind_id(session_id uuid, user_id text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'sm_session_bind_id'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_bind_id(uuid, text) IS
+'as session_bind, for a session of the user''s by its id: for work that has no token, as a task has none';
 
 CREATE FUNCTION session_user_id()
 RETURNS text

@@ -340,6 +340,28 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 }
 
 /*
+ * Go to the row of a session by its id, without a token.  True if it is alive
+ * and the user's.  The scan is open afterwards in every case.
+ */
+bool
+sm_find_live_id(SmScan *scan, const SmSchema *schema, const pg_uuid_t *id,
+				const text *user_id)
+{
+	const SmSession *session = &scan->session;
+	TimestampTz now = GetCurrentTimestamp();
+
+	sm_check_shard(sm_id_bucket(id->data));
+	sm_scan_by_id(scan, schema, id->data, AccessShareLock);
+	return sm_scan_next(scan) &&
+		VARSIZE_ANY_EXHDR(user_id) == VARSIZE_ANY_EXHDR(session->user_id) &&
+		memcmp(VARDATA_ANY(user_id), VARDATA_ANY(session->user_id),
+			   VARSIZE_ANY_EXHDR(user_id)) == 0 &&
+		sm_session_own_life(schema, session, now) == SM_LIFE_ACTIVE &&
+		sm_session_intact(schema, session) &&
+		sm_actor_lives(schema, session, now);
+}
+
+/*
  * Lock the row that the scan stands on, and authenticate again what it has
  * become.  False if it is gone, dead, no longer the token's, or tampered with.
  */

@@ -77,6 +77,8 @@ extern SmMatch sm_find(SmScan *scan, const SmSchema *schema,
 extern SmLookup sm_find_live(SmScan *scan, const SmSchema *schema,
 							 SmToken *token, LOCKMODE lockmode,
 							 SmEventType refused_as, const SmClient *client);
+extern bool sm_find_live_id(SmScan *scan, const SmSchema *schema,
+							const pg_uuid_t *id, const text *user_id);
 extern bool sm_lock_own(SmScan *scan, SmToken *token);
 extern bool sm_lock_live(SmScan *scan, SmToken *token);
 extern void sm_refused(const SmSchema *schema, SmEventType type,

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * identity.c
- *	  The user of a transaction, for row-level security: session_bind and the
- *	  functions that read what it bound.
+ *	  The user of a transaction, for row-level security: session_bind,
+ *	  session_bind_id, and the functions that read what they bound.
  *
  * What is bound lives in this backend's memory and ends with the transaction,
  * so it is safe behind a pooler in transaction mode; no setting that SQL can
@@ -29,6 +29,7 @@
 #include "sql/identity.h"
 
 PG_FUNCTION_INFO_V1(sm_session_bind);
+PG_FUNCTION_INFO_V1(sm_session_bind_id);
 PG_FUNCTION_INFO_V1(sm_session_user_id);
 PG_FUNCTION_INFO_V1(sm_session_tenant_id);
 PG_FUNCTION_INFO_V1(sm_session_actor_id);
@@ -51,6 +52,7 @@ static void at_xact_end(XactEvent event, void *arg);
 static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
 						   SubTransactionId parent, void *arg);
 static Identity *push_identity(void);
+static void take_identity(Identity *identity, const SmSession *session);
 static text *copy_text(const text *value);
 
 /*
@@ -85,23 +87,32 @@ sm_session_bind(PG_FUNCTION_ARGS)
 						  SM_EVENT_BIND_FAILED, &sm_no_client);
 	if (lookup == SM_LOOKUP_LIVE)
 	{
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		identity->session_id = *scan.session.session_id;
-		identity->user_id = copy_text(scan.session.user_id);
-		if (scan.session.tenant_id)
-			identity->tenant_id = copy_text(scan.session.tenant_id);
-		if (scan.session.actor_id)
-			identity->actor_id = copy_text(scan.session.actor_id);
-		identity->bound = true;
-		MemoryContextSwitchTo(old);
-
+		take_identity(identity, &scan.session);
 		if (sm_can_touch() && sm_touch_due(&scan.session, &token, now))
 			sm_touch_session(&scan, &token, now, false, &sm_no_client);
 	}
 	else if (lookup != SM_LOOKUP_UNKNOWN && lookup != SM_LOOKUP_REJECTED)
 		sm_refused(schema, SM_EVENT_BIND_FAILED, &token, &scan.session,
 				   "not live", &sm_no_client);
+	sm_scan_end(&scan);
+	PG_RETURN_BOOL(identity->bound);
+}
+
+/*
+ * session_bind_id(session_id, user_id)
+ */
+Datum
+sm_session_bind_id(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema = sm_called_schema(fcinfo);
+	Identity   *identity = push_identity();
+	text	   *user_id = sm_arg_user_id(fcinfo, 1);
+	SmScan		scan;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+	if (sm_find_live_id(&scan, schema, PG_GETARG_UUID_P(0), user_id))
+		take_identity(identity, &scan.session);
 	sm_scan_end(&scan);
 	PG_RETURN_BOOL(identity->bound);
 }
@@ -216,6 +227,22 @@ push_identity(void)
 	identity->subxact = subxact;
 	innermost = identity;
 	return identity;
+}
+
+/* Bind a live session's. */
+static void
+take_identity(Identity *identity, const SmSession *session)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	identity->session_id = *session->session_id;
+	identity->user_id = copy_text(session->user_id);
+	if (session->tenant_id)
+		identity->tenant_id = copy_text(session->tenant_id);
+	if (session->actor_id)
+		identity->actor_id = copy_text(session->actor_id);
+	identity->bound = true;
+	MemoryContextSwitchTo(old);
 }
 
 static text *

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * user.c
- *	  The functions that end, patch, list and count sessions without a token:
- *	  one by its id, or a user's, a tenant's, everybody's.
+ *	  The functions that find, end, patch, list and count sessions without a
+ *	  token: one by its id, or a user's, a tenant's, everybody's.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +20,7 @@
 #include "sql/arguments.h"
 #include "sql/result.h"
 
+PG_FUNCTION_INFO_V1(sm_session_get_id);
 PG_FUNCTION_INFO_V1(sm_session_invalidate_id);
 PG_FUNCTION_INFO_V1(sm_session_invalidate_all);
 PG_FUNCTION_INFO_V1(sm_session_invalidate_tenant);
@@ -43,6 +44,50 @@ static int	compare_ids_descending(const void *a, const void *b);
 static void list_row(SmResult *result, const SmSchema *schema,
 					 const SmSession *session, bool is_current,
 					 TimestampTz now);
+
+/*
+ * session_get_id(session_id, user_id)
+ */
+Datum
+sm_session_get_id(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema = sm_called_schema(fcinfo);
+	text	   *user_id = sm_arg_user_id(fcinfo, 1);
+	SmScan		scan;
+	SmSession  *session = &scan.session;
+	TimestampTz ends_at;
+	static const Oid types[] = {
+		TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID
+	};
+	Datum		values[8];
+	bool		nulls[8] = {false};
+
+	if (PG_ARGISNULL(0))
+		return sm_result_none(fcinfo);
+	if (!sm_find_live_id(&scan, schema, PG_GETARG_UUID_P(0), user_id))
+	{
+		sm_scan_end(&scan);
+		return sm_result_none(fcinfo);
+	}
+	ends_at = sm_session_deadline(session);
+	if (session->actor_session_id != NULL)
+		ends_at = Min(ends_at, sm_actor_deadline(schema, session));
+
+	values[0] = PointerGetDatum(session->tenant_id);
+	nulls[0] = (session->tenant_id == NULL);
+	values[1] = PointerGetDatum(session->actor_id);
+	nulls[1] = (session->actor_id == NULL);
+	values[2] = TimestampTzGetDatum(session->created_at);
+	values[3] = TimestampTzGetDatum(session->authenticated_at);
+	values[4] = TimestampTzGetDatum(session->last_seen_at);
+	values[5] = TimestampTzGetDatum(session->expires_at);
+	values[6] = TimestampTzGetDatum(session->absolute_expires_at);
+	values[7] = TimestampTzGetDatum(ends_at);
+	sm_result_row(fcinfo, types, lengthof(types), values, nulls);
+	sm_scan_end(&scan);
+	return (Datum) 0;
+}
 
 /*
  * session_invalidate_id(session_id, user_id, reason)
