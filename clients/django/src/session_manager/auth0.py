@@ -33,6 +33,7 @@ from rest_framework.request import Request
 from .api.errors import ServiceUnavailable
 from .conf import Auth0Settings, settings
 from .exceptions import StoreUnavailable
+from .http.bearer import names_session
 from .store.users import load_user
 
 logger = logging.getLogger("session_manager")
@@ -270,7 +271,7 @@ class Auth0Authentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Any, dict[str, Any]] | None:
         token = bearer_token(request)
-        if token is None:
+        if token is None or names_session(token):
             return None
         claims = verifier().verify(token)
         try:

@@ -1,4 +1,4 @@
-"""SessionAuthentication: DRF authentication by the session cookie.
+"""SessionAuthentication: DRF authentication by the session cookie, or without cookies by BEARER.
 
 Put it beside others, first: without a cookie, or with one whose session has ended, it returns None
 and the next class is tried, so that access tokens and sessions work at the same time.
@@ -14,6 +14,7 @@ from rest_framework.request import Request
 
 from .api.errors import as_api_exception
 from .exceptions import SessionError
+from .http.bearer import challenge
 from .http.csrf import enforce_csrf
 from .http.lookup import look_up
 from .types import Session
@@ -41,4 +42,4 @@ class SessionAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         # A challenge makes DRF answer 401 instead of 403.
-        return f'Session realm="{self.www_authenticate_realm}"'
+        return challenge(request._request, self.www_authenticate_realm)

@@ -112,6 +112,9 @@ class Settings:
     #: Members of the session's data that a browser may write; all else is the server's.
     CLIENT_DATA: tuple[str, ...] = DEFAULT_CLIENT_DATA
 
+    #: Whether clients without cookies may send the token as ``Authorization: Bearer``.
+    BEARER: bool = False
+
     #: Number of proxies in front that append to X-Forwarded-For.
     TRUSTED_PROXIES: int = 0
     #: Whether unsafe methods need Django's CSRF token besides the check of where they come from.

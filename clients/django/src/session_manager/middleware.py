@@ -30,6 +30,7 @@ from .api.refusals import explain_refusal
 from .backends.sessions import SessionStore
 from .conf import settings
 from .exceptions import DataCorrupt, SessionError
+from .http.bearer import challenge, is_without_cookies
 from .http.cache_control import NEVER, note_session_use, write_cache_headers
 from .http.cookie_decision import set_token_on_commit, write_cookie
 from .http.current import being_served
@@ -41,7 +42,7 @@ from .types import NoSession, Session
 GetResponse = Callable[[HttpRequest], Any]
 
 
-def refusal(exc: APIException) -> HttpResponse:
+def refusal(exc: APIException, request: HttpRequest) -> HttpResponse:
     """What the session endpoints would answer; a 503 leaves the cookie alone."""
     response = HttpResponse(
         JSONRenderer().render(body_of(exc)),
@@ -50,7 +51,7 @@ def refusal(exc: APIException) -> HttpResponse:
         headers={"Cache-Control": NEVER},
     )
     if exc.status_code == status.HTTP_401_UNAUTHORIZED:
-        response["WWW-Authenticate"] = 'Session realm="api"'
+        response["WWW-Authenticate"] = challenge(request)
     if isinstance(exc, ServiceUnavailable):
         response["Retry-After"] = str(exc.wait)
     return response
@@ -72,10 +73,10 @@ def _answer(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """The answer to an exception of this package's that nobody has caught."""
     error = explain_refusal(_translated(exception), request)
     if isinstance(error, NotAuthenticated):
-        return refusal(error)
+        return refusal(error, request)
     # DataCorrupt is Django's own 500, which it logs and reports.
     if isinstance(error, SessionError) and not isinstance(error, DataCorrupt):
-        return refusal(as_api_exception(error))
+        return refusal(as_api_exception(error), request)
     return None
 
 
@@ -89,6 +90,12 @@ def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseB
     write_cookie(request, response)
     write_cache_headers(request, response)
     return response
+
+
+def _spare_csrf(request: HttpRequest) -> None:
+    """Let Django's check pass a request that no browser has made, for plain views."""
+    if settings.BEARER and is_without_cookies(request):
+        request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
 
 
 class SessionMiddleware:
@@ -118,6 +125,8 @@ class SessionMiddleware:
         return self.process_response(request, response)
 
     def process_request(self, request: HttpRequest) -> None:
+        _spare_csrf(request)
+
         def find() -> Session | NoSession:
             return look_up(request).session or NoSession()
 
@@ -155,6 +164,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
+        _spare_csrf(request)
         hold(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:

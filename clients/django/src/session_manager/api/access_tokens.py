@@ -25,6 +25,7 @@ from rest_framework.request import Request
 
 from ..auth0 import InvalidToken, bearer_token, verifier
 from ..conf import settings
+from ..http.bearer import names_session
 from ..store.database import translating_errors
 from ..store.users import SessionUser, user_id_of
 
@@ -47,7 +48,9 @@ def verify_access_token(request: Request, sent: str | None) -> VerifiedLogin:
     """
     if settings.LOGIN_AUTHENTICATION:
         return _by_class(request, sent)
-    token = bearer_token(request) or sent
+    token = bearer_token(request)
+    if token is None or names_session(token):
+        token = sent
     if token is None:
         raise NotAuthenticated("An access token is required.")
     claims = verifier().verify(token)
@@ -95,7 +98,8 @@ def _in_header(request: Request, authenticator: Any, sent: str | None) -> Iterat
     # DRF's own have "Token realm=…", for example, and want that word before the token.
     scheme = (authenticator.authenticate_header(request) or CHALLENGE).split()[0]
     given = get_authorization_header(request).split()
-    if sent is None or (given and given[0].lower() == scheme.lower().encode()):
+    ours = len(given) == 2 and names_session(given[1].decode("latin-1"))
+    if sent is None or (given and given[0].lower() == scheme.lower().encode() and not ours):
         yield
         return
     meta, before = request.META, request.META.get("HTTP_AUTHORIZATION")

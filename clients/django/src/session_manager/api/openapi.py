@@ -50,6 +50,11 @@ def responses(success: dict[int, Any], *codes: int) -> dict[int, Any]:
     }
 
 
+def alternatives() -> list[str]:
+    """The schemes by which a request names its session."""
+    return ["session", "sessionBearer"] if settings.BEARER else ["session"]
+
+
 def client_data() -> dict[str, Any]:
     """What a browser may write of the session's data."""
     members: dict[str, Any] = {name: {} for name in settings.CLIENT_DATA}
@@ -65,10 +70,17 @@ class ClientDataSchema(OpenApiSerializerFieldExtension):  # type: ignore[no-unty
 
 class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "session_manager.authentication.SessionAuthentication"
-    name = "session"
+    name = ["session", "sessionBearer"]
 
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "apiKey", "in": "cookie", "name": settings.cookie_name}
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
+        schemes = [
+            {"type": "apiKey", "in": "cookie", "name": settings.cookie_name},
+            {"type": "http", "scheme": "bearer", "bearerFormat": "sm1_"},
+        ]
+        return schemes[: len(alternatives())]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+        return [{name: []} for name in alternatives()]
 
 
 class AccessTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -95,7 +107,7 @@ class CreateView(_View):  # type: ignore[no-untyped-call]
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.CreateRequestSerializer,
                 responses={
-                    **responses({201: s.CurrentSerializer}, 400, 401, 403, 413, 415),
+                    **responses({201: s.IssuedSerializer}, 400, 401, 403, 413, 415),
                     409: OpenApiResponse(s.LimitErrorSerializer, ERRORS[409]),
                 },
             )
@@ -153,7 +165,7 @@ class RefreshView(_View):  # type: ignore[no-untyped-call]
             @extend_schema(
                 operation_id="session_refresh",
                 summary="Extend the session",
-                auth=[{"session": []}],  # type: ignore[list-item]
+                auth=[{name: []} for name in alternatives()],  # type: ignore[misc]
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.RefreshRequestSerializer,
                 responses=responses(
@@ -175,7 +187,7 @@ class TenantView(_View):  # type: ignore[no-untyped-call]
                 summary="Switch to another tenant, with a new session",
                 parameters=[ETAG, COOKIE, RETRY_AFTER],
                 request=s.SwitchTenantRequestSerializer,
-                responses=responses({200: s.CurrentSerializer}, 400, 401, 403, 409, 413, 415, 500),
+                responses=responses({200: s.IssuedSerializer}, 400, 401, 403, 409, 413, 415, 500),
             )
             def post(self, request: Any) -> Any: ...
 

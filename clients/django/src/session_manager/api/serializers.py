@@ -87,7 +87,13 @@ class CurrentSerializer(_ReadOnly):
     server_time = TimestampField()
 
 
-class RefreshResponseSerializer(CurrentSerializer):
+class IssuedSerializer(CurrentSerializer):
+    token = serializers.CharField(
+        required=False, help_text="A new token, for a client without cookies alone (BEARER)."
+    )
+
+
+class RefreshResponseSerializer(IssuedSerializer):
     status = serializers.ChoiceField(choices=("extended", "rotated", "already_rotated"))
 
 

@@ -37,6 +37,7 @@ from ..api_exceptions import exception_handler
 from ..authentication import SessionAuthentication
 from ..conf import settings
 from ..http.addresses import client_ip, user_agent
+from ..http.bearer import challenge, keeps_token, refuse_bearer
 from ..http.cache_control import forbid_caching
 from ..http.cookie_decision import (
     clear_cookie_on_commit,
@@ -58,8 +59,8 @@ from .parsers import LimitedJSONParser, MergePatchParser
 from .profiles import describe_user
 from .serializers import (
     CreateRequestSerializer,
-    CurrentSerializer,
     InvalidateAllRequestSerializer,
+    IssuedSerializer,
     ListQuerySerializer,
     RefreshRequestSerializer,
     RefreshResponseSerializer,
@@ -103,6 +104,7 @@ class SessionView(APIView):
         return Limit(name, str(session_id))
 
     def perform_authentication(self, request: Request) -> None:
+        refuse_bearer(request._request)
         enforce_csrf(request._request)
         token = token_from(request._request)
         if token is not None:
@@ -139,16 +141,24 @@ class SessionView(APIView):
         return response
 
     def session_response(
-        self, request: Request, session: Session, code: int = status.HTTP_200_OK, **more: Any
+        self,
+        request: Request,
+        session: Session,
+        code: int = status.HTTP_200_OK,
+        *,
+        token: str | None = None,
+        **more: Any,
     ) -> Response:
-        """The session, its user and the server's clock."""
+        """The session, its user and the server's clock; a new token for who keeps it itself."""
         body = {
             "session": session,
             "user": describe_user(request.user, session),
             "server_time": datetime.now(timezone.utc),
             **more,
         }
-        serializer = RefreshResponseSerializer if more else CurrentSerializer
+        if token is not None and keeps_token(request._request):
+            body["token"] = token
+        serializer = RefreshResponseSerializer if more else IssuedSerializer
         response = Response(serializer(body).data, code)
         response["ETag"] = f'"{session.version}"'
         return response
@@ -182,7 +192,7 @@ class CreateSessionView(SessionView):
         user = load_user(decision.user_id)
         if user is None:
             raise PermissionDenied("The user does not exist.", "user_not_found")
-        log_in(
+        created = log_in(
             request._request,
             # The user's own spelling of it, by which the sessions end with the user.
             decision.user_id if settings.USER_LOADER else user_id_of(user),
@@ -191,7 +201,9 @@ class CreateSessionView(SessionView):
             auth=marked(proof_of(verified), user),
         )
         request.user = user
-        return self.session_response(request, _session(request), status.HTTP_201_CREATED)
+        return self.session_response(
+            request, _session(request), status.HTTP_201_CREATED, token=created.token
+        )
 
 
 class CurrentSessionView(SessionView):
@@ -250,7 +262,7 @@ class RefreshSessionView(SessionView):
         return Limit("refresh", str(session_id))
 
     def get_authenticate_header(self, request: Request) -> str:
-        return 'Session realm="api"'
+        return challenge(request._request)
 
     def post(self, request: Request) -> Response:
         body = _validated(RefreshRequestSerializer, request.data)
@@ -275,7 +287,9 @@ class RefreshSessionView(SessionView):
         remember_lookup(request._request, Lookup(token, session))
         if refreshed.token is not None:
             set_cookie_on_commit(request._request, refreshed)
-        return self.session_response(request, session, status=refreshed.status)
+        return self.session_response(
+            request, session, token=refreshed.token, status=refreshed.status
+        )
 
 
 class SwitchTenantView(SessionView):
@@ -292,7 +306,7 @@ class SwitchTenantView(SessionView):
             raise TokenReplaced
         if switched.token is None:
             _refuse(request)
-        return self.session_response(request, _session(request))
+        return self.session_response(request, _session(request), token=switched.token)
 
 
 class SessionListView(SessionView):

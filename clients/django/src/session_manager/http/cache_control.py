@@ -1,6 +1,7 @@
 """What caches may keep of a response that depends on the session.
 
-It varies with the cookie, and is private if the request had one; a response that writes the cookie
+It varies with the cookie, and is private if the request had one (or the header of a client without
+cookies); a response that writes the cookie
 is not kept at all.  SessionMiddleware puts that into the headers.  It comes too late for Django's
 cache_page, which stores a page before any middleware sees it: so Django's cache keeps no response
 to a request whose session has been looked at, until the headers are on it.
@@ -16,6 +17,7 @@ from django.middleware.cache import UpdateCacheMiddleware
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from ..conf import settings
+from .bearer import token_of_header
 
 _LOOKED = "_session_manager_looked"
 _MARKED = "_session_manager_marked"
@@ -60,8 +62,8 @@ def write_cache_headers(request: HttpRequest, response: HttpResponseBase) -> Non
     if settings.cookie_name in response.cookies:
         forbid_caching(response)
     elif _LOOKED in _state(request) or _may_look_yet(response):
-        patch_vary_headers(response, ("Cookie",))
-        if settings.cookie_name in request.COOKIES:
+        _vary(response)
+        if settings.cookie_name in request.COOKIES or token_of_header(request) is not None:
             _make_private(response)
     _state(request)[_MARKED] = True
 
@@ -69,7 +71,12 @@ def write_cache_headers(request: HttpRequest, response: HttpResponseBase) -> Non
 def forbid_caching(response: HttpResponseBase) -> None:
     """Nobody may keep it, whatever a decorator of the view's has said."""
     response["Cache-Control"] = NEVER
-    patch_vary_headers(response, ("Cookie",))
+    _vary(response)
+
+
+def _vary(response: HttpResponseBase) -> None:
+    """The response depends on what names the session."""
+    patch_vary_headers(response, ("Cookie", "Authorization") if settings.BEARER else ("Cookie",))
 
 
 def _may_look_yet(response: HttpResponseBase) -> bool:

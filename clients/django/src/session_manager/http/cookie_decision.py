@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
 from ..store.transactions import Outcome
+from .bearer import keeps_token
 from .cookies import clear_cookie, give_token, set_cookie
 
 _ATTRIBUTE = "_session_manager_cookie_decisions"
@@ -76,7 +77,7 @@ def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
     """Write what has been decided since the last time; a view's own cookie goes before it."""
     decisions: list[_Decision] = request.__dict__.pop(_ATTRIBUTE, [])
     own = settings.cookie_name in response.cookies and _WRITTEN not in response.__dict__
-    if response.status_code == 503 or own:
+    if response.status_code == 503 or own or (decisions and keeps_token(request)):
         return
     last = None
     for decision in decisions:

@@ -9,17 +9,20 @@ from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
 from ..store.tokens import is_token
+from .bearer import token_of_header
 from .cache_control import forbid_caching, note_session_use
 
 
 def token_from(request: HttpRequest) -> str | None:
-    """The token in the request's cookie, or None.
+    """The token in the request's cookie, or None; without a cookie, that of the header (BEARER).
 
-    Anything else in the cookie, a digest form among it, counts as no cookie: it names no session of
+    Anything else in the cookie, a digest form among it, counts as no token: it names no session of
     ours and is not ours to clear.
     """
     note_session_use(request)
     value = request.COOKIES.get(settings.cookie_name)
+    if value is None:
+        return token_of_header(request)
     return value if is_token(value) else None
 
 

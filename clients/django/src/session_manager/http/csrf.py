@@ -17,6 +17,7 @@ from django.middleware.csrf import CsrfViewMiddleware, get_token
 from rest_framework.exceptions import PermissionDenied
 
 from ..conf import settings
+from .bearer import keeps_token
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
@@ -70,7 +71,7 @@ def offer_token(request: HttpRequest, response: HttpResponseBase) -> None:
 
     The header is for front ends that cannot read the cookie (CSRF_COOKIE_HTTPONLY, another host).
     """
-    if not settings.CSRF_TOKEN:
+    if not settings.CSRF_TOKEN or keeps_token(request):
         return
     response["X-CSRFToken"] = get_token(request)
     # What CsrfViewMiddleware does, for projects that do not have it.
@@ -81,6 +82,8 @@ def offer_token(request: HttpRequest, response: HttpResponseBase) -> None:
 def enforce_csrf(request: HttpRequest) -> None:
     """Refuse (403, ``csrf_failed``) an unsafe request that another site may have caused."""
     if request.method in SAFE_METHODS or getattr(request, "_dont_enforce_csrf_checks", False):
+        return
+    if keeps_token(request):
         return
     reason: Any = foreign_reason(request)
     if reason is None and settings.CSRF_TOKEN:

@@ -27,6 +27,7 @@ from ..store.transactions import Outcome, changed_here
 from ..store.users import load_user
 from ..types import CreatedSession, RefreshedSession, Session
 from .addresses import client_ip, user_agent
+from .bearer import keeps_token
 from .cache_control import note_session_use
 from .cookie_decision import set_cookie_on_commit
 from .cookies import token_from
@@ -141,7 +142,7 @@ def _look_up(request: HttpRequest) -> Lookup:
     if token is not None:
         changed = changed_here(token)
         session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
-    if session is None and settings.IMPORT_DJANGO_SESSIONS:
+    if session is None and settings.IMPORT_DJANGO_SESSIONS and not keeps_token(request):
         from .importing import adopt_django_session
 
         with translating_errors():

@@ -13,6 +13,7 @@ from ..services import session_service
 from ..store.transactions import Outcome
 from ..types import Session
 from .addresses import client_ip, user_agent
+from .bearer import token_of_header
 from .cache_control import note_session_use
 from .cookie_decision import clear_cookie_on_commit
 from .lookup import Lookup, look_up_row, remember_lookup
@@ -36,7 +37,8 @@ class RequestHolder:
 
     def find(self, token: str) -> tuple[str, Session | None]:
         note_session_use(self._request)
-        if token != self._request.COOKIES.get(settings.cookie_name):
+        header = token_of_header(self._request)
+        if token != self._request.COOKIES.get(settings.cookie_name, header):
             ip, agent = self.client
             return token, session_service.get(token, ip=ip, user_agent=agent)
         lookup = look_up_row(self._request)
@@ -57,6 +59,9 @@ class RequestHolder:
 def hold(request: HttpRequest) -> None:
     """Let the store in ``request.session`` know the request."""
     if isinstance(request.session, SessionStore):
+        token = token_of_header(request)
+        if token is not None:
+            request.session = type(request.session)(token)
         request.session.hold(RequestHolder(request))
 
 

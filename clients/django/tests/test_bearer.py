@@ -1,0 +1,384 @@
+"""Clients without cookies: the token in the Authorization header (BEARER)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test import AsyncClient, Client, override_settings
+from django.utils.log import AdminEmailHandler
+
+from session_manager.conf import settings
+from session_manager.services import session_service
+from session_manager.store.tokens import digest_form
+from session_manager.types import CreatedSession
+
+from .conftest import Browser
+from .issuer import AUDIENCE, Issuer
+from .pages import run, samples
+from .serving import Served
+
+pytestmark = pytest.mark.django_db
+
+CURRENT = "/api/sessions/current/"
+CREATE = "/api/sessions/create/"
+REFRESH = "/api/sessions/refresh/"
+TENANT = "/api/sessions/tenant/"
+ASKING = {"Session-Transport": "bearer"}
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "session_manager.middleware.SessionMiddleware",
+    "session_manager.middleware.AuthenticationMiddleware",
+]
+
+
+@pytest.fixture(autouse=True)
+def _allowed(configure: Callable[..., None]) -> None:
+    configure(BEARER=True)
+
+
+class App(Client):
+    """A client that keeps its token itself; CSRF is enforced."""
+
+    def __init__(self, token: str | None = None) -> None:
+        super().__init__(enforce_csrf_checks=True)
+        self.token = token
+
+    def send(self, method: str, path: str, data: Any = None, **headers: str) -> Any:
+        if self.token is not None:
+            headers.setdefault("Authorization", f"Bearer {self.token}")
+        body = b"" if data is None else json.dumps(data).encode()
+        response = self.generic(
+            method, path, body, content_type="application/json", headers=headers
+        )
+        if response.headers.get("Content-Type") == "application/json":
+            self.token = response.json().get("token", self.token)
+        return response
+
+
+@pytest.fixture
+def app(created: CreatedSession) -> App:
+    return App(created.token)
+
+
+def test_a_life(auth0: Issuer, user_id: str, configure: Callable[..., None]) -> None:
+    configure(ON_SWITCH_TENANT="tests.test_bearer.any_tenant")
+    app = App()
+    made = app.send("POST", CREATE, {"access_token": auth0.token(user_id)}, **ASKING)
+    assert made.status_code == 201
+    assert made.json()["token"].startswith("sm1_")
+    assert made["Cache-Control"] == "private, no-store"
+    tokens = {app.token}
+    assert app.send("GET", CURRENT).json()["user"]["id"] == user_id
+    patched = app.send("PATCH", CURRENT, {"client": {"theme": "dark"}})
+    assert patched.json()["session"]["data"]["client"] == {"theme": "dark"}
+    assert "token" not in patched.json()
+    assert app.send("POST", REFRESH).json()["status"] == "rotated"
+    tokens.add(app.token)
+    assert app.send("POST", TENANT, {"tenant_id": "acme"}).status_code == 200
+    tokens.add(app.token)
+    assert len(tokens) == 3
+    listed = app.send("GET", "/api/sessions/").json()["results"]
+    assert [(one["is_current"], one["tenant_id"]) for one in listed] == [(True, "acme")]
+    other = session_service.create(user_id)
+    ended = app.send("POST", "/api/sessions/invalidate-all/", {"except_current": True})
+    assert ended.json() == {"invalidated": 1}
+    assert session_service.get(other.token) is None
+    assert app.send("DELETE", CURRENT).status_code == 204
+    gone = app.send("GET", CURRENT)
+    assert (gone.status_code, gone.json()["code"]) == (401, "session_revoked")
+    assert gone["WWW-Authenticate"] == 'Bearer realm="api", error="invalid_token"'
+    assert not app.cookies
+
+
+def any_tenant(request: Any, session: Any, tenant_id: str) -> dict[str, Any]:
+    return {}
+
+
+def test_create_ends_the_session_that_the_header_presents(auth0: Issuer, app: App) -> None:
+    old = app.token
+    data = {"access_token": auth0.token("somebody")}
+    assert app.send("POST", CREATE, data).status_code == 201
+    assert session_service.get(old) is None
+    assert session_service.get(app.token) is not None
+
+
+class TestOff:
+    @pytest.fixture(autouse=True)
+    def _off(self, _allowed: None, configure: Callable[..., None]) -> None:
+        configure(BEARER=False)
+
+    def test_the_header_is_none_of_ours(self, app: App) -> None:
+        assert app.send("GET", CURRENT).status_code == 401
+        assert app.send("GET", "/whoami/").status_code == 401  # no access token
+        assert app.send("GET", "/info/").json()["exists"] is False
+        response = app.send("PATCH", CURRENT, {"client": {}})
+        assert response.json()["code"] == "csrf_failed"
+        assert "Authorization" not in app.send("GET", "/info/")["Vary"]
+        assert app.send("GET", CURRENT)["WWW-Authenticate"] == 'Session realm="api"'
+
+    def test_asking_is_refused(self, auth0: Issuer, user_id: str) -> None:
+        data = {"access_token": auth0.token(user_id)}
+        response = App().send("POST", CREATE, data, **ASKING)
+        assert (response.status_code, response.json()["code"]) == (403, "bearer_refused")
+        assert session_service.count_active(user_id=user_id) == 0
+
+
+class TestBrowsers:
+    """Who has the cookie gets no token in a body, and skips no check."""
+
+    @pytest.mark.parametrize("headers", [{}, ASKING])
+    @pytest.mark.parametrize("path", [CREATE, REFRESH, TENANT])
+    def test_no_token_in_the_body(
+        self,
+        path: str,
+        headers: dict[str, str],
+        signed_in: Browser,
+        auth0: Issuer,
+        user_id: str,
+        configure: Callable[..., None],
+    ) -> None:
+        configure(ON_SWITCH_TENANT="tests.test_bearer.any_tenant")
+        bodies = {
+            CREATE: {"access_token": auth0.token(user_id)},
+            REFRESH: {"rotate": True},
+            TENANT: {"tenant_id": "other"},
+        }
+        token = signed_in.token()
+        # The script of a page knows another session's token, or makes one up.
+        for header in (
+            None,
+            "Bearer sm1_" + "A" * 64,
+            f"Bearer {session_service.create('x').token}",
+        ):
+            response = signed_in.unsafe(
+                "POST", path, bodies[path], headers={**headers, "Authorization": header}
+            )
+            if headers:
+                assert (response.status_code, response.json()["code"]) == (403, "bearer_refused")
+            assert "sm1_" not in response.content.decode()
+        assert bool(headers) == (signed_in.token() == token)
+
+    def test_the_cookie_wins_and_is_checked(self, signed_in: Browser, user_id: str) -> None:
+        header = f"Bearer {session_service.create('other').token}"
+        assert signed_in.get("/info/", headers={"Authorization": header}).json()["user"] == user_id
+        for value in (header, "Bearer sm1_" + "A" * 64, f"Bearer {signed_in.token()}"):
+            for method, path in (
+                ("PATCH", CURRENT),
+                ("POST", REFRESH),
+                ("DELETE", CURRENT),
+                ("POST", "/protected/"),
+            ):
+                response = signed_in.generic(
+                    method,
+                    path,
+                    "{}",
+                    content_type="application/json",
+                    headers={"Authorization": value},
+                )
+                assert (response.status_code, response.json()["code"]) == (403, "csrf_failed")
+        assert session_service.get(signed_in.token()) is not None
+
+    @pytest.mark.parametrize(
+        "mark",
+        [
+            {"Origin": "http://testserver"},
+            {"Origin": "https://evil.example"},
+            {"Sec-Fetch-Site": "same-origin"},
+        ],
+    )
+    def test_a_page_without_the_cookie(
+        self, mark: dict[str, str], auth0: Issuer, user_id: str
+    ) -> None:
+        """As fetch with credentials: "omit" sends it."""
+        data = {"access_token": auth0.token(user_id)}
+        response = App().send("POST", CREATE, data, **ASKING, **mark)
+        assert (response.status_code, response.json()["code"]) == (403, "bearer_refused")
+        # A token in the header, even a real one, makes no other client of it.
+        for token in ("sm1_" + "A" * 64, session_service.create("other").token):
+            response = App(token).send("POST", CREATE, data, **mark)
+            assert (response.status_code, response.json()["code"]) == (403, "csrf_failed")
+        assert session_service.count_active(user_id=user_id) == 0
+
+    def test_a_cookie_that_is_no_token_is_a_cookie(self, browser: Browser, user_id: str) -> None:
+        token = session_service.create(user_id).token
+        browser.give("nonsense")
+        response = browser.get(CURRENT, headers={"Authorization": f"Bearer {token}"})
+        assert response.status_code == 401
+
+    def test_a_session_of_django_s_is_not_taken_over(self, configure: Callable[..., None]) -> None:
+        """It is the cookie's, which no check of CSRF would protect."""
+        configure(IMPORT_DJANGO_SESSIONS=True, USER_ID_FIELD="username")
+        ada = get_user_model().objects.create_user("ada")
+        client = App("sm1_" + "A" * 64)
+        client.force_login(ada)
+        assert client.send("POST", "/protected/").status_code == 401
+        assert session_service.count_active(user_id="ada") == 0
+
+
+class TestPlainViews:
+    @pytest.fixture(autouse=True)
+    def _middleware(self, settings: Any, configure: Callable[..., None]) -> None:
+        settings.MIDDLEWARE = MIDDLEWARE
+        configure(USER_ID_FIELD="username")
+        get_user_model().objects.create_user("ada")
+
+    def test_user_and_no_csrf(self) -> None:
+        app = App(session_service.create("ada").token)
+        assert app.send("GET", "/members/").content == b"ada"
+        assert app.send("POST", "/greeting/").content == b"ada"
+
+    def test_with_any_cookie_django_checks(self) -> None:
+        """It may be what signs somebody in: Django's own session, for example."""
+        app = App("sm1_" + "A" * 64)
+        app.force_login(get_user_model().objects.get())
+        assert app.send("POST", "/greeting/").status_code == 403
+        app = App(session_service.create("ada").token)
+        assert app.send("POST", "/greeting/", Origin="https://evil.example").status_code == 403
+        app.cookies["other"] = "1"
+        assert app.send("POST", "/greeting/").status_code == 403
+
+    def test_log_in_gives_no_cookie(self) -> None:
+        app = App(session_service.create("ada").token)
+        response = app.send("GET", "/login/?user=ada")
+        assert response.status_code == 204
+        assert settings.cookie_name not in response.cookies
+
+    @pytest.mark.django_db(transaction=True)
+    async def test_asynchronous(self) -> None:
+        created = await session_service.acreate("ada")
+        header = {"Authorization": f"Bearer {created.token}"}
+        response = await AsyncClient().get("/amember/", headers=header)
+        assert response.content == b"ada"
+
+    def test_request_session(self, settings: Any) -> None:
+        settings.SESSION_ENGINE = "session_manager.backends.sessions"
+        settings.MIDDLEWARE = [
+            "session_manager.middleware.RequestSessionMiddleware",
+            *MIDDLEWARE[1:],
+        ]
+        app = App(session_service.create("ada").token)
+        assert app.send("GET", "/session/?colour=red").json() == {"colour": "red"}
+        assert app.send("GET", "/session/").json() == {"colour": "red"}
+        assert not app.cookies
+        assert session_service.count_active(user_id="ada") == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer",
+        "Bearer ",
+        "Basic {token}",
+        "Token {token}",
+        "{token}",
+        "Bearer {token} {token}",
+        "Bearer {token}x",
+        "Bearer {digest}",
+        "Bearer sm1_",
+        "Bearer SM1_{token}",
+    ],
+)
+def test_other_headers(header: str, created: CreatedSession) -> None:
+    value = header.format(token=created.token, digest=digest_form(created.token))
+    response = Client().get(CURRENT, headers={"Authorization": value})
+    assert response.status_code == 401
+    assert Client().get("/info/", headers={"Authorization": value}).json()["exists"] is False
+
+
+def test_the_scheme_in_any_case(created: CreatedSession) -> None:
+    for scheme in ("bearer", "BEARER"):
+        header = {"Authorization": f"{scheme}  {created.token}"}
+        assert Client().get(CURRENT, headers=header).status_code == 200
+
+
+class TestAccessTokensBeside:
+    def test_told_by_their_looks(self, app: App, auth0: Issuer, user_id: str) -> None:
+        assert app.send("GET", "/whoami/").json() == {"user": user_id}
+        access = {"Authorization": f"Bearer {auth0.token(user_id)}"}
+        assert Client().get("/whoami/", headers=access).json() == {"user": user_id}
+        session_service.invalidate_all(user_id, reason="blocked")
+        ended = app.send("GET", "/protected/")
+        assert (ended.status_code, ended.json()["code"]) == (401, "session_revoked")
+        assert ended.json()["reason"] == "blocked"
+        assert Client().get("/protected/", headers=access).status_code == 200
+        assert app.send("GET", "/protected/", Authorization="Bearer x").status_code == 401
+
+    def test_without_anything(self) -> None:
+        challenge = App().send("GET", "/protected/")["WWW-Authenticate"]
+        assert challenge == 'Session realm="api", Bearer realm="api"'
+
+
+def test_for_caches(app: App) -> None:
+    response = app.send("GET", "/info/")
+    assert set(response["Vary"].split(", ")) >= {"Cookie", "Authorization"}
+    assert response["Cache-Control"] == "private"
+
+
+def test_throttled(app: App, configure: Callable[..., None]) -> None:
+    configure(THROTTLE_RATES={**dict.fromkeys(settings.THROTTLE_RATES), "read": "2/min"})
+    assert [app.send("GET", CURRENT).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_in_no_log(app: App, caplog: pytest.LogCaptureFixture, mailoutbox: list[Any]) -> None:
+    app.raise_request_exception = False
+    caplog.set_level(logging.DEBUG)
+    with override_settings(
+        ADMINS=[("a", "a@example.com")],
+        DEFAULT_EXCEPTION_REPORTER_FILTER="session_manager.reporting.ExceptionReporterFilter",
+    ):
+        handler = AdminEmailHandler(include_html=True)
+        logging.getLogger("django.request").addHandler(handler)
+        try:
+            assert app.send("GET", "/api-raise/?name=DataCorrupt").status_code == 500
+            app.send("GET", "/raise/?name=DataCorrupt")
+        finally:
+            logging.getLogger("django.request").removeHandler(handler)
+    texts = [caplog.text, *(str(mail.message()) for mail in mailoutbox)]
+    assert mailoutbox
+    assert app.token is not None
+    assert not any(app.token[4:] in text.replace("=\n", "") for text in texts)
+
+
+def test_schema() -> None:
+    schema = Client().get("/api/schema/?format=json").json()
+    schemes = schema["components"]["securitySchemes"]
+    assert schemes["sessionBearer"]["scheme"] == "bearer"
+    for method, path in (("get", CURRENT), ("post", REFRESH), ("post", TENANT)):
+        security = schema["paths"][path][method]["security"]
+        assert {"session": []} in security
+        assert {"sessionBearer": []} in security
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_sample(
+    issuer: Issuer, tmp_path: Path, user_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client of docs/django.md, against a server."""
+    issuer.reset()
+    values = {
+        "AUTH0": {"ISSUER": issuer.url, "AUDIENCE": AUDIENCE, "JWKS_URL": issuer.jwks_url},
+        "BEARER": True,
+    }
+    _, client = samples("Clients without cookies")
+    names = run(client)
+    with Served(tmp_path, connection.settings_dict["NAME"], values) as served:
+        monkeypatch.setenv("SSL_CERT_FILE", str(served.certificate))
+        api = names["Api"](served.url, issuer.token(user_id))
+        assert api.get(CURRENT)["user"]["id"] == user_id
+        before = api.http.headers["Authorization"]
+        assert api.refresh()["status"] == "rotated"
+        assert api.http.headers["Authorization"] != before
+        assert api.get("/whoami/") == {"user": user_id}
+        api.sign_out()
+        assert not api.http.cookies
+        assert session_service.count_active(user_id=user_id) == 0
+        assert "sm1_" not in served.log.read_text()
