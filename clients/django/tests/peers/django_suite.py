@@ -111,10 +111,10 @@ class Runner(DiscoverRunner):
     def get_resultclass(self) -> Any:
         return Result
 
-    def build_suite(self, test_labels: Any = None, **kwargs: Any) -> Any:
+    def build_suite(self, test_labels: Any = None, *args: Any, **kwargs: Any) -> Any:
         tests = [
             test
-            for test in flatten(super().build_suite(test_labels, **kwargs))
+            for test in flatten(super().build_suite(test_labels, *args, **kwargs))
             if not tests_another_engine(type(test))
         ]
         excused = {
