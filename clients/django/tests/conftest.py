@@ -22,9 +22,13 @@ from django.test import Client
 from session_manager.conf import settings
 from session_manager.login import token_from
 from session_manager.services import session_service
+from session_manager.testing.in_memory import memory
 from session_manager.types import CreatedSession
 
 from .issuer import AUDIENCE, Issuer
+
+
+SERVER, STAND_IN = "server", "stand-in"
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +77,23 @@ def psql(text: str) -> str:
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stderr
     return done.stdout
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses ``backend`` on the extension and on the stand-in for it."""
+    if "backend" in metafunc.fixturenames:
+        alone = metafunc.definition.get_closest_marker("server_only")
+        backends = [SERVER] if alone else [SERVER, STAND_IN]
+        metafunc.parametrize("backend", backends, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, configure: Callable[..., None]) -> Iterator[str]:
+    """What the service's calls are answered by."""
+    if request.param == STAND_IN:
+        configure(IN_MEMORY={})
+    yield request.param
+    memory.flush()
 
 
 @pytest.fixture(autouse=True)
@@ -134,8 +155,13 @@ def superuser(transactional_db: None) -> Iterator[Superuser]:
 
 
 @pytest.fixture
-def database_setting(superuser: Superuser) -> Iterator[Callable[[str, str], None]]:
+def database_setting(
+    request: pytest.FixtureRequest, superuser: Superuser
+) -> Iterator[Callable[[str, str], None]]:
     """Set settings of the extension for the database; they hold for new connections."""
+    if "backend" in request.fixturenames and request.getfixturevalue("backend") == STAND_IN:
+        yield request.getfixturevalue("stand_in_setting")
+        return
     name = connection.settings_dict["NAME"]
     # A setting is known once the library is loaded.
     superuser.execute("LOAD 'session_manager'")
@@ -147,6 +173,20 @@ def database_setting(superuser: Superuser) -> Iterator[Callable[[str, str], None
     yield change
     superuser.execute(f"ALTER DATABASE {name} RESET ALL")
     connections.close_all()
+
+
+@pytest.fixture
+def stand_in_setting(settings: Any) -> Callable[[str, str], None]:
+    """The same for the stand-in."""
+
+    def change(setting: str, value: str) -> None:
+        given = {
+            **settings.SESSION_MANAGER["IN_MEMORY"],
+            setting: int(value) if value.isdigit() else value,
+        }
+        settings.SESSION_MANAGER = {**settings.SESSION_MANAGER, "IN_MEMORY": given}
+
+    return change
 
 
 class RedisServer:

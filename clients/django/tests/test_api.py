@@ -22,7 +22,7 @@ from session_manager.types import CreatedSession
 from .conftest import Browser
 from .issuer import Issuer, bearer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("backend")]
 
 API = "/api/sessions/"
 CREATE, CURRENT, REFRESH = f"{API}create/", f"{API}current/", f"{API}refresh/"
@@ -262,6 +262,7 @@ class TestLimit:
         assert browser.get(f"/login/?user={user_id}").status_code == 204
 
 
+@pytest.mark.server_only("the stand-in is never in recovery")
 class TestNoWrites:
     """A database in recovery refuses as one whose transactions are read-only does."""
 
@@ -323,6 +324,7 @@ class TestCurrent:
         assert "Cookie" in response["Vary"]
         assert kept(response)
 
+    @pytest.mark.server_only("it counts queries")
     def test_never_writes(self, signed_in: Browser, created: CreatedSession) -> None:
         with CaptureQueriesContext(connection) as queries:
             signed_in.get(CURRENT)

@@ -18,7 +18,7 @@ from session_manager.types import CreatedSession
 
 from .conftest import Heard
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("backend")]
 
 
 def near(moment: datetime | None, expected: timedelta) -> bool:
@@ -113,6 +113,7 @@ def test_a_digest_form_is_no_token(created: CreatedSession) -> None:
     assert session_service.get(created.token) is not None
 
 
+@pytest.mark.server_only("it reads the statements")
 def test_the_token_is_never_sent(created: CreatedSession, user_id: str) -> None:
     with CaptureQueriesContext(connection) as queries:
         session_service.get(created.token)

@@ -38,6 +38,7 @@ PUBLIC = {
     "middleware": (),
     "reporting": (),
     "signals": (),
+    "pytest_plugin": (),
     "testing": (),
     "user_changes": (),
     "urls": (),

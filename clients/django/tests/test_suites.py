@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 
+from session_manager.management.test_databases import TEMPLATE
 from session_manager.store.database import quote
-from session_manager.testing import TEMPLATE
 
 from .conftest import Superuser, psql
 

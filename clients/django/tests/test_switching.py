@@ -18,7 +18,7 @@ from .conftest import Browser, RedisServer, wait_for
 from .test_cache import cached, fill
 from .test_failures import together
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("backend")]
 
 TENANT = "/api/sessions/tenant/"
 
@@ -42,6 +42,7 @@ def test_switches_at_once(created: CreatedSession, user_id: str) -> None:
     assert live(user_id) == 1
 
 
+@pytest.mark.server_only("it holds a lock of PostgreSQL's")
 def test_behind_a_sign_out_everywhere(
     created: CreatedSession, user_id: str, superuser: Any
 ) -> None:
@@ -84,6 +85,7 @@ def test_with_a_replaced_token(created: CreatedSession, user_id: str) -> None:
     assert switch(rotated.token or "").status_code == 200
 
 
+@pytest.mark.server_only("the stand-in has no cache")
 def test_with_a_value_replayed_into_redis(redis_server: RedisServer, user_id: str) -> None:
     created = session_service.create(user_id)
     fill(created.token)

@@ -18,7 +18,7 @@ class SessionManagerConfig(AppConfig):
         from . import checks  # noqa: F401
         from .http.cache_control import guard_django_cache
         from .http.current import follow_django_sessions
-        from .testing import after_flush, remember_databases
+        from .management.test_databases import after_flush, remember_databases
         from .user_changes import connect
 
         guard_django_cache()

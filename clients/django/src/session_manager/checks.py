@@ -21,9 +21,9 @@ from django.utils.module_loading import import_string
 
 from .conf import DEFAULT_THROTTLE_RATES, ENGINE, ENGINE_COOKIE, settings
 from .management import grants
+from .management.test_databases import under_test
 from .reporting import ExceptionReporterFilter
 from .store.database import function
-from .testing import under_test
 
 TAG = "session_manager"
 #: Versions of the extension that this package works with: this major version.
@@ -58,6 +58,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_first_login(),
         *_throttle_rates(),
         *_unused_redis(),
+        *_in_memory(),
         *_cookie(),
         *_engine(),
         *_middleware(),
@@ -190,6 +191,17 @@ def _unused_redis() -> Iterator[CheckMessage]:
             hint='Set SESSION_MANAGER["REDIS_URL"], or delete the settings for Redis.',
             id="session_manager.W027",
         )
+
+
+def _in_memory() -> Iterator[CheckMessage]:
+    if settings.IN_MEMORY is None or under_test():
+        return
+    yield Error(
+        "Sessions are kept in the memory of the process: IN_MEMORY is set outside of tests, where "
+        "no session can be created or read.",
+        hint='Set SESSION_MANAGER["IN_MEMORY"] in the settings of the tests alone.',
+        id="session_manager.E040",
+    )
 
 
 def _which_cookie_line() -> str:
@@ -379,6 +391,8 @@ def check_servers(
         return []  # E001 has said so
     # As Django's own: not unless asked.  Else every command would ask the servers first.
     if databases is None or alias not in databases:
+        return []
+    if settings.stand_in is not None and under_test():
         return []
     if connections[alias].vendor != "postgresql":
         if under_test():

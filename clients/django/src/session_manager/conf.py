@@ -151,6 +151,10 @@ class Settings:
     BREAKER_FAILURES: int = 3
     BREAKER_SECONDS: float = 1.0
 
+    #: Tests alone: sessions are kept in the memory of the process, not by the extension, whose
+    #: settings these are.
+    IN_MEMORY: Mapping[str, Any] | None = None
+
     #: Lifetime of a new session; None leaves it to the extension.
     TTL: timedelta | None = None
     DEBUG: bool = False
@@ -182,6 +186,13 @@ class Settings:
         if self.cookie_host_prefix and not name.startswith(HOST_PREFIX):
             return HOST_PREFIX + name
         return name
+
+    @cached_property
+    def stand_in(self) -> Any:
+        """What answers in the place of the extension under IN_MEMORY, else None."""
+        if self.IN_MEMORY is None:
+            return None
+        return import_string("session_manager.testing.in_memory.memory")
 
     @cached_property
     def cache_key(self) -> bytes:
@@ -327,6 +338,10 @@ def load_settings() -> Settings:
     given["THROTTLE_RATES"] = {**DEFAULT_THROTTLE_RATES, **rates}
     _refuse_none(given, Settings, "SESSION_MANAGER")
     _check_lazy_user(given)
+    if not isinstance(given.get("IN_MEMORY") or {}, Mapping):
+        raise ImproperlyConfigured(
+            'SESSION_MANAGER["IN_MEMORY"] must be a dictionary of settings of the extension.'
+        )
     given["CLIENT_DATA"] = _client_data(given.get("CLIENT_DATA", DEFAULT_CLIENT_DATA))
     if MEMBER in given["CLIENT_DATA"]:
         raise ImproperlyConfigured(

@@ -344,7 +344,7 @@ _cache_lock = threading.Lock()
 def session_cache() -> SessionCache | None:
     """The cache of the settings, or None without REDIS_URL."""
     global _cache, _cache_of
-    if settings.REDIS_URL is None:
+    if settings.REDIS_URL is None or settings.stand_in is not None:
         return None
     wanted = (
         settings.REDIS_URL,

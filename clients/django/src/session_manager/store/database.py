@@ -171,6 +171,22 @@ def call(
     idempotent: may be sent again when it turns out that a kept connection had been closed by the
     server, or after a deadlock.
     """
+    if settings.stand_in is not None:
+        rows = settings.stand_in(sql, params)
+    else:
+        rows = _rows(sql, params, savepoint=savepoint, idempotent=idempotent)
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, datetime):
+                # "AT TIME ZONE 'UTC'" in the statement: right whatever USE_TZ says.
+                row[name] = value.replace(tzinfo=timezone.utc)
+            elif name in json_columns:
+                row[name] = decode(value)
+    return rows
+
+
+def _rows(sql: str, params: Sequence[Any], *, savepoint: bool, idempotent: bool) -> list[Row]:
+    """What PostgreSQL answers."""
     connection = connections[database_alias()]
     if connection.vendor != "postgresql":
         raise ImproperlyConfigured(
@@ -187,8 +203,7 @@ def call(
             with guard, connection.cursor() as cursor:
                 cursor.execute(sql, params)
                 names = [column[0] for column in cursor.description or ()]
-                rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-            break
+                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except Error as error:
             retry = sqlstate(error) in _RETRY
             if isinstance(error, _UNAVAILABLE_QUIETLY) and not in_block(connection):
@@ -200,14 +215,6 @@ def call(
             if retry and attempts > 0:
                 continue
             raise translate(error) from error
-    for row in rows:
-        for name, value in row.items():
-            if isinstance(value, datetime):
-                # "AT TIME ZONE 'UTC'" in the statement: right whatever USE_TZ says.
-                row[name] = value.replace(tzinfo=timezone.utc)
-            elif name in json_columns:
-                row[name] = decode(value)
-    return rows
 
 
 def utc(*columns: str, table: str = "") -> str:

@@ -101,8 +101,11 @@ class Outcome:
         self._go_first()
 
     def __call__(self) -> None:
-        """Django's hook: the transaction has committed."""
-        self._committed = True
+        """Django's hook: the transaction has committed.
+
+        Or a test calls what would be called then (captureOnCommitCallbacks), and it is still open.
+        """
+        self._committed = not self.pending
         if self._callback is not None:
             self._callback()
 
@@ -119,24 +122,25 @@ class Outcome:
         hooks.insert(ours, hooks.pop())
 
     @property
-    def _pending(self) -> bool:
+    def pending(self) -> bool:
+        """Whether it is still open."""
         return any(hook[1] is self for hook in self._connection.run_on_commit)
 
     @property
     def rolled_back(self) -> bool:
-        return not self._committed and not self._pending
+        return not self._committed and not self.pending
 
     @property
     def committed(self) -> bool:
         """Whether it has committed; in a TestCase, which never does, whether it would have."""
         blocks = self._connection.atomic_blocks
         return self._committed or (
-            self._pending and bool(blocks) and all(map(_is_of_testcase, blocks))
+            self.pending and bool(blocks) and all(map(_is_of_testcase, blocks))
         )
 
     def then(self, callback: Callable[[], None]) -> None:
         """Call it when the transaction commits, if it is still open and does."""
-        if self._pending:
+        if self.pending:
             self._callback = callback
 
 

@@ -7,9 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from session_manager import testing
 from session_manager.conf import settings
-from session_manager.management import grants, installation
+from session_manager.management import grants, installation, test_databases
 
 
 class Command(BaseCommand):
@@ -37,10 +36,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--template",
             nargs="?",
-            const=testing.TEMPLATE,
+            const=test_databases.TEMPLATE,
             metavar="NAME",
             help="print a script for psql that prepares a template of test databases, by default "
-            f"{testing.TEMPLATE}; connect to nothing",
+            f"{test_databases.TEMPLATE}; connect to nothing",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -57,7 +56,7 @@ class Command(BaseCommand):
                 name = grants.connectable(options["template"])
                 if name in (config["NAME"] for config in connections.settings.values()):
                     raise CommandError(f"{name} is a database of the application, not a template.")
-                self.stdout.write(testing.script(role, name))
+                self.stdout.write(test_databases.script(role, name))
             else:
                 self.stdout.write(grants.script(alias, role))
             return

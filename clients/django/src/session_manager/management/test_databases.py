@@ -1,4 +1,4 @@
-"""For test suites of applications: their databases, and sessions that do not outlive a test.
+"""The databases of an application's tests, and sessions that do not outlive a test.
 
 A test database is made by a superuser, or from a template that one has prepared: creating the
 extension takes one.  No key is made for it while the key file has any, as the key file is the
@@ -14,9 +14,9 @@ from typing import Any
 
 from django.db import connections
 
-from .conf import settings
-from .management import grants
-from .store.database import function, quote
+from ..conf import settings
+from ..store.database import function, quote
+from . import grants
 
 logger = logging.getLogger("session_manager")
 
@@ -115,11 +115,14 @@ def refusal(connection: Any, role: str) -> str:
 
 
 def flush_sessions(using: str | None = None) -> None:
-    """Delete every session, and the audit trail, of a test database.
+    """Delete every session, and the audit trail, of a test database or of the stand-in.
 
     flush, and so a TransactionTestCase, empties managed models alone; under test this goes with
     it.  Call it yourself where nobody is told of a flush: with serialized_rollback.
     """
+    if settings.stand_in is not None:
+        settings.stand_in.flush()
+        return
     connection = connections[using or settings.DATABASE]
     if not under_test() or connection.vendor != "postgresql":
         return
