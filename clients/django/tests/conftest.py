@@ -27,7 +27,6 @@ from session_manager.types import CreatedSession
 
 from .issuer import AUDIENCE, Issuer
 
-
 SERVER, STAND_IN = "server", "stand-in"
 
 
@@ -88,11 +87,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def backend(request: pytest.FixtureRequest, configure: Callable[..., None]) -> Iterator[str]:
+def backend(request: pytest.FixtureRequest) -> str:
     """What the service's calls are answered by."""
     if request.param == STAND_IN:
-        configure(IN_MEMORY={})
-    yield request.param
+        request.getfixturevalue("in_memory")
+    return str(request.param)
+
+
+@pytest.fixture
+def in_memory(configure: Callable[..., None]) -> Iterator[None]:
+    configure(IN_MEMORY={})
+    yield
     memory.flush()
 
 

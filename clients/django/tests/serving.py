@@ -72,7 +72,7 @@ class Served:
     ) -> None:
         """pool_timeout: use Django's pool; seconds that a request waits for a connection."""
         self.name = f"served-{secrets.token_hex(4)}"
-        self.certificate, self._key = make_certificate(directory)
+        self.certificate, self.key = make_certificate(directory)
         self.log = directory / "server.log"
         self._environment = {
             **os.environ,
@@ -86,7 +86,7 @@ class Served:
     def __enter__(self) -> Served:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.serving", str(self.certificate), str(self._key)],
+                [sys.executable, "-m", "tests.serving", str(self.certificate), str(self.key)],
                 env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -14,7 +14,7 @@ from session_manager.types import CreatedSession
 from .conftest import Browser
 from .issuer import Issuer, bearer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("backend")]
 
 
 def test_by_session(signed_in: Browser, user_id: str) -> None:
@@ -123,6 +123,7 @@ class TestUsers:
         assert browser.get("/logout/").cookies[settings.cookie_name].value == ""
         assert session_service.get(created.token) is None
 
+    @pytest.mark.server_only("it counts queries")
     def test_one_look_up_of_the_user(self, ada: Browser, django_assert_num_queries: Any) -> None:
         with django_assert_num_queries(2):
             ada.get("/protected/")

@@ -21,7 +21,7 @@ from session_manager.types import CreatedSession
 
 from .conftest import Browser, Superuser
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("backend")]
 
 REFRESH = "/api/sessions/refresh/"
 CURRENT = "/api/sessions/current/"
@@ -284,6 +284,7 @@ class TestAtomicRequests:
         assert not is_live(created.token)
         assert_cookie(response, do)
 
+    @pytest.mark.server_only("no connection is lost")
     @pytest.mark.parametrize("do", ALL)
     @pytest.mark.parametrize("where", ["killed", "killed-and-seen"])
     def test_lost_before_the_commit(

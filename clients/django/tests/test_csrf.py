@@ -13,7 +13,7 @@ from session_manager.types import CreatedSession
 
 from .issuer import Issuer, bearer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("backend")]
 
 CURRENT = "/api/sessions/current/"
 SECRET = "b" * 32

@@ -15,7 +15,7 @@ from session_manager.identity import bound_tenant_id, bound_user_id, session_ide
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("backend")]
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def request(created: CreatedSession) -> Any:
     return request
 
 
+@pytest.mark.server_only("policies are of PostgreSQL")
 def test_rows_of_the_tenant(notes: None, user_id: str) -> None:
     acme = session_service.create(user_id, tenant_id="acme")
     globex = session_service.create(user_id, tenant_id="globex")
@@ -92,6 +93,7 @@ def test_never_without_an_identity(user_id: str, created: CreatedSession) -> Non
             assert bound_user_id() == user_id
 
 
+@pytest.mark.server_only("policies are of PostgreSQL")
 def test_an_error_rolls_back(notes: None, user_id: str) -> None:
     token = session_service.create(user_id, tenant_id="acme").token
     with pytest.raises(ZeroDivisionError), session_identity(token):

@@ -16,7 +16,7 @@ from .issuer import AUDIENCE, Issuer
 from .test_api import CREATE, CURRENT, create
 from .test_checks import static
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("backend")]
 
 OWN = "tests.own_authentication."
 

@@ -17,7 +17,7 @@ from session_manager.types import CreatedSession
 
 from .conftest import Browser
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("backend")]
 
 
 def test_costs_nothing_until_used(signed_in: Browser, django_assert_num_queries: Any) -> None:
@@ -27,6 +27,7 @@ def test_costs_nothing_until_used(signed_in: Browser, django_assert_num_queries:
     assert settings.cookie_name not in response.cookies
 
 
+@pytest.mark.server_only("it counts queries")
 def test_session_info(signed_in: Browser, user_id: str, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(1):
         response = signed_in.get("/info/")
@@ -35,6 +36,7 @@ def test_session_info(signed_in: Browser, user_id: str, django_assert_num_querie
     assert settings.cookie_name not in response.cookies
 
 
+@pytest.mark.server_only("it counts queries")
 def test_one_look_up_for_middleware_and_authentication(
     signed_in: Browser, django_assert_num_queries: Any
 ) -> None:

@@ -12,7 +12,7 @@ from session_manager.services import session_service
 
 from .conftest import Browser
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("backend")]
 
 OURS = f"{AuthenticationMiddleware.__module__}.{AuthenticationMiddleware.__name__}"
 DJANGO = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -61,6 +61,7 @@ class TestUser:
         response = browser.get("/login-and-tell/?user=ada")
         assert response.json() == {"users": ["AnonymousUser", "ada", "AnonymousUser"]}
 
+    @pytest.mark.server_only("it counts queries")
     def test_costs_nothing_until_used(self, ada: Browser, django_assert_num_queries: Any) -> None:
         with django_assert_num_queries(0):
             assert "Cookie" not in ada.get("/plain/").get("Vary", "")

@@ -8,7 +8,7 @@ there are settings, so it imports the rest when a test asks for it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -47,6 +47,3 @@ def force_session(db: None) -> Callable[..., CreatedSession]:
     from .testing import force_session
 
     return force_session
-
-
-__all__: list[Any] = ["async_session_client", "force_session", "session_api_client", "session_client"]

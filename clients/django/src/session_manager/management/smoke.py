@@ -41,7 +41,7 @@ class Stop(Exception):
 
 
 class Smoke:
-    """One walk.  ``results`` are its results, ``left`` the ids of sessions that it could not end."""
+    """One walk.  ``results`` is what it saw, ``left`` the ids of sessions that it could not end."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Smoke:
         member: str | None = "client",
         tell: Callable[[Result], None] = lambda result: None,
     ) -> None:
-        """member: of the session's data, one that a browser may write.  tell: called at each result."""
+        """member: one of the session's data that a browser may write.  tell: gets each result."""
         self._base = base
         self._bearer = {"Authorization": f"Bearer {access_token}"}
         self._context = context
@@ -70,6 +70,8 @@ class Smoke:
         self._made: set[str] = set()
         #: Whether a login may have made a session without its answer having come.
         self._unanswered = False
+        #: Whether a cookie of a session has worked.
+        self._recognized = False
         self.left: set[str] = set()
 
     @property
@@ -82,7 +84,7 @@ class Smoke:
         except Stop:
             pass
         except Unreachable as error:
-            self._note("the deployment answers", False, str(error), "an answer")
+            self._check("the deployment answers", False, str(error), "an answer")
         finally:
             self._clean_up()
 
@@ -100,7 +102,7 @@ class Smoke:
 
     # Results
 
-    def _note(self, name: str, good: bool, saw: Any, expected: str) -> bool:
+    def _check(self, name: str, good: bool, saw: Any, expected: str) -> bool:
         return self._add(Result(name, OK if good else FAILED, str(saw), expected))
 
     def _skip(self, name: str, why: str) -> None:
@@ -113,7 +115,7 @@ class Smoke:
 
     def _expect(self, name: str, answer: Answer, status: int, code: str = "") -> bool:
         good = answer.status == status and (not code or answer.code == code)
-        return self._note(name, good, answer, f"{status} {code}".strip())
+        return self._check(name, good, answer, f"{status} {code}".strip())
 
     def _need(self, good: bool) -> None:
         if not good:
@@ -125,12 +127,12 @@ class Smoke:
         browser = Browser(self._base, self._context, self._timeout, self.user_agent)
         self._browsers.append(browser)
         # For the CSRF token.
-        browser.request("GET", "current/")
+        browser.send("GET", "current/")
         return browser
 
     def _create(self, browser: Browser, headers: Mapping[str, str | None]) -> Answer:
         self._unanswered = True
-        answer = browser.request("POST", "create/", {}, headers=headers)
+        answer = browser.send("POST", "create/", {}, headers=headers)
         self._unanswered = False
         if answer.status == 201 and browser.session_id is not None:
             self._made.add(browser.session_id)
@@ -154,9 +156,9 @@ class Smoke:
 
     def _without_a_session(self) -> None:
         browser = Browser(self._base, self._context, self._timeout, self.user_agent)
-        answer = browser.request("GET", "current/")
+        answer = browser.send("GET", "current/")
         self._need(self._expect("current without a cookie", answer, 401, "not_authenticated"))
-        self._note(
+        self._check(
             "its challenge",
             bool(answer.header("WWW-Authenticate")),
             answer.header("WWW-Authenticate") or "no WWW-Authenticate",
@@ -167,9 +169,9 @@ class Smoke:
     def _refused_logins(self) -> None:
         browser = self._browser()
         answer = self._create(browser, {})
-        self._note("create without an access token", answer.status == 401, answer, "401")
+        self._check("create without an access token", answer.status == 401, answer, "401")
         answer = self._create(browser, {"Authorization": "Bearer nonsense"})
-        self._note("create with a wrong access token", answer.status == 401, answer, "401")
+        self._check("create with a wrong access token", answer.status == 401, answer, "401")
         self._refused_csrf(
             "create", browser, lambda headers: self._create(browser, {**self._bearer, **headers})
         )
@@ -201,26 +203,26 @@ class Smoke:
         cookie = answer.token_cookie
         if cookie is None:
             names = ", ".join(c.name for c in answer.cookies) or "no cookie"
-            self._note("its cookie", False, names, "a cookie with a session token")
+            self._check("its cookie", False, names, "a cookie with a session token")
             raise Stop
         self._attributes("its cookie", cookie, answer)
         return browser
 
     def _attributes(self, name: str, cookie: SetCookie, answer: Answer) -> None:
         has = cookie.attributes
-        self._note(f"{name} is HttpOnly", "httponly" in has, _shown(has, "httponly"), "HttpOnly")
+        self._check(f"{name} is HttpOnly", "httponly" in has, _shown(has, "httponly"), "HttpOnly")
         if self.secure:
-            self._note(f"{name} is Secure", "secure" in has, _shown(has, "secure"), "Secure")
+            self._check(f"{name} is Secure", "secure" in has, _shown(has, "secure"), "Secure")
         else:
             self._skip(f"{name} is Secure", "the URL is not https")
-        self._note(
+        self._check(
             f"{name} has SameSite",
             has.get("samesite", "").lower() in ("lax", "strict")
             or (has.get("samesite", "").lower() == "none" and "secure" in has),
             _shown(has, "samesite"),
             "SameSite=Lax or Strict",
         )
-        self._note(f"{name} has Path=/", has.get("path") == "/", _shown(has, "path"), "Path=/")
+        self._check(f"{name} has Path=/", has.get("path") == "/", _shown(has, "path"), "Path=/")
         if cookie.name.startswith(HOST_PREFIX):
             good, expected = "domain" not in has and "secure" in has, "Secure, no Domain"
         elif self.secure and "domain" not in has:
@@ -228,44 +230,55 @@ class Smoke:
         else:
             good, expected = True, "a name"
         domain = f", Domain={has['domain']}" if "domain" in has else ""
-        self._note(f"{name}'s name", good, cookie.name + domain, expected)
+        self._check(f"{name}'s name", good, cookie.name + domain, expected)
         left = _seconds_left(answer)
         age = has.get("max-age", "")
         close = age.isdigit() and left is not None and abs(int(age) - left) <= LEEWAY
-        self._note(
+        self._check(
             f"{name}'s Max-Age", close, age or "none", f"about {left}: to absolute_expires_at"
         )
 
     def _current(self, browser: Browser) -> None:
-        answer = browser.request("GET", "current/")
+        answer = browser.send("GET", "current/")
         good = self._expect("current", answer, 200)
         self._need(good)
-        self._note(
+        self._recognized = True
+        self._check(
             "it is the session that was created",
             answer.session.get("id") == browser.session_id,
             answer.session.get("id"),
             str(browser.session_id),
         )
-        self._note("it sets no session cookie", answer.token_cookie is None, _either(answer.token_cookie), "none")
+        self._check(
+            "it sets no session cookie",
+            answer.token_cookie is None,
+            _either(answer.token_cookie),
+            "none",
+        )
         self._no_token_in("its body", answer)
         self._not_stored("its caching headers", answer)
-        self._note(
+        self._check(
             "it varies with the cookie",
             "cookie" in answer.words("Vary") or "*" in answer.words("Vary"),
             answer.header("Vary") or "no Vary",
             "Vary: Cookie",
         )
         version = answer.session.get("version")
-        self._note("its ETag", answer.header("ETag") == f'"{version}"', answer.header("ETag"), f'"{version}"')
-        again = browser.request("GET", "current/")
-        self._note(
+        self._check(
+            "its ETag",
+            answer.header("ETag") == f'"{version}"',
+            answer.header("ETag"),
+            f'"{version}"',
+        )
+        again = browser.send("GET", "current/")
+        self._check(
             "asked again, it answers anew",
             again.status == 200 and again.body.get("server_time") != answer.body.get("server_time"),
             "the same server_time" if again.text == answer.text else again,
             "200 with another server_time",
         )
         stranger = Browser(self._base, self._context, self._timeout, self.user_agent)
-        answer = stranger.request("GET", "current/")
+        answer = stranger.send("GET", "current/")
         self._expect("a request without the cookie behind it", answer, 401)
 
     def _patch(self, browser: Browser) -> None:
@@ -273,65 +286,67 @@ class Smoke:
         if member is None:
             self._skip("patch", "a browser may write nothing: CLIENT_DATA")
             return
-        before = browser.request("GET", "current/")
+        before = browser.send("GET", "current/")
         value = {"session_smoke": secrets.token_hex(8)}
 
         def patch(headers: Mapping[str, str | None]) -> Answer:
-            return browser.request("PATCH", "current/", {member: value}, headers=headers)
+            return browser.send("PATCH", "current/", {member: value}, headers=headers)
 
         self._refused_csrf("patch", browser, patch)
         version = before.session.get("version")
         self._expect(
             "patch of another version", patch({"If-Match": '"0"'}), 412, "version_conflict"
         )
-        unchanged = browser.request("GET", "current/").session.get("version")
-        self._note("these have changed nothing", unchanged == version, unchanged, str(version))
+        unchanged = browser.send("GET", "current/").session.get("version")
+        self._check("these have changed nothing", unchanged == version, unchanged, str(version))
         answer = patch({"If-Match": f'"{version}"'})
         if self._expect("patch", answer, 200):
-            read = browser.request("GET", "current/").session.get("data") or {}
-            self._note(
+            read = browser.send("GET", "current/").session.get("data") or {}
+            self._check(
                 "it is there when read",
                 read.get(member) == value,
                 "there" if read.get(member) == value else "another value",
                 f"the value, as {member}",
             )
-        answer = browser.request("PATCH", "current/", {"session_smoke_protected": 1})
+        answer = browser.send("PATCH", "current/", {"session_smoke_protected": 1})
         self._expect("patch of what is the server's", answer, 400, "protected_data")
 
     def _refresh(self, browser: Browser) -> None:
         before = dict(browser.jar)
         old = Browser(self._base, self._context, self._timeout, self.user_agent)
         old.jar, old.cookie_name, old.csrf_token = before, browser.cookie_name, browser.csrf_token
-        answer = browser.request("POST", "refresh/")
+        answer = browser.send("POST", "refresh/")
         self._need(self._expect("refresh", answer, 200))
         self._no_token_in("its body", answer)
         cookie = answer.token_cookie
         status = answer.body.get("status")
         if status == "extended":
-            self._note("it keeps the token", cookie is None, status, "no new cookie")
+            self._check("it keeps the token", cookie is None, status, "no new cookie")
             return
-        self._note("it replaces the token", status == "rotated" and cookie is not None, status, "rotated")
+        self._check(
+            "it replaces the token", status == "rotated" and cookie is not None, status, "rotated"
+        )
         if cookie is None:
             raise Stop
         self._attributes("its cookie", cookie, answer)
         self._not_stored("its caching headers", answer)
         changed = before.get(cookie.name) != cookie.value
-        self._note("its token is new", changed, "new" if changed else "the old one", "new")
+        self._check("its token is new", changed, "new" if changed else "the old one", "new")
         # Requests that were under way.
-        self._expect("current with the replaced token", old.request("GET", "current/"), 200)
-        self._expect("current with the new token", browser.request("GET", "current/"), 200)
+        self._expect("current with the replaced token", old.send("GET", "current/"), 200)
+        self._expect("current with the new token", browser.send("GET", "current/"), 200)
 
     def _list(self, browser: Browser) -> tuple[Answer, list[Mapping[str, Any]]]:
         """The first answer, and the account's sessions."""
-        first = answer = browser.request("GET", "?limit=100")
+        first = answer = browser.send("GET", "?limit=100")
         found: list[Mapping[str, Any]] = []
         for _ in range(MOST_PAGES):
-            results = answer.body.get("results")
+            results = answer.body.get("results") if answer.status == 200 else None
             found += [entry for entry in results if isinstance(entry, dict)] if results else []
             following = answer.body.get("next")
             if not following:
                 break
-            answer = browser.request("GET", "?" + str(following).partition("?")[2])
+            answer = browser.send("GET", "?" + str(following).partition("?")[2])
         return first, found
 
     def _list_and_revoke(self, browser: Browser) -> None:
@@ -341,34 +356,35 @@ class Smoke:
         self._no_token_in("its body", answer)
         self._not_stored("its caching headers", answer)
         ids = {entry.get("id") for entry in sessions}
-        self._note(
+        self._check(
             "it has both sessions",
             {browser.session_id, other.session_id} <= ids,
             f"{len(sessions)} sessions",
             "both",
         )
         current = [entry.get("id") for entry in sessions if entry.get("is_current")]
-        self._note("it marks the current one", current == [browser.session_id], current, "one")
-        unknown = browser.request("DELETE", f"{uuid.uuid4()}/")
+        self._check("it marks the current one", current == [browser.session_id], current, "one")
+        unknown = browser.send("DELETE", f"{uuid.uuid4()}/")
         self._expect("revoke what does not exist", unknown, 404, "not_found")
         self._refused_csrf(
             "revoke",
             browser,
-            lambda headers: browser.request("DELETE", f"{other.session_id}/", headers=headers),
+            lambda headers: browser.send("DELETE", f"{other.session_id}/", headers=headers),
         )
-        answer = browser.request("DELETE", f"{other.session_id}/")
+        answer = browser.send("DELETE", f"{other.session_id}/")
         self._expect("revoke one", answer, 204)
         self._ended("the revoked one", other)
-        self._expect("the other one lives", browser.request("GET", "current/"), 200)
+        self._expect("the other one lives", browser.send("GET", "current/"), 200)
 
     def _ended(self, name: str, browser: Browser) -> None:
         """A session must have ended; the answer that says so leaves the cookie."""
         before = dict(browser.jar)
-        answer = browser.request("GET", "current/")
-        if self._note(f"{name} has ended", answer.status == 401, answer, "401"):
+        answer = browser.send("GET", "current/")
+        saw = f"{answer}, reason {answer.body.get('reason')}"
+        if self._check(f"{name} has ended", _says_ended(answer), saw, "401 session_revoked"):
             self._made.discard(str(browser.session_id))
         touched = [c for c in answer.cookies if c.name == browser.cookie_name]
-        self._note(
+        self._check(
             "the 401 leaves the cookie",
             not touched,
             "Set-Cookie of it" if touched else "no Set-Cookie of it",
@@ -391,16 +407,16 @@ class Smoke:
         self._refused_csrf(
             name,
             browser,
-            lambda headers: browser.request(
+            lambda headers: browser.send(
                 "POST", "invalidate-all/", {"except_current": True}, headers=headers
             ),
         )
-        answer = browser.request("POST", "invalidate-all/", {"except_current": True})
+        answer = browser.send("POST", "invalidate-all/", {"except_current": True})
         self._expect(f"{name} but the current one", answer, 200)
         self._ended("the third device's", other)
-        self._expect("the current one lives", browser.request("GET", "current/"), 200)
+        self._expect("the current one lives", browser.send("GET", "current/"), 200)
         old = dict(browser.jar)
-        answer = browser.request("POST", "invalidate-all/", {"except_current": False})
+        answer = browser.send("POST", "invalidate-all/", {"except_current": False})
         if self._expect(name, answer, 200):
             self._cleared("it clears the cookie", browser, answer)
         browser.jar = old
@@ -412,10 +428,10 @@ class Smoke:
         self._refused_csrf(
             "log out",
             browser,
-            lambda headers: browser.request("DELETE", "current/", headers=headers),
+            lambda headers: browser.send("DELETE", "current/", headers=headers),
         )
         old = dict(browser.jar)
-        answer = browser.request("DELETE", "current/")
+        answer = browser.send("DELETE", "current/")
         if self._expect("log out", answer, 204):
             self._cleared("it clears the cookie", browser, answer)
         browser.jar = old
@@ -429,7 +445,7 @@ class Smoke:
             and cookie.attributes.get("path") == "/"
             and ("secure" in cookie.attributes or not self.secure)
         )
-        self._note(
+        self._check(
             name,
             good,
             "no Set-Cookie of it" if cookie is None else _described(cookie),
@@ -443,7 +459,7 @@ class Smoke:
         saw = answer.header("Cache-Control") or "no Cache-Control"
         if answer.header("Age"):
             saw += f", Age: {answer.header('Age')}"
-        self._note(
+        self._check(
             name,
             {"private", "no-store"} <= words and not answer.header("Age"),
             saw,
@@ -452,55 +468,62 @@ class Smoke:
 
     def _no_token_in(self, name: str, answer: Answer) -> None:
         found = "sm1_" in answer.text
-        self._note(f"{name} has no token", not found, "a token" if found else "none", "none")
+        self._check(f"{name} has no token", not found, "a token" if found else "none", "none")
 
     # The end
 
     def _clean_up(self) -> None:
         """End what was made, as far as it may live."""
         try:
-            self._end_unanswered()
-            for session_id in [*self._made]:
-                self._end(session_id)
+            for browser in self._browsers:
+                if browser.signed_in and browser.session_id in self._made:
+                    self._end_by_cookie(browser)
+            if self._unanswered or (self._made and self._recognized):
+                self._end_from_another_device()
         except Unreachable:
             pass
         self.left = {*self._made}
         if self.left:
-            self._note(
+            self._check(
                 "nothing is left behind",
                 False,
                 ", ".join(sorted(self.left)),
                 "no session; end them with: manage.py sessions revoke ID",
             )
         elif self._browsers:
-            self._note("nothing is left behind", True, "every session has ended", "no session")
+            self._check("nothing is left behind", True, "every session has ended", "no session")
 
-    def _end_unanswered(self) -> None:
-        """A login whose answer did not come: find its session by the user agent."""
-        if not self._unanswered:
-            return
+    def _end_by_cookie(self, browser: Browser) -> None:
+        jar = dict(browser.jar)
+        browser.send("DELETE", "current/")
+        browser.jar = jar
+        if _says_ended(browser.send("GET", "current/")):
+            self._made.discard(str(browser.session_id))
+
+    def _end_from_another_device(self) -> None:
+        """End what no browser here has the cookie of, as far as the account's list has it."""
         browser = self._browser()
         if self._create(browser, self._bearer).status != 201:
             return
-        for entry in self._list(browser)[1]:
-            if entry.get("user_agent") == self.user_agent:
-                self._made.add(str(entry.get("id")))
+        for ours in self._listed_ids(browser) - {browser.session_id}:
+            browser.send("DELETE", f"{ours}/")
+        answer, _ = self._list(browser)
+        if answer.status == 200:
+            self._made = self._listed_ids(browser) | {str(browser.session_id)}
+        self._end_by_cookie(browser)
 
-    def _end(self, session_id: str) -> None:
-        """By its own cookie, or else as another device of the account's."""
-        for browser in self._browsers:
-            if not browser.signed_in:
-                continue
-            own = browser.session_id == session_id
-            jar = dict(browser.jar)
-            browser.request("DELETE", "current/" if own else f"{session_id}/")
-            browser.jar = jar
-            if own and browser.request("GET", "current/").status == 401:
-                self._made.discard(session_id)
-                return
-            if not own and browser.request("DELETE", f"{session_id}/").status == 404:
-                self._made.discard(session_id)
-                return
+    def _listed_ids(self, browser: Browser) -> set[str]:
+        """Those of the account's sessions that this walk has made."""
+        return {
+            str(entry.get("id"))
+            for entry in self._list(browser)[1]
+            if entry.get("user_agent") == self.user_agent
+        }
+
+
+def _says_ended(answer: Answer) -> bool:
+    """Whether an answer says so of the session whose cookie it got."""
+    return answer.status == 401 and answer.code in ("session_revoked", "session_expired")
 
 
 def _either(cookie: SetCookie | None) -> str:
@@ -516,7 +539,10 @@ def _shown(attributes: Mapping[str, str], name: str) -> str:
 def _described(cookie: SetCookie) -> str:
     """Without its value."""
     return ", ".join(
-        ["empty" if not cookie.value else "a value", *(_shown(cookie.attributes, n) for n in cookie.attributes)]
+        [
+            "empty" if not cookie.value else "a value",
+            *(_shown(cookie.attributes, n) for n in cookie.attributes),
+        ]
     )
 
 

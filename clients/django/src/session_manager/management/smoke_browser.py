@@ -105,7 +105,7 @@ class Browser:
     def origin(self) -> str:
         return f"{self._base.scheme}://{self._base.netloc}"
 
-    def request(
+    def send(
         self,
         method: str,
         path: str,
@@ -129,7 +129,7 @@ class Browser:
         if body is not None:
             sent["Content-Type"] = "application/json"
         sent |= headers or {}
-        answer = self._send(
+        answer = self._exchange(
             method,
             self._base.path + path,
             None if body is None else json.dumps(body).encode(),
@@ -138,7 +138,9 @@ class Browser:
         self._keep(answer)
         return answer
 
-    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Answer:
         host, port = self._base.hostname or "", self._base.port
         connection: http.client.HTTPConnection
         if self._base.scheme == "https":

@@ -171,6 +171,7 @@ def call(
     idempotent: may be sent again when it turns out that a kept connection had been closed by the
     server, or after a deadlock.
     """
+    rows: list[Row]
     if settings.stand_in is not None:
         rows = settings.stand_in(sql, params)
     else:

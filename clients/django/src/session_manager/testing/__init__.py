@@ -9,7 +9,7 @@
             self.client.force_session(user, {"plan": "free"})
 
 The sessions are real ones, of the test database; with SESSION_MANAGER["IN_MEMORY"] they are in the
-memory of the process, and no extension is needed.  Fixtures for pytest: session_manager.pytest_plugin.
+memory of the process, and no extension is needed.  pytest_plugin has fixtures of the same.
 """
 
 from __future__ import annotations

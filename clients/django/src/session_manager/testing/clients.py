@@ -43,8 +43,8 @@ def force_session(
 ) -> CreatedSession:
     """Sign a test client in, and return the session with its token.
 
-    user: a user of the application's, or the id that its sessions have.  data, tenant_id, auth: what
-    the session holds.  ip, user_agent: of the device that signed in.
+    user: a user of the application's, or the id that its sessions have.  data, tenant_id, auth: of
+    the session.  ip, user_agent: of the device that signed in.
     """
     created = session_service.create(
         user_id_of(user),
@@ -59,17 +59,15 @@ def force_session(
     name = settings.cookie_name
     remaining = created.absolute_expires_at - datetime.now(timezone.utc)
     client.cookies[name] = created.token
-    client.cookies[name].update(
-        {
-            "path": "/",
-            "httponly": True,
-            "secure": settings.cookie_secure,
-            "samesite": settings.COOKIE_SAMESITE,
-            "max-age": int(remaining.total_seconds()),
-        }
-    )
-    if settings.COOKIE_DOMAIN:
-        client.cookies[name]["domain"] = settings.COOKIE_DOMAIN
+    attributes: dict[str, Any] = {
+        "path": "/",
+        "domain": settings.COOKIE_DOMAIN or "",
+        "httponly": True,
+        "secure": settings.cookie_secure or "",
+        "samesite": settings.COOKIE_SAMESITE,
+        "max-age": int(remaining.total_seconds()),
+    }
+    client.cookies[name].update(attributes)
     return created
 
 

@@ -192,7 +192,7 @@ class InMemory:
         self._done.setdefault(connections[database_alias()], []).append((self._outcome, undo))
         return True
 
-    def _put(self, session: StoredSession) -> None:
+    def _store(self, session: StoredSession) -> None:
         before = self._sessions.get(session.session_id)
         self._sessions[session.session_id] = session
 
@@ -246,9 +246,10 @@ class InMemory:
         return [s for s in self._sessions.values() if self._life(s, now) == "active"]
 
     def _find(
-        self, digest: str | None, refused_as: str = "rejected", client: Client = Client()
+        self, token: str | None, refused_as: str = "rejected", client: Client = Client()
     ) -> tuple[StoredSession, bool] | None:
         """The session of a token, live or not, and whether the token is the current one."""
+        digest = digest_form(token) or token
         if digest is None:
             return None
         session_id = _session_id_of(digest)
@@ -264,10 +265,10 @@ class InMemory:
         return None
 
     def _find_live(
-        self, digest: str | None, refused_as: str = "rejected", client: Client = Client()
+        self, token: str | None, refused_as: str = "rejected", client: Client = Client()
     ) -> tuple[StoredSession, bool] | None:
         """The live session of a token that works, and whether it is the current one."""
-        found = self._find(digest, refused_as, client)
+        found = self._find(token, refused_as, client)
         if found is None or self._life(found[0], _now()) != "active":
             return None
         session, current = found
@@ -308,9 +309,11 @@ class InMemory:
         self._record("client_changed", session, client, cause="moved")
         return True, True
 
-    def _end(self, session: StoredSession, reason: str, event: str = "invalidated", **detail: Any) -> None:
+    def _end(
+        self, session: StoredSession, reason: str, event: str = "invalidated", **detail: Any
+    ) -> None:
         self._record(event, session, reason=reason, **detail)
-        self._put(replace(session, revoked_at=_now(), revoked_reason=reason))
+        self._store(replace(session, revoked_at=_now(), revoked_reason=reason))
 
     def _end_all(self, sessions: Iterable[StoredSession], reason: str) -> int:
         ended = list(sessions)
@@ -320,11 +323,13 @@ class InMemory:
 
     def _make(self, session: StoredSession, **detail: Any) -> str:
         token = _new_token(session.session_id)
-        self._put(replace(session, digest=_digest(token)))
+        self._store(replace(session, digest=_digest(token)))
         self._record("created", session, Client(session.ip, session.user_agent), **detail)
         return token
 
-    def _rotated(self, session: StoredSession, now: datetime, **changes: Any) -> tuple[StoredSession, str]:
+    def _rotated(
+        self, session: StoredSession, now: datetime, **changes: Any
+    ) -> tuple[StoredSession, str]:
         """A session with a new token in the place of its current one."""
         token = _new_token(session.session_id)
         changes = {
@@ -391,9 +396,7 @@ class InMemory:
         limit = _setting("max_sessions_per_user")
         if not limit:
             return
-        live = sorted(
-            (s for s in self._live() if s.user_id == user_id), key=lambda s: s.created_at
-        )
+        live = sorted((s for s in self._live() if s.user_id == user_id), key=lambda s: s.created_at)
         if len(live) < limit:
             return
         if _setting("on_limit") == "deny":
@@ -420,7 +423,7 @@ class InMemory:
         first = current and not session.successor_used
         if touch and (moved or first or now - session.last_seen_at >= _touch_interval()):
             session = _used(session, current, now, client)
-            self._put(session)
+            self._store(session)
         return [
             {
                 "session_id": session.session_id,
@@ -465,10 +468,10 @@ class InMemory:
         if _same(data, session.data):
             if current and not session.successor_used:
                 session = _used(session, current, now)
-                self._put(session)
+                self._store(session)
             return session
         session = replace(_used(session, current, now), data=data, version=session.version + 1)
-        self._put(session)
+        self._store(session)
         self._record("updated", session, version=session.version)
         return session
 
@@ -512,7 +515,7 @@ class InMemory:
         elif rotate:
             session, new = self._rotated(session, now)
             renewal = Renewal("rotated", session, new)
-        self._put(session)
+        self._store(session)
         self._record("rotated" if renewal.token else "refreshed", session, client)
         return renewal
 
@@ -556,7 +559,7 @@ class InMemory:
             now,
             previous_valid_until=None,
         )
-        self._put(session)
+        self._store(session)
         self._record("elevated", session)
         return [Renewal("rotated", session, new).row()]
 
@@ -668,7 +671,7 @@ class InMemory:
             if _size(data) > max(_size(session.data), 2 * _setting("max_data_size")):
                 data = session.data
             session = replace(session, data=data, version=session.version + 1)
-            self._put(session)
+            self._store(session)
             self._record("updated", session, version=session.version)
         return len(sessions)
 
@@ -786,11 +789,11 @@ class InMemory:
 
     def session_user_id(self) -> str | None:
         bound = self._bound.get(connections[database_alias()])
-        return bound and bound.user_id
+        return None if bound is None else bound.user_id
 
     def session_tenant_id(self) -> str | None:
         bound = self._bound.get(connections[database_alias()])
-        return bound and bound.tenant_id
+        return None if bound is None else bound.tenant_id
 
     # Of SQL
 
@@ -884,7 +887,7 @@ def _digest(token: str) -> str:
 
 
 def _session_id_of(form: str) -> uuid.UUID:
-    """The id in a digest form, or in a token."""
+    """The id in a digest form."""
     return uuid.UUID(bytes=urlsafe_b64decode(form[4:])[:16])
 
 

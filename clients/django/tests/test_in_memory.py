@@ -1,0 +1,332 @@
+"""The stand-in for the extension: transactions, limits, and that it is for tests alone.
+
+What it answers is tested beside the extension, by the tests that use ``backend``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import unittest
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, transaction
+from django.test import TestCase
+
+from session_manager import administration
+from session_manager.checks import check_servers, check_settings
+from session_manager.exceptions import InvalidArgument, LimitReached, TooLarge
+from session_manager.services import session_service
+from session_manager.store.database import call
+from session_manager.testing import flush_sessions
+from session_manager.types import CreatedSession
+
+from .conftest import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+both = pytest.mark.usefixtures("backend")
+
+Change = Callable[[str, str], None]
+
+
+def count(user_id: str) -> tuple[int, int]:
+    return session_service.count_active(user_id=user_id), len(
+        session_service.history(user_id=user_id)
+    )
+
+
+@both
+class TestTransactions:
+    def test_rolled_back(self, user_id: str) -> None:
+        kept = session_service.create(user_id, {"v": 1})
+        before = session_service.history(user_id=user_id)
+        with transaction.atomic():
+            session_service.update(kept.token, {"v": 2})
+            rotated = session_service.refresh(kept.token, rotate=True)
+            session_service.create(user_id)
+            session_service.invalidate(rotated.token)
+            assert count(user_id) == (1, 5)
+            transaction.set_rollback(True)
+        session = session_service.get(kept.token)
+        assert session is not None
+        assert (session.data, session.version) == ({"v": 1}, 1)
+        assert session_service.get(rotated.token) is None
+        assert session_service.history(user_id=user_id)[-1:] == before
+
+    def test_savepoints(self, user_id: str) -> None:
+        with transaction.atomic():
+            first = session_service.create(user_id)
+            with transaction.atomic():
+                session_service.invalidate(first.token)
+                with transaction.atomic():
+                    session_service.create(user_id)
+                assert count(user_id)[0] == 1
+                transaction.set_rollback(True)
+            assert session_service.get(first.token) is not None
+            assert count(user_id) == (1, 1)
+            with transaction.atomic():
+                session_service.create(user_id)
+        assert count(user_id) == (2, 2)
+
+    def test_a_test_case(self, user_id: str) -> None:
+        """Also where a test calls what would be called after the commit."""
+
+        class Case(TestCase):
+            databases = {"default"}
+
+            def test(self) -> None:
+                with self.captureOnCommitCallbacks(execute=True):
+                    session_service.create(user_id)
+                assert count(user_id) == (1, 1)
+
+        run_case(Case("test"))
+        assert count(user_id) == (0, 0)
+
+    def test_the_identity_ends_with_the_transaction(self, user_id: str) -> None:
+        token = session_service.create(user_id, tenant_id="acme").token
+        with transaction.atomic():
+            assert session_service.bind(token)
+            with transaction.atomic():
+                assert not session_service.bind("sm1_" + "A" * 64)
+                assert bound() is None
+                transaction.set_rollback(True)
+            assert bound() == user_id
+        assert bound() is None
+        assert session_service.bind(token)
+        assert bound() is None
+
+
+def run_case(case: TestCase) -> None:
+    result = unittest.TestResult()
+    unittest.TestSuite([case]).run(result)
+    assert result.testsRun == 1
+    assert result.errors == result.failures == []
+
+
+def bound() -> Any:
+    return call("SELECT session_user_id() AS id")[0]["id"]
+
+
+@both
+class TestLife:
+    def test_expires(self, user_id: str) -> None:
+        token = session_service.create(user_id, ttl=timedelta(seconds=1)).token
+        wait_for(lambda: session_service.get(token) is None)
+        assert session_service.refresh(token).status == "ended"
+        assert session_service.update(token, {}) is None
+        assert session_service.list(user_id) == []
+
+    def test_no_refresh_moves_the_end(self, user_id: str) -> None:
+        created = session_service.create(user_id, max_lifetime=timedelta(minutes=5))
+        assert created.expires_at == created.absolute_expires_at
+        refreshed = session_service.refresh(created.token, ttl=timedelta(days=1))
+        assert refreshed.expires_at == created.absolute_expires_at
+        shorter = session_service.refresh(created.token, ttl=timedelta(minutes=1))
+        assert shorter.expires_at is not None
+        assert shorter.expires_at < created.absolute_expires_at
+
+    def test_idle(self, user_id: str, database_setting: Change) -> None:
+        created = session_service.create(user_id)
+        database_setting("idle_timeout", "1")
+        wait_for(lambda: session_service.get(created.token, touch=False) is None)
+        assert session_service.refresh(created.token).status == "ended"
+        assert session_service.count_active(user_id=user_id) == 0
+
+    def test_a_lost_answer_and_a_replay(self, user_id: str, database_setting: Change) -> None:
+        database_setting("rotation_grace", "0")
+        token = session_service.create(user_id).token
+        lost = session_service.refresh(token, rotate=True)
+        again = session_service.refresh(token)
+        assert (again.status, again.token is None) == ("rotated", False)
+        assert session_service.get(lost.token) is None
+        assert session_service.get(again.token) is not None
+        assert session_service.get(token) is None
+        assert session_service.refresh(token).status == "reused"
+        assert session_service.end_reason(again.token) == "token_reused"
+        events = [e.event for e in session_service.history(user_id=user_id)]
+        assert events[:2] == ["invalidated", "token_reused"]
+
+    def test_an_elevation_has_no_second_chance(self, created: CreatedSession) -> None:
+        elevated = session_service.elevate(created.token, {"amr": ["otp"]})
+        assert session_service.refresh(created.token).status == "ended"
+        assert session_service.refresh(elevated.token).status == "extended"
+
+    def test_the_limit(self, user_id: str, database_setting: Change) -> None:
+        database_setting("max_sessions_per_user", "2")
+        tokens = [session_service.create(user_id).token for _ in range(3)]
+        assert [session_service.get(token) is not None for token in tokens] == [False, True, True]
+        assert session_service.end_reason(tokens[0]) == "evicted"
+        database_setting("on_limit", "deny")
+        with pytest.raises(LimitReached) as caught:
+            session_service.create(user_id)
+        assert len(caught.value.sessions) == 2
+
+    def test_client_binding(self, user_id: str, database_setting: Change) -> None:
+        database_setting("client_binding", "strict")
+        token = session_service.create(user_id, ip="203.0.113.7").token
+        assert session_service.get(token, ip="::ffff:203.0.113.9") is not None
+        assert session_service.get(token, ip="198.51.100.1") is None
+        assert session_service.get(token) is None
+        database_setting("client_binding", "log")
+        assert session_service.get(token, ip="198.51.100.1") is not None
+        (listed,) = session_service.list(user_id)
+        assert listed.ip == "198.51.100.1"
+
+    def test_what_is_refused(self, user_id: str) -> None:
+        token = session_service.create(user_id, {"a": 1}).token
+        guess = token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")
+        for _ in range(3):
+            assert session_service.get(guess) is None
+        events = session_service.history(user_id=user_id)
+        assert [(e.event, e.severity) for e in events] == [
+            ("rejected", "warning"),
+            ("created", "info"),
+        ]
+        assert events[0].detail == {"cause": "mismatch", "suppressed": 0}
+
+    def test_arguments(self, user_id: str) -> None:
+        token = session_service.create(user_id).token
+        refused: list[Callable[[], Any]] = [
+            lambda: session_service.invalidate(token, reason=""),
+            lambda: session_service.invalidate(token, reason="x" * 65),
+            lambda: session_service.list(user_id, max_rows=0),
+            lambda: session_service.list(user_id, after="nonsense"),
+            lambda: session_service.history(max_rows=10001),
+            lambda: session_service.refresh(token, ttl=timedelta(0)),
+            lambda: session_service.switch_tenant(token, ""),
+            lambda: session_service.invalidate_all(""),
+        ]
+        for function in refused:
+            with pytest.raises(InvalidArgument):
+                function()
+
+    def test_sizes(self, user_id: str) -> None:
+        token = session_service.create(user_id, {"a": "x" * 60000}).token
+        with pytest.raises(TooLarge):
+            session_service.update(token, {"b": "x" * 6000})
+        assert session_service.update_user(user_id, {"b": "x" * 60000}) == 1
+        session = session_service.get(token)
+        assert session is not None
+        assert len(session.data["b"]) == 60000
+        # It may shrink, but not grow.
+        assert session_service.update(token, {"b": "x" * 59000}) is not None
+        with pytest.raises(TooLarge):
+            session_service.update(token, {"b": "x" * 60000})
+
+    def test_what_changes_nothing(self, user_id: str) -> None:
+        token = session_service.create(user_id, {"a": 1, "b": {"c": [True]}}).token
+        for patch, version in (
+            ({"a": 1.0}, 1),
+            ({"b": {"c": [True], "d": None}}, 1),
+            ({"a": True}, 2),
+        ):
+            updated = session_service.update(token, patch)
+            assert updated is not None
+            assert updated.version == version
+
+    @pytest.mark.django_db(transaction=True, databases="__all__")
+    def test_administration(self, user_id: str, configure: Any) -> None:
+        configure(DATABASE="admin")
+        for tenant in ("acme", "globex", None):
+            session_service.create(user_id, tenant_id=tenant and f"{tenant} {user_id}")
+        assert administration.invalidate_tenant(f"acme {user_id}") == 1
+        assert session_service.count_active(user_id=user_id) == 2
+        assert administration.erase(user_id) == 3
+        assert session_service.history(user_id=user_id) == []
+
+
+@pytest.mark.usefixtures("in_memory")
+class TestAlone:
+    """Of the stand-in alone."""
+
+    def test_nothing_is_asked_of_the_database(
+        self, user_id: str, django_assert_num_queries: Any
+    ) -> None:
+        with django_assert_num_queries(0):
+            token = session_service.create(user_id, {"a": 1}).token
+            session_service.refresh(token, rotate=True, with_session=True)
+            session_service.list(user_id, current_token=token)
+
+    def test_why_it_ended(self, user_id: str, configure: Any) -> None:
+        """On a server the sweep may have deleted the row."""
+        expired = session_service.create(user_id, ttl=timedelta(milliseconds=1)).token
+        wait_for(lambda: session_service.get(expired) is None)
+        assert session_service.end_reason(expired) == "expired"
+        idle = session_service.create(user_id).token
+        configure(IN_MEMORY={"idle_timeout": timedelta(milliseconds=1)})
+        wait_for(lambda: session_service.get(idle, touch=False) is None)
+        assert session_service.end_reason(idle) == "idle"
+        reasons = [s.ended_reason for s in session_service.list(user_id, include_ended=True)]
+        assert sorted(map(str, reasons)) == ["expired", "idle"]
+
+    def test_flush(self, user_id: str) -> None:
+        with transaction.atomic():
+            session_service.create(user_id)
+            flush_sessions()
+            assert count(user_id) == (0, 0)
+            transaction.set_rollback(True)
+        assert count(user_id) == (0, 0)
+
+    def test_what_needs_the_extension(self) -> None:
+        for function in (administration.list_keys, administration.info):
+            with pytest.raises(ImproperlyConfigured, match="needs the extension"):
+                function()
+        with pytest.raises(ImproperlyConfigured, match="needs the extension"):
+            call("DELETE FROM user_sessions")
+
+    def test_unknown_settings(self, configure: Any, user_id: str) -> None:
+        configure(IN_MEMORY={"sweep_interval": 1})
+        with pytest.raises(ImproperlyConfigured, match="sweep_interval"):
+            session_service.create(user_id)
+
+    @pytest.mark.parametrize("value", [True, "memory", [1]])
+    def test_no_dictionary(self, configure: Any, value: Any) -> None:
+        configure(IN_MEMORY=value)
+        (message,) = check_settings(None)
+        assert message.id == "session_manager.E001"
+        assert "IN_MEMORY" in message.msg
+
+    def test_the_checks_ask_no_server(self) -> None:
+        connection.close()
+        assert check_servers(None, databases=["default"]) == []
+        assert connection.connection is None
+
+
+PRODUCTION = """
+import django
+django.setup()
+from session_manager.services import session_service
+try:
+    session_service.create("ada")
+except Exception as error:
+    print(type(error).__name__, error)
+from django.core.management import call_command
+try:
+    call_command("check")
+except Exception as error:
+    print(error)
+"""
+
+
+def test_not_in_production() -> None:
+    """Neither with checks nor without them, as under a WSGI server."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRODUCTION],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "SM_TEST_SESSION_MANAGER": '{"IN_MEMORY": {}}',
+        },
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 'ImproperlyConfigured SESSION_MANAGER["IN_MEMORY"] is for tests' in done.stdout
+    assert "session_manager.E040" in done.stdout
