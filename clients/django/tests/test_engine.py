@@ -23,7 +23,7 @@ from session_manager.store.tokens import is_token, session_id_of
 
 from .conftest import Superuser, wait_for
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("backend")]
 
 ENGINE = "session_manager.backends.sessions"
 
@@ -243,6 +243,7 @@ class TestEnding:
         assert store.session_key != key
         assert not store.exists(key)
 
+    @pytest.mark.server_only("it reads the models")
     def test_flush(self) -> None:
         store = saved(a=1)
         key = store.session_key
@@ -266,6 +267,7 @@ class TestEnding:
         store.save()
         assert SessionStore(store.session_key).get("a") is None
 
+    @pytest.mark.server_only("it reads the models")
     @pytest.mark.django_db(transaction=True)
     def test_clearsessions(self, superuser: Superuser) -> None:
         ended = SessionStore()
@@ -346,6 +348,7 @@ class TestExpiry:
         assert before <= row_of(store).expires_at < before + timedelta(seconds=900)
 
 
+@pytest.mark.server_only("it counts queries")
 class TestQueries:
     @pytest.fixture
     def asked(self) -> CaptureQueriesContext:

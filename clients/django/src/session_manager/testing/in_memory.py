@@ -747,6 +747,19 @@ class InMemory:
             for session in self._live()
         )
 
+    def session_cleanup(
+        self, batch: int | None = None, max_batches: int | None = None
+    ) -> list[Row]:
+        now = _now()
+        ended = [s for s in self._sessions.values() if self._life(s, now) != "active"]
+        for session in ended:
+            if session.revoked_at is None:
+                self._record(self._life(session, now), session)
+            self._forget(session)
+        others = ("sessions_requeued", "events_dropped", "partitions_created")
+        others += ("partitions_dropped", "events_moved")
+        return [{"sessions_deleted": len(ended), **dict.fromkeys(others, 0)}]
+
     def session_erase(self, user_id: str | None) -> int:
         user_id = _user_id(user_id)
         erased = [s for s in self._sessions.values() if s.user_id == user_id]
@@ -805,6 +818,15 @@ class InMemory:
 
     def coalesce(self, *values: Any) -> Any:
         return next((value for value in values if value is not None), None)
+
+    def least(self, *values: Any) -> Any:
+        return min(value for value in values if value is not None)
+
+    def current_setting(self, name: str) -> Any:
+        return _duration(name.removeprefix("session_manager."))
+
+    def session_bucket(self, user_id: str) -> int:
+        return _bucket(user_id)
 
     def clock_timestamp(self) -> datetime:
         return _now()
@@ -872,8 +894,13 @@ def _new_id(now: datetime, user_id: str) -> uuid.UUID:
         | (random >> 46) << 64
         | 0b10 << 62
         | (random & (1 << 46) - 1) << 16
-        | zlib.crc32(user_id.encode()) & 0xFFFF
+        | _bucket(user_id)
     )
+
+
+def _bucket(user_id: str) -> int:
+    """The same for all sessions of a user, though not the extension's."""
+    return zlib.crc32(user_id.encode()) & 0xFFFF
 
 
 def _new_token(session_id: uuid.UUID) -> str:

@@ -149,6 +149,9 @@ class _Parser:
             value = self.expression()
             self.need("END")
             return lambda scope: value(scope) if condition(scope) else None
+        if self.peek().startswith("'"):
+            text = self.next().strip("'")
+            return lambda scope: text
         if self.peek().lower() in _CONSTANTS:
             constant = _CONSTANTS[self.next().lower()]
             return lambda scope: constant
