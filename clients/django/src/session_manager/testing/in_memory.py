@@ -552,6 +552,9 @@ class InMemory:
         if not current:
             return [Renewal("already_rotated", session).row()]
         now = _now()
+        # Members of client packages stay.
+        kept = {key: value for key, value in (session.auth or {}).items() if key[:1] == "_"}
+        proof = {**kept, **proof}
         if content is not None:
             session = replace(session, data=content, version=session.version + 1)
         session, new = self._rotated(
@@ -756,8 +759,13 @@ class InMemory:
             if session.revoked_at is None:
                 self._record(self._life(session, now), session)
             self._forget(session)
-        others = ("sessions_requeued", "events_dropped", "partitions_created")
-        others += ("partitions_dropped", "events_moved")
+        others = (
+            "sessions_requeued",
+            "events_dropped",
+            "partitions_created",
+            "partitions_dropped",
+            "events_moved",
+        )
         return [{"sessions_deleted": len(ended), **dict.fromkeys(others, 0)}]
 
     def session_erase(self, user_id: str | None) -> int:
