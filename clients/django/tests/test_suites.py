@@ -99,6 +99,7 @@ from django.http import JsonResponse
 from django.urls import path
 
 urlpatterns = [
+    path("account/", lambda request: JsonResponse(request.session_info.data)),
     path("page/", lambda request: JsonResponse({"signed_in": bool(request.session_info)})),
 ]
 """
@@ -262,3 +263,69 @@ def test_sqlite(manage: Run) -> None:
     # Outside of tests it is an error.
     output = manage("migrate", role="sqlite", succeed=False)
     assert "session_manager.E011" in output
+
+
+IN_MEMORY_TESTS = """
+from django.test import SimpleTestCase, TestCase, TransactionTestCase
+from session_manager.services import session_service
+from session_manager.testing import flush_sessions
+
+
+class Kept:
+    def look(self):
+        self.assertEqual(session_service.count_active(), 0)
+        session_service.create("ada")
+        self.assertEqual(session_service.count_active(), 1)
+
+    def test_one(self):
+        self.look()
+
+    def test_two(self):
+        self.look()
+
+
+class RolledBack(Kept, TestCase):
+    pass
+
+
+class Flushed(Kept, TransactionTestCase):
+    pass
+
+
+class WithoutDatabase(Kept, SimpleTestCase):
+    def tearDown(self):
+        flush_sessions()
+"""
+
+
+def sample(title: str) -> str:
+    """The sample of docs/django.md that begins with a comment."""
+    page = (Path(__file__).parents[3] / "docs" / "django.md").read_text()
+    _, found, rest = page.partition(f"```python\n# {title}\n")
+    assert found
+    return rest.partition("```")[0]
+
+
+def test_in_memory(project: Path, manage: Run) -> None:
+    """The samples of the docs, on SQLite."""
+    with (project / "site_of_mine" / "settings.py").open("a") as settings:
+        settings.write(sample("settings of the tests"))
+    (project / "shop" / "tests.py").write_text(sample("tests.py") + IN_MEMORY_TESTS)
+    output = manage("test", role="sqlite")
+    assert "Ran 7 tests" in output
+    assert "no issues" in output
+
+    (project / "test_account.py").write_text(sample("test_account.py"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_account.py"],
+        cwd=project,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "site_of_mine.settings", "ROLE": "sqlite"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+    # Outside of tests it is an error.
+    output = manage("check", role="sqlite", succeed=False)
+    assert "session_manager.E040" in output
