@@ -32,6 +32,24 @@ ROLLBACK TO s;
 SELECT session_user_id(), session_actor_id();
 COMMIT;
 SELECT session_actor_id();
+CREATE TABLE test.acted (owner text);
+INSERT INTO test.acted VALUES ('alice'), ('staff');
+ALTER TABLE test.acted ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON test.acted USING (owner = session_user_id());
+CREATE POLICY not_by_others ON test.acted AS RESTRICTIVE FOR DELETE USING (session_actor_id() IS NULL);
+GRANT SELECT, DELETE ON test.acted TO regress_session_app;
+SELECT session_grant('regress_session_app', 'app');
+SET ROLE regress_session_app;
+BEGIN;
+SELECT session_bind(:'i_session_token');
+SELECT owner FROM test.acted;
+DELETE FROM test.acted RETURNING owner;
+SELECT session_bind(:'a_session_token');
+DELETE FROM test.acted RETURNING owner;
+ROLLBACK;
+RESET ROLE;
+SELECT session_revoke('regress_session_app', 'app');
+DROP TABLE test.acted;
 
 -- Every event of the session names the actor, and the actor's own session says
 -- where.
