@@ -52,6 +52,7 @@ if SIDE.engine:
 SESSION_MANAGER = {
     "REDIS_DB": 1,
     **({"USER_ID_FIELD": "pk"} if SIDE.user_row else {}),
+    **({"LAZY_USER": True} if SIDE.lazy_user else {}),
     **(
         {
             "REDIS_URL": f"unix://{os.environ['BENCH_REDIS']}",

@@ -36,6 +36,7 @@ from django.contrib.auth import (  # noqa: E402
 from django.contrib.auth.hashers import make_password  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.db import connection  # noqa: E402
+from django.http import HttpRequest  # noqa: E402
 from django.utils.module_loading import import_string  # noqa: E402
 
 DATA = {
@@ -71,9 +72,11 @@ def session_header(user: Any) -> tuple[str, str]:
         return "HTTP_COOKIE", f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
     if settings.SIDE.middleware:
         from session_manager.conf import settings as ours
-        from session_manager.services import session_service
+        from session_manager.login import log_in
 
-        created = session_service.create(str(user.pk), DATA, ip=ADDRESS, user_agent=AGENT)
+        request = HttpRequest()
+        request.META.update(REMOTE_ADDR=ADDRESS, HTTP_USER_AGENT=AGENT)
+        created = log_in(request, user, DATA)
         return "HTTP_COOKIE", f"{ours.cookie_name}={created.token}"
     from knox.models import get_token_model
 

@@ -50,7 +50,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
             SIDES[comparison.ours].title,
             SIDES[comparison.peer].title,
             ratios,
-            ("≥", 1) if comparison.promised else (),
+            ("≥", comparison.promised) if comparison.promised else (),
         )
         for comparison, ratios in zip(COMPARISONS, results["ratios"], strict=True)
     ]
@@ -102,12 +102,15 @@ session's data.
 {markdown(ratios(results))}
 
 - **What each side loads.** Every side ends with `request.user` from the table of users, except
-  those *without the user's row*: they leave `USER_ID_FIELD` unset, so that the session is all that
-  is known of the user. The peers have no such mode. On every side, most of the cost of a request is
-  loading that row through the ORM.
-- **What else each side does.** `django.contrib.sessions` compares a hash of the user's password, so
-  that a change of the password ends sessions; here sessions are revoked instead. With the cache off
-  the use of a session is recorded, which no peer does.
+  those *without the user's row*, which leave `USER_ID_FIELD` unset, so that the session is all that
+  is known of the user, and *LAZY_USER*, which would load the row if the view read more than the
+  user's key. The peers have no such mode. On every side, most of the cost of a request is loading
+  that row through the ORM.
+- **As SESSION_ENGINE**, the extension is what `request.session` is kept in: the middleware but one,
+  the login and the authentication are those of Django and of DRF, as on the sides of
+  `django.contrib.sessions`.
+- **What else each side does.** Wherever the user's row is loaded, a hash of the password is compared
+  with the session's. With the cache off the use of a session is recorded, which no peer does.
 - **Requests** are calls of Django's WSGI handler within the process, one at a time, including its
   signals but not the network: a web server would add the same cost to every side. Each side has a
   process of its own, and only the middleware that it needs.

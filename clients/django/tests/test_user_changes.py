@@ -22,8 +22,11 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.urls import include, path
 
 from session_manager import user_changes
+from session_manager.backends.sessions import SessionStore
+from session_manager.conf import ENGINE
 from session_manager.login import log_in, update_session_auth_hash
 from session_manager.services import session_service
+from session_manager.store.users import login_of
 from session_manager.types import MARK
 
 from .conftest import Browser, RedisServer, Superuser
@@ -498,6 +501,75 @@ class TestSwitches:
         ada.set_password(NEW)
         ada.save()
         assert browser.get("/who/").content == b"ada"
+
+
+class TestRequestSession:
+    """Users signed in by Django's login, whose session is the extension's."""
+
+    @pytest.fixture(autouse=True)
+    def _engine(self, settings: Any) -> None:
+        settings.SESSION_ENGINE = ENGINE
+        django, ours = (
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "session_manager.middleware.RequestSessionMiddleware",
+        )
+        settings.MIDDLEWARE = [
+            ours if name == django else name
+            for name in settings.MIDDLEWARE
+            if not name.startswith("session_manager.")
+        ]
+
+    def sign_in(self, password: str = OLD) -> Client:
+        client = Client()
+        form = {"username": "ada", "password": password}
+        assert client.post("/accounts/login/", form).status_code == 302
+        assert client.get("/who/").content == b"ada"
+        return client
+
+    def test_deactivated(self, ada: Any) -> None:
+        client = self.sign_in()
+        ada.is_active = False
+        ada.save()
+        assert "user_deactivated" in reasons("ada")
+        assert client.get("/who/").content == b"nobody"
+
+    def test_password_form(self, ada: Any) -> None:
+        """Django's own view, which calls Django's update_session_auth_hash."""
+        here, elsewhere = self.sign_in(), self.sign_in()
+        form = {"old_password": OLD, "new_password1": NEW, "new_password2": NEW}
+        assert here.post("/accounts/password_change/", form).status_code == 302
+        assert here.get("/who/").content == b"ada"
+        assert elsewhere.get("/who/").content == b"nobody"
+        assert live("ada") == 1
+        # The session's mark is of the new password.
+        assert "0 sessions ended" in TestCommand().run()
+
+    def test_changed_without_a_signal(self, ada: Any) -> None:
+        """Found by the command, before somebody comes with the cookie."""
+        self.sign_in()
+        guest = SessionStore()
+        guest["cart"] = [1]
+        guest.save()
+        users = get_user_model().objects
+        assert "0 sessions ended" in TestCommand().run()
+        users.update(password="changed")
+        assert "1 users with live sessions, 1 sessions ended" in TestCommand().run()
+        assert "password_changed" in reasons("ada")
+
+    def test_a_user_without_an_id(self, configure: Callable[..., None]) -> None:
+        """The session is by the primary key where the field is empty."""
+        configure(USER_ID_FIELD="last_login")
+        user = get_user_model().objects.create_user("ada")
+        store = SessionStore()
+        store.update(login_of(user))
+        store.save()
+        session = session_service.get(store.session_key)
+        assert session is not None
+        assert session.user_id == f"pk:{user.pk}"
+        assert "1 users with live sessions, 0 sessions ended" in TestCommand().run()
+        user.is_active = False
+        user.save(update_fields=["is_active"])
+        assert reasons(session.user_id) == ["user_deactivated"]
 
 
 def test_by_an_access_token(auth0: Any, configure: Callable[..., None]) -> None:

@@ -33,7 +33,13 @@ from ..administration import cleanup
 from ..conf import MEMBER, settings
 from ..services import session_service
 from ..store.database import translating_errors
-from ..store.request_data import Entries, decode_entry, encode_entry, entry_name
+from ..store.request_data import (
+    Entries,
+    decode_entries,
+    decode_entry,
+    encode_entry,
+    entry_name,
+)
 from ..store.tokens import is_token, session_id_of
 from ..store.transactions import Outcome
 from ..store.users import (
@@ -179,10 +185,10 @@ class SessionStore(SessionBase):
     def _take(self, row: Session | None) -> dict[Any, Any]:
         data: dict[Any, Any] = {}
         entries: Entries = {}
-        serializer = self.serializer()
-        for name, text in (row.request_data if row is not None else {}).items():
-            for key, value in decode_entry(serializer, text).items():
-                data[key], entries[name], self._names[key] = value, text, name
+        texts = row.request_data if row is not None else {}
+        for name, entry in decode_entries(self.serializer(), texts):
+            for key, value in entry.items():
+                data[key], entries[name], self._names[key] = value, texts[name], name
         self._known = _Known(row, entries, data.get(SESSION_KEY), data.get(EXPIRY))
         return data
 

@@ -86,6 +86,9 @@ def _may_look_yet(response: HttpResponseBase) -> bool:
 
 def _make_private(response: HttpResponseBase) -> None:
     """For one user's browser alone; the view may have been stricter."""
+    if not response.has_header("Cache-Control"):
+        response["Cache-Control"] = "private"
+        return
     said = {part.strip().lower() for part in response.get("Cache-Control", "").split(",")}
     if "public" in said or not said & {"private", "no-store"}:
         # Django's takes "public" out.

@@ -6,8 +6,6 @@ one look-up.  Without a cookie nothing is asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -106,20 +104,17 @@ def remember_lookup(request: HttpRequest, lookup: Lookup) -> None:
 
 def look_up(request: HttpRequest) -> Lookup:
     """Find the session of a request and its user; StoreUnavailable leaves no outcome."""
-    with _noting_failure(request):
+    try:
         return _look_up(request).find_user(request)
+    except StoreUnavailable as error:
+        setattr(request, _FAILURE, error)
+        raise
 
 
 def look_up_row(request: HttpRequest) -> Lookup:
     """Find the session of a request, whoever its user is."""
-    with _noting_failure(request):
-        return _look_up(request)
-
-
-@contextmanager
-def _noting_failure(request: HttpRequest) -> Iterator[None]:
     try:
-        yield
+        return _look_up(request)
     except StoreUnavailable as error:
         setattr(request, _FAILURE, error)
         raise
@@ -138,9 +133,7 @@ def _look_up(request: HttpRequest) -> Lookup:
     session = None
     created = None
     outcome = None
-    changed = False
     if token is not None:
-        changed = changed_here(token)
         session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
     if session is None and settings.IMPORT_DJANGO_SESSIONS and not keeps_token(request):
         from .importing import adopt_django_session
@@ -151,7 +144,7 @@ def _look_up(request: HttpRequest) -> Lookup:
             session, created = adopted
     if created is not None:
         outcome = set_cookie_on_commit(request, created)
-    elif changed and session is None:
+    elif session is None and token is not None and changed_here(token):
         outcome = Outcome()
     lookup = Lookup(token, session, created, outcome)
     remember_lookup(request, lookup)

@@ -77,15 +77,15 @@ class Channel:
         """The answer to a command.  Raises LateError, or what redis-py does."""
         connection: Any = self._pool.get_connection()
         began = time.monotonic()
-        patience = PATIENCE if began < self._patient_until else 1
         try:
             connection.send_command(*words)
-            if connection.can_read(patience * self._timeout):
-                answer = connection.read_response()
-                if time.monotonic() - began > self._timeout:
-                    self._be_patient()
-                self._pool.release(connection)
-                return answer
+            if began >= self._patient_until or connection.can_read(PATIENCE * self._timeout):
+                with suppress(RedisTimeoutError):
+                    answer = connection.read_response(disconnect_on_error=False)
+                    if time.monotonic() - began > self._timeout:
+                        self._be_patient()
+                    self._pool.release(connection)
+                    return answer
         except ResponseError:
             self._pool.release(connection)
             raise

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from django.core.signing import JSONSerializer
 
 from ..conf import MEMBER
 from ..types import JSON
@@ -47,6 +49,21 @@ def decode_entry(serializer: Any, text: Any) -> dict[Any, Any]:
     except Exception:  # Whatever a serializer raises, as Django's decode() does.
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def decode_entries(serializer: Any, entries: Mapping[str, str]) -> Iterator[tuple[str, JSON]]:
+    """The entries that can be read, by their names."""
+    if type(serializer) is JSONSerializer:
+        # All by one call, unless one of them cannot be read.
+        try:
+            found = serializer.loads(f"[{','.join(entries.values())}]".encode("ascii"))
+        except Exception:  # As above.
+            found = []
+        if len(found) == len(entries) and all(isinstance(entry, dict) for entry in found):
+            yield from zip(entries, found, strict=True)
+            return
+    for name, text in entries.items():
+        yield name, decode_entry(serializer, text)
 
 
 def entry_value(serializer: Any, entries: Mapping[str, str], key: str) -> Any:
