@@ -109,8 +109,9 @@ session's data.
 - **As SESSION_ENGINE**, the extension is what `request.session` is kept in: the middleware but one,
   the login and the authentication are those of Django and of DRF, as on the sides of
   `django.contrib.sessions`.
-- **What else each side does.** Wherever the user's row is loaded, a hash of the password is compared
-  with the session's. With the cache off the use of a session is recorded, which no peer does.
+- **What else each side does.** Wherever the user's row is loaded, but for knox, a hash of the
+  password is compared with the session's. With the cache off the use of a session is recorded,
+  which no peer does.
 - **Requests** are calls of Django's WSGI handler within the process, one at a time, including its
   signals but not the network: a web server would add the same cost to every side. Each side has a
   process of its own, and only the middleware that it needs.
