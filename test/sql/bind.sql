@@ -140,4 +140,4 @@ SELECT event, detail - 'suppressed' AS detail, session_event_severity(event) FRO
 
 DROP TABLE test.note;
 SELECT session_revoke('regress_session_app', 'app');
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -173,4 +173,4 @@ ROLLBACK;
 SELECT partitions_created FROM session_cleanup();
 
 DELETE FROM session_events;
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -71,4 +71,4 @@ UPDATE user_sessions SET expires_at = clock_timestamp() WHERE session_id = :'b1_
 SELECT test.shown(r) FROM session_elevate(:'b5_session_token', '{}') AS r;
 SELECT count(*) FROM session_get(:'b5_session_token');
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -75,4 +75,4 @@ SELECT session_key_revoke(key_id) FROM session_keys() WHERE state = 'active';
 SELECT session_end_reason(:'k1_session_token') AS k1, session_end_reason(:'k2_session_token') AS k2;
 ROLLBACK;
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -81,4 +81,4 @@ SELECT session_token FROM session_elevate(:'s1_session_token', '{}') \gset s2_
 SELECT status FROM session_refresh(:'s1_session_token');
 SELECT user_id, detail FROM session_events WHERE event = 'rejected' AND session_id = :'s1_session_id';
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

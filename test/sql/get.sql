@@ -111,4 +111,4 @@ FROM session_events WHERE event = 'rejected' ORDER BY event_id DESC LIMIT 1;
 SELECT count(*) FROM session_get('malformed');		-- no event: it names no session
 SELECT count(*) FROM session_events WHERE event = 'rejected';
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -77,4 +77,4 @@ SELECT test.guess('10.5.0.1', 1, 200);
 SELECT detail ->> 'network' AS network FROM session_events WHERE event = 'token_guessing' ORDER BY event_id DESC LIMIT 1;
 
 DROP FUNCTION test.guess, test.wrong;
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

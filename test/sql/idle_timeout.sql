@@ -88,4 +88,4 @@ UPDATE user_sessions SET idle_timeout = '1 year' WHERE session_id = :'b_session_
 SELECT count(*) FROM session_get(:'b_session_token');
 ROLLBACK;
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -111,4 +111,4 @@ SELECT count(*) FROM session_get(:'d_session_token');
 ROLLBACK;
 SELECT count(*) FROM session_get(:'d_session_token');
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -57,4 +57,4 @@ RESET session_manager.on_limit;
 RESET session_manager.max_sessions_per_user;
 SELECT count(*) FROM session_create('alice');
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -153,4 +153,4 @@ SET session_manager.new_device_events = off;
 SELECT new_device FROM session_create('ann', ip => '10.99.0.1', user_agent => 'unseen');
 RESET session_manager.new_device_events;
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -215,7 +215,7 @@ SELECT test.outcome_of(format('SELECT session_get(%L)', :'k_session_token'));
 ROLLBACK;
 SELECT session_key_activate(:active);
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
 DROP TABLE test.before, test.changes, test.token;
 DROP FUNCTION test.changes(test.rows, test.rows);
 DROP FUNCTION test.keep(text);

@@ -302,4 +302,4 @@ ROLLBACK;
 SELECT count(*) FROM session_get(:'h2_session_token');
 SELECT status FROM session_refresh(:'h1_session_token');
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

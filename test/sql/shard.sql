@@ -63,4 +63,4 @@ SHOW session_manager.shard;
 SELECT data FROM session_get(:'l_session_token');
 SELECT data FROM session_get(:'h_session_token');
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -139,4 +139,4 @@ ROLLBACK;
 SELECT session_invalidate(:'a_session_token');
 SELECT count(*) FROM session_get(:'a_session_token');
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

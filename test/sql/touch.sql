@@ -55,4 +55,4 @@ UPDATE user_sessions SET last_seen_at = last_seen_at - interval '61 s' WHERE ses
 SELECT session_bind(:'c_session_token');
 SELECT clock_timestamp() - last_seen_at < '1 min' AS seen FROM user_sessions WHERE session_id = :'c_session_id';
 
-SELECT bool_and(session_erase(user_id) > 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
+SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
