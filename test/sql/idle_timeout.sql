@@ -54,7 +54,7 @@ SELECT tenant_id, idle_timeout FROM session_list('alice');
 SELECT test.unused(:'a4_session_id', :'a4_session_token', '16 min');
 
 -- Cleanup
-UPDATE user_sessions SET last_seen_at = clock_timestamp() - interval '16 min', sweep_at = now() WHERE user_id = 'alice';
+UPDATE user_sessions SET last_seen_at = clock_timestamp() - interval '16 min', sweep_at = now() WHERE user_id = 'alice' AND revoked_at IS NULL;
 SELECT ended_at - last_seen_at AS after, ended_reason FROM session_list('alice', include_ended => true) WHERE ended_reason IS DISTINCT FROM 'tenant_switched';
 SELECT session_active_count(user_id => 'alice');
 SELECT sessions_deleted, sessions_requeued FROM session_cleanup();
