@@ -69,6 +69,7 @@ class Served:
         database: str,
         session_manager: dict[str, Any],
         pool_timeout: float | None = None,
+        application: str = "tests.asgi:application",
     ) -> None:
         """pool_timeout: use Django's pool; seconds that a request waits for a connection."""
         self.name = f"served-{secrets.token_hex(4)}"
@@ -79,6 +80,7 @@ class Served:
             "SM_TEST_DBNAME": database,
             "SM_TEST_SESSION_MANAGER": json.dumps(session_manager),
             "PGAPPNAME": self.name,
+            "SM_TEST_APPLICATION": application,
         }
         if pool_timeout is not None:
             self._environment["SM_TEST_POOL"] = str(pool_timeout)
@@ -122,7 +124,7 @@ def main() -> None:
     certificate, key = sys.argv[1:]
     server = uvicorn.Server(
         uvicorn.Config(
-            "tests.asgi:application",
+            os.environ["SM_TEST_APPLICATION"],
             lifespan="off",
             access_log=False,
             log_level="warning",

@@ -33,6 +33,7 @@ PUBLIC = {
     "authentication": ("api",),
     "login": ("api",),
     "login_policy": ("api",),
+    "acting": (),
     "administration": (),
     "identity": (),
     "middleware": (),
@@ -44,6 +45,7 @@ PUBLIC = {
     "urls": (),
     # What Django looks for.
     "backends": ("http",),
+    "channels": (),
     "admin": (),
     "apps": (),
     "checks": (),

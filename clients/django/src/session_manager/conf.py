@@ -81,6 +81,8 @@ class Settings:
 
     #: Database alias whose database has the extension.
     DATABASE: str = "default"
+    #: Alias that notifications of ended sessions are listened to by, where DATABASE is a pooler's.
+    LISTEN_DATABASE: str | None = None
     #: Schema of the extension's objects; None leaves it to search_path.
     SCHEMA: str | None = None
     #: Role that the migration grants to; None: the role that migrates, unless it is a superuser.

@@ -34,6 +34,10 @@ class LimitReached(SessionError):
     sessions: Sequence[ListedSession] = ()
 
 
+class SessionEnded(SessionError):
+    """The session that work beside requests was for has ended."""
+
+
 class TooLarge(SessionError):
     """Data, patch or auth beyond session_manager.max_data_size (SQLSTATE 54000)."""
 

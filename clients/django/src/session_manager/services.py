@@ -45,6 +45,7 @@ from .types import (
     CreatedSession,
     Event,
     ListedSession,
+    LiveSession,
     RefreshedSession,
     Session,
     UpdatedSession,
@@ -188,6 +189,22 @@ class SessionService:
         if cache is not None and lease is not None and row["cacheable"]:
             cache.fill(token, lease, session, row, row["clock_timestamp"])
         return session
+
+    def get_id(self, session_id: uuid.UUID | str, user_id: str) -> LiveSession | None:
+        """What is known of a user's live session by its id, or None.  No use is noted.
+
+        For work beside requests, which has no token.
+        """
+        rows = call(
+            "SELECT tenant_id, actor_id, "
+            + utc(*SESSION_TIMES, "ends_at")
+            + f" FROM {function('session_get_id')}(%s::uuid, %s)",
+            [str(session_id), text_argument(user_id)],
+            idempotent=True,
+        )
+        if not rows:
+            return None
+        return LiveSession(uuid.UUID(str(session_id)), user_id, **rows[0])
 
     def update(
         self,
@@ -486,6 +503,14 @@ class SessionService:
         rows = call(f"SELECT {function('session_bind')}(%s) AS bound", [digest_form(token)])
         return bool(rows[0]["bound"])
 
+    def bind_id(self, session_id: uuid.UUID | str, user_id: str) -> bool:
+        """The same for a user's session by its id."""
+        rows = call(
+            f"SELECT {function('session_bind_id')}(%s::uuid, %s) AS bound",
+            [str(session_id), text_argument(user_id)],
+        )
+        return bool(rows[0]["bound"])
+
     def _count(
         self, name: str, placeholders: str, params: Listing[Any], *, idempotent: bool = False
     ) -> int:
@@ -540,6 +565,7 @@ class SessionService:
 
     acreate = _twin(create)
     aget = _twin(get)
+    aget_id = _twin(get_id)
     aupdate = _twin(update)
     aupdate_user = _twin(update_user)
     arefresh = _twin(refresh)
@@ -556,6 +582,7 @@ class SessionService:
     get_active_sessions_count = count_active
     aget_active_sessions_count = acount_active
     abind = _twin(bind)
+    abind_id = _twin(bind_id)
 
 
 def _renew(

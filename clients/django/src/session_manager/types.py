@@ -57,6 +57,24 @@ class Session:
         return True
 
 
+@dataclass(frozen=True)
+class LiveSession:
+    """What is known of a live session by its id: for work beside requests, which has no token."""
+
+    id: uuid.UUID
+    user_id: str
+    tenant_id: str | None
+    #: Who acts as the user, or None.
+    actor_id: str | None
+    created_at: datetime
+    authenticated_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    absolute_expires_at: datetime
+    #: When it ends unless it is used or refreshed until then.
+    ends_at: datetime
+
+
 class NoSession:
     """Stands for "no live session" in ``request.session_info``: false, and empty in all else."""
 

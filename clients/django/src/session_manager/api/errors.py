@@ -12,6 +12,7 @@ from ..conf import settings
 from ..exceptions import (
     DataCorrupt,
     LimitReached,
+    SessionEnded,
     SessionError,
     StoreUnavailable,
     TooLarge,
@@ -102,6 +103,7 @@ _MEANING: dict[type[SessionError], type[APIException]] = {
     DataCorrupt: CorruptData,
     VersionConflict: PreconditionFailed,
     TooLarge: PayloadTooLarge,
+    SessionEnded: SessionExpired,
 }
 
 

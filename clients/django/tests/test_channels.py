@@ -1,0 +1,190 @@
+"""WebSockets of Channels under uvicorn: the handshake, and the hang-up when the session ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from session_manager.conf import settings
+from session_manager.services import session_service
+from session_manager.store.tokens import digest_form
+
+from .conftest import Superuser, wait_for
+from .serving import Served
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ENDED = 4401
+#: Much less than a minute, after which sessions are looked at in any case.
+SOON = 30.0
+
+
+@pytest.fixture
+def served(
+    tmp_path: Path, database_setting: Callable[[str, str], None], request: pytest.FixtureRequest
+) -> Iterator[Served]:
+    database_setting("notify", "on")
+    values = {"BEARER": True, "COOKIE_SECURE": True, **getattr(request, "param", {})}
+    name = connection.settings_dict["NAME"]
+    with Served(tmp_path, name, values, application="tests.asgi_channels:application") as running:
+        yield running
+
+
+def open_socket(
+    served: Served, token: str | None = None, **headers: str | None
+) -> ClientConnection:
+    """As a browser opens it, unless the headers say otherwise."""
+    given: dict[str, str | None] = {
+        "Cookie": None if token is None else f"{settings.cookie_name}={token}",
+        "Origin": served.url,
+        **headers,
+    }
+    url = served.url.replace("https:", "wss:") + "/ws/feed/"
+    return connect(
+        url,
+        ssl=served.context(),
+        additional_headers={k: v for k, v in given.items() if v is not None},
+        open_timeout=60,
+        proxy=None,
+    )
+
+
+def refused(served: Served, *args: Any, **kwargs: Any) -> Any:
+    with pytest.raises(InvalidStatus) as caught:
+        open_socket(served, *args, **kwargs)
+    return caught.value.response
+
+
+def say(socket: ClientConnection, what: str) -> Any:
+    socket.send(json.dumps(what))
+    return json.loads(socket.recv(timeout=60))
+
+
+def close_code(socket: ClientConnection) -> int:
+    """What the server closes it with; other than by the look once a minute."""
+    with pytest.raises(ConnectionClosed) as caught:
+        socket.recv(timeout=SOON)
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code
+
+
+def listeners(served: Served, superuser: Superuser) -> list[int]:
+    rows = superuser.execute(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
+        " AND query IN ('SELECT 1', %s) AND backend_type = 'client backend'",
+        [served.name, "SELECT current_setting('session_manager.notify', true)"],
+    )
+    return [pid for (pid,) in rows]
+
+
+class TestHandshake:
+    def test_who_gets_in(self, served: Served, user_id: str) -> None:
+        token = session_service.create(user_id, {"plan": "team"}).token
+        with open_socket(served, token) as socket:
+            assert json.loads(socket.recv(timeout=60)) == {"user": user_id, "plan": "team"}
+            assert say(socket, "hello") == {"you said": "hello"}
+        with open_socket(served, Authorization=f"Bearer {token}", Origin="app://x") as socket:
+            assert json.loads(socket.recv(timeout=60))["user"] == user_id
+        # Programs send no Origin.
+        with open_socket(served, token, Origin=None) as socket:
+            assert json.loads(socket.recv(timeout=60))["user"] == user_id
+
+        for origin in ("https://evil.example", "null", served.url.replace("https:", "http:")):
+            assert refused(served, token, Origin=origin).status_code == 403
+        answer = refused(served)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Session")
+        for bad in ("nonsense", "sm1_" + "A" * 64, str(digest_form(token))):
+            assert refused(served, bad).status_code == 401
+            assert refused(served, Authorization=f"Bearer {bad}").status_code == 401
+        assert refused(served, bad, Authorization=f"Bearer {token}").status_code == 401
+        session_service.invalidate(token)
+        assert refused(served, token).status_code == 401
+        assert "sm1_" not in served.log.read_text()
+
+
+class TestHangUp:
+    def test_a_sign_out(self, served: Served, user_id: str, superuser: Superuser) -> None:
+        mine, other = (session_service.create(user_id) for _ in range(2))
+        with open_socket(served, mine.token) as socket, open_socket(served, other.token) as spared:
+            socket.recv(timeout=60)
+            spared.recv(timeout=60)
+            # Both by one listener.
+            wait_for(lambda: len(listeners(served, superuser)) == 1, 30)
+            session_service.refresh(mine.token, rotate=True)
+            assert say(socket, "still here") == {"you said": "still here"}
+            began = time.monotonic()
+            session_service.invalidate_id(mine.id, reason="admin")
+            assert close_code(socket) == ENDED
+            assert time.monotonic() - began < SOON
+            assert say(spared, "spared") == {"you said": "spared"}
+
+    def test_notifications_that_are_made_up(
+        self, served: Served, user_id: str, superuser: Superuser
+    ) -> None:
+        created = session_service.create(user_id)
+        with open_socket(served, created.token) as socket:
+            socket.recv(timeout=60)
+            wait_for(lambda: listeners(served, superuser), 30)
+            for payload in (
+                json.dumps({"session_id": str(created.id), "user_id": user_id, "reason": "x"}),
+                "",
+                "[1]",
+                '{"session_id": 1}',
+                "null",
+            ):
+                superuser.execute("SELECT pg_notify('session_revoked', %s)", [payload])
+            # What comes after these is heard all the same.
+            assert say(socket, "still here") == {"you said": "still here"}
+            session_service.invalidate(created.token)
+            assert close_code(socket) == ENDED
+
+    def test_its_time_is_over(self, served: Served, user_id: str, superuser: Superuser) -> None:
+        # The server's first connections take long where the machine is busy.
+        with open_socket(served, session_service.create(user_id).token) as socket:
+            socket.recv(timeout=60)
+        seconds = timedelta(seconds=12)
+        short = session_service.create(user_id, ttl=seconds)
+        longer = session_service.create(user_id, ttl=seconds)
+        (unused,) = superuser.execute(
+            "SELECT session_token FROM session_create(%s, idle_timeout => %s)", [user_id, seconds]
+        ).fetchone()
+        with (
+            open_socket(served, short.token) as expiring,
+            open_socket(served, longer.token) as kept,
+            open_socket(served, unused) as idle,
+        ):
+            for socket in (expiring, kept, idle):
+                socket.recv(timeout=60)
+                say(socket, "a message is no use")
+            session_service.refresh(longer.token, ttl=timedelta(hours=1))
+            assert close_code(expiring) == ENDED
+            assert close_code(idle) == ENDED
+            statuses = [
+                superuser.execute("SELECT session_status(%s)", [token]).fetchone()[0]
+                for token in (short.token, unused)
+            ]
+            assert statuses == ["expired", "idle"]
+            wait_for(lambda: datetime.now(timezone.utc) > longer.expires_at + timedelta(seconds=1))
+            assert say(kept, "still here") == {"you said": "still here"}
+
+    def test_what_was_missed_while_the_connection_was_lost(
+        self, served: Served, user_id: str, superuser: Superuser
+    ) -> None:
+        created = session_service.create(user_id)
+        with open_socket(served, created.token) as socket:
+            socket.recv(timeout=60)
+            wait_for(lambda: listeners(served, superuser), 30)
+            (pid,) = listeners(served, superuser)
+            superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
+            session_service.invalidate(created.token)
+            assert close_code(socket) == ENDED
