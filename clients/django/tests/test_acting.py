@@ -34,6 +34,7 @@ def session(created: CreatedSession) -> Session:
     return session
 
 
+@pytest.mark.usefixtures("backend")
 class TestActing:
     def test_what_it_knows(self, session: Session) -> None:
         with acting_for(**reference(session)) as acting:

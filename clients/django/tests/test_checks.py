@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_nothing_to_say() -> None:
         ({"AUTH0": {"ISSUER": "https://x/"}}, "E001"),
         ({"TTL": "soon"}, "E001"),
         ({"DATABASE": "nowhere"}, "E011"),
+        ({"LISTEN_DATABASE": "nowhere"}, "E011"),
         ({"ON_LOGIN": "no.such.hook"}, "E002"),
         ({"USER_LOADER": "tests.hooks.__name__"}, "E002"),
         ({"USER_ID_FIELD": "email"}, "E022"),
@@ -177,6 +179,15 @@ def test_servers_are_not_asked_unless_told_to(elsewhere: Any) -> None:
     elsewhere(HOST="/nonexistent")
     assert check_servers(None) == []
     assert [m for m in run_checks() if (m.id or "").startswith("session_manager")] == []
+
+
+def test_websockets_without_notifications(
+    settings: Any, database_setting: Callable[[str, str], None]
+) -> None:
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "channels"]
+    assert servers() == {"W060"}
+    database_setting("notify", "on")
+    assert servers() == set()
 
 
 def test_unreachable(elsewhere: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
@@ -69,12 +70,14 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def _database() -> Iterator[CheckMessage]:
-    if settings.DATABASE not in connections:
-        yield Error(
-            f'SESSION_MANAGER["DATABASE"] is {settings.DATABASE!r}, which is not in DATABASES.',
-            hint="Name the alias of the database with the extension.",
-            id="session_manager.E011",
-        )
+    for name in ("DATABASE", "LISTEN_DATABASE"):
+        alias = getattr(settings, name)
+        if alias is not None and alias not in connections:
+            yield Error(
+                f'SESSION_MANAGER["{name}"] is {alias!r}, which is not in DATABASES.',
+                hint="Name the alias of the database with the extension.",
+                id="session_manager.E011",
+            )
 
 
 def _hooks() -> Iterator[CheckMessage]:
@@ -462,6 +465,16 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
                 "when migrating.",
                 id="session_manager.W016",
             )
+        if apps.is_installed("channels"):
+            cursor.execute("SELECT current_setting('session_manager.notify', true)")
+            if cursor.fetchone()[0] != "on":
+                yield Warning(
+                    "WebSockets notice up to a minute late that a session was revoked: "
+                    "session_manager.notify is off.",
+                    hint="Set session_manager.notify = on on the server, or silence this check if "
+                    "no WebSocket has a session.",
+                    id="session_manager.W060",
+                )
         have = grants.rights(cursor)
         if have is None or not have.call:
             yield Error(

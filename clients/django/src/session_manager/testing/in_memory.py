@@ -613,6 +613,19 @@ class InMemory:
 
     # Sessions of a user
 
+    def session_get_id(self, session_id: str, user_id: str | None) -> list[Row]:
+        session = self._find_live_id(session_id, user_id)
+        if session is None:
+            return []
+        return [{**vars(session), "actor_id": None, "ends_at": self._deadline(session)}]
+
+    def _find_live_id(self, session_id: str, user_id: str | None) -> StoredSession | None:
+        user_id = _user_id(user_id)
+        session = self._sessions.get(_uuid(session_id))
+        if session is None or session.user_id != user_id:
+            return None
+        return session if self._life(session, _now()) == "active" else None
+
     def session_invalidate_id(
         self, session_id: str, user_id: str | None = None, reason: str | None = "admin"
     ) -> str | None:
@@ -797,6 +810,12 @@ class InMemory:
 
     def session_bind(self, token: str | None) -> bool:
         found = self._find_live(token, "bind_failed")
+        return self._bind(found and found[0])
+
+    def session_bind_id(self, session_id: str, user_id: str | None) -> bool:
+        return self._bind(self._find_live_id(session_id, user_id))
+
+    def _bind(self, session: StoredSession | None) -> bool:
         connection = connections[database_alias()]
         before = self._bound.get(connection)
 
@@ -805,8 +824,8 @@ class InMemory:
 
         # Outside of a transaction it would end with the statement.
         if self._undoable(undo):
-            self._bound[connection] = found and found[0]
-        return found is not None
+            self._bound[connection] = session
+        return session is not None
 
     def session_user_id(self) -> str | None:
         bound = self._bound.get(connections[database_alias()])
