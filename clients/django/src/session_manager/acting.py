@@ -96,5 +96,5 @@ def for_session(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(acting, *args, **kwargs)
 
     # Celery derives from it what a task takes.
-    del wrapper.__wrapped__  # type: ignore[attr-defined]
+    del wrapper.__wrapped__
     return wrapper
