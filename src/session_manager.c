@@ -27,6 +27,7 @@
 #include "schema.h"
 #include "session/finding.h"
 #include "session/guess.h"
+#include "session/seen.h"
 #include "session/touch.h"
 #include "shared.h"
 #include "sql/identity.h"
@@ -53,6 +54,7 @@ _PG_init(void)
 	sm_touch_init();
 	sm_finding_init();
 	sm_guess_init();
+	sm_seen_init();
 	sm_contain_init();
 	sm_restore_init();
 	sm_sweep_init();

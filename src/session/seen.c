@@ -45,6 +45,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -59,9 +60,11 @@
 #define MAX_EVENTS		300
 #define MAX_PARTITIONS	128
 
-/* Where the columns of an event are in a partition. */
+/* Where the columns of an event are in a partition, and the index. */
 typedef struct EventColumns
 {
+	Oid			partition;
+	Oid			index;			/* by user and time; InvalidOid: there is none */
 	AttrNumber	user_id;
 	AttrNumber	at;
 	AttrNumber	event;
@@ -69,6 +72,11 @@ typedef struct EventColumns
 	AttrNumber	user_agent;
 	AttrNumber	detail;
 } EventColumns;
+
+/* What has been looked up, by the partition's OID. */
+#define N_KNOWN		32
+
+static EventColumns known_columns[N_KNOWN];
 
 static void compare(SmSeen *seen, const SmClient *known);
 static bool same_network(const SmSeen *seen, inet *known);
@@ -81,13 +89,22 @@ static void look_at_partition(SmSeen *seen, Relation parent, Oid relid,
 							  text *user_id, TimestampTz since);
 static void look_at_event(SmSeen *seen, TupleTableSlot *slot,
 						  const EventColumns *columns);
-static void find_columns(Relation parent, Relation partition,
-						 EventColumns *columns);
+static void partition_changed(Datum arg, Oid relid);
+static EventColumns find_columns(Relation parent, Relation partition);
 static AttrNumber find_column(Relation parent, Relation partition,
 							  AttrNumber attnum);
 static Oid	find_index(Relation partition, const EventColumns *columns);
 static bool serves(Oid index, const EventColumns *columns);
 static void *index_vector(HeapTuple tuple, AttrNumber attnum);
+
+/*
+ * Register a callback for changes of partitions.  Called once, from _PG_init.
+ */
+void
+sm_seen_init(void)
+{
+	CacheRegisterRelcacheCallback(partition_changed, (Datum) 0);
+}
 
 /*
  * Start finding out about the client of a login.
@@ -127,7 +144,7 @@ sm_seen_sessions(SmSeen *seen, const SmSchema *schema, text *user_id)
 {
 	Relation	rel;
 	Relation	index;
-	TupleTableSlot *slot;
+	TupleTableSlot *slot = NULL;
 	ScanKeyData key;
 	IndexScanDesc scan;
 
@@ -135,7 +152,6 @@ sm_seen_sessions(SmSeen *seen, const SmSchema *schema, text *user_id)
 		return;
 	rel = table_open(schema->sessions, RowExclusiveLock);
 	index = index_open(schema->sessions_user_idx, RowExclusiveLock);
-	slot = table_slot_create(rel, NULL);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(user_id));
 	scan = sm_index_beginscan(rel, index, SnapshotSelf, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
@@ -146,6 +162,8 @@ sm_seen_sessions(SmSeen *seen, const SmSchema *schema, text *user_id)
 		Datum		value;
 		bool		isnull;
 
+		if (slot == NULL)
+			slot = table_slot_create(rel, NULL);
 		if (!index_fetch_heap(scan, slot) ||
 			!slot_attisnull(slot, Anum_actor_session_id))
 			continue;
@@ -158,7 +176,8 @@ sm_seen_sessions(SmSeen *seen, const SmSchema *schema, text *user_id)
 		compare(seen, &known);
 	}
 	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	if (slot != NULL)
+		ExecDropSingleTupleTableSlot(slot);
 	index_close(index, NoLock);
 	table_close(rel, NoLock);
 }
@@ -300,7 +319,6 @@ look_at_partition(SmSeen *seen, Relation parent, Oid relid, text *user_id,
 				  TimestampTz since)
 {
 	Relation	rel;
-	Oid			indexid = InvalidOid;
 	EventColumns columns;
 
 	if (seen->events_left <= 0 ||
@@ -312,16 +330,12 @@ look_at_partition(SmSeen *seen, Relation parent, Oid relid, text *user_id,
 		UnlockRelationOid(relid, AccessShareLock);
 		return;
 	}
-	/* an owner may attach what is no table */
-	if (rel->rd_rel->relkind == RELKIND_RELATION)
+	columns = find_columns(parent, rel);
+	if (OidIsValid(columns.index) &&
+		ConditionalLockRelationOid(columns.index, AccessShareLock))
 	{
-		find_columns(parent, rel, &columns);
-		indexid = find_index(rel, &columns);
-	}
-	if (OidIsValid(indexid))
-	{
-		Relation	index = index_open(indexid, AccessShareLock);
-		TupleTableSlot *slot = table_slot_create(rel, NULL);
+		Relation	index = index_open(columns.index, NoLock);
+		TupleTableSlot *slot = NULL;
 		ScanKeyData keys[2];
 		IndexScanDesc scan;
 
@@ -333,10 +347,15 @@ look_at_partition(SmSeen *seen, Relation parent, Oid relid, text *user_id,
 		index_rescan(scan, keys, 2, NULL, 0);
 		while (!seen->familiar && seen->events_left-- > 0 &&
 			   index_getnext_tid(scan, BackwardScanDirection) != NULL)
+		{
+			if (slot == NULL)
+				slot = table_slot_create(rel, NULL);
 			if (index_fetch_heap(scan, slot))
 				look_at_event(seen, slot, &columns);
+		}
 		index_endscan(scan);
-		ExecDropSingleTupleTableSlot(slot);
+		if (slot != NULL)
+			ExecDropSingleTupleTableSlot(slot);
 		index_close(index, AccessShareLock);
 	}
 	relation_close(rel, AccessShareLock);
@@ -380,16 +399,42 @@ look_at_event(SmSeen *seen, TupleTableSlot *slot, const EventColumns *columns)
 	compare(seen, &known);
 }
 
-/* A partition may have the columns in another order than its parent. */
+/*
+ * A partition has changed, or its indexes have: forget what was looked up.
+ */
 static void
-find_columns(Relation parent, Relation partition, EventColumns *columns)
+partition_changed(Datum arg, Oid relid)
 {
-	columns->user_id = find_column(parent, partition, Anum_event_user_id);
-	columns->at = find_column(parent, partition, Anum_event_at);
-	columns->event = find_column(parent, partition, Anum_event_event);
-	columns->ip = find_column(parent, partition, Anum_event_ip);
-	columns->user_agent = find_column(parent, partition, Anum_event_user_agent);
-	columns->detail = find_column(parent, partition, Anum_event_detail);
+	if (!OidIsValid(relid))
+		memset(known_columns, 0, sizeof(known_columns));
+	else if (known_columns[relid % N_KNOWN].partition == relid)
+		known_columns[relid % N_KNOWN].partition = InvalidOid;
+}
+
+/*
+ * The columns of a partition, which may be in another order than its parent's,
+ * and its index; none if an owner has attached what is no table.
+ */
+static EventColumns
+find_columns(Relation parent, Relation partition)
+{
+	Oid			relid = RelationGetRelid(partition);
+	EventColumns columns = known_columns[relid % N_KNOWN];
+
+	if (columns.partition == relid)
+		return columns;
+	columns.partition = relid;
+	columns.user_id = find_column(parent, partition, Anum_event_user_id);
+	columns.at = find_column(parent, partition, Anum_event_at);
+	columns.event = find_column(parent, partition, Anum_event_event);
+	columns.ip = find_column(parent, partition, Anum_event_ip);
+	columns.user_agent = find_column(parent, partition, Anum_event_user_agent);
+	columns.detail = find_column(parent, partition, Anum_event_detail);
+	columns.index = InvalidOid;
+	if (partition->rd_rel->relkind == RELKIND_RELATION)
+		columns.index = find_index(partition, &columns);
+	known_columns[relid % N_KNOWN] = columns;
+	return columns;
 }
 
 static AttrNumber

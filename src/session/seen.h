@@ -30,6 +30,7 @@ typedef struct SmSeen
 	bool		parsed;
 } SmSeen;
 
+extern void sm_seen_init(void);
 extern void sm_seen_begin(SmSeen *seen, const SmClient *client);
 extern void sm_seen_session(SmSeen *seen, const SmSession *session);
 extern void sm_seen_sessions(SmSeen *seen, const SmSchema *schema,
