@@ -63,3 +63,11 @@ def import_slowly(user: Any, data: dict[str, Any]) -> dict[str, Any]:
         Path(os.environ["SM_TEST_GATE"]).touch()
         time.sleep(600)
     return {}
+
+
+def on_login_not_remembered(request: Any, claims: dict[str, Any]) -> LoginDecision:
+    return LoginDecision(claims["sub"], remember=False)
+
+
+def may_impersonate(request: Any, actor: Any, user: Any) -> bool:
+    return str(actor) == "grace" and str(user) == "boss"

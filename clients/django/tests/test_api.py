@@ -40,6 +40,7 @@ SESSION_MEMBERS = {
     "version",
     "tenant_id",
     "auth",
+    "actor",
     "data",
 }
 

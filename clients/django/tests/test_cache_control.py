@@ -106,7 +106,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 
 
 def recipe(request: HttpRequest) -> HttpResponse:
-    """docs/django.md, "Step-up"."""
+    """A step-up that writes the cookie itself."""
     token = request.GET["token"]
     refreshed = session_service.elevate(token, {"amr": ["pwd", "otp"]})
     assert refreshed.token is not None

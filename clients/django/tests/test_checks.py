@@ -273,3 +273,20 @@ def test_redis(redis_server: RedisServer) -> None:
     assert servers() == set()
     redis_server.stop()
     assert servers() == {"W019"}
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("MAX_LIFETIME", 7 * 86400), ("IDLE_TIMEOUT", 7 * 86400), ("IDLE_TIMEOUT", 3600)],
+)
+def test_a_lifetime_that_the_extension_refuses(
+    configure: Any, database_setting: Any, name: str, allowed: int
+) -> None:
+    if allowed == 3600:
+        database_setting("idle_timeout", "1h")
+    for kind in ("REMEMBERED", "NOT_REMEMBERED"):
+        configure(**{kind: {name: allowed}})
+        assert servers() == set()
+        configure(**{kind: {name: allowed + 1}})
+        assert servers() == {"E044"}
+        configure(**{kind: {}})

@@ -58,6 +58,11 @@ def act(request: HttpRequest) -> HttpResponse:
             logout(request)
         elif name == "our-in":
             log_in(request, get_user_model().objects.get(username=value), {"plan": "free"})
+        elif name in ("remembered-in", "forgotten-in"):
+            user = get_user_model().objects.get(username=value)
+            log_in(request, user, remember=name == "remembered-in")
+        elif name == "act-as":
+            log_in(request, get_user_model().objects.get(username=value), actor=request.user)
         elif name == "our-out":
             log_out(request)
         elif name == "password":
@@ -728,3 +733,35 @@ class TestDjangosMiddlewareAlone:
         users["ada"].set_password("tbr31-x")
         users["ada"].save()
         assert count(users["ada"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["remembered", "forgotten"])
+def test_the_kind_of_cookie_stays(users: dict[str, Any], kind: str) -> None:
+    """What request.session writes later on is no other cookie."""
+    client = Client()
+    for action in (f"{kind}-in=ada", "visits=1", "in=ada"):
+        client.get("/act/", {"do": action})
+        age = client.cookies[COOKIE]["max-age"]
+        assert age == ("" if kind == "forgotten" else pytest.approx(7 * 86400, abs=60)), action
+
+
+def test_a_sign_out_by_django_leaves_no_way_back(users: dict[str, Any]) -> None:
+    user = get_user_model().objects.create_user("bob")
+    client = Client()
+    client.get("/act/", {"do": "our-in=ada,cart=1"})
+    answer = client.get("/act/", {"do": "act-as=bob"}).json()
+    assert (answer["user"], answer["session"]) == ("bob", {})
+    client.get("/act/", {"do": "visits=1"})
+    client.get("/act/", {"do": "out"})
+    assert [session_service.list(str(who.pk)) for who in (users["ada"], user)] == [[], []]
+    assert {morsel.value for morsel in client.cookies.values()} == {""}
+
+
+def test_back_to_the_actors_own_request_session(users: dict[str, Any]) -> None:
+    get_user_model().objects.create_user("bob")
+    client = Client()
+    client.get("/act/", {"do": "our-in=ada,cart=1"})
+    client.get("/act/", {"do": "act-as=bob,cart=2"})
+    client.get("/stop/")
+    answer = client.get("/act/", {"do": "look"}).json()
+    assert (answer["user"], answer["session"]) == ("ada", {"cart": "1"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -113,6 +114,16 @@ class TestActive:
         database_setting("idle_timeout", "1h")
         self.agree(user_id, 0)
         database_setting("idle_timeout", "0")
+        self.agree(user_id, 1)
+
+    def test_idle_by_a_timeout_of_its_own(self, user_id: str, superuser: Any) -> None:
+        for hours in (1, 3):
+            created = session_service.create(user_id, idle_timeout=timedelta(hours=hours))
+            superuser.execute(
+                "UPDATE user_sessions SET last_seen_at = now() - interval '2h'"
+                " WHERE session_id = %s",
+                [created.id],
+            )
         self.agree(user_id, 1)
 
     def test_a_revoked_key(self, user_id: str, superuser: Any) -> None:

@@ -158,6 +158,7 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
         415: TEXT,
         500: CORRUPT,
     },
+    ("delete", "impersonation/"): {200: [Cell()], 401: REFUSED, 403: [FOREIGN], 500: CORRUPT},
     ("post", "tenant/"): {
         200: [Cell(body={"tenant_id": "globex"}, cookie="set")],
         400: [

@@ -36,6 +36,7 @@ PUBLIC = {
     "acting": (),
     "administration": (),
     "identity": (),
+    "links": (),
     "middleware": (),
     "reporting": (),
     "signals": (),
@@ -43,6 +44,7 @@ PUBLIC = {
     "testing": (),
     "user_changes": (),
     "urls": (),
+    "user_agents": (),
     # What Django looks for.
     "backends": ("http",),
     "channels": (),

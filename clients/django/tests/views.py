@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -16,7 +17,7 @@ from rest_framework.views import APIView
 
 from session_manager import exceptions
 from session_manager.identity import bound_user_id, session_identity
-from session_manager.login import log_in, log_out, set_cookie, token_from
+from session_manager.login import log_in, log_out, step_up, stop_impersonation, token_from
 from session_manager.services import session_service
 
 
@@ -55,13 +56,9 @@ def bound_plainly(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"user": bound_user_id()})
 
 
-def step_up(request: HttpRequest) -> HttpResponse:
-    """As in docs/django.md."""
-    elevated = session_service.elevate(token_from(request), {"amr": ["pwd", "otp"]})
-    response = JsonResponse({"status": elevated.status})
-    if elevated.token and elevated.absolute_expires_at:
-        set_cookie(response, elevated.token, elevated.absolute_expires_at)
-    return response
+def prove_more(request: HttpRequest) -> HttpResponse:
+    elevated = step_up(request, {"amr": ["pwd", "otp"]})
+    return JsonResponse({"status": elevated.status})
 
 
 @login_required
@@ -143,8 +140,20 @@ def broken(request: HttpRequest) -> HttpResponse:
 
 
 def login(request: HttpRequest) -> HttpResponse:
-    log_in(request, request.GET["user"], {"via": "form"}, auth={"amr": ["pwd"]})
+    remember = {"yes": True, "no": False}.get(request.GET.get("remember", ""))
+    log_in(request, request.GET["user"], {"via": "form"}, auth={"amr": ["pwd"]}, remember=remember)
     return HttpResponse(status=204)
+
+
+def impersonate(request: HttpRequest) -> HttpResponse:
+    user = get_user_model().objects.get(username=request.GET["user"])
+    log_in(request, user, actor=request.user, auth={"method": "impersonation"})
+    return JsonResponse({"user": str(request.user), "actor": request.session_info.actor})
+
+
+def stop(request: HttpRequest) -> HttpResponse:
+    session = stop_impersonation(request)
+    return JsonResponse({"user": session and session.user_id})
 
 
 def logout(request: HttpRequest) -> HttpResponse:

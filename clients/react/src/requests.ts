@@ -22,6 +22,8 @@ export interface CreateSessionInput {
   accessToken: string;
   /** The profile to keep with the session; who the user is comes from the token. */
   user?: Partial<User>;
+  /** Whether the user stays signed in when the browser is closed; by default as long as the session lives. */
+  remember?: boolean;
 }
 
 export interface SessionActions {

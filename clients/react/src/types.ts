@@ -65,6 +65,8 @@ export interface Session {
   tenant_id: string | null;
   /** How the user proved who they are. */
   auth: Record<string, unknown> | null;
+  /** The id of the user who acts as `user`; null: the user. */
+  actor: string | null;
   data: Data;
 }
 

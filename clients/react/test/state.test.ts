@@ -17,6 +17,7 @@ const session = (change: Partial<Session> = {}): Session => ({
   version: 1,
   tenant_id: null,
   auth: null,
+  actor: null,
   data: { plan: 'free' },
   ...change,
 });

@@ -190,7 +190,7 @@ class UserSessionAdmin(_ReadOnlyAdmin):
     actions = ("revoke", "revoke_all")
     change_form_template = "admin/session_manager/usersession/change_form.html"
     fieldsets = (
-        (None, {"fields": ("session_id", "owner", "user_id", "tenant_id", "state")}),
+        (None, {"fields": ("session_id", "owner", "user_id", "actor_id", "tenant_id", "state")}),
         (
             _("Life"),
             {
@@ -200,6 +200,7 @@ class UserSessionAdmin(_ReadOnlyAdmin):
                     "last_seen_at",
                     "expires_at",
                     "absolute_expires_at",
+                    "idle_timeout",
                     "rotated_at",
                     "revoked_at",
                     "revoked_reason",

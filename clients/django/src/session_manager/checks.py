@@ -94,7 +94,7 @@ def _hooks() -> Iterator[CheckMessage]:
                 hint="Set it to the dotted path of a class, as in DEFAULT_AUTHENTICATION_CLASSES.",
                 id="session_manager.E002",
             )
-    for name in ("USER_LOADER", "ON_LOGIN", "ON_SWITCH_TENANT", "IMPORT_DATA"):
+    for name in ("USER_LOADER", "ON_LOGIN", "ON_SWITCH_TENANT", "MAY_IMPERSONATE", "IMPORT_DATA"):
         path = getattr(settings, name)
         if path is None:
             continue
@@ -509,6 +509,29 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
                 f"{grants.command(alias)}",
                 id="session_manager.E018",
             )
+        yield from _lifetimes(cursor)
+
+
+def _lifetimes(cursor: Any) -> Iterator[CheckMessage]:
+    # The settings are known once a function of the extension has been called.
+    cursor.execute(
+        f"SELECT CASE WHEN {function('session_bucket')}(''::text) IS NOT NULL"
+        " THEN current_setting('session_manager.max_lifetime')::interval END,"
+        " current_setting('session_manager.idle_timeout')::interval"
+    )
+    longest, idle = cursor.fetchone()
+    limits = {"MAX_LIFETIME": longest, "IDLE_TIMEOUT": idle or longest}
+    for kind in ("REMEMBERED", "NOT_REMEMBERED"):
+        for name, limit in limits.items():
+            value = getattr(getattr(settings, kind), name)
+            if value is not None and value > limit:
+                yield Error(
+                    f'SESSION_MANAGER["{kind}"]["{name}"] is longer than the extension allows, '
+                    f"which is {limit}: such a login fails.",
+                    hint="Shorten it, or let session_manager.max_lifetime and "
+                    "session_manager.idle_timeout be longer on the server.",
+                    id="session_manager.E044",
+                )
 
 
 def _missing(alias: str, *, available: bool) -> CheckMessage:

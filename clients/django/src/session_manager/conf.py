@@ -76,6 +76,16 @@ class Auth0Settings:
 
 
 @dataclass(frozen=True)
+class Lifetimes:
+    """How long the sessions of one kind of login live; None: as all others."""
+
+    #: Unless refreshed; by default until MAX_LIFETIME.  Cut to what the extension allows.
+    TTL: timedelta | None = None
+    MAX_LIFETIME: timedelta | None = None
+    IDLE_TIMEOUT: timedelta | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """One field per key of SESSION_MANAGER, with its default."""
 
@@ -159,6 +169,13 @@ class Settings:
 
     #: Lifetime of a new session; None leaves it to the extension.
     TTL: timedelta | None = None
+    #: Those of logins with remember=True, and with remember=False.
+    REMEMBERED: Lifetimes = Lifetimes(TTL=timedelta(days=30))
+    NOT_REMEMBERED: Lifetimes = Lifetimes()
+    #: Dotted path of ``f(request, actor, user) -> bool``: whether somebody may act as a user.
+    MAY_IMPERSONATE: str | None = None
+    #: How long a link of links.end_session_path works.
+    END_LINK_AGE: timedelta = timedelta(days=7)
     DEBUG: bool = False
     #: Whether SESSION_ENGINE is this package's.  Then Django's settings of the cookie hold for all.
     IS_ENGINE: bool = False
@@ -195,6 +212,17 @@ class Settings:
         if self.IN_MEMORY is None:
             return None
         return import_string("session_manager.testing.in_memory.memory")
+
+    @cached_property
+    def actor_cookie_name(self) -> str:
+        """The cookie that keeps the session of who acts as somebody else."""
+        return self.cookie_name + "_actor"
+
+    def lifetimes(self, remember: bool | None) -> Lifetimes:
+        """Those of a login's sessions."""
+        if remember is None:
+            return Lifetimes()
+        return self.REMEMBERED if remember else self.NOT_REMEMBERED
 
     @cached_property
     def cache_key(self) -> bytes:
@@ -292,7 +320,7 @@ def _check_lazy_user(given: Mapping[str, Any]) -> None:
         )
 
 
-def _ttl(given: Any) -> timedelta | None:
+def _duration(given: Any) -> timedelta | None:
     if given is None or isinstance(given, timedelta):
         return given
     return timedelta(seconds=given)
@@ -309,6 +337,18 @@ def _of_django(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("USER_ID_FIELD") is None and given.get("USER_LOADER") is None:
         found["USER_ID_FIELD"] = "pk"
     return found
+
+
+def _lifetimes(given: Any, name: str) -> Lifetimes:
+    name = f'SESSION_MANAGER["{name}"]'
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured(f"{name} must be a dictionary.")
+    _refuse_unknown(given, Lifetimes, name)
+    lifetimes = Lifetimes(**{key: _duration(value) for key, value in given.items()})
+    for value in (lifetimes.TTL, lifetimes.MAX_LIFETIME, lifetimes.IDLE_TIMEOUT):
+        if value is not None and value <= timedelta(0):
+            raise ImproperlyConfigured(f"{name} must have positive durations.")
+    return lifetimes
 
 
 def load_settings() -> Settings:
@@ -332,7 +372,7 @@ def load_settings() -> Settings:
         given["COOKIE_NAME"] = inherited
     if "REDIS_DB" not in given:
         given["REDIS_DB"] = getattr(django_settings, "REDIS_SESSION_DB", 1)
-    given["TTL"] = _ttl(given.get("TTL", getattr(django_settings, "SESSION_TTL", None)))
+    given["TTL"] = _duration(given.get("TTL", getattr(django_settings, "SESSION_TTL", None)))
     given["AUTH0"] = _auth0(given.get("AUTH0"))
     rates = given.get("THROTTLE_RATES", {})
     if rates is None:
@@ -344,6 +384,10 @@ def load_settings() -> Settings:
         raise ImproperlyConfigured(
             'SESSION_MANAGER["IN_MEMORY"] must be a dictionary of settings of the extension.'
         )
+    for name in {"REMEMBERED", "NOT_REMEMBERED"} & set(given):
+        given[name] = _lifetimes(given[name], name)
+    if "END_LINK_AGE" in given:
+        given["END_LINK_AGE"] = _duration(given["END_LINK_AGE"])
     given["CLIENT_DATA"] = _client_data(given.get("CLIENT_DATA", DEFAULT_CLIENT_DATA))
     if MEMBER in given["CLIENT_DATA"]:
         raise ImproperlyConfigured(

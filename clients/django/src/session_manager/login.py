@@ -14,7 +14,8 @@ SessionMiddleware puts the cookie into the response, if the transaction commits;
 from __future__ import annotations
 
 from contextlib import nullcontext
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -23,20 +24,36 @@ from rest_framework.request import Request
 
 from .conf import MEMBER, settings
 from .http.addresses import client_ip, user_agent
-from .http.cookie_decision import clear_cookie_on_commit, set_cookie_on_commit
-from .http.cookies import set_cookie, token_from
-from .http.lookup import Lookup, current_token, django_request, remember_lookup, renew_user
+from .http.cookie_decision import (
+    Issued,
+    clear_cookie_on_commit,
+    forget_actor_on_commit,
+    keep_actor_on_commit,
+    set_cookie_on_commit,
+)
+from .http.cookies import actor_token_from, set_cookie, token_from
+from .http.impersonation import acting_session, sign_out_actor
+from .http.lookup import (
+    Lookup,
+    current_token,
+    django_request,
+    look_up_row,
+    remember_lookup,
+    renew_user,
+)
 from .http.request_session import request_session
 from .services import session_service
 from .store.database import translating_errors
 from .store.transactions import Outcome
 from .store.users import load_user, marked, user_id_of
-from .types import JSON, CreatedSession, RefreshedSession
+from .types import JSON, REMEMBER, CreatedSession, RefreshedSession, Session
 
 __all__ = [
     "log_in",
     "log_out",
     "set_cookie",
+    "step_up",
+    "stop_impersonation",
     "switch_tenant",
     "token_from",
     "update_session_auth_hash",
@@ -50,37 +67,58 @@ def log_in(
     *,
     tenant_id: str | None = None,
     auth: JSON | None = None,
+    remember: bool | None = None,
     ttl: timedelta | None = None,
     max_lifetime: timedelta | None = None,
+    idle_timeout: timedelta | None = None,
+    actor: Any = None,
     reason: str = "replaced",
 ) -> CreatedSession:
     """Make a session for a user who has been authenticated, and end the one presented.
 
     Both or neither: a login that fails leaves the older session alone.  The older one ends first,
     so that it does not count against a limit; reason is for the audit trail.  Where request.session
-    is this package's, the user is signed in there, too, and finds there what a guest left.  Raises
-    as SessionService.create.
+    is this package's, the user is signed in there, too, and finds there what a guest left.
+
+    remember: False for a cookie that lasts until the browser is closed, True for one that lasts as
+    long as the session can.  The lifetimes that are not given are those of
+    NOT_REMEMBERED or REMEMBERED.  None: as True, with the lifetimes of all sessions.
+
+    actor: the request's own user, who is going to act as the user; the session presented goes on,
+    for stop_impersonation to return to.  Raises PermissionDenied as impersonation.acting_session
+    says, else as SessionService.create.
     """
     request = django_request(request)
     presented = current_token(request)
+    acting = None
+    if actor is not None:
+        acting = acting_session(request, actor, user)
+        remember = bool(remember)
+    lifetimes = settings.lifetimes(remember)
+    if remember is not None:
+        auth = {**(auth or {}), REMEMBER: remember}
     store = request_session(request)
     if store is not None:
         data = {**(data or {}), MEMBER: store.entries_of_login(user)}
     together: Any = nullcontext()
-    if presented is not None:
+    if presented is not None and acting is None:
         together = transaction.atomic(using=settings.DATABASE)
     with translating_errors(), together:
-        if presented is not None:
+        if acting is None:
             session_service.invalidate(presented, reason)
+            sign_out_actor(request, reason)
         created = session_service.create(
             user_id_of(user),
             data,
-            ttl=ttl,
+            ttl=_first(ttl, lifetimes.TTL, lifetimes.MAX_LIFETIME),
+            cut_ttl=ttl is None and lifetimes.TTL is not None,
             ip=client_ip(request),
             user_agent=user_agent(request),
             tenant_id=tenant_id,
             auth=marked(auth, user),
-            max_lifetime=max_lifetime,
+            max_lifetime=_first(max_lifetime, lifetimes.MAX_LIFETIME),
+            idle_timeout=_first(idle_timeout, lifetimes.IDLE_TIMEOUT),
+            actor_token=presented if acting else None,
         )
     # touch=False: the first use of the token is the browser's.
     session = session_service.get(
@@ -90,14 +128,41 @@ def log_in(
         # Deactivated, say, since the user was looked at, and before the new session could be ended.
         session_service.invalidate(created.token, "user_changed")
         session = None
-    # Ended already, if a sign-out everywhere came right behind: then there is no cookie to give.
-    given = created if session else None
-    outcome = set_cookie_on_commit(request, given) if given else Outcome()
-    remember_lookup(request, Lookup(created.token, session, given, outcome))
-    if store is not None:
-        store.follow(created.token if session else None, session)
+    if acting is not None and presented is not None and session is not None:
+        own = _Own(presented, acting.absolute_expires_at)
+        keep_actor_on_commit(request, own, persistent=acting.persistent)
+    _replace(request, created, session)
     renew_user(request)
     return created
+
+
+def step_up(
+    request: HttpRequest | Request, auth: JSON, data: JSON | None = None
+) -> RefreshedSession:
+    """Record that the request's user proved more: a new token and cookie, the old ones void.
+
+    See SessionService.elevate for the outcome: there is a cookie only if the status is ``rotated``.
+    Whether the login is to be remembered stays as it is.
+    """
+    request = django_request(request)
+    presented = current_token(request)
+    if data is not None and (row := look_up_row(request).row) and row.request_data:
+        data = {**data, MEMBER: row.request_data}
+    with translating_errors():
+        elevated = session_service.elevate(
+            presented,
+            auth,
+            data,
+            ip=client_ip(request),
+            user_agent=user_agent(request),
+            with_session=True,
+        )
+    if elevated.token is not None:
+        _give(request, elevated, elevated.session)
+        store = request_session(request)
+        if store is not None and elevated.session is not None:
+            store.go_on(elevated.token, elevated.session)
+    return elevated
 
 
 def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) -> RefreshedSession:
@@ -120,14 +185,8 @@ def switch_tenant(request: HttpRequest | Request, tenant_id: str, data: JSON) ->
             user_agent=user_agent(request),
             with_session=True,
         )
-    if switched.token is None:
-        return switched
-    # None where client_binding refuses this client: then there is no cookie to give.
-    given = switched if switched.session else None
-    outcome = set_cookie_on_commit(request, given) if given else Outcome()
-    remember_lookup(request, Lookup(switched.token, switched.session, given, outcome))
-    if store is not None:
-        store.follow(switched.token if switched.session else None, switched.session)
+    if switched.token is not None:
+        _replace(request, switched, switched.session)
     return switched
 
 
@@ -154,25 +213,95 @@ def update_session_auth_hash(request: HttpRequest | Request, user: Any) -> bool:
         )
     if elevated.token is None:
         return False
-    given = elevated if elevated.session else None
-    outcome = set_cookie_on_commit(request, given) if given else Outcome()
-    remember_lookup(request, Lookup(elevated.token, elevated.session, given, outcome))
+    _give(request, elevated, elevated.session)
     store = request_session(request)
     if store is not None and elevated.session is not None:
         store.go_on(elevated.token, elevated.session, user)
     renew_user(request)
-    return given is not None
+    return elevated.session is not None
+
+
+def stop_impersonation(request: HttpRequest | Request) -> Session | None:
+    """Return from acting as somebody else: the session of the impersonation ends.
+
+    What the request's session is from now on, that of the actor; None where that has ended too, so
+    that nobody is signed in.  A request in which nobody acts as somebody else keeps its session.
+    """
+    request = django_request(request)
+    current = look_up_row(request).row
+    token = actor_token_from(request)
+    if current is not None and current.actor is None:
+        return current
+    if current is None and token is None:
+        return None
+    own = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
+    # What lies beside an impersonation in the browser may be somebody else's.
+    if own is not None and current is not None and own.user_id != current.actor:
+        own = None
+    session_service.invalidate(current_token(request), "impersonation_ended")
+    if token is not None:
+        forget_actor_on_commit(request)
+    if own is None or token is None:
+        _leave(request)
+    else:
+        _replace(request, _Own(token, own.absolute_expires_at), own)
+    renew_user(request)
+    return own
 
 
 def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
-    """End the request's session; SessionMiddleware clears the cookie.  Whether it was live."""
+    """End the request's session; SessionMiddleware clears the cookie.  Whether it was live.
+
+    Who acts as somebody else is signed out as well.
+    """
     request = django_request(request)
     token = current_token(request)
     ended = session_service.invalidate(token, reason)
+    sign_out_actor(request, reason)
+    _leave(request)
+    renew_user(request)
+    return ended
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The session of who acts as somebody else, as a cookie needs it."""
+
+    token: str
+    absolute_expires_at: datetime
+
+
+def _give(request: HttpRequest, issued: Issued, session: Session | None) -> None:
+    """Let the request have a session from now on, and the browser its token.
+
+    None: it has ended already, as when a sign-out everywhere came right behind, or client_binding
+    refuses this client.  Then there is no cookie to give.
+    """
+    given = issued if session else None
+    outcome = Outcome()
+    if session is not None:
+        outcome = set_cookie_on_commit(request, issued, persistent=session.persistent)
+    remember_lookup(request, Lookup(issued.token, session, given, outcome))
+
+
+def _replace(request: HttpRequest, issued: Issued, session: Session | None) -> None:
+    """The same with another session, or with none."""
+    _give(request, issued, session)
+    store = request_session(request)
+    if store is not None:
+        store.follow(issued.token if session else None, session)
+
+
+def _leave(request: HttpRequest) -> None:
+    """Let the request have no session from now on, and the browser no cookie."""
+    token = current_token(request)
     outcome = None if token is None else clear_cookie_on_commit(request)
     remember_lookup(request, Lookup(token, None, outcome=outcome))
     store = request_session(request)
     if store is not None:
         store.follow(None, None)
-    renew_user(request)
-    return ended
+
+
+def _first(*durations: timedelta | None) -> timedelta | None:
+    """The first one that is given."""
+    return next((duration for duration in durations if duration is not None), None)

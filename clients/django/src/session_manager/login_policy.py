@@ -33,12 +33,13 @@ class LoginDecision:
     """What the new session is to hold.
 
     data: what the server knows; its members win over those that the browser sent.  tenant_id:
-    fixed for the session's life.
+    fixed for the session's life.  remember: as log_in's; by default what the browser has asked for.
     """
 
     user_id: str
     data: JSON = field(default_factory=dict)
     tenant_id: str | None = None
+    remember: bool | None = None
 
 
 def refuse_protected(data: Mapping[str, Any]) -> None:
@@ -74,6 +75,8 @@ def decide_login(
         if not isinstance(decision, LoginDecision):
             raise PermissionDenied
     decision.data = {**given, **decision.data}
+    if decision.remember is None:
+        decision.remember = body.get("remember")
     return decision
 
 

@@ -206,8 +206,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
             ) from None
         token = store.session_key
         if token is not None:
-            lasts = not store.get_expire_at_browser_close()
-            set_token_on_commit(request, token, store.get_expiry_age() if lasts else None)
+            set_token_on_commit(request, token, store.cookie_age())
 
 
 class AuthenticationMiddleware:

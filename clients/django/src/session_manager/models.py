@@ -17,8 +17,8 @@ from typing import Any, NoReturn, TypeVar
 
 from django.conf import settings as django_settings
 from django.db import models
-from django.db.models import Exists, F, Func, OuterRef, Q
-from django.db.models.functions import Now
+from django.db.models import Exists, ExpressionWrapper, F, Func, OuterRef, Q
+from django.db.models.functions import Least, Now
 from django.utils.translation import gettext_lazy as _
 
 from .conf import settings
@@ -100,7 +100,7 @@ class SessionKey(ReadOnlyModel):
 
 
 class IdleDeadline(Func):
-    """When a session that is not used any more is dead; infinity without an idle timeout."""
+    """When a session that is not used any more is dead by the setting; infinity if that is off."""
 
     _SETTING = "COALESCE(NULLIF(current_setting('session_manager.idle_timeout', true), ''), '0')"
     template = (
@@ -118,10 +118,17 @@ class UserSessionQuerySet(ReadOnlyQuerySet["UserSession"]):
         a session in use can be missing for as long.  SessionService.count_active is
         exact.
         """
+        actors = UserSession.objects.all()._living().filter(pk=OuterRef("actor_session_id"))
+        return self._living().filter(Q(actor_session_id__isnull=True) | Exists(actors))
+
+    def _living(self) -> UserSessionQuerySet:
+        """Whoever acts in them."""
         revoked_key = SessionKey.objects.filter(
             Q(key_id=OuterRef("key_id")) | Q(key_id=OuterRef("verifier_key_id")), state="revoked"
         )
-        return self.alias(idle_deadline=IdleDeadline(F("last_seen_at"))).filter(
+        # Where it has no idle timeout of its own, the other one is the least.
+        own = ExpressionWrapper(F("last_seen_at") + F("idle_timeout"), models.DateTimeField())
+        return self.alias(idle_deadline=Least(IdleDeadline(F("last_seen_at")), own)).filter(
             ~Exists(revoked_key),
             revoked_at__isnull=True,
             expires_at__gt=Now(),
@@ -163,6 +170,9 @@ class UserSession(ReadOnlyModel):
     tenant_id = models.TextField(_("tenant"), null=True)  # noqa: DJ001
     ip = models.GenericIPAddressField(_("address"), null=True)
     user_agent = models.TextField(_("user agent"), null=True)  # noqa: DJ001
+    idle_timeout = models.DurationField(_("idle timeout"), null=True)
+    actor_session_id = models.UUIDField(_("session of the actor"), null=True)
+    actor_id = models.TextField(_("actor"), null=True)  # noqa: DJ001
     rotated_at = models.DateTimeField(_("token replaced"), null=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True)
     revoked_reason = models.TextField(_("reason"), null=True)  # noqa: DJ001

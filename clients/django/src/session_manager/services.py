@@ -49,7 +49,7 @@ from .types import (
     RefreshedSession,
     Session,
     UpdatedSession,
-    take_mark,
+    take_own,
 )
 
 # Inside the class "list" is the method.
@@ -101,6 +101,8 @@ class SessionService:
         auth: JSON | None = None,
         max_lifetime: timedelta | None = None,
         cut_ttl: bool = False,
+        idle_timeout: timedelta | None = None,
+        actor_token: str | None = None,
     ) -> CreatedSession:
         """Log a user in.
 
@@ -108,6 +110,9 @@ class SessionService:
         else the extension's.  auth: how the user proved who they are; shown in the list of devices.
         max_lifetime: until the end that no refresh moves; by default, and at most, the extension's.
         cut_ttl: take what the extension allows in the place of a longer ttl, which it refuses.
+        idle_timeout: how long it lives without being used; by default the extension's.
+        actor_token: of the live session of somebody else, who will act as this user; the new
+        session ends with that one.
         Raises LimitReached, TooLarge, InvalidArgument, StoreUnavailable.
         """
         # Beyond max_sessions_per_user the oldest ones end.
@@ -116,8 +121,9 @@ class SessionService:
             rows = call(
                 "SELECT session_id, session_token, "
                 + utc("created_at", "expires_at", "absolute_expires_at")
-                + f" FROM {function('session_create')}"
-                f"(%s, %s::jsonb, {_ttl(cut_ttl)}, %s::inet, %s, %s, %s::jsonb, %s::interval)",
+                + f", new_device FROM {function('session_create')}"
+                f"(%s, %s::jsonb, {_ttl(cut_ttl)}, %s::inet, %s, %s, %s::jsonb, %s::interval,"
+                " %s::interval, %s)",
                 [
                     text_argument(user_id),
                     json_argument({} if data is None else data),
@@ -127,6 +133,8 @@ class SessionService:
                     text_argument(tenant_id),
                     json_argument(auth),
                     max_lifetime,
+                    idle_timeout,
+                    digest_form(actor_token),
                 ],
                 savepoint=True,
             )
@@ -141,16 +149,18 @@ class SessionService:
             row["created_at"],
             row["expires_at"],
             row["absolute_expires_at"],
+            row["new_device"],
         )
-        signals.send(
-            signals.session_created,
-            type(self),
-            session_id=created.id,
-            user_id=user_id,
-            tenant_id=tenant_id,
-            ip=ip,
-            user_agent=user_agent,
-        )
+        seen = {
+            "session_id": created.id,
+            "user_id": user_id,
+            "tenant_id": tenant_id,
+            "ip": ip,
+            "user_agent": user_agent,
+        }
+        signals.send(signals.session_created, type(self), **seen)
+        if created.new_device:
+            signals.send(signals.new_device, type(self), **seen, created_at=created.created_at)
         return created
 
     def get(
@@ -176,7 +186,7 @@ class SessionService:
             if session is not None:
                 return session
         rows = call(
-            "SELECT session_id, user_id, tenant_id, data, version, auth, cacheable, "
+            "SELECT session_id, user_id, tenant_id, data, version, auth, actor_id, cacheable, "
             + utc(*SESSION_TIMES, "clock_timestamp()")
             + f" FROM {function('session_get')}(%s, %s::inet, %s, %s)",
             [digest_form(token), ip, _storable(user_agent), touch],
@@ -443,7 +453,7 @@ class SessionService:
         """A user's sessions, newest first; for the next page give the last one's id as after."""
         rows = call(
             "SELECT session_id AS id, tenant_id, is_current, host(ip) AS ip, user_agent, auth, "
-            "ended_reason, "
+            "ended_reason, actor_id AS actor, idle_timeout, "
             + utc("created_at", "last_seen_at", "expires_at", "absolute_expires_at", "ended_at")
             + f" FROM {function('session_list')}(%s, %s, %s, %s::uuid, %s)",
             [
@@ -457,7 +467,7 @@ class SessionService:
             idempotent=True,
         )
         for row in rows:
-            row["auth"], _ = take_mark(row["auth"])
+            row["auth"], _, row["remember"] = take_own(row["auth"])
         return [ListedSession(**row) for row in rows]
 
     def history(
@@ -604,6 +614,7 @@ def _renew(
     source = f"{function(called)} AS r"
     if client is not None:
         columns += ", s.session_id IS NOT NULL AS found, s.tenant_id, s.data, s.version, s.auth, "
+        columns += "s.actor_id, "
         columns += utc("created_at", "authenticated_at", "last_seen_at", table="s.")
         source += (
             f" LEFT JOIN {function('session_get')}"
@@ -638,7 +649,7 @@ def _ttl(cut: bool) -> str:
 
 def _session_of(row: Row) -> Session:
     data, request_data = take_out(decode(row["data"]))
-    auth, mark = take_mark(decode(row["auth"]))
+    auth, mark, remember = take_own(decode(row["auth"]))
     return Session(
         id=row["session_id"],
         user_id=row["user_id"],
@@ -647,7 +658,9 @@ def _session_of(row: Row) -> Session:
         version=row["version"],
         auth=auth,
         mark=mark,
+        remember=remember,
         request_data=request_data,
+        actor=row["actor_id"],
         **{name: row[name] for name in SESSION_TIMES},
     )
 

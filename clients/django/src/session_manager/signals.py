@@ -2,6 +2,8 @@
 
 ``session_created``      session_id, user_id, tenant_id, ip, user_agent
 ``session_invalidated``  session_id (None when several ended), user_id, tenant_id, reason, count
+``new_device``           session_id, user_id, tenant_id, ip, user_agent, created_at: a login from a
+                         device and a network that the user has not been seen with
 ``client_changed``       session_id, user_id, previous_ip, ip, previous_user_agent, user_agent
 ``token_reused``         session_id, user_id, ip, user_agent: a replay; the session has ended
 
@@ -22,6 +24,7 @@ logger = logging.getLogger("session_manager")
 
 session_created = Signal()
 session_invalidated = Signal()
+new_device = Signal()
 client_changed = Signal()
 token_reused = Signal()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 JSON = dict[str, Any]
@@ -18,16 +18,22 @@ SESSION_TIMES = (
     "absolute_expires_at",
 )
 
-#: Member of a stored ``auth`` that is this package's own, and not shown.
+#: Members of a stored ``auth`` that are this package's own, and not shown: whom the session was
+#: made for, and whether the login is remembered.
 MARK = "_user"
+REMEMBER = "_remember"
 
 
-def take_mark(auth: JSON | None) -> tuple[JSON | None, str | None]:
-    """A stored ``auth`` without the mark of the user, and the mark."""
-    if auth is None or MARK not in auth:
-        return auth, None
-    mark = auth.pop(MARK)
-    return auth or None, mark if isinstance(mark, str) else None
+def take_own(auth: JSON | None) -> tuple[JSON | None, str | None, bool | None]:
+    """A stored ``auth`` without the package's own members, and those: the mark, and remember."""
+    if auth is None or not (MARK in auth or REMEMBER in auth):
+        return auth, None, None
+    mark, remember = auth.pop(MARK, None), auth.pop(REMEMBER, None)
+    return (
+        auth or None,
+        mark if isinstance(mark, str) else None,
+        remember if isinstance(remember, bool) else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,22 @@ class Session:
     last_seen_at: datetime
     expires_at: datetime
     absolute_expires_at: datetime
+    #: The user id of who acts as this user, see login.log_in; None: the user.
+    actor: str | None = None
     cached: bool = False
     #: What request.session holds, where SESSION_ENGINE is this package's: store/request_data.py.
     request_data: dict[str, str] = field(default_factory=dict, repr=False)
     #: Whom the session was made for, see store/users.py; None if that is not known.
     mark: str | None = field(default=None, repr=False)
+    #: As the login has said, see login.log_in.
+    remember: bool | None = None
 
     exists = True
+
+    @property
+    def persistent(self) -> bool:
+        """Whether its cookie outlives the browser."""
+        return self.remember is not False
 
     def __bool__(self) -> bool:
         return True
@@ -79,7 +94,7 @@ class NoSession:
     """Stands for "no live session" in ``request.session_info``: false, and empty in all else."""
 
     exists = False
-    id = user_id = tenant_id = auth = version = None
+    id = user_id = tenant_id = auth = version = actor = None
     created_at = authenticated_at = last_seen_at = expires_at = absolute_expires_at = None
     cached = False
 
@@ -103,6 +118,8 @@ class CreatedSession:
     created_at: datetime
     expires_at: datetime
     absolute_expires_at: datetime
+    #: The user has not been seen with such a device in such a network before.
+    new_device: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,11 @@ class ListedSession:
     auth: JSON | None
     ended_at: datetime | None
     ended_reason: str | None
+    #: As of Session.
+    actor: str | None
+    remember: bool | None
+    #: Of the session's own; None: the extension's setting.
+    idle_timeout: timedelta | None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ urlpatterns = [
     path("current/", views.CurrentSessionView.as_view(), name="current"),
     path("refresh/", views.RefreshSessionView.as_view(), name="refresh"),
     path("tenant/", views.SwitchTenantView.as_view(), name="tenant"),
+    path("impersonation/", views.ImpersonationView.as_view(), name="impersonation"),
     path("invalidate-all/", views.InvalidateAllView.as_view(), name="invalidate-all"),
     # Not uuid: what is no id gets the endpoint's 404, and not an HTML page.
     path("<str:session_id>/", views.SessionDetailView.as_view(), name="detail"),

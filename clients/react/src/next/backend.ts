@@ -1,7 +1,8 @@
 /**
  * Requests to Django on behalf of a browser.  The headers are made here: of
- * the browser's headers, only the session cookie, the user agent and (behind
- * trusted proxies) the address are passed on.
+ * the browser's headers, only the session cookie (with that of an actor, in
+ * unsafe requests), the user agent and (behind trusted proxies) the address are
+ * passed on.
  */
 
 import type { SessionServerConfig } from './config.js';
@@ -74,6 +75,8 @@ export async function callBackend(
   if (method !== 'GET') {
     // The origin of the browser's request has been checked before.
     const token = csrfToken();
+    // Who acts as somebody else has their own session beside it, to return to or to sign out of.
+    cookies.push(sessionCookie(incoming.get('cookie'), config.cookieNames.map((name) => name + '_actor')));
     cookies.push('csrftoken=' + token);
     outgoing.set('X-CSRFToken', token);
     outgoing.set('Referer', config.backend.href);

@@ -164,6 +164,8 @@ async function route(request: Request, path: string[]): Promise<{ path: string }
       return { method, path: '/api/sessions/refresh/' };
     case 'POST tenant':
       return { method, path: '/api/sessions/tenant/', body: JSON.stringify(await readBody(request)) };
+    case 'DELETE impersonation':
+      return { method, path: '/api/sessions/impersonation/' };
     case 'GET devices': {
       const after = searchParams.get('after');
       if (after && !UUID.test(after)) throw new Refusal(400, 'invalid', 'after must be a UUID.');
@@ -228,7 +230,7 @@ export function sessionHandlers(options?: SessionServerOptions): Record<'GET' | 
  */
 export async function createServerSession(
   request: Request,
-  body: { accessToken: string; user?: Record<string, unknown> },
+  body: { accessToken: string; user?: Record<string, unknown>; remember?: boolean },
   options?: SessionServerOptions,
 ): Promise<Response> {
   const { path, ...rest } = createRequest(body);

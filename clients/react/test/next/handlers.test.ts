@@ -50,6 +50,8 @@ describe('routes', () => {
     ['DELETE', '?scope=global', undefined, 'POST', '/api/sessions/invalidate-all/', '{"except_current":false}'],
     ['POST', '/refresh', {}, 'POST', '/api/sessions/refresh/', ''],
     ['POST', '/tenant', { tenant_id: 'acme' }, 'POST', '/api/sessions/tenant/', '{"tenant_id":"acme"}'],
+    ['POST', '', { accessToken: 'a.b.c', remember: false }, 'POST', '/api/sessions/create/', '{"remember":false}'],
+    ['DELETE', '/impersonation', undefined, 'DELETE', '/api/sessions/impersonation/', ''],
     ['GET', '/devices', undefined, 'GET', '/api/sessions/', ''],
     ['GET', `/devices?after=${ID}`, undefined, 'GET', `/api/sessions/?after=${ID}`, ''],
     ['DELETE', `/devices/${ID}`, undefined, 'DELETE', `/api/sessions/${ID}/`, ''],
@@ -61,6 +63,7 @@ describe('routes', () => {
 
   it.each([
     ['GET', '/refresh', 404],
+    ['GET', '/impersonation', 404],
     ['POST', '/unknown', 404],
     ['GET', '/devices/x', 404],
     ['DELETE', '/devices/..%2Fcreate', 404],
@@ -270,6 +273,15 @@ describe('what reaches the backend', () => {
   it('is the __Host- cookie rather than one that a neighbour may have set', async () => {
     await call('GET', '', { headers: { cookie: `session_token=planted; __Host-session_token=${TOKEN}` } });
     expect(django.seen[0]!.headers.cookie).toBe(`__Host-session_token=${TOKEN}`);
+  });
+
+  it('is the cookie of who acts as somebody else, where it may be needed', async () => {
+    const actor = `__Host-session_token_actor=${TOKEN}`;
+    const headers = { cookie: `session_token_actor=planted; ${actor}; ${COOKIE}` };
+    await call('GET', '', { headers });
+    await call('DELETE', '/impersonation', { headers });
+    expect(django.seen[0]!.headers.cookie).toBe(COOKIE);
+    expect(django.seen[1]!.headers.cookie).toMatch(new RegExp(`^${COOKIE}; ${actor}; csrftoken=`));
   });
 
   it('is the cookie of the name that was chosen', async () => {

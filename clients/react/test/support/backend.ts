@@ -53,6 +53,7 @@ export class Backend {
       version: 1,
       tenant_id: 'acme',
       auth: null,
+      actor: null,
       data: { plan: 'free', tenants: [{ id: 'acme', name: 'Acme' }] },
     };
     return this.answer();

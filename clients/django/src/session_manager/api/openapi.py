@@ -194,6 +194,24 @@ class TenantView(_View):  # type: ignore[no-untyped-call]
         return Fixed
 
 
+class ImpersonationView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.api.views.ImpersonationView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_stop_impersonation",
+                summary="Return from acting as somebody else",
+                auth=[{"session": []}],  # type: ignore[list-item]
+                parameters=[ETAG, COOKIE, RETRY_AFTER],
+                request=None,
+                responses=responses({200: s.CurrentSerializer}, 401, 403, 500),
+            )
+            def delete(self, request: Any) -> Any: ...
+
+        return Fixed
+
+
 class ListView(_View):  # type: ignore[no-untyped-call]
     target_class = "session_manager.api.views.SessionListView"
 

@@ -64,6 +64,9 @@ class SessionSerializer(_ReadOnly):
     version = serializers.IntegerField()
     tenant_id = serializers.CharField(allow_null=True)
     auth = serializers.DictField(allow_null=True)
+    actor = serializers.CharField(
+        allow_null=True, help_text="The user id of who acts as the user; null: the user."
+    )
     data = serializers.DictField()  # type: ignore[assignment]
 
 
@@ -110,6 +113,7 @@ class ListedSessionSerializer(_ReadOnly):
     ip = serializers.IPAddressField(allow_null=True)
     user_agent = serializers.CharField(allow_null=True)
     auth = serializers.DictField(allow_null=True)
+    actor = serializers.CharField(allow_null=True)
 
 
 class SessionListSerializer(_ReadOnly):
@@ -146,6 +150,10 @@ class CreateRequestSerializer(_ReadOnly):
         required=False, help_text="The user's profile as the browser knows it; for display only."
     )
     data = ClientDataField(required=False)  # type: ignore[assignment]
+    remember = FlagField(
+        required=False,
+        help_text="False: the cookie lasts until the browser is closed; true: as the session.",
+    )
 
 
 class RefreshRequestSerializer(_ReadOnly):

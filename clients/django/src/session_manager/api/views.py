@@ -47,7 +47,7 @@ from ..http.cookie_decision import (
 from ..http.cookies import token_from
 from ..http.csrf import enforce_csrf, offer_token
 from ..http.lookup import Lookup, django_request, known_lookup, remember_lookup
-from ..login import log_in, log_out, switch_tenant
+from ..login import log_in, log_out, stop_impersonation, switch_tenant
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
 from ..services import session_service
 from ..store.tokens import session_id_of
@@ -199,6 +199,7 @@ class CreateSessionView(SessionView):
             decision.data,
             tenant_id=decision.tenant_id,
             auth=marked(proof_of(verified), user),
+            remember=decision.remember,
         )
         request.user = user
         return self.session_response(
@@ -286,7 +287,7 @@ class RefreshSessionView(SessionView):
         request.user = user
         remember_lookup(request._request, Lookup(token, session))
         if refreshed.token is not None:
-            set_cookie_on_commit(request._request, refreshed)
+            set_cookie_on_commit(request._request, refreshed, persistent=session.persistent)
         return self.session_response(
             request, session, token=refreshed.token, status=refreshed.status
         )
@@ -307,6 +308,28 @@ class SwitchTenantView(SessionView):
         if switched.token is None:
             _refuse(request)
         return self.session_response(request, _session(request), token=switched.token)
+
+
+class ImpersonationView(SessionView):
+    """DELETE: return from acting as somebody else."""
+
+    # The session of the impersonation may have ended: the way back stays open.
+    authentication_classes = []
+    permission_classes = []
+
+    def get_authenticate_header(self, request: Request) -> str:
+        return challenge(request._request)
+
+    def delete(self, request: Request) -> Response:
+        session = stop_impersonation(request._request)
+        if session is None:
+            _refuse(request)
+        user = load_user(session.user_id, session)
+        if user is None:
+            _refuse(request)
+        self.count_for(self.session_limit(request, session.id))
+        request.user = user
+        return self.session_response(request, session)
 
 
 class SessionListView(SessionView):

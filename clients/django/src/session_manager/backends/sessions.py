@@ -414,6 +414,17 @@ class SessionStore(SessionBase):
             elif before.was_unread:
                 self.__dict__.pop("_session_cache", None)
 
+    def cookie_age(self) -> int | None:
+        """Seconds that the browser keeps the cookie; None: until it is closed.
+
+        What log_in's remember has said holds unless set_expiry() says otherwise.
+        """
+        row = self._known.row
+        if row is not None and row.remember is not None and self.get(EXPIRY) is None:
+            left = row.absolute_expires_at - datetime.now(timezone.utc)
+            return max(int(left.total_seconds()), 0) if row.remember else None
+        return None if self.get_expire_at_browser_close() else self.get_expiry_age()
+
     # Ending.
 
     def delete(self, session_key: str | None = None) -> None:
@@ -490,10 +501,10 @@ class SessionStore(SessionBase):
         self.modified = False
         self._remember(before)
 
-    def go_on(self, token: str, row: Session, user: Any) -> None:
-        """Be the same session with a new token, and with the user's new password."""
+    def go_on(self, token: str, row: Session, user: Any = None) -> None:
+        """Be the same session with a new token, and with the user's new password, if given."""
         before = _Before(Outcome(), self.session_key, self._known)
-        login = login_of(user)
+        login = {} if user is None else login_of(user)
         if self.get(SESSION_KEY) is not None and self.get(SESSION_KEY) == login.get(SESSION_KEY):
             self[HASH_SESSION_KEY] = login[HASH_SESSION_KEY]
         self._session_key, self._known = token, replace(self._known, row=row, replaced=None)

@@ -23,12 +23,12 @@ from ..store.database import translating_errors
 from ..store.lazy_users import LazyUser, lazy_user
 from ..store.transactions import Outcome, changed_here
 from ..store.users import load_user
-from ..types import CreatedSession, RefreshedSession, Session
+from ..types import Session
 from .addresses import client_ip, user_agent
 from .bearer import keeps_token
 from .cache_control import note_session_use
-from .cookie_decision import set_cookie_on_commit
-from .cookies import token_from
+from .cookie_decision import Issued, set_cookie_on_commit
+from .cookies import actor_token_from, token_from
 
 _ATTRIBUTE = "_session_manager_lookups"
 _FAILURE = "_session_manager_failure"
@@ -41,8 +41,8 @@ class Lookup:
 
     token: str | None
     session: Session | None
-    #: A session made during the request, whose token the browser is to be given.
-    created: CreatedSession | RefreshedSession | None = None
+    #: A session that came in the place of the one presented, for the browser to be given its token.
+    created: Issued | None = None
     #: Of the transaction in which this became known; None where none can change it.
     outcome: Outcome | None = None
     #: The session's user, once looked for.
@@ -135,6 +135,11 @@ def _look_up(request: HttpRequest) -> Lookup:
     outcome = None
     if token is not None:
         session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
+    if session is not None and session.actor is not None:
+        # A use of the actor's own session too, which would else come to its idle timeout.
+        session_service.get(
+            actor_token_from(request), ip=client_ip(request), user_agent=user_agent(request)
+        )
     if session is None and settings.IMPORT_DJANGO_SESSIONS and not keeps_token(request):
         from .importing import adopt_django_session
 
@@ -143,7 +148,7 @@ def _look_up(request: HttpRequest) -> Lookup:
         if adopted is not None:
             session, created = adopted
     if created is not None:
-        outcome = set_cookie_on_commit(request, created)
+        outcome = set_cookie_on_commit(request, created, persistent=True)
     elif session is None and token is not None and changed_here(token):
         outcome = Outcome()
     lookup = Lookup(token, session, created, outcome)

@@ -16,6 +16,7 @@ from .addresses import client_ip, user_agent
 from .bearer import token_of_header
 from .cache_control import note_session_use
 from .cookie_decision import clear_cookie_on_commit
+from .impersonation import sign_out_actor
 from .lookup import Lookup, look_up_row, remember_lookup
 
 
@@ -49,6 +50,7 @@ class RequestHolder:
         remember_lookup(self._request, Lookup(issued.token, session, issued, Outcome()))
 
     def ended(self, token: str | None) -> None:
+        sign_out_actor(self._request, "logout")
         if settings.cookie_name in self._request.COOKIES:
             outcome = clear_cookie_on_commit(self._request)
         else:

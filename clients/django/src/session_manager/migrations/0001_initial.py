@@ -91,6 +91,12 @@ class Migration(migrations.Migration):
                 ("tenant_id", models.TextField(null=True, verbose_name="tenant")),
                 ("ip", models.GenericIPAddressField(null=True, verbose_name="address")),
                 ("user_agent", models.TextField(null=True, verbose_name="user agent")),
+                ("idle_timeout", models.DurationField(null=True, verbose_name="idle timeout")),
+                (
+                    "actor_session_id",
+                    models.UUIDField(null=True, verbose_name="session of the actor"),
+                ),
+                ("actor_id", models.TextField(null=True, verbose_name="actor")),
                 ("rotated_at", models.DateTimeField(null=True, verbose_name="token replaced")),
                 ("revoked_at", models.DateTimeField(null=True, verbose_name="revoked")),
                 ("revoked_reason", models.TextField(null=True, verbose_name="reason")),

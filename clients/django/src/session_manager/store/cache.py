@@ -25,7 +25,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from ..conf import settings
 from ..exceptions import SessionError
-from ..types import JSON, SESSION_TIMES, Session, take_mark
+from ..types import JSON, SESSION_TIMES, Session, take_own
 from . import sealing
 from .breaker import Breaker
 from .channel import Channel, LateError
@@ -321,7 +321,7 @@ def session_of(row: JSON) -> Session:
     if not isinstance(row["data"], dict) or not isinstance(row["user_id"], str):
         raise TypeError("not a session")
     data, request_data = take_out(row["data"])
-    auth, mark = take_mark(row["auth"])
+    auth, mark, remember = take_own(row["auth"])
     return Session(
         id=uuid.UUID(row["session_id"]),
         user_id=row["user_id"],
@@ -332,6 +332,9 @@ def session_of(row: JSON) -> Session:
         cached=True,
         request_data=request_data,
         mark=mark,
+        remember=remember,
+        # Who acts as somebody else is not cached.
+        actor=None,
         **{name: from_microseconds(row[name]) for name in SESSION_TIMES},
     )
 

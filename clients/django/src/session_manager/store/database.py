@@ -40,6 +40,8 @@ _INVALID = ("22", "54001")
 # What a server that stops, restarts or is not there leads to.
 _UNAVAILABLE_QUIETLY = (OperationalError, InterfaceError)
 _RETRY = ("40001", "40P01")
+# The session of who is going to act as somebody else has just ended.
+_ACTOR_ENDED = "SM006"
 # The server is in recovery, or its administrator lets nobody write.
 _READ_ONLY = "25006"
 # The connection broke, or the server stops, starts or lets no more in.
@@ -98,7 +100,7 @@ def translate(error: Error) -> exceptions.SessionError:
         return exceptions.DataCorrupt(_message(error))
     if state == "54000":
         return exceptions.TooLarge(_message(error))
-    if state.startswith(_INVALID):
+    if state.startswith(_INVALID) or state == _ACTOR_ENDED:
         return exceptions.InvalidArgument(_message(error))
     level = logging.WARNING if isinstance(error, _UNAVAILABLE_QUIETLY) else logging.ERROR
     logger.log(level, "session store: %s %s", state or type(error).__name__, _message(error))
