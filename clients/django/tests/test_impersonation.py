@@ -20,7 +20,7 @@ from session_manager.types import REMEMBER
 
 from .conftest import Browser
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("backend")]
 
 API = "/api/sessions/"
 
@@ -287,6 +287,7 @@ def test_its_use_is_one_of_the_actors_own_session(
     assert session_service.list("grace")[0].last_seen_at > before
 
 
+@pytest.mark.server_only("the models read the tables")
 def test_the_models_know_what_is_live(grace: Browser) -> None:
     impersonate(grace)
     (session,) = UserSession.objects.active().for_user("ada")

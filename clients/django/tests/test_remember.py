@@ -18,7 +18,7 @@ from session_manager.types import ListedSession
 from .conftest import Browser
 from .issuer import Issuer
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("backend")]
 
 DAY = 86400
 HOUR = 3600

@@ -53,6 +53,7 @@ SEVERITIES = {
     "evicted": "notice",
     "elevated": "notice",
     "erased": "notice",
+    "impersonated": "notice",
     "rejected": "warning",
     "bind_failed": "warning",
     "client_changed": "warning",
@@ -99,6 +100,9 @@ class StoredSession:
     successor_used: bool = True
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
+    idle_timeout: timedelta | None = None
+    actor_session_id: uuid.UUID | None = None
+    actor_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -209,13 +213,15 @@ class InMemory:
         event: str,
         session: StoredSession | None,
         client: Client = Client(),
-        session_id: uuid.UUID | None = None,
+        unknown_id: uuid.UUID | None = None,
         **detail: Any,
     ) -> None:
+        if session is not None and session.actor_id is not None:
+            detail["actor"] = session.actor_id
         row = {
             "event_id": next(self._event_ids),
             "at": _now(),
-            "session_id": session.session_id if session else session_id,
+            "session_id": session.session_id if session else unknown_id,
             "user_id": session and session.user_id,
             "tenant_id": session and session.tenant_id,
             "event": event,
@@ -235,10 +241,14 @@ class InMemory:
             return "expired"
         if now >= self._deadline(session):
             return "idle"
+        if session.actor_session_id is not None:
+            actors = self._sessions.get(session.actor_session_id)
+            if actors is None or self._life(actors, now) != "active":
+                return "actor_ended"
         return "active"
 
     def _deadline(self, session: StoredSession) -> datetime:
-        idle = _duration("idle_timeout")
+        idle = _idle_timeout(session)
         return min(session.expires_at, session.last_seen_at + idle) if idle else session.expires_at
 
     def _live(self) -> Iterable[StoredSession]:
@@ -354,16 +364,23 @@ class InMemory:
         tenant_id: str | None = None,
         auth: str | None = None,
         max_lifetime: timedelta | None = None,
+        idle_timeout: timedelta | None = None,
+        actor_token: str | None = None,
     ) -> list[Row]:
         user_id = _user_id(user_id)
         longest = _lifetime(max_lifetime, "max_lifetime") or _duration("max_lifetime")
+        idle = _lifetime(idle_timeout, "idle_timeout", _duration("idle_timeout"))
         wanted = _lifetime(ttl, "ttl") or min(_duration("ttl"), longest)
         content = _object(data, "session data") or {}
         proof = _object(auth, "auth")
         client = Client(_address(ip), _cut(user_agent))
         tenant_id = _name(tenant_id, "tenant_id")
         now = _now()
-        self._make_room(user_id)
+        actors = None if actor_token is None else self._actors(actor_token, user_id, client)
+        if actors is None:
+            self._make_room(user_id)
+        else:
+            longest = min(longest, actors.absolute_expires_at - now)
         session = StoredSession(
             session_id=_new_id(now, user_id),
             user_id=user_id,
@@ -380,8 +397,13 @@ class InMemory:
             ip=client.ip,
             user_agent=client.user_agent,
             digest="",
+            idle_timeout=idle,
+            actor_session_id=actors and actors.session_id,
+            actor_id=actors and actors.user_id,
         )
         token = self._make(session)
+        if actors is not None:
+            self._record("impersonated", actors, client, session_id=str(session.session_id))
         return [
             {
                 "session_id": session.session_id,
@@ -389,14 +411,28 @@ class InMemory:
                 "created_at": session.created_at,
                 "expires_at": session.expires_at,
                 "absolute_expires_at": session.absolute_expires_at,
+                # What a user has been seen with is not kept here.
+                "new_device": False,
             }
         ]
+
+    def _actors(self, token: str, user_id: str, client: Client) -> StoredSession:
+        """The session of who is going to act as a user."""
+        found = self._find_live(token, client=client)
+        if found is None or not self._admits(found[0], client, False)[0]:
+            raise InvalidArgument("the actor's session is not live")
+        if found[0].actor_id is not None:
+            raise InvalidArgument("the actor's session must not be an impersonation")
+        if found[0].user_id == user_id:
+            raise InvalidArgument("the actor must not be the user")
+        return found[0]
 
     def _make_room(self, user_id: str) -> None:
         limit = _setting("max_sessions_per_user")
         if not limit:
             return
-        live = sorted((s for s in self._live() if s.user_id == user_id), key=lambda s: s.created_at)
+        own = [s for s in self._live() if s.user_id == user_id and s.actor_id is None]
+        live = sorted(own, key=lambda s: s.created_at)
         if len(live) < limit:
             return
         if _setting("on_limit") == "deny":
@@ -421,7 +457,7 @@ class InMemory:
             return []
         now = _now()
         first = current and not session.successor_used
-        if touch and (moved or first or now - session.last_seen_at >= _touch_interval()):
+        if touch and (moved or first or now - session.last_seen_at >= _touch_interval(session)):
             session = _used(session, current, now, client)
             self._store(session)
         return [
@@ -438,6 +474,7 @@ class InMemory:
                 "expires_at": session.expires_at,
                 "absolute_expires_at": session.absolute_expires_at,
                 "cacheable": False,
+                "actor_id": session.actor_id,
             }
         ]
 
@@ -722,6 +759,7 @@ class InMemory:
             "revoked": (session.revoked_at, session.revoked_reason),
             "expired": (session.expires_at, "expired"),
             "idle": (self._deadline(session), "idle"),
+            "actor_ended": (now, "actor_ended"),
         }[life]
         return {
             "session_id": session.session_id,
@@ -736,6 +774,8 @@ class InMemory:
             "auth": None if session.auth is None else json.dumps(session.auth),
             "ended_at": ended_at,
             "ended_reason": reason,
+            "actor_id": session.actor_id,
+            "idle_timeout": session.idle_timeout,
         }
 
     def session_history(
@@ -874,8 +914,13 @@ def _duration(name: str) -> timedelta:
     return value if isinstance(value, timedelta) else timedelta(seconds=value)
 
 
-def _touch_interval() -> timedelta:
-    idle = _duration("idle_timeout")
+def _idle_timeout(session: StoredSession) -> timedelta | None:
+    """The shorter one of the session's own and the setting's, or None."""
+    return min(filter(None, [session.idle_timeout, _duration("idle_timeout")]), default=None)
+
+
+def _touch_interval(session: StoredSession) -> timedelta:
+    idle = _idle_timeout(session)
     return min(_duration("touch_interval"), idle / 2) if idle else _duration("touch_interval")
 
 
@@ -1008,10 +1053,12 @@ def _max_rows(value: int | None) -> int:
     return value
 
 
-def _lifetime(value: timedelta | None, name: str, *, cut: bool = False) -> timedelta | None:
+def _lifetime(
+    value: timedelta | None, name: str, longest: timedelta | None = None, *, cut: bool = False
+) -> timedelta | None:
     if value is None:
         return None
-    longest = _duration("max_lifetime")
+    longest = longest or _duration("max_lifetime")
     if value <= timedelta(0):
         raise InvalidArgument(f"{name} must be greater than zero")
     if value > longest and not cut:
