@@ -398,8 +398,8 @@ class InMemory:
             user_agent=client.user_agent,
             digest="",
             idle_timeout=idle,
-            actor_session_id=actors and actors.session_id,
-            actor_id=actors and actors.user_id,
+            actor_session_id=actors.session_id if actors else None,
+            actor_id=actors.user_id if actors else None,
         )
         token = self._make(session)
         if actors is not None:
