@@ -24,6 +24,7 @@ from session_manager.checks import check_servers, check_settings
 from session_manager.exceptions import InvalidArgument, LimitReached, TooLarge
 from session_manager.services import session_service
 from session_manager.store.database import call
+from session_manager.store.tokens import digest_form
 from session_manager.testing import flush_sessions
 from session_manager.types import CreatedSession
 
@@ -239,6 +240,100 @@ class TestLife:
         assert session_service.count_active(user_id=user_id) == 2
         assert administration.erase(user_id) == 3
         assert session_service.history(user_id=user_id) == []
+
+
+CREATE = (
+    "SELECT session_id, session_token, absolute_expires_at AT TIME ZONE 'UTC' AS ends, new_device"
+    " FROM session_create(%s, ip => %s::inet, user_agent => %s, max_lifetime => %s::interval,"
+    " idle_timeout => %s::interval, actor_token => %s)"
+)
+
+
+def make(
+    user_id: str,
+    ip: str | None = None,
+    user_agent: str | None = None,
+    max_lifetime: timedelta | None = None,
+    idle_timeout: timedelta | None = None,
+    actor_token: str | None = None,
+) -> Any:
+    values = [user_id, ip, user_agent, max_lifetime, idle_timeout, digest_form(actor_token)]
+    return call(CREATE, values, savepoint=True)[0]
+
+
+def events(user_id: str) -> list[tuple[str, Any]]:
+    return [(e.event, e.detail) for e in session_service.history(user_id=user_id)]
+
+
+@both
+class TestByItsOwn:
+    """What one session has of its own: an idle timeout, an actor, a device."""
+
+    def test_idle_timeout(self, user_id: str) -> None:
+        token = make(user_id, idle_timeout=timedelta(seconds=1))["session_token"]
+        (row,) = call("SELECT idle_timeout FROM session_list(%s)", [user_id])
+        assert row["idle_timeout"] == timedelta(seconds=1)
+        wait_for(lambda: session_service.get(token, touch=False) is None)
+        for wrong in (timedelta(0), timedelta(days=8)):
+            with pytest.raises(InvalidArgument):
+                make(user_id, idle_timeout=wrong)
+
+    def test_an_actor(self, user_id: str) -> None:
+        staff = f"{user_id} of the staff"
+        own = make(staff, max_lifetime=timedelta(hours=1))
+        acting = make(user_id, actor_token=own["session_token"])
+        assert acting["ends"] <= own["ends"]
+        (row,) = call(
+            "SELECT actor_id FROM session_get(%s)", [digest_form(acting["session_token"])]
+        )
+        assert row["actor_id"] == staff
+        assert events(user_id) == [("created", {"actor": staff})]
+        assert events(staff)[0] == ("impersonated", {"session_id": str(acting["session_id"])})
+        switched = session_service.switch_tenant(acting["session_token"], "acme")
+        (row,) = call("SELECT actor_id FROM session_list(%s)", [user_id])
+        assert row["actor_id"] == staff
+        assert session_service.invalidate(own["session_token"])
+        assert session_service.get(switched.token) is None
+        assert session_service.end_reason(switched.token) in ("actor_ended", None)
+
+    def test_who_cannot_be_an_actor(self, user_id: str) -> None:
+        own = make(user_id)["session_token"]
+        with pytest.raises(InvalidArgument):
+            make(user_id, actor_token=own)
+        acting = make("somebody", actor_token=own)["session_token"]
+        with pytest.raises(InvalidArgument):
+            make("somebody else", actor_token=acting)
+
+    def test_by_its_id(self, user_id: str) -> None:
+        created = make(user_id, idle_timeout=timedelta(hours=1))
+        known = "SELECT ends_at AT TIME ZONE 'UTC' AS ends FROM session_get_id(%s::uuid, %s)"
+        (row,) = call(known, [str(created["session_id"]), user_id])
+        assert row["ends"] < created["ends"]
+        assert call(known, [str(created["session_id"]), "somebody else"]) == []
+        with transaction.atomic():
+            bind = "SELECT session_bind_id(%s::uuid, %s) AS bound"
+            assert call(bind, [str(created["session_id"]), user_id])[0]["bound"]
+            assert bound() == user_id
+
+    def test_a_new_device(self, user_id: str) -> None:
+        firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
+        newer = firefox.replace("130.0", "131.0")
+        logins = [
+            ("203.0.113.7", firefox, False),  # never seen
+            ("198.51.100.1", newer, False),  # a known device
+            ("203.0.113.9", "curl/8.1", False),  # a known network
+            ("192.0.2.1", "Wget/1.21", True),
+            ("192.0.2.2", "Wget/1.22", False),
+        ]
+        for ip, user_agent, new in logins:
+            assert make(user_id, ip, user_agent)["new_device"] is new
+        assert [event for event, _ in events(user_id)].count("new_device") == 1
+
+    def test_an_elevation_keeps_what_is_the_packages(self, user_id: str) -> None:
+        token = session_service.create(user_id, auth={"amr": ["pwd"], "_own": 1}).token
+        session_service.elevate(token, {"amr": ["otp"]})
+        (row,) = call("SELECT auth FROM session_list(%s)", [user_id], json_columns=["auth"])
+        assert row["auth"] == {"amr": ["otp"], "_own": 1}
 
 
 @pytest.mark.usefixtures("in_memory")

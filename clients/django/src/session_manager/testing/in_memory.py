@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import json
+import re
 import secrets
 import threading
 import uuid
@@ -47,16 +48,18 @@ DEFAULTS: Mapping[str, Any] = {
     "on_limit": "evict_oldest",
     "max_data_size": 65536,
     "client_binding": "off",
+    "new_device_events": True,
 }
 SEVERITIES = {
     "invalidated": "notice",
     "evicted": "notice",
     "elevated": "notice",
-    "erased": "notice",
     "impersonated": "notice",
+    "erased": "notice",
     "rejected": "warning",
     "bind_failed": "warning",
     "client_changed": "warning",
+    "new_device": "warning",
     "token_reused": "critical",
 }
 LONGEST_NAME = 512
@@ -66,6 +69,7 @@ MOST_ROWS = 10000
 #: A refusal of one kind is recorded once in this time.
 REFUSED_INTERVAL = timedelta(seconds=1)
 _NETWORKS = {4: 24, 6: 48}
+_FAR = datetime.max.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,10 @@ class StoredSession:
     absolute_expires_at: datetime
     ip: str | None
     user_agent: str | None
+    idle_timeout: timedelta | None
+    #: The session of who acts as the user, and that person.
+    actor_session_id: uuid.UUID | None
+    actor_id: str | None
     digest: str
     previous_digest: str | None = None
     #: None after an elevation: the token that it replaced never works again.
@@ -100,9 +108,6 @@ class StoredSession:
     successor_used: bool = True
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
-    idle_timeout: timedelta | None = None
-    actor_session_id: uuid.UUID | None = None
-    actor_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ class InMemory:
         unknown_id: uuid.UUID | None = None,
         **detail: Any,
     ) -> None:
-        if session is not None and session.actor_id is not None:
+        if session and session.actor_id is not None:
             detail["actor"] = session.actor_id
         row = {
             "event_id": next(self._event_ids),
@@ -242,14 +247,18 @@ class InMemory:
         if now >= self._deadline(session):
             return "idle"
         if session.actor_session_id is not None:
-            actors = self._sessions.get(session.actor_session_id)
-            if actors is None or self._life(actors, now) != "active":
+            actor = self._sessions.get(session.actor_session_id)
+            if actor is None or self._life(actor, now) != "active":
                 return "actor_ended"
         return "active"
 
     def _deadline(self, session: StoredSession) -> datetime:
         idle = _idle_timeout(session)
         return min(session.expires_at, session.last_seen_at + idle) if idle else session.expires_at
+
+    def _ends_at(self, session: StoredSession) -> datetime:
+        actor = session.actor_session_id and self._sessions.get(session.actor_session_id)
+        return min(self._deadline(session), self._ends_at(actor) if actor else _FAR)
 
     def _live(self) -> Iterable[StoredSession]:
         now = _now()
@@ -369,18 +378,24 @@ class InMemory:
     ) -> list[Row]:
         user_id = _user_id(user_id)
         longest = _lifetime(max_lifetime, "max_lifetime") or _duration("max_lifetime")
-        idle = _lifetime(idle_timeout, "idle_timeout", _duration("idle_timeout"))
+        idle = _lifetime(
+            idle_timeout,
+            "idle_timeout",
+            longest=_duration("idle_timeout") or _duration("max_lifetime"),
+        )
         wanted = _lifetime(ttl, "ttl") or min(_duration("ttl"), longest)
         content = _object(data, "session data") or {}
         proof = _object(auth, "auth")
         client = Client(_address(ip), _cut(user_agent))
         tenant_id = _name(tenant_id, "tenant_id")
         now = _now()
-        actors = None if actor_token is None else self._actors(actor_token, user_id, client)
-        if actors is None:
+        end = now + longest
+        actor = None if actor_token is None else self._actor(actor_token, user_id, client)
+        if actor is None:
             self._make_room(user_id)
         else:
-            longest = min(longest, actors.absolute_expires_at - now)
+            end = min(end, actor.absolute_expires_at)
+        new_device = actor is None and self._is_new_device(user_id, client)
         session = StoredSession(
             session_id=_new_id(now, user_id),
             user_id=user_id,
@@ -392,18 +407,21 @@ class InMemory:
             created_at=now,
             authenticated_at=now,
             last_seen_at=now,
-            expires_at=now + min(wanted, longest),
-            absolute_expires_at=now + longest,
+            expires_at=min(now + wanted, end),
+            absolute_expires_at=end,
             ip=client.ip,
             user_agent=client.user_agent,
-            digest="",
             idle_timeout=idle,
-            actor_session_id=actors.session_id if actors else None,
-            actor_id=actors.user_id if actors else None,
+            actor_session_id=actor.session_id if actor else None,
+            actor_id=actor.user_id if actor else None,
+            digest="",
         )
         token = self._make(session)
-        if actors is not None:
-            self._record("impersonated", actors, client, session_id=str(session.session_id))
+        if new_device:
+            network = str(_network(client.ip)) if client.ip else None
+            self._record("new_device", session, client, network=network)
+        if actor is not None:
+            self._record("impersonated", actor, client, session_id=str(session.session_id))
         return [
             {
                 "session_id": session.session_id,
@@ -411,28 +429,52 @@ class InMemory:
                 "created_at": session.created_at,
                 "expires_at": session.expires_at,
                 "absolute_expires_at": session.absolute_expires_at,
-                # What a user has been seen with is not kept here.
-                "new_device": False,
+                "new_device": new_device,
             }
         ]
 
-    def _actors(self, token: str, user_id: str, client: Client) -> StoredSession:
-        """The session of who is going to act as a user."""
+    def _actor(self, token: str, user_id: str, client: Client) -> StoredSession:
         found = self._find_live(token, client=client)
         if found is None or not self._admits(found[0], client, False)[0]:
-            raise InvalidArgument("the actor's session is not live")
+            raise InvalidArgument("the session of the actor is not live")
         if found[0].actor_id is not None:
-            raise InvalidArgument("the actor's session must not be an impersonation")
+            raise InvalidArgument("the session of the actor is itself one with an actor")
         if found[0].user_id == user_id:
             raise InvalidArgument("the actor must not be the user")
         return found[0]
+
+    def _is_new_device(self, user_id: str, client: Client) -> bool:
+        """Whether the user has been seen, but neither in this network nor with such a device."""
+        seen = [
+            Client(s.ip, s.user_agent)
+            for s in self._sessions.values()
+            if s.user_id == user_id and s.actor_id is None
+        ] + [
+            Client(event["ip"], event["user_agent"])
+            for event in self._events
+            if event["user_id"] == user_id
+            and event["event"] in ("created", "refreshed", "rotated")
+            and '"actor"' not in (event["detail"] or "")
+        ]
+        return (
+            _setting("new_device_events")
+            and client.ip is not None
+            and bool(seen)
+            and all(
+                (known.ip is None or _network(known.ip) != _network(client.ip))
+                and _kind(known.user_agent) != _kind(client.user_agent)
+                for known in seen
+            )
+        )
 
     def _make_room(self, user_id: str) -> None:
         limit = _setting("max_sessions_per_user")
         if not limit:
             return
-        own = [s for s in self._live() if s.user_id == user_id and s.actor_id is None]
-        live = sorted(own, key=lambda s: s.created_at)
+        live = sorted(
+            (s for s in self._live() if s.user_id == user_id and s.actor_id is None),
+            key=lambda s: s.created_at,
+        )
         if len(live) < limit:
             return
         if _setting("on_limit") == "deny":
@@ -631,6 +673,9 @@ class InMemory:
         )
         self._end(old, "tenant_switched", successor=str(session.session_id))
         new = self._make(session, predecessor=str(old.session_id))
+        if session.actor_session_id is not None:
+            actor = self._sessions[session.actor_session_id]
+            self._record("impersonated", actor, session_id=str(session.session_id))
         return [Renewal("rotated", session, new).row()]
 
     def session_invalidate(self, token: str | None, reason: str | None = "logout") -> str | None:
@@ -654,7 +699,7 @@ class InMemory:
         session = self._find_live_id(session_id, user_id)
         if session is None:
             return []
-        return [{**vars(session), "actor_id": None, "ends_at": self._deadline(session)}]
+        return [{**vars(session), "ends_at": self._ends_at(session)}]
 
     def _find_live_id(self, session_id: str, user_id: str | None) -> StoredSession | None:
         user_id = _user_id(user_id)
@@ -759,7 +804,7 @@ class InMemory:
             "revoked": (session.revoked_at, session.revoked_reason),
             "expired": (session.expires_at, "expired"),
             "idle": (self._deadline(session), "idle"),
-            "actor_ended": (now, "actor_ended"),
+            "actor_ended": (None, "actor_ended"),
         }[life]
         return {
             "session_id": session.session_id,
@@ -775,7 +820,7 @@ class InMemory:
             "ended_at": ended_at,
             "ended_reason": reason,
             "actor_id": session.actor_id,
-            "idle_timeout": session.idle_timeout,
+            "idle_timeout": _idle_timeout(session),
         }
 
     def session_history(
@@ -823,7 +868,7 @@ class InMemory:
 
     def session_erase(self, user_id: str | None) -> int:
         user_id = _user_id(user_id)
-        erased = [s for s in self._sessions.values() if s.user_id == user_id]
+        erased = [s for s in self._sessions.values() if user_id in (s.user_id, s.actor_id)]
         events = [event for event in self._events if event["user_id"] == user_id]
         for session in erased:
             self._forget(session)
@@ -875,6 +920,14 @@ class InMemory:
         bound = self._bound.get(connections[database_alias()])
         return None if bound is None else bound.tenant_id
 
+    def session_actor_id(self) -> str | None:
+        bound = self._bound.get(connections[database_alias()])
+        return None if bound is None else bound.actor_id
+
+    def session_id(self) -> uuid.UUID | None:
+        bound = self._bound.get(connections[database_alias()])
+        return None if bound is None else bound.session_id
+
     # Of SQL
 
     def session_event_severity(self, event: str) -> str:
@@ -915,8 +968,9 @@ def _duration(name: str) -> timedelta:
 
 
 def _idle_timeout(session: StoredSession) -> timedelta | None:
-    """The shorter one of the session's own and the setting's, or None."""
-    return min(filter(None, [session.idle_timeout, _duration("idle_timeout")]), default=None)
+    """The shorter one of the session's own and of the setting."""
+    timeouts = [_duration("idle_timeout") or None, session.idle_timeout]
+    return min((timeout for timeout in timeouts if timeout is not None), default=None)
 
 
 def _touch_interval(session: StoredSession) -> timedelta:
@@ -995,6 +1049,11 @@ def _network(ip: str) -> Any:
     return ipaddress.ip_network((ip, _NETWORKS[address.version]), strict=False)
 
 
+def _kind(user_agent: str | None) -> str:
+    """What a user agent names, without versions: roughly what the extension goes by."""
+    return re.sub(r"[\d._]+", "", user_agent or "")
+
+
 # Arguments, refused as the extension refuses them
 
 
@@ -1054,7 +1113,7 @@ def _max_rows(value: int | None) -> int:
 
 
 def _lifetime(
-    value: timedelta | None, name: str, longest: timedelta | None = None, *, cut: bool = False
+    value: timedelta | None, name: str, *, longest: timedelta | None = None, cut: bool = False
 ) -> timedelta | None:
     if value is None:
         return None
@@ -1062,7 +1121,7 @@ def _lifetime(
     if value <= timedelta(0):
         raise InvalidArgument(f"{name} must be greater than zero")
     if value > longest and not cut:
-        raise InvalidArgument(f"{name} must not be longer than session_manager.max_lifetime")
+        raise InvalidArgument(f"{name} must not be longer than {longest}")
     return min(value, longest)
 
 
