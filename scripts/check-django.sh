@@ -176,7 +176,7 @@ core=(tests/test_services.py tests/test_cookie_decision.py tests/test_transactio
   tests/test_users.py tests/test_user_changes.py tests/test_lazy_users.py tests/test_identity.py tests/test_commands.py tests/test_importing.py tests/test_checks.py
   tests/test_admin.py tests/test_csrf.py tests/test_refusals.py tests/test_login_authentication.py tests/test_asgi.py
   tests/test_engine.py tests/test_engine_requests.py
-  tests/test_statuses.py tests/test_adopter.py tests/test_suites.py tests/test_round_trips.py -m "not browser")
+  tests/test_statuses.py tests/test_adopter.py tests/test_suites.py tests/test_clients.py tests/test_in_memory.py tests/test_round_trips.py -m "not browser")
 [ "$scope" != --long ] || core+=(tests/test_schemathesis.py)
 
 # The tests on the versions of Django, one version after the other.

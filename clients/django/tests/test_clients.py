@@ -118,3 +118,12 @@ def test_a_test_case(user_id: str) -> None:
 def test_not_shown(user_id: str) -> None:
     created = force_session(PlainClient(), user_id)
     assert "sm1_" not in repr(created)
+
+
+def test_an_actor(session_client: Client, user_id: str) -> None:
+    staff = force_session(PlainClient(), f"{user_id} of the staff")
+    session_client.force_session(user_id, actor_token=staff.token)
+    (listed,) = session_service.list(user_id)
+    assert listed.actor == f"{user_id} of the staff"
+    session_service.invalidate(staff.token)
+    assert session_client.get("/info/").json()["exists"] is False

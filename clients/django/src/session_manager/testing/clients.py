@@ -40,6 +40,8 @@ def force_session(
     user_agent: str | None = None,
     ttl: timedelta | None = None,
     max_lifetime: timedelta | None = None,
+    idle_timeout: timedelta | None = None,
+    actor_token: str | None = None,
 ) -> CreatedSession:
     """Sign a test client in, and return the session with its token.
 
@@ -55,6 +57,8 @@ def force_session(
         tenant_id=tenant_id,
         auth=auth,
         max_lifetime=max_lifetime,
+        idle_timeout=idle_timeout,
+        actor_token=actor_token,
     )
     name = settings.cookie_name
     remaining = created.absolute_expires_at - datetime.now(timezone.utc)
