@@ -149,7 +149,8 @@ sql(q(
 	SELECT idle, share, session_token, session_id
 	FROM unnest('{10 s,20 s,1 min,3 min,10 min,1 h}'::interval[]) AS idle, unnest('{0,0.2,0.4,0.49}'::float8[]) AS share,
 		session_create('unused', jsonb_build_object('share', share), idle_timeout => idle);
-	UPDATE user_sessions AS s SET last_seen_at = clock_timestamp() - u.idle * u.share FROM unused AS u WHERE u.session_id = s.session_id));
+	UPDATE user_sessions AS s SET last_seen_at = clock_timestamp() - u.idle * u.share FROM unused AS u WHERE u.session_id = s.session_id)
+);
 for my $settings (
 	'cache_ttl = 300, touch_interval = 60, idle_timeout = 0',
 	'cache_ttl = 30, touch_interval = 60, idle_timeout = 0',
@@ -158,8 +159,8 @@ for my $settings (
 {
 	my $set = join ' ',
 	  map { "SET session_manager.$_;" } split /, /, $settings;
-	my ($cached, $too_long) = split /\|/,
-	  sql(qq($set
+	my ($cached, $too_long) = split /\|/, sql(
+		qq($set
 		SELECT count(*), count(*) FILTER (WHERE clock_timestamp() + max_age > g.last_seen_at + 0.75 * l.idle_timeout)
 		FROM session_cache_settings(), unused AS u, session_get(u.session_token, touch => false) AS g,
 			session_list('unused') AS l

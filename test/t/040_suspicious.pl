@@ -39,8 +39,7 @@ sub value
 sub login
 {
 	my ($user, $ip, $agent, $before) = @_;
-	return value(
-		($before // '')
+	return value(($before // '')
 		. "SELECT new_device FROM session_create('$user', ip => '$ip', user_agent => '$agent')"
 	);
 }
@@ -78,7 +77,8 @@ value($helpers);
 value(
 	q(
 	SELECT count(*) FROM generate_series(1, 10000) AS i,
-		session_create('many', jsonb_build_object('i', i), ip => '192.0.2.1', user_agent => 'one')));
+		session_create('many', jsonb_build_object('i', i), ip => '192.0.2.1', user_agent => 'one'))
+);
 my ($new, $read) =
   entries('user_sessions_user_id_idx', 'many', '192.0.2.9', 'two');
 is($new, 'f', 'a user with 10,000 sessions is known');
@@ -141,7 +141,9 @@ my $oldest = value(
 );
 my $locker = connection($node);
 query($locker, "BEGIN; LOCK TABLE $oldest IN ACCESS EXCLUSIVE MODE");
-quick($node, 'a login does not wait for a partition',
+quick(
+	$node,
+	'a login does not wait for a partition',
 	"SELECT new_device FROM session_create('seldom', ip => '203.0.113.1', user_agent => 'six')"
 );
 query($locker, 'ROLLBACK');
@@ -187,7 +189,7 @@ is(value('SELECT token_guessing, new_devices > 0 FROM session_stats'),
 
 # Whatever becomes of the transaction
 value("BEGIN; SELECT guess('10.2.0.1', 1, 200); ROLLBACK");
-ok(wait_until(sub { guessing('10.2.0.0') == 1 }),
+ok( wait_until(sub { guessing('10.2.0.0') == 1 }),
 	'a rollback does not undo the event');
 like(
 	value(
@@ -196,7 +198,7 @@ like(
 	qr(^\{"count": \d+, "network": "10\.2\.0\.0/24"\}$),
 	'which is the same');
 value("BEGIN READ ONLY; SELECT guess('10.3.0.1', 1, 200); COMMIT");
-ok(wait_until(sub { guessing('10.3.0.0') == 1 }),
+ok( wait_until(sub { guessing('10.3.0.0') == 1 }),
 	'a read-only transaction leaves it to a worker');
 value("SELECT guess('10.2.0.1', 201, 400), guess('10.3.0.1', 201, 400)");
 is(guessing('10.2.0.0') + guessing('10.3.0.0'),
@@ -207,7 +209,7 @@ $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
-is( $standby->safe_psql('postgres', "SELECT guess('10.4.0.1', 1, 1000)"),
+is($standby->safe_psql('postgres', "SELECT guess('10.4.0.1', 1, 1000)"),
 	0, 'a standby refuses tokens');
 $standby->promote;
 is( $standby->safe_psql(
@@ -227,8 +229,8 @@ ok( wait_until(
 $standby->stop;
 
 $_->quit foreach $locker, @logins;
-unlike(slurp_file($node->logfile), qr/PANIC|FATAL|deadlock/,
-	'nothing went wrong');
+unlike(slurp_file($node->logfile),
+	qr/PANIC|FATAL|deadlock/, 'nothing went wrong');
 $node->stop;
 
 # Without shared memory each backend counts for itself, and a record that is
@@ -248,8 +250,7 @@ is( $plain->safe_psql(
 	),
 	"0\n0\n0\n0\n0\n0\n0\n1\n0\n1\nt",
 	'without preloading, a record that is rolled back is made again');
-is( $plain->safe_psql(
-		'postgres', "SELECT guess('10.1.0.1', 1, 50); $count"),
+is( $plain->safe_psql('postgres', "SELECT guess('10.1.0.1', 1, 50); $count"),
 	"0\n1",
 	'and another backend counts anew');
 is( $plain->safe_psql(
