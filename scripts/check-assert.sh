@@ -73,7 +73,7 @@ again() {
     *) return 0 ;;
   esac
   heading "$title"
-  regression_tests tree "$what" "${preloaded[@]}" "$@"
+  regression_tests tree "$what" "$@"
 }
 
 "$root/scripts/setup.sh" --source
@@ -89,13 +89,15 @@ case " $only " in
   *" suites "*) server_suites tree ;;
 esac
 # Loading a library, a function or a plan fills caches that are gone again at
-# the next step: an authentication takes longer than it may otherwise.
+# the next step: an authentication takes longer than it may otherwise.  There are
+# no workers here and under valgrind: their passes would fall into the middle of
+# tests that take minutes.
 again discard "regression tests, catalogue caches discarded at every chance" \
   "debug_discard_caches = 1" "authentication_timeout = 600s" "test.one_in = 50"
 parallel=debug_parallel_query
 "$pg_config" --version | grep -qv ' 15' || parallel=force_parallel_mode
 again parallel "regression tests, parallel plans wherever allowed" \
-  "$parallel = regress"
+  "${preloaded[@]}" "$parallel = regress"
 under_valgrind
 again valgrind "regression tests under valgrind" "authentication_timeout = 600s" "test.one_in = 50"
 case " $only " in

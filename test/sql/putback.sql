@@ -14,20 +14,20 @@ CREATE TABLE test.rows (LIKE user_sessions);
 ALTER TABLE test.rows ADD COLUMN stage text;
 CREATE FUNCTION test.keep(stage text) RETURNS void
 LANGUAGE sql AS $$ INSERT INTO test.rows SELECT s.*, stage FROM public.user_sessions AS s WHERE user_id LIKE 'put%' $$;
-SELECT session_id, session_token FROM session_create('put', '{"role": "admin"}', ttl => '1 hour', ip => '192.0.2.1', tenant_id => 'acme') \gset a1_
+SELECT session_id, session_token FROM session_create('put', '{"role": "admin"}', ttl => '10 hours', ip => '192.0.2.1', tenant_id => 'acme') \gset a1_
 SELECT test.keep('created');
 SELECT version FROM session_update(:'a1_session_token', '{"role": "user"}');
 SELECT test.keep('updated');
-SELECT session_token FROM session_refresh(:'a1_session_token', rotate => true, ttl => '2 hours', ip => '192.0.2.2') \gset a2_
+SELECT session_token FROM session_refresh(:'a1_session_token', rotate => true, ttl => '20 hours', ip => '192.0.2.2') \gset a2_
 SELECT test.keep('rotated');
 SELECT count(*) FROM session_get(:'a2_session_token');
-SELECT status FROM session_refresh(:'a2_session_token', ttl => '90 min');
+SELECT status FROM session_refresh(:'a2_session_token', ttl => '15 hours');
 SELECT test.keep('used');
 SELECT session_token FROM session_elevate(:'a2_session_token', '{"amr": ["otp"]}') \gset a3_
 SELECT test.keep('elevated');
 SELECT session_update_user('put', '{"role": "guest"}');
 SELECT count(*) FROM session_get(:'a3_session_token');
-SELECT status FROM session_refresh(:'a3_session_token', ttl => '80 min');
+SELECT status FROM session_refresh(:'a3_session_token', ttl => '800 min');
 -- others: of the same user, of another one; one that is revoked, one that has
 -- expired, and one whose replaced token is past its grace
 SELECT session_id, session_token FROM session_create('put', '{"role": "other"}', tenant_id => 'acme') \gset b_
@@ -57,7 +57,7 @@ BEGIN
 	FOR call IN SELECT unnest(ARRAY[
 		'SELECT (user_id, tenant_id, data, auth, created_at, authenticated_at, expires_at, absolute_expires_at, actor_id)::text FROM public.session_get(%L)',
 		'SELECT data::text FROM public.session_update(%L, ''{"x": 1}'')',
-		'SELECT status || round(extract(epoch FROM expires_at - clock_timestamp()) / 300) FROM public.session_refresh(%L)',
+		'SELECT status || round(extract(epoch FROM expires_at - clock_timestamp()) / 3000) FROM public.session_refresh(%L)',
 		'SELECT status FROM public.session_refresh(%L, rotate => true)',
 		'SELECT status FROM public.session_elevate(%L, ''{}'')',
 		'SELECT status FROM public.session_switch_tenant(%L, ''x'')',
