@@ -79,6 +79,7 @@ MEANINGS = [
     ("VersionConflict", 412, "version_conflict"),
     ("LimitReached", 409, "session_limit_reached"),
     ("TooLarge", 413, "too_large"),
+    ("SessionEnded", 401, "session_expired"),
     ("InvalidArgument", 400, "parse_error"),
     ("DataCorrupt", 500, "session_data_corrupt"),
 ]
