@@ -6,7 +6,7 @@ import type { ReactElement } from 'react';
 /** Stores how the user wants invoices sorted; the server renders them so. */
 export function InvoiceOrder(): ReactElement {
   const { session, update } = useSession();
-  const isByAmount = session?.data.client?.['invoice_order'] === 'amount';
+  const isByAmount = session?.data.client?.invoice_order === 'amount';
   return (
     <button
       type="button"

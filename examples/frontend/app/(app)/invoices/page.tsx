@@ -14,7 +14,7 @@ const money = ({ amount, currency }: Invoice) =>
 export default async function InvoicesPage(): Promise<ReactElement> {
   const { session } = await requireSession('/invoices');
   const { results } = await load<Page<Invoice>>('/api/invoices/');
-  if (session.data.client?.['invoice_order'] === 'amount') results.sort((a, b) => Number(b.amount) - Number(a.amount));
+  if (session.data.client?.invoice_order === 'amount') results.sort((a, b) => Number(b.amount) - Number(a.amount));
   return (
     <div className="page">
       <div className="title">
