@@ -12,6 +12,7 @@ from django.db import transaction
 from django.test import RequestFactory
 
 from session_manager.conf import settings
+from session_manager.http.current import being_served
 from session_manager.http.lookup import look_up
 from session_manager.login import log_in, stop_impersonation
 from session_manager.models import UserSession
@@ -294,3 +295,16 @@ def test_the_models_know_what_is_live(grace: Browser) -> None:
     assert session.actor_id == "grace"
     session_service.invalidate_all("grace")
     assert not UserSession.objects.active().for_user("ada").exists()
+
+
+def test_a_new_password_of_the_user_ends_it() -> None:
+    """The session in which a password changes is spared only if it is the user's own."""
+    actor = session_service.create("grace").token
+    acting = session_service.create("ada", actor_token=actor).token
+    request = RequestFactory().get("/")
+    request.COOKIES[settings.cookie_name] = acting
+    with being_served(request):
+        ada = get_user_model().objects.get(username="ada")
+        ada.set_password("new")
+        ada.save()
+    assert (live("ada"), live("grace")) == (0, 1)

@@ -219,6 +219,8 @@ class TestPassword:
         """As with Django's own sessions."""
         here = browser_of(ada)
         here.get("/change-password/")
+        # Not only for those who compare the mark.
+        assert reasons("ada") == ["password_changed"]
         assert here.get("/who/").content == b"nobody"
         assert here.get("/api/sessions/current/").status_code == 401
 
@@ -532,6 +534,33 @@ class TestRequestSession:
         ada.save()
         assert "user_deactivated" in reasons("ada")
         assert client.get("/who/").content == b"nobody"
+
+    @pytest.mark.parametrize("alone", [False, True], ids=["ours", "Django's alone"])
+    def test_kept_only_if_asked_for(self, ada: Any, settings: Any, alone: bool) -> None:
+        if alone:
+            settings.MIDDLEWARE = [
+                "django.contrib.sessions.middleware.SessionMiddleware"
+                if name.startswith("session_manager.")
+                else name
+                for name in settings.MIDDLEWARE
+            ]
+        here = self.sign_in()
+        form = {"old_password": OLD, "new_password1": NEW, "new_password2": NEW}
+        assert here.post("/accounts/password_change/", form).status_code == 302
+        assert here.get("/who/").content == b"ada"
+        assert live("ada") == 1
+        get_user_model().objects.update(password="")
+        here = self.sign_in_again(ada)
+        here.get("/change-password/")
+        assert live("ada") == 0
+
+    def sign_in_again(self, user: Any) -> Client:
+        client = Client()
+        user.refresh_from_db()
+        session_service.invalidate_all("ada")
+        client.force_login(user)
+        assert live("ada") == 1
+        return client
 
     def test_password_form(self, ada: Any) -> None:
         """Django's own view, which calls Django's update_session_auth_hash."""

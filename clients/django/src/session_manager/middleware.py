@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
@@ -36,6 +36,7 @@ from .http.cookie_decision import set_token_on_commit, write_cookie
 from .http.current import being_served
 from .http.lookup import alook_up, failure, look_up, set_user
 from .http.request_session import hold, request_session
+from .http.spared import end_spared, has_spared
 from .store.database import is_lost, translate
 from .types import NoSession, Session
 
@@ -122,6 +123,8 @@ class SessionMiddleware:
         self.process_request(request)
         with being_served(request):
             response = await self.get_response(request)
+        if has_spared(request) and request_session(request) is None:
+            await sync_to_async(end_spared)(request)
         return self.process_response(request, response)
 
     def process_request(self, request: HttpRequest) -> None:
@@ -142,6 +145,9 @@ class SessionMiddleware:
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
+        # What keeps it may be the save of request.session, which is to come.
+        if has_spared(request) and request_session(request) is None:
+            end_spared(request)
         return _finished(request, response)
 
 
@@ -185,6 +191,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
             if answer is None:
                 raise
             response = answer
+        end_spared(request)
         return _finished(request, response)
 
     def _save(self, request: HttpRequest, store: SessionStore, response: HttpResponseBase) -> None:

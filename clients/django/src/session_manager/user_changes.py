@@ -2,7 +2,7 @@
 
     deleted, or given another user id    the sessions end
     no longer active                     the sessions end
-    a new password                       all end but the one of the request that makes the change
+    a new password                       all end; that of the request stays if the view asks for it
     created                              what an earlier user with this id has left ends
 
 The sessions end in the transaction that changes the user, so that neither happens without the
@@ -28,9 +28,10 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from .conf import settings
 from .exceptions import SessionError
 from .http.current import current_request
-from .http.lookup import current_token
+from .http.spared import Spared, spare
 from .services import session_service
 from .store.aliases import database_alias
+from .store.transactions import Outcome
 from .store.users import BY_KEY, knows_users, user_id_of
 
 logger = logging.getLogger("session_manager")
@@ -138,7 +139,8 @@ def _follow(old: Any, new: Any, using: str) -> None:
         _end(before, using, DEACTIVATED)
     elif settings.END_ON_PASSWORD_CHANGED and _auth_hash(old) != _auth_hash(new):
         request = current_request()
-        _end(before, using, PASSWORD_CHANGED, current_token(request) if request else None)
+        spared = spare(request, before, PASSWORD_CHANGED) if request else None
+        _end(before, using, PASSWORD_CHANGED, spared)
 
 
 def _user_id(user: Any) -> str | None:
@@ -152,17 +154,24 @@ def _auth_hash(user: Any) -> str:
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else ""
 
 
-def _end(user_id: str, using: str, reason: str, except_token: str | None = None) -> None:
+def _end(user_id: str, using: str, reason: str, spared: Spared | None = None) -> None:
     if connections[settings.DATABASE].vendor != "postgresql":
         return  # Tests on SQLite: there are no sessions.
-    end = partial(session_service.invalidate_all, user_id, except_token=except_token, reason=reason)
+    end = partial(_end_all, user_id, reason, spared)
     if using == database_alias():
         end()
     else:
         transaction.on_commit(partial(_end_late, end, user_id), using=using)
 
 
-def _end_late(end: partial[int], user_id: str) -> None:
+def _end_all(user_id: str, reason: str, spared: Spared | None) -> None:
+    except_token = spared.token if spared is not None else None
+    session_service.invalidate_all(user_id, except_token=except_token, reason=reason)
+    if spared is not None:
+        spared.outcome = Outcome()
+
+
+def _end_late(end: partial[None], user_id: str) -> None:
     """What has been committed stays so, whether or not the sessions can be reached."""
     try:
         end()

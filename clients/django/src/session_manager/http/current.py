@@ -10,6 +10,8 @@ from typing import Any
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest
 
+from .spared import end_spared
+
 _current: ContextVar[HttpRequest | None] = ContextVar("session_manager_request", default=None)
 
 
@@ -53,7 +55,9 @@ def follow_django_sessions() -> None:
     @wraps(finish)
     def process_response(self: SessionMiddleware, request: HttpRequest, response: Any) -> Any:
         try:
-            return finish(self, request, response)
+            finished = finish(self, request, response)
+            end_spared(request)
+            return finished
         finally:
             _current.set(None)
 
