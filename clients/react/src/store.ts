@@ -70,6 +70,8 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
       const close = tabs.open(hear);
       const stop = schedule.start(revalidate, actions.refresh);
       const unsubscribe = state.subscribe(() => {
+        // A router that cannot render again may leave the page: told when the network is back.
+        if (!navigator.onLine) return;
         const before = known;
         known = content();
         // Later, as an application that awaits the change may go to another page now, which would

@@ -1262,6 +1262,20 @@ describe('onChange', () => {
     expect(onChange).toHaveBeenCalledTimes(5);
   });
 
+  it('waits for the network, without which a router would leave the page', async () => {
+    const [store, onChange] = watched(backend.signIn());
+    setOnline(false);
+    backend.outage = 'network';
+    await pass(2 * HOUR, MINUTE);
+    expect(statusOf(store)).toBe('unauthenticated');
+    expect(onChange).not.toHaveBeenCalled();
+    backend.outage = undefined;
+    backend.signOut();
+    setOnline(true);
+    await pass(1_000);
+    expect(onChange).toHaveBeenCalledOnce();
+  });
+
   it('tells after the caller, who may go to another page, has gone on', async () => {
     const [store, onChange] = watched(backend.signIn());
     const order: string[] = [];
