@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "compat.h"
 #include "session/client.h"
 
 /* Networks that client_binding compares, in bytes: /24 and /48. */
