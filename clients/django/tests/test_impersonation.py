@@ -245,6 +245,28 @@ def test_a_planted_cookie_is_nobodys_way_back(grace: Browser) -> None:
     assert live("ada") == 0
 
 
+@pytest.mark.parametrize("beside", ["nothing", "ended", "unknown"])
+def test_a_planted_cookie_signs_nobody_in(browser: Browser, beside: str) -> None:
+    """Without a session of an impersonation by its user, ended or not, it opens nothing."""
+    if beside == "ended":
+        browser.give(session_service.create("ada").token)
+        session_service.invalidate(browser.token())
+    elif beside == "unknown":
+        browser.give("sm1_" + "A" * 64)
+    browser.cookies[settings.actor_cookie_name] = session_service.create("joan").token
+    assert browser.unsafe("DELETE", API + "impersonation/").status_code == 401
+    assert who(browser) is None
+    assert own_token(browser) is None
+
+
+def test_a_planted_cookie_beside_an_ended_impersonation(grace: Browser) -> None:
+    impersonate(grace)
+    session_service.invalidate_all("ada")
+    grace.cookies[settings.actor_cookie_name] = session_service.create("joan").token
+    assert grace.unsafe("DELETE", API + "impersonation/").status_code == 401
+    assert who(grace) is None
+
+
 @pytest.mark.parametrize("value", ["", "x", "sm1_" + "A" * 64])
 def test_a_cookie_that_is_no_session(grace: Browser, value: str) -> None:
     grace.cookies[settings.actor_cookie_name] = value

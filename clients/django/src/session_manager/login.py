@@ -44,6 +44,7 @@ from .http.lookup import (
 from .http.request_session import request_session
 from .services import session_service
 from .store.database import translating_errors
+from .store.tokens import is_token, session_id_of
 from .store.transactions import Outcome
 from .store.users import load_user, marked, user_id_of
 from .types import JSON, REMEMBER, CreatedSession, RefreshedSession, Session
@@ -234,9 +235,12 @@ def stop_impersonation(request: HttpRequest | Request) -> Session | None:
         return current
     if current is None and token is None:
         return None
-    own = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
+    actor = _ended_actor(current_token(request)) if current is None else current.actor
+    own = None
     # What lies beside an impersonation in the browser may be somebody else's.
-    if own is not None and current is not None and own.user_id != current.actor:
+    if actor is not None:
+        own = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
+    if own is not None and (own.user_id != actor or own.actor is not None):
         own = None
     session_service.invalidate(current_token(request), "impersonation_ended")
     if token is not None:
@@ -261,6 +265,16 @@ def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
     _leave(request)
     renew_user(request)
     return ended
+
+
+def _ended_actor(token: str | None) -> str | None:
+    """Who acted in the session of a token that has ended; None if the token does not prove it."""
+    # It checks the secret, which the session's id alone does not show.
+    if not is_token(token) or session_service.end_reason(token) is None:
+        return None
+    events = session_service.history(session_id=session_id_of(token), max_rows=1)
+    actor = (events[0].detail or {}).get("actor") if events else None
+    return actor if isinstance(actor, str) else None
 
 
 @dataclass(frozen=True)
