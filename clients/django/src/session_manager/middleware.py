@@ -212,7 +212,9 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
                 "sign-out in another request."
             ) from None
         token = store.session_key
-        if token is not None:
+        # While a slow request was served, another one may have given the browser a newer token.
+        presented = request.COOKIES.get(settings.cookie_name)
+        if token is not None and (token != presented or store.cookie_is_due):
             set_token_on_commit(request, token, store.cookie_age())
 
 

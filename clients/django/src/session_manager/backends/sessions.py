@@ -166,6 +166,8 @@ class SessionStore(SessionBase):
         self._names: dict[Any, str] = {}
         self._before: list[_Before] = []
         self._flushed: list[tuple[str, Outcome]] = []
+        #: Whether a save has moved the end, or changed the kind of cookie, of the token presented.
+        self.cookie_is_due = False
 
     def hold(self, holder: Holder) -> None:
         """Let it be the session of a request."""
@@ -258,7 +260,10 @@ class SessionStore(SessionBase):
         if known.startswith("{"):
             return False
         serializer = self.serializer()
-        ((key, value),) = decode_entry(serializer, known).items()
+        found = decode_entry(serializer, known)
+        if len(found) != 1:
+            return False
+        ((key, value),) = found.items()
         return encode_entry(serializer, key, value) == text
 
     def _owner(self, data: dict[Any, Any]) -> str:
@@ -377,6 +382,12 @@ class SessionStore(SessionBase):
         )
         if not refreshed.live:
             raise UpdateError
+        # A token that has been replaced must not come back into the browser, which has a newer one.
+        if refreshed.status != "already_rotated" and (
+            refreshed.status in ("extended", "rotated")
+            or self._session.get(EXPIRY) != self._known.expiry
+        ):
+            self.cookie_is_due = True
         if refreshed.expires_at is not None:
             row = replace(row, expires_at=refreshed.expires_at)
             self._known = replace(self._known, row=row)
