@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
 from ..store.transactions import Outcome
-from .bearer import keeps_token
+from .bearer import keeps_token, token_of_header
 from .cookies import clear_cookie, give_token, set_cookie
 
 _ATTRIBUTE = "_session_manager_cookie_decisions"
@@ -95,8 +95,12 @@ def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
     written: set[str] = response.__dict__.setdefault(_WRITTEN, set())
     if response.status_code == 503 or (decisions and keeps_token(request)):
         return
+    # The header's token must not become a page's cookie.
+    spared = settings.cookie_name if token_of_header(request) is not None else None
     last: dict[str, _Decision] = {}
     for decision in decisions:
+        if decision.name == spared:
+            continue
         if decision.name in response.cookies and decision.name not in written:
             continue
         if decision.outcome.committed:
