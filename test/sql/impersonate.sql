@@ -13,7 +13,7 @@ SELECT * FROM session_create('alice', '{"n": 2}', ip => '192.0.2.2', user_agent 
 SELECT user_id, actor_id, data, tenant_id, cacheable, :'i_new_device' AS new_device FROM session_get(:'i_session_token');
 SELECT user_id, actor_id FROM session_get(:'a_session_token');
 SELECT actor_id, actor_session_id = :'s_session_id' AS own FROM user_sessions WHERE session_id = :'i_session_id';
-SELECT tenant_id, actor_id FROM session_list('alice');
+SELECT tenant_id, actor_id FROM session_list('alice') ORDER BY tenant_id;
 SELECT session_status(:'i_session_token'), session_end_reason(:'i_session_token');
 SELECT session_active_count(user_id => 'alice') AS alice, session_active_count(user_id => 'staff') AS staff;
 -- it lasts no longer than the actor's can

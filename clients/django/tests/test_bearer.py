@@ -252,6 +252,12 @@ class TestPlainViews:
         assert response.status_code == 204
         assert settings.cookie_name not in response.cookies
 
+    def test_a_page_is_given_no_cookie_for_its_header(self) -> None:
+        app = App(session_service.create("ada").token)
+        response = app.send("GET", "/login/?user=ada", Origin="http://testserver")
+        assert response.status_code == 204
+        assert settings.cookie_name not in response.cookies
+
     @pytest.mark.django_db(transaction=True)
     async def test_asynchronous(self) -> None:
         created = await session_service.acreate("ada")

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user_model,
+)
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.management import call_command
 from django.db import connection, connections
@@ -51,6 +56,23 @@ def saved(**data: Any) -> SessionStore:
     store.update(data)
     store.save()
     return SessionStore(store.session_key)
+
+
+class TestLazyUser:
+    @pytest.mark.parametrize("change", [{"is_active": False}, {"password": "!another"}])
+    def test_the_user_changes_beside_a_login(
+        self, user: Any, change: dict[str, Any], configure: Callable[..., None]
+    ) -> None:
+        """No request compares the user again, and there was no session yet to end."""
+        configure(USER_ID_FIELD="pk", LAZY_USER=True)
+        store = SessionStore()
+        store[SESSION_KEY] = str(user.pk)
+        store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+        store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+        get_user_model().objects.filter(pk=user.pk).update(**change)
+        with pytest.raises(UpdateError):
+            store.save()
+        assert session_service.count_active(user_id=str(user.pk)) == 0
 
 
 class TestData:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -39,6 +40,8 @@ from .services import session_service
 from .store.revocations import revocations
 from .store.users import is_guest, load_user
 from .types import NoSession, Session
+
+logger = logging.getLogger("session_manager")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -174,6 +177,10 @@ class _Socket:
                 return
             except SessionError:
                 # An outage hangs nobody up.
+                seconds = PAUSE
+            except Exception:
+                # A loader of users, for example: the next look may find that the session has ended.
+                logger.exception("The session of a WebSocket could not be looked at.")
                 seconds = PAUSE
             else:
                 left = (ends_at - datetime.now(timezone.utc)).total_seconds()

@@ -326,6 +326,10 @@ class SessionStore(SessionBase):
             request_data=entries,
             mark=mark,
         )
+        if settings.LAZY_USER and not is_guest(user_id) and load_user(user_id, row) is None:
+            # Deactivated, say, after Django's login and before there was a session to end.
+            session_service.invalidate(created.token, "user_changed")
+            raise UpdateError
         self._session_key = created.token
         self._written(entries, row)
         self._holder.renewed(created, row)
