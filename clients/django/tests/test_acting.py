@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
-from celery.signals import task_postrun
+from celery.signals import setup_logging, task_postrun
 from django.contrib.auth import get_user_model
 from django.db import connections, transaction
 
@@ -114,17 +114,24 @@ class TestActing:
             work(1, **reference(session))
 
 
+def leave_logging(**kwargs: Any) -> None:
+    """A receiver keeps Celery from setting up logging."""
+
+
 class TestCelery:
     """A real worker in a thread, and a broker in memory whose messages are looked at."""
 
     @pytest.fixture
     def celery(self, transactional_db: None) -> Iterator[Celery]:
         app = Celery("tests", broker="memory://", backend="cache+memory://")
-        app.conf.update(worker_hijack_root_logger=False, task_always_eager=False)
+        app.conf.update(task_always_eager=False)
+        # A worker would set the level of the root logger, for the tests after it as well.
+        setup_logging.connect(leave_logging)
         # Tasks run in a thread of the worker's.
         task_postrun.connect(close_connections)
         yield app
         task_postrun.disconnect(close_connections)
+        setup_logging.disconnect(leave_logging)
         app.close()
 
     @pytest.fixture
