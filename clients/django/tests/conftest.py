@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import redis
+from asgiref.sync import SyncToAsync, iscoroutinefunction
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
@@ -28,6 +29,15 @@ from session_manager.types import CreatedSession
 from .issuer import AUDIENCE, Issuer
 
 SERVER, STAND_IN = "server", "stand-in"
+
+
+@pytest.fixture(autouse=True)
+def _connections_of_asynchronous_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Close what an asynchronous test leaves open in its thread: other tests stop the server."""
+    asynchronous = iscoroutinefunction(request.function)
+    yield
+    if asynchronous:
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture(scope="session")
