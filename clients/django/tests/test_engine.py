@@ -14,14 +14,20 @@ from django.contrib.auth import (
     HASH_SESSION_KEY,
     SESSION_KEY,
     get_user_model,
+    login,
 )
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.management import call_command
 from django.db import connection, connections
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from session_manager.backends.sessions import SessionStore, is_guest
+from session_manager.conf import settings
+from session_manager.http.lookup import look_up_row
+from session_manager.login import step_up
+from session_manager.middleware import RequestSessionMiddleware
 from session_manager.models import SessionEvent, UserSession
 from session_manager.services import session_service
 from session_manager.store.tokens import is_token, session_id_of
@@ -56,6 +62,38 @@ def saved(**data: Any) -> SessionStore:
     store.update(data)
     store.save()
     return SessionStore(store.session_key)
+
+
+def with_cookies(**cookies: str) -> HttpRequest:
+    """A request with a request.session."""
+    request = RequestFactory().get("/")
+    request.COOKIES.update(cookies)
+    RequestSessionMiddleware(lambda request: HttpResponse()).process_request(request)
+    return request
+
+
+def test_a_step_up_keeps_what_others_save_beside_it(configure: Callable[..., None]) -> None:
+    token = session_service.create("ada").token
+    request = with_cookies(**{settings.cookie_name: token})
+    assert look_up_row(request).row is not None
+    request.session["own"] = 1
+    request.session.save()
+    other = SessionStore(token)
+    other["others"] = 2
+    other.save()
+    elevated = step_up(request, {"amr": ["otp"]}, {"plan": "x"})
+    assert elevated.session is not None
+    assert elevated.session.data == {"plan": "x"}
+    assert dict(SessionStore(elevated.token).items()) == {"own": 1, "others": 2}
+
+
+def test_a_login_leaves_no_way_back_to_an_actor(user: Any) -> None:
+    own = session_service.create("staff").token
+    request = with_cookies(**{settings.actor_cookie_name: own})
+    login(request, user, "django.contrib.auth.backends.ModelBackend")
+    request.session.save()
+    assert session_service.get(own) is None
+    assert session_service.count_active(user_id=str(user.pk)) == 1
 
 
 class TestLazyUser:

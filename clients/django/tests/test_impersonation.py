@@ -120,6 +120,13 @@ def test_the_list_and_the_history_name_the_actor(grace: Browser) -> None:
     assert {(event.detail or {}).get("actor") for event in events} == {"grace"}
 
 
+def test_an_actor_who_may_no_longer_sign_in(grace: Browser) -> None:
+    """Also where no signal has told of it."""
+    impersonate(grace)
+    get_user_model().objects.filter(username="grace").update(is_active=False)
+    assert who(grace) is None
+
+
 def test_it_ends_with_the_actors_own_session(grace: Browser) -> None:
     impersonate(grace)
     session_service.invalidate_all("grace")

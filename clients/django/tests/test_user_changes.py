@@ -95,6 +95,15 @@ def reasons(user_id: str) -> list[str | None]:
 
 
 class TestActivity:
+    def test_by_another_field(self, ada: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in a model whose is_active is a property over a field of another name."""
+        browser_of(ada)
+        active = property(lambda user: user.last_name != "gone", lambda user, value: None)
+        monkeypatch.setattr(get_user_model(), "is_active", active)
+        ada.last_name = "gone"
+        ada.save(update_fields=["last_name"])
+        assert reasons("ada") == ["user_deactivated"]
+
     @pytest.mark.parametrize("update_fields", [None, ["is_active"], {"is_active", "email"}])
     def test_deactivated(self, ada: Any, update_fields: Any) -> None:
         browser = browser_of(ada)

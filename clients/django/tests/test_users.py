@@ -9,6 +9,7 @@ from django.contrib.auth import get_user_model
 
 from session_manager.middleware import AuthenticationMiddleware
 from session_manager.services import session_service
+from session_manager.store.users import load_user, user_id_of
 
 from .conftest import Browser
 
@@ -78,3 +79,13 @@ def test_django_s_login_goes_on(browser: Browser, settings: Any) -> None:
     browser.give(session_service.create("ada").token)
     for path in PATHS:
         assert browser.get(path).content == b"ada"
+
+
+@pytest.mark.parametrize("name", ["pk:5", "guest:1"])
+def test_a_name_like_a_reserved_id(configure: Any, name: str) -> None:
+    """It would share sessions with the user of that key, or with a guest."""
+    configure(USER_ID_FIELD="username")
+    user = get_user_model().objects.create_user(name)
+    with pytest.raises(ValueError, match="reserved"):
+        user_id_of(user)
+    assert load_user(name) is None

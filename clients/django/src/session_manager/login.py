@@ -147,9 +147,12 @@ def step_up(
     """
     request = django_request(request)
     presented = current_token(request)
-    if data is not None and (row := look_up_row(request).row) and row.request_data:
-        data = {**data, MEMBER: row.request_data}
-    with translating_errors():
+    together: Any = nullcontext()
+    if data is not None:
+        together = transaction.atomic(using=settings.DATABASE)
+    with translating_errors(), together:
+        if data is not None:
+            data = {**data, **_request_data(request, presented)}
         elevated = session_service.elevate(
             presented,
             auth,
@@ -265,6 +268,19 @@ def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
     _leave(request)
     renew_user(request)
     return ended
+
+
+def _request_data(request: HttpRequest, token: str | None) -> JSON:
+    """What request.session has in the row by now, to go into data that replace the row's.
+
+    An update of nothing locks the row, so that nobody saves any of it before the transaction ends.
+    """
+    if session_service.update(token, {}) is None:
+        return {}
+    row = session_service.get(
+        token, ip=client_ip(request), user_agent=user_agent(request), touch=False
+    )
+    return {MEMBER: row.request_data} if row is not None and row.request_data else {}
 
 
 def _ended_actor(token: str | None) -> str | None:

@@ -23,6 +23,7 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connections, transaction
+from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 from .conf import settings
@@ -122,6 +123,10 @@ def _touches(instance: Any, update_fields: Collection[str] | None) -> bool:
         return True
     if type(instance).get_session_auth_hash is not AbstractBaseUser.get_session_auth_hash:
         # Any field may be in it.
+        return True
+    active = getattr(type(instance), "is_active", True)
+    if not isinstance(active, bool | DeferredAttribute):
+        # A property, over whatever fields.
         return True
     names = {"password", "is_active", settings.USER_ID_FIELD or "pk"}
     return not names.isdisjoint(update_fields)

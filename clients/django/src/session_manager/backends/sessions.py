@@ -85,6 +85,10 @@ class Holder(Protocol):
         """The session of a token, whoever its user is, and the token it has by now."""
         ...
 
+    def signs_in(self) -> None:
+        """A user is about to get a session."""
+        ...
+
     def renewed(self, issued: Issued, session: Session) -> None:
         """The request has a session of a new token."""
         ...
@@ -102,6 +106,9 @@ class NoRequest:
 
     def find(self, token: str) -> tuple[str, Session | None]:
         return token, session_service.get(token)
+
+    def signs_in(self) -> None:
+        pass
 
     def renewed(self, issued: Issued, session: Session) -> None:
         pass
@@ -302,6 +309,8 @@ class SessionStore(SessionBase):
         with self._writing(transactional=bool(ending)):
             for token in ending:
                 session_service.invalidate(token, "replaced")
+            if not is_guest(user_id):
+                self._holder.signs_in()
             created = session_service.create(
                 user_id,
                 {**carried, MEMBER: entries},

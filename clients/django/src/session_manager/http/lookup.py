@@ -49,6 +49,8 @@ class Lookup:
     user: Any = None
     #: The session lives, but its user is gone or not active: no session, and no verdict on it.
     without_user: bool = False
+    #: The own session of who acts as the user, if the request presents it.
+    own: Session | None = None
     #: The session, whoever its user is.
     row: Session | None = field(init=False)
 
@@ -63,10 +65,18 @@ class Lookup:
             self.user = lazy_user(self.session, partial(self._lose_user, request))
         if self.user is None:
             self.user = load_user(self.session.user_id, self.session)
-        if self.user is None:
-            self.session = None
+        if self.user is None or not self._actor_may():
+            self.user = self.session = None
             self.without_user = True
         return self
+
+    def _actor_may(self) -> bool:
+        """Whether who acts as the user, if anybody does, is still a user who may sign in."""
+        actor = self.session.actor if self.session is not None else None
+        if actor is None:
+            return True
+        own = self.own if self.own is not None and self.own.user_id == actor else None
+        return load_user(actor, own) is not None
 
     def _lose_user(self, request: HttpRequest) -> NotAuthenticated:
         """The row of a user who was taken to be there is gone, or says no: as above, but late."""
@@ -135,9 +145,10 @@ def _look_up(request: HttpRequest) -> Lookup:
     outcome = None
     if token is not None:
         session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
+    own = None
     if session is not None and session.actor is not None:
         # A use of the actor's own session too, which would else come to its idle timeout.
-        session_service.get(
+        own = session_service.get(
             actor_token_from(request), ip=client_ip(request), user_agent=user_agent(request)
         )
     if session is None and settings.IMPORT_DJANGO_SESSIONS and not keeps_token(request):
@@ -151,7 +162,7 @@ def _look_up(request: HttpRequest) -> Lookup:
         outcome = set_cookie_on_commit(request, created, persistent=True)
     elif session is None and token is not None and changed_here(token):
         outcome = Outcome()
-    lookup = Lookup(token, session, created, outcome)
+    lookup = Lookup(token, session, created, outcome, own=own)
     remember_lookup(request, lookup)
     return lookup
 

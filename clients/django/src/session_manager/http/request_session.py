@@ -46,6 +46,10 @@ class RequestHolder:
         created = lookup.created.token if lookup.created is not None else None
         return created or token, lookup.row
 
+    def signs_in(self) -> None:
+        # Whoever acted as somebody else in this browser is not to come back to the new user's.
+        sign_out_actor(self._request, "replaced")
+
     def renewed(self, issued: Issued, session: Session) -> None:
         remember_lookup(self._request, Lookup(issued.token, session, issued, Outcome()))
 

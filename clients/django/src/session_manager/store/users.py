@@ -85,7 +85,10 @@ def user_id_of(user: Any) -> str:
     value = getattr(user, settings.USER_ID_FIELD or "pk")
     if value is None:
         raise ValueError(f"{user!r} has no {settings.USER_ID_FIELD or 'pk'}")
-    return str(value)
+    user_id = str(value)
+    if user_id.startswith((GUEST, BY_KEY)):
+        raise ValueError(f"{user!r} has a {settings.USER_ID_FIELD} that begins like a reserved id")
+    return user_id
 
 
 def new_guest_id() -> str:
@@ -168,6 +171,9 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
     with translating_errors():
         if settings.USER_LOADER:
             user = settings.load(settings.USER_LOADER)(user_id, session)
+        elif settings.USER_ID_FIELD and user_id.startswith(BY_KEY):
+            # Of somebody without a value in the field.
+            return None
         elif settings.USER_ID_FIELD:
             try:
                 user = get_user_model()._default_manager.get(**{settings.USER_ID_FIELD: user_id})
