@@ -78,6 +78,9 @@ typedef struct EventColumns
 
 static EventColumns known_columns[N_KNOWN];
 
+/* The partition that is being looked up; InvalidOid once it changes. */
+static Oid	looked_up = InvalidOid;
+
 static void compare(SmSeen *seen, const SmClient *known);
 static bool same_network(const SmSeen *seen, inet *known);
 static bool same_device(SmSeen *seen, const text *known);
@@ -405,6 +408,8 @@ look_at_event(SmSeen *seen, TupleTableSlot *slot, const EventColumns *columns)
 static void
 partition_changed(Datum arg, Oid relid)
 {
+	if (!OidIsValid(relid) || relid == looked_up)
+		looked_up = InvalidOid;
 	if (!OidIsValid(relid))
 		memset(known_columns, 0, sizeof(known_columns));
 	else if (known_columns[relid % N_KNOWN].partition == relid)
@@ -423,7 +428,7 @@ find_columns(Relation parent, Relation partition)
 
 	if (columns.partition == relid)
 		return columns;
-	columns.partition = relid;
+	looked_up = columns.partition = relid;
 	columns.user_id = find_column(parent, partition, Anum_event_user_id);
 	columns.at = find_column(parent, partition, Anum_event_at);
 	columns.event = find_column(parent, partition, Anum_event_event);
@@ -433,7 +438,8 @@ find_columns(Relation parent, Relation partition)
 	columns.index = InvalidOid;
 	if (partition->rd_rel->relkind == RELKIND_RELATION)
 		columns.index = find_index(partition, &columns);
-	known_columns[relid % N_KNOWN] = columns;
+	if (looked_up == relid)
+		known_columns[relid % N_KNOWN] = columns;
 	return columns;
 }
 

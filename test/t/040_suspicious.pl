@@ -229,8 +229,10 @@ ok( wait_until(
 $standby->stop;
 
 $_->quit foreach $locker, @logins;
-unlike(slurp_file($node->logfile),
-	qr/PANIC|FATAL|deadlock/, 'nothing went wrong');
+# the process that served the standby complains when that leaves to be promoted
+(my $log = slurp_file($node->logfile)) =~
+  s/standby FATAL:  connection to client lost//g;
+unlike($log, qr/PANIC|FATAL|deadlock/, 'nothing went wrong');
 $node->stop;
 
 # Without shared memory each backend counts for itself, and a record that is

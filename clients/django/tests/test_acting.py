@@ -82,7 +82,8 @@ class TestActing:
         created = session_service.create("ada")
         with acting_for(created.id, "ada") as acting:
             assert acting.user == ada
-        get_user_model().objects.update(is_active=False)
+            get_user_model().objects.update(is_active=False)
+            assert not acting.still_live()
         with pytest.raises(SessionEnded), acting_for(created.id, "ada"):
             pytest.fail("runs")
 

@@ -47,13 +47,7 @@ class Acting:
 
     def __init__(self, session_id: uuid.UUID | str, user_id: str) -> None:
         self._key = (str(session_id), user_id)
-        self.session = self._find()
-
-    def _find(self) -> LiveSession:
-        found = session_service.get_id(*self._key)
-        if found is None:
-            raise SessionEnded("the session has ended")
-        return found
+        self.check()
 
     @functools.cached_property
     def user(self) -> Any:
@@ -61,8 +55,18 @@ class Acting:
         return load_user(self.session.user_id)
 
     def check(self) -> None:
-        """Raise SessionEnded if the session has ended; for work that takes long.  One query."""
-        self.session = self._find()
+        """Raise SessionEnded if the session has ended or its user is gone, during long work.
+
+        One query, and one for the user if the settings tell who that is.
+        """
+        found = session_service.get_id(*self._key)
+        if found is None:
+            raise SessionEnded("the session has ended")
+        self.session: LiveSession = found
+        self.__dict__.pop("user", None)
+        knows_users = settings.USER_LOADER or settings.USER_ID_FIELD
+        if knows_users and not is_guest(found.user_id) and self.user is None:
+            raise SessionEnded("the session's user is gone")
 
     def still_live(self) -> bool:
         """The same as a question."""
@@ -80,11 +84,7 @@ def acting_for(session_id: uuid.UUID | str, user_id: str) -> Iterator[Acting]:
     SessionEnded if it is not live, is another user's, or its user is gone.  For row-level security:
     ``session_identity(acting.session)``.
     """
-    acting = Acting(session_id, user_id)
-    knows_users = settings.USER_LOADER or settings.USER_ID_FIELD
-    if knows_users and not is_guest(user_id) and acting.user is None:
-        raise SessionEnded("the session's user is gone")
-    yield acting
+    yield Acting(session_id, user_id)
 
 
 def for_session(function: Callable[..., Any]) -> Callable[..., Any]:
