@@ -47,7 +47,7 @@ class RequestHolder:
         return created or token, lookup.row
 
     def signs_in(self) -> None:
-        # Whoever acted as somebody else in this browser is not to come back to the new user's.
+        # The new user must not get back to the session of who has impersonated others here.
         sign_out_actor(self._request, "replaced")
 
     def renewed(self, issued: Issued, session: Session) -> None:
