@@ -2,15 +2,15 @@
 #
 # Test the Django client: ruff, mypy, and its tests on the newest Django that
 # runs on this Python and on 4.2, against private PostgreSQL and Redis servers.
-# The newest gets every test, the browser's included; the others leave out what
-# does not depend on Django.  4.2 uses psycopg2, the others psycopg 3.
+# The newest gets every test, the browser's included; 4.2 those that depend on
+# Django most.  4.2 uses psycopg2, the others psycopg 3.
 #
 #   scripts/check-django.sh [--long | --lint | pytest argument ...]
 #
 # --long tests on Django 5.2 too, which seldom fails where its two neighbours
-# pass, and sends the requests that the API's schema makes possible, always the
-# same, to each version and not to the newest alone; --lint runs ruff and mypy alone.  With arguments for pytest the tests
-# run on the newest Django alone, without ruff and mypy.
+# pass, and runs on 4.2 and 5.2 every test that depends on Django; --lint runs
+# ruff and mypy alone.  With arguments for pytest the tests run on the newest
+# Django alone, without ruff and mypy.
 #
 #	DJANGO		the versions to test on (newest 4.2; with --long 5.2 too)
 #	PYTHON		interpreter for the virtual environments (/usr/bin/python3)
@@ -170,14 +170,16 @@ lint_client() {
   one "mypy" env PYTHONPATH=. "$venv/bin/mypy" --cache-dir "$work/mypy"
 }
 
-# What an older Django is tested with: what depends on Django, and no browser.
-core=(tests/test_services.py tests/test_cookie_decision.py tests/test_transactions.py tests/test_api.py tests/test_authentication.py
-  tests/test_middleware.py tests/test_throttling.py tests/test_cache_control.py tests/test_models.py tests/test_apart.py
-  tests/test_users.py tests/test_user_changes.py tests/test_lazy_users.py tests/test_identity.py tests/test_commands.py tests/test_importing.py tests/test_checks.py
-  tests/test_admin.py tests/test_csrf.py tests/test_refusals.py tests/test_login_authentication.py tests/test_asgi.py
-  tests/test_engine.py tests/test_engine_requests.py
-  tests/test_statuses.py tests/test_adopter.py tests/test_suites.py tests/test_clients.py tests/test_in_memory.py tests/test_round_trips.py -m "not browser")
-[ "$scope" != --long ] || core+=(tests/test_schemathesis.py)
+# What an older Django is tested with: what depends on Django most, and with
+# --long what depends on it at all, without a browser.
+older=(tests/test_services.py tests/test_transactions.py tests/test_authentication.py tests/test_middleware.py
+  tests/test_engine.py tests/test_models.py tests/test_admin.py tests/test_checks.py tests/test_asgi.py tests/test_adopter.py
+  tests/test_suites.py)
+[ "$scope" != --long ] || older+=(tests/test_cookie_decision.py tests/test_api.py tests/test_throttling.py
+  tests/test_cache_control.py tests/test_apart.py tests/test_users.py tests/test_user_changes.py tests/test_lazy_users.py
+  tests/test_identity.py tests/test_commands.py tests/test_importing.py tests/test_csrf.py tests/test_refusals.py
+  tests/test_login_authentication.py tests/test_engine_requests.py tests/test_statuses.py tests/test_clients.py
+  tests/test_in_memory.py tests/test_round_trips.py tests/test_schemathesis.py)
 
 # The tests on the versions of Django, one version after the other.
 run_versions() {
@@ -187,7 +189,7 @@ run_versions() {
     if [ "$name" = newest ]; then
       run_tests newest "${arguments[@]}"
     else
-      run_tests "$name" "${core[@]}"
+      run_tests "$name" "${older[@]}" -m "not browser"
     fi
   done
 }

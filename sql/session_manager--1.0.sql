@@ -792,32 +792,32 @@ COMMENT ON TRIGGER session_keys_truncated ON session_keys IS
 'makes every backend read session_keys again';
 
 -- For writes that the extension's functions did not make: those record their own.
-CREATE FUNCTION session_cache_note()
+CREATE FUNCTION session_cache_record()
 RETURNS trigger
-AS 'MODULE_PATHNAME', 'sm_session_cache_note'
+AS 'MODULE_PATHNAME', 'sm_session_cache_record'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION session_cache_note() IS
+COMMENT ON FUNCTION session_cache_record() IS
 'trigger: reports changes to the cache in Redis, if it is enabled';
 
 CREATE TRIGGER session_cache_row
 AFTER UPDATE OR DELETE ON user_sessions
-FOR EACH ROW EXECUTE FUNCTION session_cache_note();
+FOR EACH ROW EXECUTE FUNCTION session_cache_record();
 ALTER TABLE user_sessions ENABLE ALWAYS TRIGGER session_cache_row;
 
 CREATE TRIGGER session_cache_truncate
 AFTER TRUNCATE ON user_sessions
-FOR EACH STATEMENT EXECUTE FUNCTION session_cache_note();
+FOR EACH STATEMENT EXECUTE FUNCTION session_cache_record();
 ALTER TABLE user_sessions ENABLE ALWAYS TRIGGER session_cache_truncate;
 
 CREATE TRIGGER session_cache_row
 AFTER UPDATE OR DELETE ON session_keys
-FOR EACH ROW EXECUTE FUNCTION session_cache_note();
+FOR EACH ROW EXECUTE FUNCTION session_cache_record();
 ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_cache_row;
 
 CREATE TRIGGER session_cache_truncate
 AFTER TRUNCATE ON session_keys
-FOR EACH STATEMENT EXECUTE FUNCTION session_cache_note();
+FOR EACH STATEMENT EXECUTE FUNCTION session_cache_record();
 ALTER TABLE session_keys ENABLE ALWAYS TRIGGER session_cache_truncate;
 
 COMMENT ON TRIGGER session_cache_row ON user_sessions IS

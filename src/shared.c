@@ -421,7 +421,7 @@ init_slot(SmDatabase *database, Oid oid)
 			part->init(share);
 	}
 	pg_atomic_init_u32(&database->wanted, 0);
-	pg_atomic_init_u64(&database->noted, 0);
+	pg_atomic_init_u64(&database->recorded, 0);
 	pg_atomic_init_u64(&database->flushed, 0);
 	for (int i = 0; i < SM_N_COUNTERS; i++)
 		pg_atomic_init_u64(&database->counters[i], 0);

@@ -48,7 +48,7 @@ typedef struct SmDatabase
 	int			failed_passes;	/* in a row */
 
 	pg_atomic_uint32 wanted;	/* findings wait for a worker */
-	pg_atomic_uint64 noted;		/* touches noted, ever */
+	pg_atomic_uint64 recorded;	/* touches recorded, ever */
 	pg_atomic_uint64 flushed;	/* of these, as of the last flush */
 	TimestampTz stats_reset;
 	pg_atomic_uint64 counters[SM_N_COUNTERS];

@@ -11,11 +11,11 @@
  * time, and writes tombstones over values.  Transactions that change sessions
  * do this:
  *
- * - Whatever changes what session_get returns is noted, once it is in the
+ * - Whatever changes what session_get returns is recorded, once it is in the
  *	 table: by store.c for the extension's own writes, by triggers for
- *	 everybody else's.  A note too many is harmless, so a rollback to a
+ *	 everybody else's.  A record too many is harmless, so a rollback to a
  *	 savepoint takes none back.  columns.c says which changes these are.
- * - Before the commit, if an epoch may be alive, the notes become rows of
+ * - Before the commit, if an epoch may be alive, the records become rows of
  *	 session_outbox, which the worker acts on when it sees them committed
  *	 (writer.c, outbox.c).
  * - In strict mode the transaction then waits until the worker has tombstones
@@ -30,7 +30,7 @@
  *	  asked PostgreSQL, and under the epoch of the lease.
  * 2. session_get says "cacheable" of a row only if no transaction that is
  *	  still in progress has stamped it.  Rows are stamped before they are
- *	  noted.  So a reader that asked after the fence began stores nothing of
+ *	  recorded.  So a reader that asked after the fence began stores nothing of
  *	  what we changed, whatever becomes of tombstones and epochs meanwhile:
  *	  eviction, FLUSHALL and expired tombstones lose nothing.
  * 3. What a reader stored, or had a lease to store, before that: either a
@@ -51,7 +51,7 @@
  * 6. A new connection makes its first epoch when dead_at is over.  So nothing
  *	  that is still under way on an old one, nor another Redis server that has
  *	  taken the place of the first, knows an epoch that lives.
- * 7. Without a live epoch nothing has to be noted in Redis: the next epoch is
+ * 7. Without a live epoch nothing has to be recorded in Redis: the next epoch is
  *	  another.  Then no row is left in the outbox and nobody waits, so an
  *	  outage of Redis costs revocations 2.4 seconds at most, once, and no
  *	  space.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * writer.c
- *	  What a transaction that changes sessions does for the cache: notes them,
+ *	  What a transaction that changes sessions does for the cache: records them,
  *	  and before its commit leaves them in the outbox and waits at its fence.
  *
  * Why this suffices is in the header of cache.c.  Nothing that runs after the
@@ -58,7 +58,7 @@ sm_cache_writer_init(void)
 }
 
 /*
- * Note that a session has been changed.  Must be called when the change is in
+ * Record that a session has been changed.  Must be called when the change is in
  * the table already: whoever finds the cache off here has stamped the row
  * before the first epoch, and so before anybody could cache it.
  */
@@ -85,7 +85,7 @@ sm_cache_session_changed(const SmSchema *schema, const pg_uuid_t *session_id)
 }
 
 /*
- * Note a change that concerns more than single rows.
+ * Record a change that concerns more than single rows.
  */
 void
 sm_cache_everything_changed(const SmSchema *schema)
@@ -95,7 +95,7 @@ sm_cache_everything_changed(const SmSchema *schema)
 }
 
 /*
- * Has a relation no triggers but those by which others' writes are noted?
+ * Has a relation no triggers but those by which others' writes are recorded?
  */
 bool
 sm_cache_only_trigger(Relation rel)

@@ -6,7 +6,7 @@
  *
  * Held in guarded memory that core dumps leave out and never in shared memory.
  * Forgotten when session_keys changes (a trigger on it sends an invalidation
- * at commit), so that a revoked key is dead in every backend from its next
+ * at commit), so that a revoked key is refused in every backend from its next
  * call on, and when the key file has been read again.
  *
  *-------------------------------------------------------------------------

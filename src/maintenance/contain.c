@@ -6,7 +6,7 @@
  * A row that cannot be deleted, because of a foreign key or a trigger of the
  * table's owner, must not keep others from being deleted.  So maintenance does
  * its work in subtransactions: a batch in one, and if that fails, each row in
- * one of its own.  What has failed in the end is noted in shared memory, for
+ * one of its own.  What has failed in the end is recorded in shared memory, for
  * session_info and session_stats, and told in a WARNING.
  *
  *-------------------------------------------------------------------------
@@ -89,10 +89,10 @@ sm_try(SmAction action, void *arg)
 }
 
 /*
- * Note that maintenance could not do something, and go on.  Frees the error.
+ * Record that maintenance could not do something, and go on.  Frees the error.
  *
  * Its message alone is told, not its detail, which may show a row.  It is
- * noted in ASCII, as databases that read it may have other encodings.
+ * recorded in ASCII, as databases that read it may have other encodings.
  */
 void
 sm_failed(SmStep step, const char *what, ErrorData *error)
@@ -100,7 +100,7 @@ sm_failed(SmStep step, const char *what, ErrorData *error)
 	static int64 warned_at[SM_N_STEPS];
 	const char *message = error->message ? error->message : "unknown error";
 
-	sm_note_failure(step, error->sqlerrcode, message);
+	sm_record_failure(step, error->sqlerrcode, message);
 	if (warned_at[step] == 0 || sm_clock() > warned_at[step] + WARNING_GAP_US)
 	{
 		warned_at[step] = sm_clock();
@@ -116,7 +116,7 @@ sm_failed(SmStep step, const char *what, ErrorData *error)
  * Count a failure of maintenance, and keep it as the last one of its step.
  */
 void
-sm_note_failure(SmStep step, int sqlerrcode, const char *message)
+sm_record_failure(SmStep step, int sqlerrcode, const char *message)
 {
 	SmFailure  *failure;
 	int			n;

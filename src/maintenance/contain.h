@@ -37,7 +37,7 @@ typedef void (*SmAction) (void *arg);
 extern void sm_contain_init(void);
 extern ErrorData *sm_try(SmAction action, void *arg);
 extern void sm_failed(SmStep step, const char *what, ErrorData *error);
-extern void sm_note_failure(SmStep step, int sqlerrcode, const char *message);
+extern void sm_record_failure(SmStep step, int sqlerrcode, const char *message);
 extern SmFailure *sm_failures(const SmDatabase *database);
 extern void sm_check_at_once(void);
 extern const char *sm_step_name(SmStep step);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * flush.c
- *	  Writes last-seen times that session_get noted in shared memory to the
+ *	  Writes last-seen times that session_get recorded in shared memory to the
  *	  table.
  *
  * In batches: all of one in a subtransaction, or, if that fails, each in one
@@ -41,19 +41,19 @@ static void write_each(void *arg);
 static bool write_touch(const SmSchema *schema, const SmTouch *touch);
 
 /*
- * Write what session_get noted in this database instead of writing it.
+ * Write what session_get recorded in this database instead of writing it.
  */
 void
 sm_flush_touches(SmPass *pass)
 {
-	uint64		noted = pg_atomic_read_u64(&sm_database->noted);
+	uint64		recorded = pg_atomic_read_u64(&sm_database->recorded);
 	SmTouch    *touches;
 	bool	   *written;
 	bool		all = true;
 	bool		failed = false;
 	int			position = 0;
 
-	if (noted == pg_atomic_read_u64(&sm_database->flushed))
+	if (recorded == pg_atomic_read_u64(&sm_database->flushed))
 		return;
 	touches = palloc(TOUCH_BATCH * sizeof(SmTouch));
 	written = palloc(TOUCH_BATCH * sizeof(bool));
@@ -97,7 +97,7 @@ sm_flush_touches(SmPass *pass)
 	pfree(touches);
 	pfree(written);
 	if (pass->served && all)
-		pg_atomic_write_u64(&sm_database->flushed, noted);
+		pg_atomic_write_u64(&sm_database->flushed, recorded);
 }
 
 /*

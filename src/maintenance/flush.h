@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * flush.h
- *	  Writes last-seen times that session_get noted.
+ *	  Writes last-seen times that session_get recorded.
  *
  *-------------------------------------------------------------------------
  */

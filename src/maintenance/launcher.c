@@ -444,7 +444,7 @@ due_at(SmDatabase *database)
 		case SM_DB_SERVED:
 			if (pg_atomic_read_u32(&database->wanted) != 0)
 				due = 0;
-			else if (pg_atomic_read_u64(&database->noted) !=
+			else if (pg_atomic_read_u64(&database->recorded) !=
 					 pg_atomic_read_u64(&database->flushed))
 				due = Min(due, database->last_pass +
 						  (int64) sm_flush_interval * USECS_PER_SEC);
@@ -555,7 +555,7 @@ review_places(bool starved, int64 now)
 			 errhint("Raise max_worker_processes.")));
 }
 
-/* Note, for session_info, whether a pass waits for a place. */
+/* Record, for session_info, whether a pass waits for a place. */
 static void
 set_place_wanted(SmDatabase *database, bool wanted)
 {

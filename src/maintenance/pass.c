@@ -23,7 +23,7 @@
 #define RETRY_US		(3 * USECS_PER_SEC)
 
 /*
- * Begin a batch as sm_batch_begin does, and note whether workers serve this
+ * Begin a batch as sm_batch_begin does, and record whether workers serve this
  * database.
  */
 const SmSchema *

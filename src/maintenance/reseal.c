@@ -5,7 +5,7 @@
  *
  * Goes through the table by id, remembering where it is, so that no row is
  * looked at twice in a round.  A round that finds nothing has seen them all.
- * A worker notes that in session_keys.resealed_at, which is what tells after
+ * A worker records that in session_keys.resealed_at, which is what tells after
  * a restart whether there is anything left to do.
  *
  *-------------------------------------------------------------------------
@@ -161,7 +161,7 @@ resume(SmReseal *reseal)
 	return due;
 }
 
-/* Note what a step has done, and tell what becomes of the round. */
+/* Record what a step has done, and tell what becomes of the round. */
 static Round
 advance(const SmReseal *reseal, int64 resealed)
 {
@@ -279,7 +279,7 @@ reseal_chunk(void *arg)
 }
 
 /*
- * Note sessions whose seals do not open.  They keep their key from being
+ * Record sessions whose seals do not open.  They keep their key from being
  * retired until they are gone; trying again would not help.
  */
 static void
@@ -288,8 +288,8 @@ report_corrupt(const Chunk *chunk)
 	const char *id = DatumGetCString(DirectFunctionCall1(uuid_out,
 														 UUIDPGetDatum(&chunk->corrupt_id)));
 
-	sm_note_failure(SM_STEP_RESEALING, ERRCODE_SM_DATA_CORRUPT,
-					psprintf("data of session %s is corrupt", id));
+	sm_record_failure(SM_STEP_RESEALING, ERRCODE_SM_DATA_CORRUPT,
+					  psprintf("data of session %s is corrupt", id));
 	sm_count_many(SM_RESEALING_FAILED, chunk->corrupt - 1);
 }
 

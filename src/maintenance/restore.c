@@ -60,7 +60,7 @@ sm_restore_state(const SmDatabase *database)
 
 /*
  * May the pass do more than write findings and touches?  Not while a dump is
- * being restored: notes what it waits for.
+ * being restored: records what it waits for.
  */
 void
 sm_restore_pass(SmPass *pass)

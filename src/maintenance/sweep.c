@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * sweep.c
- *	  Deletes dead sessions.
+ *	  Deletes ended sessions.
  *
- * sweep_at says when a row is to be looked at.  A row that proves to be dead
+ * sweep_at says when a row is to be looked at.  A row whose session has ended
  * is deleted; one that was extended since is queued again at its deadline,
  * which is the only time an index entry is added for it.  Rows that somebody
  * is writing to are passed over: they are alive, or will be found again.
@@ -95,7 +95,7 @@ sm_sweep_state(const SmDatabase *database)
 }
 
 /*
- * Sweep this database's dead sessions, in batches with a pause between them.
+ * Sweep this database's ended sessions, in batches with a pause between them.
  *
  * While an old snapshot is open, deleted rows stay in the index, and a pass
  * that starts at its beginning reads all of them again.  So a pass continues

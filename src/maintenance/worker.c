@@ -5,7 +5,7 @@
  *
  * A worker leaves after its pass, so that nobody who wants to drop, rename or
  * copy the database waits for long: findings of transactions that rolled back,
- * touches to be written, dead sessions, partitions, re-sealing, each in
+ * touches to be written, ended sessions, partitions, re-sealing, each in
  * transactions of its own, for a second at the most.
  *
  *-------------------------------------------------------------------------
@@ -108,7 +108,7 @@ run_pass(SmPass *pass)
 }
 
 /*
- * Note what the pass has done, and when the next is due.  "deleted" and
+ * Record what the pass has done, and when the next is due.  "deleted" and
  * "requeued" are what the counters showed before it.
  */
 static void

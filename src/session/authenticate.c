@@ -213,8 +213,8 @@ sm_actor_lives(const SmSchema *schema, const SmSession *session,
 }
 
 /*
- * When the actor's session dies if nothing more happens to it; before all
- * time if it is dead.
+ * When the actor's session ends if nothing more happens to it; before all
+ * time if it has ended.
  */
 TimestampTz
 sm_actor_deadline(const SmSchema *schema, const SmSession *session)
@@ -229,7 +229,7 @@ sm_actor_deadline(const SmSchema *schema, const SmSession *session)
 }
 
 /*
- * Is a session dead because a key of its was revoked?
+ * Has a session ended because a key of its was revoked?
  */
 bool
 sm_session_key_revoked(const SmSchema *schema, const SmSession *session)
@@ -284,7 +284,7 @@ sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
 		sm_refused(schema, refused_as, token, NULL, "unknown", client);
 		return SM_MATCH_NONE;
 	}
-	/* dead, whoever presents the token; its key may not even be available */
+	/* ended, whoever presents the token; its key may not even be available */
 	if (sm_session_key_revoked(schema, &scan->session))
 		return SM_MATCH_NONE;
 	token->match = sm_authenticate(schema, &scan->session, token);
@@ -363,7 +363,8 @@ sm_find_live_id(SmScan *scan, const SmSchema *schema, const pg_uuid_t *id,
 
 /*
  * Lock the row that the scan stands on, and authenticate again what it has
- * become.  False if it is gone, dead, no longer the token's, or tampered with.
+ * become.  False if it is gone, has ended, is no longer the token's, or was
+ * tampered with.
  */
 bool
 sm_lock_live(SmScan *scan, SmToken *token)

@@ -268,7 +268,7 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
  * it has been locked this cannot fail; otherwise false if somebody is at it,
  * or has been: then it is not what was looked at.
  *
- * What is deleted without a lock is dead, and no cache holds it: it was taken
+ * What is deleted without a lock has ended, and no cache holds it: it was taken
  * out when it was revoked, or was not to be kept there to its end.
  */
 bool
@@ -571,7 +571,7 @@ next_entry(SmScan *scan)
 }
 
 /*
- * Decode the row that the scan stands on, with what has been noted of it and
+ * Decode the row that the scan stands on, with what has been recorded of it and
  * not been written yet.
  */
 static void

@@ -59,7 +59,8 @@ typedef struct SmSession
 	TimestampTz previous_valid_until;
 	int32		previous_key_id;
 	bytea	   *previous_verifier;
-	bool		malformed;		/* lacks something: dead, whatever the rest is */
+	bool		malformed;		/* lacks something: ended, whatever the rest
+								 * is */
 	bool		revoked;
 	TimestampTz revoked_at;
 	text	   *revoked_reason;

@@ -3,8 +3,8 @@
  * touch.c
  *	  Last-seen times in shared memory, on their way to the table.
  *
- * session_get notes a use here instead of writing to the table; a worker
- * writes what was noted in batches.  The table has a fixed number of slots in
+ * session_get records a use here instead of writing to the table; a worker
+ * writes what was recorded in batches.  The table has a fixed number of slots in
  * sets of WAYS; a session's hash names its set, and each of
  * N_LOCKS locks guards an equal share of the sets.  Every read of
  * a session looks here, so the hashes of a set stand apart from its entries,
@@ -145,7 +145,7 @@ load(FILE *file)
 				set.entries[i] = entry;
 				set.hashes[i] = set.hash;
 				/* or no worker would come for it */
-				pg_atomic_fetch_add_u64(&database->noted, 1);
+				pg_atomic_fetch_add_u64(&database->recorded, 1);
 				break;
 			}
 	}
@@ -153,13 +153,13 @@ load(FILE *file)
 }
 
 /*
- * Note a use of a session, and if it is the first of a token that a rotation
+ * Record a use of a session, and if it is the first of a token that a rotation
  * made, of which: the row that the caller has seen may have been rotated again
  * since.  False if there is no room, or no shared memory.
  */
 bool
-sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
-			  const TimestampTz *rotation, const SmClient *client)
+sm_touch_record(const pg_uuid_t *session_id, TimestampTz now,
+				const TimestampTz *rotation, const SmClient *client)
 {
 	Set			set;
 	Entry	   *entry;
@@ -202,12 +202,12 @@ sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
 	}
 	sm_client_flatten(client, &entry->touch.client);
 	LWLockRelease(set.lock);
-	pg_atomic_fetch_add_u64(&sm_database->noted, 1);
+	pg_atomic_fetch_add_u64(&sm_database->recorded, 1);
 	return true;
 }
 
 /*
- * The newest use that was noted of a session, if any; and when the token that
+ * The newest use that was recorded of a session, if any; and when the token that
  * its last rotation made was used first, or 0.
  */
 bool
@@ -232,7 +232,7 @@ sm_touch_seen(const pg_uuid_t *session_id, TimestampTz rotation,
 }
 
 /*
- * When a touch notes that the token of this rotation was used first, or 0.
+ * When a touch records that the token of this rotation was used first, or 0.
  */
 TimestampTz
 sm_touch_first_use(const SmTouch *touch, TimestampTz rotation)
@@ -281,7 +281,7 @@ sm_touch_flushed(Oid database, const SmTouch *touch)
 
 	LWLockAcquire(set.lock, LW_EXCLUSIVE);
 	entry = find(&set, database, &touch->session_id);
-	/* unless the first use of another token was noted since */
+	/* unless the first use of another token was recorded since */
 	if (entry != NULL && entry->touch.rotation == touch->rotation)
 		entry->flushed = touch->seen;
 	LWLockRelease(set.lock);

@@ -16,7 +16,7 @@
 #include "session/client.h"
 
 
-/* A use of a session, noted. */
+/* A use of a session, recorded. */
 typedef struct SmTouch
 {
 	pg_uuid_t	session_id;
@@ -28,8 +28,8 @@ typedef struct SmTouch
 } SmTouch;
 
 extern void sm_touch_init(void);
-extern bool sm_touch_note(const pg_uuid_t *session_id, TimestampTz now,
-						  const TimestampTz *rotation, const SmClient *client);
+extern bool sm_touch_record(const pg_uuid_t *session_id, TimestampTz now,
+							const TimestampTz *rotation, const SmClient *client);
 extern bool sm_touch_seen(const pg_uuid_t *session_id, TimestampTz rotation,
 						  TimestampTz *seen, TimestampTz *successor_used);
 extern TimestampTz sm_touch_first_use(const SmTouch *touch,

@@ -4,7 +4,7 @@
  *	  A use of a session by its holder: may it be from there, and what does
  *	  it leave behind?
  *
- * Reads do not write: a use that is due is noted in shared memory; only where
+ * Reads do not write: a use that is due is recorded in shared memory; only where
  * there is none, or no room in it, is the row written, and then without
  * waiting for anybody, and never in a read-only transaction.
  *
@@ -66,8 +66,8 @@ sm_client_check(const SmSchema *schema, const SmToken *token,
 }
 
 /*
- * Can a use of a session be noted?  On a standby nobody writes, and without
- * shared memory a read-only transaction has nowhere to note it.  To be asked
+ * Can a use of a session be recorded?  On a standby nobody writes, and without
+ * shared memory a read-only transaction has nowhere to record it.  To be asked
  * once the schema has been found, and with it the shared memory.
  */
 bool
@@ -77,7 +77,7 @@ sm_can_touch(void)
 }
 
 /*
- * Is a use of a session to be noted?  The first use of a rotated token always
+ * Is a use of a session to be recorded?  The first use of a rotated token always
  * is: it tells a lost answer from a replay.
  */
 bool
@@ -92,7 +92,7 @@ sm_touch_due(const SmSession *session, const SmToken *token, TimestampTz now)
  * How old a cached copy of a session may get, in microseconds.
  *
  * A cached session is used without anybody noticing.  It was cached by a read
- * at which its last use had been noted at most touch_interval, or half of the
+ * at which its last use had been recorded at most touch_interval, or half of the
  * idle timeout, ago; so a share of the timeout that is below the other half
  * keeps a session that is in use from idling out.
  */
@@ -109,7 +109,7 @@ sm_cached_max_age(void)
 
 /*
  * May uses of a session go unnoticed for as long as a cached copy of it is
- * served?  Its last use was noted at most a touch interval before it was
+ * served?  Its last use was recorded at most a touch interval before it was
  * cached: both together must leave a share of its idle timeout.  Where all
  * have that of the setting, they do.
  */
@@ -145,8 +145,8 @@ sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
 	{
 		bool		first = token->match == SM_MATCH_CURRENT && !session->successor_used;
 
-		if (sm_touch_note(session->session_id, seen_at,
-						  first ? &session->rotated_at : NULL, client))
+		if (sm_touch_record(session->session_id, seen_at,
+							first ? &session->rotated_at : NULL, client))
 		{
 			sm_count(SM_TOUCHES_BUFFERED);
 			return;

@@ -249,7 +249,10 @@ init_result_rels(SmWriter *writer)
 	bool		root_fires = (root != rel && root->trigdesc != NULL);
 	Index		index = 0;
 
-	/* the extension's own triggers are for others: it has noted this already */
+	/*
+	 * the extension's own triggers are for others: it has recorded this
+	 * already
+	 */
 	writer->fires = root_fires || !sm_cache_only_trigger(rel);
 	writer->by_column = writer->fires ||
 		(RelationGetDescr(rel)->constr != NULL &&

@@ -2,7 +2,7 @@
  *
  * cache.c
  *	  What SQL calls for the cache of sessions in Redis: its settings, and the
- *	  triggers that note what others write.
+ *	  triggers that record what others write.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,14 +22,14 @@
 #include "session/use.h"
 #include "sql/result.h"
 
-PG_FUNCTION_INFO_V1(sm_session_cache_note);
+PG_FUNCTION_INFO_V1(sm_session_cache_record);
 PG_FUNCTION_INFO_V1(sm_session_cache_settings);
 
 /*
- * session_cache_note(): the triggers on user_sessions and session_keys
+ * session_cache_record(): the triggers on user_sessions and session_keys
  */
 Datum
-sm_session_cache_note(PG_FUNCTION_ARGS)
+sm_session_cache_record(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	const SmSchema *schema;
@@ -42,7 +42,7 @@ sm_session_cache_note(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("session_cache_note() was not called by trigger manager")));
+				 errmsg("session_cache_record() was not called by trigger manager")));
 	if (sm_shared == NULL)
 		PG_RETURN_POINTER(NULL);
 	sm_shared_attach();

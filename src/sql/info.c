@@ -50,7 +50,7 @@ static bool cache_read(SmCache *cache);
 static void put(SmResult *result, const char *key, const char *value);
 
 /*
- * Note how the library is being loaded.  Called once, from _PG_init.
+ * Record how the library is being loaded.  Called once, from _PG_init.
  */
 void
 sm_info_init(void)

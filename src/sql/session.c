@@ -345,7 +345,7 @@ sm_session_status(PG_FUNCTION_ARGS)
 			{
 				SmLife		life = sm_session_life(schema, &scan.session, now);
 
-				/* what is dead by its own word needs no proof */
+				/* what has ended by its own fields needs no proof */
 				if (life != SM_LIFE_ACTIVE ||
 					(sm_session_intact(schema, &scan.session) &&
 					 sm_actor_lives(schema, &scan.session, now)))

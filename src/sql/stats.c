@@ -83,7 +83,7 @@ sm_session_counters(PG_FUNCTION_ARGS)
 		row->values[n++] = ObjectIdGetDatum(database->oid);
 		for (int c = 0; c < SM_N_COUNTERS; c++)
 			row->values[n++] = Int64GetDatum((int64) pg_atomic_read_u64(&database->counters[c]));
-		row->values[n++] = Int64GetDatum((int64) (pg_atomic_read_u64(&database->noted) -
+		row->values[n++] = Int64GetDatum((int64) (pg_atomic_read_u64(&database->recorded) -
 												  pg_atomic_read_u64(&database->flushed)));
 		row->values[n] = TimestampTzGetDatum(database->last_pass_at);
 		row->nulls[n++] = (database->last_pass_at == 0);

@@ -1,5 +1,5 @@
 -- The cache in Redis, where there is none: nothing may be cached, nothing is
--- noted, and writers pay nothing.  The same whether the library is preloaded
+-- recorded, and writers pay nothing.  The same whether the library is preloaded
 -- or not.  The TAP tests have a Redis server.
 LOAD 'session_manager';
 SELECT name, setting, unit FROM pg_settings
@@ -30,7 +30,7 @@ SELECT key, value FROM session_info() WHERE key LIKE 'cache%';
 SELECT session_token, session_id FROM session_create('cache') \gset
 SELECT user_id, cacheable FROM session_get(:'session_token');
 
--- Nothing is noted
+-- Nothing is recorded
 SELECT version FROM session_update(:'session_token', '{"a": 1}');
 SELECT session_invalidate(:'session_token');
 UPDATE user_sessions SET version = version + 1 WHERE user_id = 'cache';
@@ -44,8 +44,8 @@ SELECT count(*) FROM session_outbox;
 SELECT tgrelid::regclass, tgname, tgenabled, tgfoid::regproc,
 	pg_get_triggerdef(oid) ~ 'AFTER (UPDATE OR DELETE|DELETE OR UPDATE) ON .* FOR EACH ROW' AS rows,
 	pg_get_triggerdef(oid) ~ 'AFTER TRUNCATE ON .* FOR EACH STATEMENT' AS truncate
-FROM pg_trigger WHERE tgfoid = 'session_cache_note'::regproc ORDER BY 1, 2;
-SELECT session_cache_note();
+FROM pg_trigger WHERE tgfoid = 'session_cache_record'::regproc ORDER BY 1, 2;
+SELECT session_cache_record();
 
 -- The outbox belongs to the extension, and so to nobody else.
 SELECT relacl IS NULL OR NOT EXISTS (SELECT FROM aclexplode(relacl) AS a WHERE a.grantee <> relowner) AS private, reloptions

@@ -51,7 +51,7 @@ SELECT * FROM session_get(session_token_digest(:'r_session_token'));
 
 -- The idle timeout counts from the last use, and is read when it is asked.
 -- (The times are moved in the table, so the session must not be in shared
--- memory, where a use may be noted.)
+-- memory, where a use may be recorded.)
 SELECT session_id, session_token FROM session_create('idle') \gset i_
 UPDATE user_sessions SET last_seen_at = clock_timestamp() - interval '10 min' WHERE session_id = :'i_session_id';
 SET session_manager.idle_timeout = '10min';

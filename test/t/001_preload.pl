@@ -106,7 +106,8 @@ chomp $expected;
 foreach my $preload (0, 1)
 {
 	my $kind = $preload ? 'preloaded' : 'not preloaded';
-	my $node = new_node("preload$preload",
+	my $node = new_node(
+		"preload$preload",
 		preload => $preload ? 'session_manager' : '',
 		conf => "session_manager.databases = 'another'");
 

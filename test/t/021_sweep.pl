@@ -74,7 +74,7 @@ my $end = time() + 5;
 my $alive = 1;
 while (time() < $end)
 {
-	# only ever noted in shared memory
+	# only ever recorded in shared memory
 	$alive &&= query($reader,
 		"BEGIN READ ONLY; SELECT count(*) FROM session_get('$busy'); COMMIT;")
 	  eq '1';

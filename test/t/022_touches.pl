@@ -1,4 +1,4 @@
-# Uses of sessions, noted in shared memory and written by a worker.
+# Uses of sessions, recorded in shared memory and written by a worker.
 
 use strict;
 use warnings FATAL => 'all';
@@ -77,7 +77,8 @@ my $wal = qq(
 	SELECT count(*) FROM generate_series(1, 500) AS i, LATERAL session_get('$token', '192.0.2.9', 'two', touch => i > 0) \\gset
 	SELECT pg_current_wal_insert_lsn() - :'before'::pg_lsn;);
 query($reader, $wal);    # the first read looks at the catalogues
-is(query($reader, $wal), 0, 'reads, each of them to be noted, write no WAL');
+is(query($reader, $wal),
+	0, 'reads, each of them to be recorded, write no WAL');
 $reader->quit;
 is( value(
 		'SELECT host(ip), user_agent, last_seen_at = created_at FROM user_sessions'
@@ -85,7 +86,7 @@ is( value(
 	'192.0.2.1|one|t',
 	'nor the row');
 is(value("SELECT last_seen_at > created_at FROM session_list('ann')"),
-	't', 'what is noted is seen all the same');
+	't', 'what is recorded is seen all the same');
 is(value('SELECT touches_buffered FROM session_stats'), 1000, 'and counted');
 is( value(
 		"BEGIN READ ONLY; SELECT count(*) FROM session_get('$token'); COMMIT"
@@ -181,7 +182,7 @@ is( value(
 	'by writing');
 is( value('SELECT touches_flushed FROM session_stats'),
 	$buffered + $pending,
-	'what was noted, once');
+	'what was recorded, once');
 is( value(
 		"SELECT string_agg(user_id || (successor_used_at IS NOT NULL), ' ' ORDER BY user_id) FROM user_sessions WHERE user_id IN ('cat', 'eve')"
 	),
@@ -212,7 +213,7 @@ ok( wait_until(
 $holder->quit;
 flush_late();
 
-# On a standby nothing is noted, which is counted
+# On a standby nothing is recorded, which is counted
 $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);

@@ -27,7 +27,7 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
 
-# it would write what is noted meanwhile
+# it would write what is recorded meanwhile
 $node->poll_query_until('postgres',
 	'SELECT coalesce(max(sweeps), 0) > 0 FROM session_stats')
   or die 'no first pass';
@@ -82,7 +82,7 @@ is(used($new{$lost}), '1', "$lost: read");
 is( $node->safe_psql(
 		'postgres', 'SELECT touches_pending > 0 FROM session_stats'),
 	't',
-	"$lost: noted in shared memory");
+	"$lost: recorded in shared memory");
 is(written($lost), 'f', "$lost: not in the table yet");
 
 $node->wait_for_catchup('standby', 'replay');

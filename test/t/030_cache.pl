@@ -127,7 +127,7 @@ is( sql("SELECT cacheable FROM session_create('eve'), session_get(session_token)
 	'f',
 	'nor that made it');
 is(cacheable($token, "SET session_manager.touch_interval = 0; "),
-	'f', 'not when its use is to be noted');
+	'f', 'not when its use is to be recorded');
 is( cacheable(
 		sql("SELECT session_token FROM session_create('eve', actor_token => '$token')"
 		)),
@@ -171,7 +171,7 @@ for my $settings (
 is( sql("SET session_manager.touch_interval = 0; SELECT cacheable FROM session_get('$token', touch => false)"
 	),
 	'f',
-	'even if it is not noted');
+	'even if it is not recorded');
 my $writer = connection($node);
 
 for my $end ('ROLLBACK', 'COMMIT')

@@ -362,7 +362,7 @@ is( sql("SELECT cacheable FROM session_get('"
 is( sql("UPDATE user_sessions SET version = 2; DELETE FROM user_sessions; TRUNCATE user_sessions; SELECT count(*) FROM session_outbox"
 	),
 	'0',
-	'and nothing is noted');
+	'and nothing is recorded');
 $node->stop;
 
 done_testing();
