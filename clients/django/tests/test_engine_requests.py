@@ -257,6 +257,16 @@ class TestOneSession:
         assert (found["user"], found["session"]) == ("eve", {})
         assert count(users["ada"]) == 0
 
+    def test_a_session_that_no_login_of_django_s_made(self, users: dict[str, Any]) -> None:
+        """Another user finds nothing of it, either, but what comes with the login."""
+        client = Client()
+        client.cookies[COOKIE] = session_service.create(str(users["ada"].pk)).token
+        do(client, "secret=1,kept=1")
+        do(client, "kept=2,in=eve,new=3")
+        found = do(client, "look").json()
+        assert (found["user"], found["session"]) == ("eve", {"kept": "2", "new": "3"})
+        assert count(users["ada"]) == 0
+
     @pytest.mark.parametrize("first", ["in", "our-in"])
     @pytest.mark.parametrize("last", ["out", "our-out"])
     def test_out(self, users: dict[str, Any], first: str, last: str) -> None:

@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
+from django.db.models import Case, When
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.test import Client
@@ -128,6 +129,13 @@ class TestActivity:
         deferred = get_user_model().objects.only("email").get(pk=ada.pk)
         deferred.save()
         assert live("ada") == 1
+
+    @pytest.mark.parametrize("active", [True, False])
+    def test_computed_by_the_database(self, ada: Any, active: bool) -> None:
+        browser_of(ada)
+        ada.is_active = Case(When(username="nobody", then=not active), default=active)
+        ada.save()
+        assert live("ada") == int(active)
 
     def test_what_does_not_matter_costs_nothing(
         self, ada: Any, django_assert_num_queries: Any

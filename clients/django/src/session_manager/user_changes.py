@@ -69,7 +69,7 @@ def follow(model: type[Any]) -> None:
 def before_save(
     *, instance: Any, raw: bool, using: str, update_fields: Collection[str] | None, **kwargs: Any
 ) -> None:
-    """Keep the user as it is stored, and as it will be."""
+    """Keep the user as it is stored, and as it will be; None where only the database knows."""
     instance.__dict__.pop(_BEFORE, None)
     if raw or not _follows(instance) or not _touches(instance, update_fields):
         return
@@ -80,13 +80,19 @@ def before_save(
         old = model._base_manager.using(using).filter(pk=key).first()
     if old is None:
         return
-    new = copy.copy(old)
+    new: Any = copy.copy(old)
     for field in model._meta.concrete_fields:
         given = field.attname in instance.__dict__
         if update_fields is not None:
             given = given and (field.name in update_fields or field.attname in update_fields)
-        if given:
-            setattr(new, field.attname, instance.__dict__[field.attname])
+        if not given:
+            continue
+        value = instance.__dict__[field.attname]
+        if hasattr(value, "resolve_expression"):
+            # The database computes it: after_save reads what has come of it.
+            new = None
+            break
+        setattr(new, field.attname, value)
     instance.__dict__[_BEFORE] = (old, new)
 
 
@@ -98,7 +104,10 @@ def after_save(*, instance: Any, created: bool, raw: bool, using: str, **kwargs:
         if settings.END_ON_USER_DELETED:
             _end_leftovers(instance, using)
     elif old is not None:
-        _follow(old, new, using)
+        if new is None:
+            new = get_user_model()._base_manager.using(using).filter(pk=old.pk).first()
+        if new is not None:
+            _follow(old, new, using)
 
 
 def before_delete(*, instance: Any, **kwargs: Any) -> None:

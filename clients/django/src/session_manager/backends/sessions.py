@@ -296,8 +296,11 @@ class SessionStore(SessionBase):
 
     def _make(self, user_id: str) -> None:
         """A new row, in the place of the one that the session had, if any."""
-        data, entries, known = self._session, self._entries(), self._known
+        known = self._known
         old = known.row if known.replaced is not None else None
+        if old is not None and not is_guest(user_id) and not is_guest(old.user_id):
+            self._forget_what_was_stored()
+        data, entries = self._session, self._entries()
         carried = old.data if old is not None and is_guest(old.user_id) else {}
         ending = [token for token, outcome in self._flushed if not outcome.committed]
         if known.replaced is not None:
@@ -342,6 +345,17 @@ class SessionStore(SessionBase):
         self._session_key = created.token
         self._written(entries, row)
         self._holder.renewed(created, row)
+
+    def _forget_what_was_stored(self) -> None:
+        """Leave to another user only what this request has set.
+
+        Django's login flushes a session that it made for somebody else; one of log_in's, or of the
+        endpoints', it takes for a guest's.
+        """
+        known = self._known.entries or {}
+        for name, text in self._entries().items():
+            if name in known and self._same(known[name], text):
+                self._session.pop(next(key for key, own in self._names.items() if own == name))
 
     def _elevate(self) -> None:
         """A new token for the same row."""
