@@ -153,7 +153,9 @@ sub stop
 sub run
 {
 	my ($self, $seconds, $fault, $program) = @_;
-	my ($out, $err) = ('', '');
+	my $out = '';
+	# A pipe that nobody reads while a fault goes on would stop its processes.
+	my $err_file = PostgreSQL::Test::Utils::tempdir() . '/stderr';
 	my $run = IPC::Run::start(
 		[
 			$program // $self->{program},
@@ -168,7 +170,7 @@ sub run
 		'>',
 		\$out,
 		'2>',
-		\$err,
+		$err_file,
 		IPC::Run::timeout($seconds + 60));
 	# each of its processes is connected, or it ends
 	$run->pump until $out =~ /^connected/m || !$run->pumpable;
@@ -181,6 +183,7 @@ sub run
 	$self->heal;
 	$run->finish;
 	my %result = $out =~ /^(\w+) ([\d.]+)$/mg;
+	my $err = slurp_file($err_file);
 	$result{complaints} = join '', grep { /stale/ } split /^/, $err;
 	die "the checker failed: $out$err" if $result{failed_processes} // 1;
 	my $found = $result{cache} + $result{database};
