@@ -100,15 +100,19 @@ SELECT data, version FROM session_get(:'a_session_token');
 -- A failed attempt is recorded at most once a second, without the token.
 SELECT count(*) FROM (SELECT pg_sleep(1.1)) AS s;
 DELETE FROM session_events WHERE event = 'rejected';
+SELECT clock_timestamp() AS began \gset
 SELECT count(g.session_id)
 FROM generate_series(1, 6) AS i, session_get(test.change_char(:'a_session_token', 62 + i), '192.0.2.66', 'evil') AS g;
-SELECT session_id = :'a_session_id' AS same_session, user_id, ip, user_agent, session_event_severity(event), detail - 'suppressed' AS detail
+SELECT count(*) AS recorded, count(*) BETWEEN 1 AND 1 + extract(epoch FROM clock_timestamp() - :'began') AS once_a_second
+FROM session_events WHERE event = 'rejected' \gset
+\echo :once_a_second
+SELECT DISTINCT session_id = :'a_session_id' AS same_session, user_id, ip, user_agent, session_event_severity(event), detail - 'suppressed' AS detail
 FROM session_events WHERE event = 'rejected';
 SELECT count(*) FROM (SELECT pg_sleep(1.1)) AS s;
 SELECT count(*) FROM session_get('sm1_' || repeat('A', 64), '192.0.2.66', 'evil');
 SELECT session_id = :'a_session_id' AS same_session, user_id, ip, user_agent, detail - 'suppressed' AS detail
 FROM session_events WHERE event = 'rejected' ORDER BY event_id DESC LIMIT 1;
 SELECT count(*) FROM session_get('malformed');		-- no event: it names no session
-SELECT count(*) FROM session_events WHERE event = 'rejected';
+SELECT count(*) - :recorded AS more FROM session_events WHERE event = 'rejected';
 
 SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
