@@ -108,7 +108,7 @@ endif
 endif
 
 # The version stands in the control file and nowhere else.
-SM_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" session_manager.control)
+SM_VERSION := $(shell sed -n "s/^default_version = '\(.*\)'$$/\1/p" $(dir $(firstword $(MAKEFILE_LIST)))session_manager.control)
 PG_CPPFLAGS = -DSM_VERSION='"$(SM_VERSION)"' -I$(srcdir)/src
 
 # PG_FUNCTION_ARGS leaves a parameter unused in most functions.
@@ -197,7 +197,16 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # PGXS does not know which object includes which header.
-$(OBJS): $(wildcard src/*.h src/*/*.h)
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
+
+# Outside of the source tree, as by make -f /path/to/Makefile.
+ifneq ($(srcdir),.)
+# By their whole paths: VPATH would find those of the source tree.
+OBJ_DIRS = $(addprefix $(CURDIR)/,$(patsubst %/,%,$(sort $(dir $(OBJS)))))
+$(OBJS): | $(OBJ_DIRS)
+$(OBJ_DIRS):
+	mkdir -p $@
+endif
 
 else
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,3 +35,21 @@ def run(text: str, **names: Any) -> dict[str, Any]:
     """What a sample defines, given the names that the page takes for known."""
     exec(compile(text, str(PAGE), "exec"), names)
     return names
+
+
+def run_script(directory: Path, text: str, certificate: Path | None = None) -> Any:
+    """What a script of JavaScript prints, as JSON; the Node.js is that of Playwright."""
+    import playwright
+
+    script = directory / "script.mjs"
+    script.write_text(text)
+    node = Path(playwright.__file__).parent / "driver" / "node"
+    done = subprocess.run(
+        [node, script],
+        env={"NODE_EXTRA_CA_CERTS": str(certificate)} if certificate else {},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from session_manager.types import CreatedSession
 
 from .conftest import Browser
 from .issuer import AUDIENCE, Issuer
-from .pages import run, samples
+from .pages import run, run_script, samples
 from .serving import Served
 
 pytestmark = pytest.mark.django_db
@@ -43,6 +43,30 @@ MIDDLEWARE = [
 @pytest.fixture(autouse=True)
 def _allowed(configure: Callable[..., None]) -> None:
     configure(BEARER=True)
+
+
+KEYCHAIN = """
+const items = new Map();
+export const getItemAsync = async (key) => items.get(key) ?? null;
+export const setItemAsync = async (key, value) => void items.set(key, value);
+export const deleteItemAsync = async (key) => void items.delete(key);
+"""
+USE = """
+import { getItemAsync, setItemAsync } from "expo-secure-store";
+import { call, refresh, signIn, signOut } from "./client.mjs";
+
+const kept = [];
+await signIn(%s);
+kept.push(await getItemAsync("session"));
+const { user } = await call("GET", "/api/sessions/current/");
+const { status } = await refresh();
+kept.push(await getItemAsync("session"));
+const after = await signOut();
+await setItemAsync("session", kept[1]);
+const refused = await refresh().catch((error) => error.code);
+const left = await getItemAsync("session");
+console.log(JSON.stringify({ kept, user: user.id, refreshed: status, after, refused, left }));
+"""
 
 
 class App(Client):
@@ -364,19 +388,26 @@ def test_schema() -> None:
         assert {"sessionBearer": []} in security
 
 
-@pytest.mark.django_db(transaction=True)
-def test_the_sample(
-    issuer: Issuer, tmp_path: Path, user_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The client of docs/django.md, against a server."""
+@pytest.fixture
+def served(issuer: Issuer, tmp_path: Path) -> Iterator[Served]:
     issuer.reset()
     values = {
         "AUTH0": {"ISSUER": issuer.url, "AUDIENCE": AUDIENCE, "JWKS_URL": issuer.jwks_url},
         "BEARER": True,
     }
-    _, client = samples("Clients without cookies")
-    names = run(client)
-    with Served(tmp_path, connection.settings_dict["NAME"], values) as served:
+    with Served(tmp_path, connection.settings_dict["NAME"], values) as running:
+        yield running
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSamples:
+    """The clients of docs/django.md, against a server."""
+
+    def test_python(
+        self, served: Served, issuer: Issuer, user_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, client = samples("Clients without cookies")
+        names = run(client)
         monkeypatch.setenv("SSL_CERT_FILE", str(served.certificate))
         api = names["Api"](served.url, issuer.token(user_id))
         assert api.get(CURRENT)["user"]["id"] == user_id
@@ -386,5 +417,30 @@ def test_the_sample(
         assert api.get("/whoami/") == {"user": user_id}
         api.sign_out()
         assert not api.http.cookies
+        assert session_service.count_active(user_id=user_id) == 0
+        assert "sm1_" not in served.log.read_text()
+
+    def test_react_native(
+        self, served: Served, issuer: Issuer, user_id: str, tmp_path: Path
+    ) -> None:
+        """In Node.js, whose fetch() is the standard's, with a store in memory for the keychain."""
+        (sample,) = samples("Clients without cookies", "js")
+        assert sample.count("https://api.example.com") == 1
+        (tmp_path / "client.mjs").write_text(sample.replace("https://api.example.com", served.url))
+        keychain = tmp_path / "node_modules" / "expo-secure-store"
+        keychain.mkdir(parents=True)
+        (keychain / "package.json").write_text('{"type": "module", "main": "index.js"}')
+        (keychain / "index.js").write_text(KEYCHAIN)
+        access_token = json.dumps(issuer.token(user_id))
+        seen = run_script(tmp_path, USE % access_token, served.certificate)
+        first, second = seen["kept"]
+        assert first.startswith("sm1_")
+        assert second.startswith("sm1_")
+        assert first != second
+        assert seen["user"] == user_id
+        assert (seen["refreshed"], seen["after"]) == ("rotated", None)
+        assert seen["refused"] == "session_revoked"
+        # What the application has stored by then is gone as well.
+        assert seen["left"] is None
         assert session_service.count_active(user_id=user_id) == 0
         assert "sm1_" not in served.log.read_text()

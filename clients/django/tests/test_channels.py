@@ -19,6 +19,7 @@ from session_manager.services import session_service
 from session_manager.store.tokens import digest_form, session_id_of
 
 from .conftest import Superuser, wait_for
+from .pages import run_script, samples
 from .serving import Served
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -193,3 +194,15 @@ class TestHangUp:
             superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
             session_service.invalidate(created.token)
             assert close_code(socket) == ENDED
+
+
+def test_the_page_tells_a_sign_out_from_a_lost_connection(tmp_path: Path) -> None:
+    (sample,) = samples("WebSockets", "js")
+    script = f"""
+    const called = [], socket = {{}};
+    const signIn = () => called.push("signIn"), reconnect = () => called.push("reconnect");
+    {sample}
+    for (const code of [{ENDED}, 1006, 1001]) socket.onclose({{ code }});
+    console.log(JSON.stringify(called));
+    """
+    assert run_script(tmp_path, script) == ["signIn", "reconnect", "reconnect"]
