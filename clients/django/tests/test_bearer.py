@@ -386,6 +386,12 @@ def test_schema() -> None:
         security = schema["paths"][path][method]["security"]
         assert {"session": []} in security
         assert {"sessionBearer": []} in security
+    headers = [
+        (parameter["in"], parameter["schema"])
+        for parameter in schema["paths"][CREATE]["post"]["parameters"]
+        if parameter["name"] == "Session-Transport"
+    ]
+    assert headers == [("header", {"type": "string", "enum": ["bearer"]})]
 
 
 @pytest.fixture

@@ -55,6 +55,18 @@ def alternatives() -> list[str]:
     return ["session", "sessionBearer"] if settings.BEARER else ["session"]
 
 
+def transport() -> list[OpenApiParameter]:
+    """The header by which a client without cookies asks for the token in the body."""
+    if not settings.BEARER:
+        return []
+    text = "bearer: return the token in the body, and set no cookie; not for pages in a browser"
+    return [
+        OpenApiParameter(
+            "Session-Transport", str, OpenApiParameter.HEADER, enum=["bearer"], description=text
+        )
+    ]
+
+
 def client_data() -> dict[str, Any]:
     """What a browser may write of the session's data."""
     members: dict[str, Any] = {name: {} for name in settings.CLIENT_DATA}
@@ -104,7 +116,7 @@ class CreateView(_View):  # type: ignore[no-untyped-call]
                 operation_id="session_create",
                 summary="Exchange an access token for a session",
                 auth=[{"accessToken": []}],  # type: ignore[list-item]
-                parameters=[ETAG, COOKIE, RETRY_AFTER],
+                parameters=[*transport(), ETAG, COOKIE, RETRY_AFTER],
                 request=s.CreateRequestSerializer,
                 responses={
                     **responses({201: s.IssuedSerializer}, 400, 401, 403, 413, 415),
