@@ -14,7 +14,7 @@
 #	make check-assert	the server's tests with assertions, discarded caches, valgrind
 #	make check-versions	make check under other releases of PostgreSQL
 #	make indent			lays out C by pgindent and Perl by perltidy
-#	make bench			measurements
+#	make bench			measurements; STEP=get one of them, QUICK=1 a first look
 #	make unit			unit tests that need no server
 #	make reader		examples/cache_reader.c, into build/
 #	make protocol		the cache protocol: test vectors and model
@@ -242,9 +242,7 @@ indent:
 	@scripts/indent.sh
 
 bench:
-	@bench/run.sh
-	@bench/cache.sh
-	@bench/django.sh
+	@bench/all.sh
 
 unit: $(UNIT:%=build/%)
 	@set -e; for test in $^; do echo "$$test:"; $$test; done

@@ -2,6 +2,9 @@
 """Turn the results of bench/run.sh into a table on standard output, and, given
 a folder, into benchmarks.md and bench.svg there.
 
+With --new in the place of the folder it prints the rows that it has not printed
+before.
+
 Results, tab-separated: "blocks" and "drains" as the driver prints them,
 "rounds" (label, round, side, figure) and "facts" (name, value).  A ratio is
 taken between blocks that ran next to each other, or between the sides of a
@@ -11,6 +14,7 @@ round where it has no blocks; shown are the median of the ratios and their
 
 import html
 import platform
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -41,6 +45,8 @@ class Row(NamedTuple):
                 "±": abs(value - 1) <= number}[comparison]
 
     def verdict(self):
+        if not self.ratios:
+            return "FAILED"
         return {True: "pass", False: "MISS", None: ""}[self.holds()]
 
     def target(self):
@@ -52,7 +58,7 @@ class Row(NamedTuple):
         return f"{comparison} {shown(number)}{self.unit}"
 
     def median(self):
-        return shown(statistics.median(self.ratios)) + self.unit
+        return shown(statistics.median(self.ratios)) + self.unit if self.ratios else ""
 
     def range(self):
         if len(self.ratios) < 2:
@@ -158,7 +164,7 @@ def rows(r):
                   ("≤", float(r.facts.get("busy", 0))))
     out += r.row("session_get, 8 clients, calls per second", "the same without touches",
                  ("clients", "touches_1s"), ("clients", "touches_1d"), ("≥", 0.95))
-    live, expired = (int(r.facts[name]) for name in ("live", "expired"))
+    live, expired, swept = (int(r.facts[name]) for name in ("live", "expired", "swept"))
     for name, what in (("time", ROUND_TRIP), ("server CPU", CPU)):
         out += r.row(f"session_cleanup, {name}, {expired:,} expired among {live:,} live",
                      f"among {live // 10:,}", ("cleanup_many", "cleanup"),
@@ -171,13 +177,19 @@ def rows(r):
             out += r.row(f"session_cleanup, rate, among {count:,} live", what,
                          (f"cleanup_{size}", "cleanup"), (f"cleanup_{size}", side),
                          ("≥", 0.7), inverse=True)
-    out += r.row(f"session_get, 4 clients, 99th percentile while {int(r.facts['swept']):,} are swept",
+    out += r.row(f"session_get, 4 clients, 99th percentile while {swept:,} are swept",
                  "without the sweep", ("sweep", "sweeping"), ("sweep", "quiet"), ("≤", 2))
+    if "swept" in r.figures:
+        rates = [rate for rate, in r.figures["swept"]["per_second"].values()]
+        out.append(Row("sessions that the worker sweeps per second, beside these reads", "", rates,
+                       ("≥", 10000)))
+    out += [Row(f"step {name[len('failed_'):]}", why, [], ()) for name, why in r.facts.items()
+            if name.startswith("failed_")]
     return out
 
 
 def svg(table, title="ratio to the peer"):
-    bars = [row for row in table if row.peer]
+    bars = [row for row in table if row.peer and row.ratios]
     left, right, step, top = 480, 60, 24, 50
     scale = 130             # pixels for each unit of the ratio
     width, height = left + int(2.5 * scale) + right, top + step * len(bars) + 30
@@ -211,14 +223,6 @@ def svg(table, title="ratio to the peer"):
     return "\n".join(out + ["</svg>", ""])
 
 
-def sweep_times(facts):
-    seconds = [float(value) for name, value in facts.items() if name.startswith("sweep_seconds_")]
-    if not seconds:
-        return ""
-    return (f" {int(facts['swept']):,} sessions took the worker "
-            f"{statistics.median(seconds):.1f} s.")
-
-
 def processor():
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -245,7 +249,7 @@ comes in between.
 |---|---|---|---|---|---|---|---|
 """.splitlines()
     for row in table:
-        verdict = row.verdict().replace("MISS", "**MISS**")
+        verdict = re.sub("MISS|FAILED", r"**\g<0>**", row.verdict())
         lines.append(f"| {row.what} | {row.peer} | {row.ours} | {row.theirs} | {row.median()} | "
                      f"{row.spread()} | {row.target()} | {verdict} |")
     lines += f"""
@@ -289,7 +293,7 @@ comes in between.
   deletes, which the first of the two peers does not.
 - **Sweep.** Four clients read live sessions, 1,000 times a second in all, from the table that the
   worker sweeps; the percentile covers the calls that ended during the sweep, each measured from the
-  moment when it was due.{sweep_times(facts)}
+  moment when it was due.
 """.splitlines()
     return "\n".join(lines + [""])
 
@@ -300,24 +304,45 @@ def other_section(path):
     return "\n" + mark + section if mark else ""
 
 
-def main():
-    results = Results(Path(sys.argv[1]))
-    table = rows(results)
-    header = ("measure", "peer", "ours, µs", "peer, µs", "ratio", "10 – 90 %", "target", "")
-    cells = [header] + [(row.what, row.peer, row.ours, row.theirs, row.median(), row.spread(),
-                         row.target(), row.verdict()) for row in table]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-    facts = results.facts
-    print(f"PostgreSQL {facts['version']}, session_manager {facts['extension']} preloaded, "
-          f"{int(facts['sessions']):,} sessions of 400 bytes, {cores()} cores\n{facts['settings']}\n")
+HEADER = ("measure", "peer", "ours, µs", "peer, µs", "ratio", "10 – 90 %", "target", "")
+
+
+def print_table(table, header=()):
+    cells = [*header] + [(row.what, row.peer, row.ours, row.theirs, row.median(), row.spread(),
+                          row.target(), row.verdict()) for row in table]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(HEADER))]
     for line in cells:
         print("  ".join(cell.ljust(w) if i in (0, 1, 7) else cell.rjust(w)
                         for i, (cell, w) in enumerate(zip(line, widths))).rstrip())
+
+
+def print_new(folder, table):
+    """The rows that have not been printed before."""
+    shown_rows = folder / "printed"
+    known = set(shown_rows.read_text().splitlines()) if shown_rows.exists() else set()
+    names = {f"{row.what}\t{row.peer}": row for row in table}
+    new = {name: row for name, row in names.items() if name not in known}
+    shown_rows.write_text("".join(f"{name}\n" for name in (*known, *new)))
+    if new:
+        print_table(new.values())
+
+
+def main():
+    folder = Path(sys.argv[1])
+    results = Results(folder)
+    table = rows(results)
+    if sys.argv[2:] == ["--new"]:
+        print_new(folder, table)
+        return
+    facts = results.facts
+    print(f"\nPostgreSQL {facts['version']}, session_manager {facts['extension']} preloaded, "
+          f"{int(facts['sessions']):,} sessions of 400 bytes, {cores()} cores\n{facts['settings']}\n")
+    print_table(table, [HEADER])
     if len(sys.argv) > 2:
-        folder = Path(sys.argv[2])
-        page = folder / "benchmarks.md"
-        page.write_text(document(table, results.facts) + other_section(page))
-        (folder / "bench.svg").write_text(svg(table))
+        docs = Path(sys.argv[2])
+        page = docs / "benchmarks.md"
+        page.write_text(document(table, facts) + other_section(page))
+        (docs / "bench.svg").write_text(svg(table))
 
 
 if __name__ == "__main__":

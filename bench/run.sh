@@ -6,7 +6,10 @@
 #   bench/run.sh [--quick] [--write] [step ...]
 #
 # --quick takes smaller tables and fewer calls; --write puts the figures into
-# docs/benchmarks.md and docs/bench.svg.  Without steps all are taken:
+# docs/benchmarks.md and docs/bench.svg.  Each row is printed when its step is
+# done.  A step that fails, or takes longer than STEP_MINUTES, is a row that
+# says so, and makes the run fail; the other steps go on.  Without steps all are
+# taken:
 #
 #   get        session_get against a bare look-up by primary key
 #   create     session_create against bare insertions of the same two rows
@@ -24,6 +27,7 @@
 #   EXPIRED         expired sessions of each cleanup      100000
 #   SWEPT           sessions that expire under readers    1000000
 #   SHARED_BUFFERS  everything fits                       4GB
+#   STEP_MINUTES    minutes that a step may take          15
 
 set -euo pipefail
 
@@ -47,7 +51,7 @@ if [ $quick = yes ]; then
 else
   : "${SESSIONS:=500000}" "${ROUNDS:=10}" "${LIVE:=1000000}" "${EXPIRED:=100000}" "${SWEPT:=1000000}"
 fi
-: "${SHARED_BUFFERS:=4GB}"
+: "${SHARED_BUFFERS:=4GB}" "${STEP_MINUTES:=15}"
 
 # What a worker holds in memory, and what is refreshed again and again.
 busy=$((SESSIONS < 10000 ? SESSIONS : 10000))
@@ -416,12 +420,18 @@ step_cleanup() {
   database=postgres
 }
 
-# Reads by four clients at a steady rate, logged one by one
+# Reads by four clients at a steady rate for some seconds, logged one by one
 reads() {
-  rm -f "$work/run/log".*
   as_owner "$bindir/pgbench" -h "$work/main" -U postgres -n -M prepared \
     -D rows="$SESSIONS" -c 4 -j 1 -R 1000 -T "$1" -l --log-prefix="$work/run/log" \
     -f "$work/tree/bench/pgbench/get.sql" "$database" >/dev/null 2>&1
+}
+
+# The same until there is a file: pgbench writes its log when it ends.
+reads_until() {
+  while [ ! -e "$1" ]; do
+    reads 5
+  done
 }
 
 # LABEL FROM TO: the 99th percentile of those in that time, in microseconds.
@@ -441,8 +451,10 @@ swept() {
 }
 
 step_sweep() {
-  local from goal readers
+  local from began ended rate readers
   local rounds=$((ROUNDS < 3 ? ROUNDS : 3))
+  # Longer than the sweep has to take, so that the rate of a slower one is known.
+  local limit=$((3 * SWEPT / 10000 + 5))
 
   say "reads while the worker sweeps $SWEPT sessions"
   sql -f "$work/tree/bench/cleanup.sql"
@@ -450,49 +462,110 @@ step_sweep() {
     sql -c "SET synchronous_commit = off" \
       -c "CALL bench.fill('public.user_sessions', 1, $SWEPT, true)" \
       -c "VACUUM (ANALYZE) user_sessions" -c "CHECKPOINT"
-    goal=$(($(swept) + SWEPT))
+    rm -f "$work/run/log".* "$work/run/swept"
     reads 10
     read_latency quiet 0 1e12
 
-    reads $((10 + SWEPT / 10000)) &
+    from=$(swept)
+    rm -f "$work/run/log".*
+    reads_until "$work/run/swept" &
     readers=$!
     sleep 1
-    from=$EPOCHREALTIME
     sql -c "ALTER SYSTEM SET session_manager.sweep_interval = '1s'"
     # by one connection: to open another again and again would take more from
     # the readers than the sweep does
-    sql -c "SET statement_timeout = '$((10 + SWEPT / 10000)) s'" -c "SELECT pg_reload_conf()" -c "DO \$\$
+    read -r began ended rate <<<"$(sql -F ' ' -c "SELECT pg_reload_conf()" -c "SET client_min_messages = error" \
+      -c "CREATE TEMP TABLE swept (began timestamptz, ended timestamptz, n bigint)" -c "DO \$\$
+      DECLARE
+        began timestamptz;
+        n bigint := 0;
       BEGIN
-        WHILE (SELECT sessions_swept FROM session_stats WHERE database_name = current_database()) < $goal LOOP
-          PERFORM pg_sleep(0.1);
+        WHILE n < $SWEPT AND clock_timestamp() < coalesce(began, clock_timestamp()) + interval '$limit s' LOOP
+          PERFORM pg_sleep(0.1), pg_stat_clear_snapshot();
+          n := (SELECT sessions_swept FROM session_stats WHERE database_name = current_database()) - $from;
+          began := CASE WHEN n > 0 THEN coalesce(began, clock_timestamp() - interval '0.1 s') END;
         END LOOP;
-      END \$\$" >/dev/null
-    kill -0 $readers 2>/dev/null || die "the sweep took longer than the reads"
-    fact "sweep_seconds_$round" "$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')"
-    goal=$EPOCHREALTIME
+        INSERT INTO swept VALUES (began, clock_timestamp(), n);
+      END \$\$" -c "SELECT extract(epoch FROM began), extract(epoch FROM ended),
+        n / extract(epoch FROM ended - began) FROM swept" | tail -n 1)"
+    touch "$work/run/swept"
     wait $readers
-    read_latency sweeping "$from" "$goal"
+    read_latency sweeping "$began" "$ended"
+    printf 'swept\t%s\tper_second\t%s\n' "$round" "$rate" >>"$work/results/rounds"
     configure session_manager.sweep_interval 1d
+    [ "$(($(swept) - from))" -ge "$SWEPT" ] || sql -c "CALL session_cleanup()" >/dev/null
+  done
+}
+
+# How long the steps take beside each other, for the time that is left.
+declare -A weight=([get]=8 [create]=6 [refresh]=5 [pgcrypto]=5 [wal]=3 [clients]=10 [cleanup]=16 [sweep]=20)
+
+# Run a step in a process group of its own, with a limit of its time.
+run_step() {
+  local step=$1 pid watch status=0 reason
+
+  set -m
+  (
+    set +m
+    "step_$step"
+  ) 2> >(tee "$work/step.err" >&2) &
+  pid=$!
+  (
+    sleep $((STEP_MINUTES * 60))
+    printf 'it took more than %s minutes\n' "$STEP_MINUTES" >"$work/step.late"
+    kill -TERM -- -$pid
+  ) 2>/dev/null &
+  watch=$!
+  set +m
+  wait $pid || status=$?
+  kill -TERM -- -$watch 2>/dev/null || true
+  wait $watch 2>/dev/null || true
+  [ $status -ne 0 ] || return 0
+  reason=$(cat "$work/step.late" 2>/dev/null || grep -v '^[0-9:]* ' "$work/step.err" | tail -n 1 | tr '\t' ' ')
+  rm -f "$work/step.late"
+  fact "failed_$step" "${reason:-status $status}"
+  failed=$((failed + 1))
+  # What it has left running, and what it has changed for its own measurement.
+  sql -d postgres -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+	WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()" \
+    -c "ALTER SYSTEM RESET ALL" -c "SELECT pg_reload_conf()" >/dev/null
+}
+
+run_steps() {
+  local step done_weight=0 all=0 start=$SECONDS left i=0
+
+  for step in "${steps[@]}"; do
+    all=$((all + weight[$step]))
+  done
+  for step in "${steps[@]}"; do
+    i=$((i + 1))
+    left=
+    [ $done_weight -eq 0 ] ||
+      left=", about $(((SECONDS - start) * (all - done_weight) / done_weight / 60 + 1)) min left"
+    say "step $i of ${#steps[@]}, $step$left"
+    run_step "$step"
+    done_weight=$((done_weight + weight[$step]))
+    python3 "$root/bench/report.py" "$work/results" --new
   done
 }
 
 prepare
-load
-for step in "${steps[@]}"; do
-  "step_$step"
-done
 fact sessions "$SESSIONS"
 fact busy "$busy"
 fact live "$LIVE"
 fact expired "$EXPIRED"
 fact swept "$SWEPT"
 fact version "$(sql -c "SHOW server_version")"
-fact extension "$(sql -c "SELECT extversion FROM pg_extension WHERE extname = 'session_manager'")"
 fact settings "$(sql -c "SELECT string_agg(name || ' ' || current_setting(name), ', ' ORDER BY name)
 	FROM pg_settings WHERE name IN ('shared_buffers', 'fsync', 'jit', 'autovacuum', 'full_page_writes',
 		'wal_buffers', 'max_wal_size', 'session_manager.touch_interval')")"
+load
+fact extension "$(sql -c "SELECT extversion FROM pg_extension WHERE extname = 'session_manager'")"
+failed=0
+run_steps
 stop_server main
 
 folder=()
 [ $write = no ] || folder=("$root/docs")
 python3 "$root/bench/report.py" "$work/results" "${folder[@]}"
+[ $failed -eq 0 ]

@@ -1,0 +1,36 @@
+#!/bin/bash
+#
+# Every measurement, one after the other.  One that fails does not keep the
+# others from being made.
+#
+#	make bench
+#	make bench STEP="get create"	some of them: steps of bench/run.sh, cache, django
+#	make bench QUICK=1		a first look: small tables, few calls, wide spreads
+#	make bench WRITE=1		puts the figures into docs/benchmarks.md
+
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+options=()
+[ -z "${QUICK-}" ] || options+=(--quick)
+write=()
+[ -z "${WRITE-}" ] || write+=(--write)
+status=0
+steps=()
+others=()
+for step in ${STEP-cache django}; do
+  case $step in
+    cache | django) others+=("$step") ;;
+    *) steps+=("$step") ;;
+  esac
+done
+
+if [ -z "${STEP-}" ] || [ ${#steps[@]} -gt 0 ]; then
+  "$here/run.sh" "${options[@]}" "${write[@]}" "${steps[@]}" || status=1
+fi
+for other in "${others[@]}"; do
+  arguments=("${options[@]}")
+  [ "$other" != django ] || arguments+=("${write[@]}")
+  "$here/$other.sh" "${arguments[@]}" || status=1
+done
+exit $status
