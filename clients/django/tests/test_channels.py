@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from session_manager.channels import SessionWebSocketMiddleware
 from session_manager.conf import settings
 from session_manager.services import session_service
+from session_manager.store.revocations import revocations
 from session_manager.store.tokens import digest_form, session_id_of
+from session_manager.types import Session
 
 from .conftest import Superuser, wait_for
 from .pages import run_script, samples
@@ -194,6 +200,74 @@ class TestHangUp:
             superuser.execute("SELECT pg_terminate_backend(%s)", [pid])
             session_service.invalidate(created.token)
             assert close_code(socket) == ENDED
+
+
+class Loader:
+    """A loader of users that fails for a time."""
+
+    failing = False
+    failed = 0
+
+    @classmethod
+    def load(cls, user_id: str, session: Session) -> Any:
+        if cls.failing:
+            cls.failed += 1
+            raise RuntimeError("the directory does not answer")
+        return SimpleNamespace(pk=user_id, is_active=True)
+
+
+load_user = Loader.load
+
+
+async def test_a_loader_that_fails_hangs_nobody_up(
+    user_id: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it keep the socket open after the session has ended."""
+    configure(USER_LOADER="tests.test_channels.load_user")
+    monkeypatch.setattr("session_manager.channels.RECHECK", 0.05)
+    monkeypatch.setattr("session_manager.channels.PAUSE", 0.05)
+    create = sync_to_async(session_service.create)
+    token = (await create(user_id)).token
+    arriving: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        assert (await receive())["code"] == ENDED
+
+    scope = {
+        "type": "websocket",
+        "path": "/ws/",
+        "query_string": b"",
+        "server": ("app.example.com", 443),
+        "headers": [(b"cookie", f"{settings.cookie_name}={token}".encode())],
+    }
+    arriving.put_nowait({"type": "websocket.connect"})
+    serving = asyncio.create_task(
+        SessionWebSocketMiddleware(application)(scope, arriving.get, send)
+    )
+
+    async def talk() -> None:
+        while not sent:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(Loader, "failing", True)
+        while Loader.failed < 3:
+            await asyncio.sleep(0.01)
+        assert sent == [{"type": "websocket.accept"}]
+        monkeypatch.setattr(Loader, "failing", False)
+        await sync_to_async(session_service.invalidate)(token)
+        await serving
+
+    try:
+        await asyncio.wait_for(talk(), 60)
+    finally:
+        serving.cancel()
+        revocations.close()
+    assert [message.get("code") for message in sent] == [None, ENDED]
 
 
 def test_the_page_tells_a_sign_out_from_a_lost_connection(tmp_path: Path) -> None:
