@@ -70,8 +70,9 @@ SELECT test.guess('10.4.0.1', 2, 2);
 SELECT event, detail FROM session_events WHERE event <> 'rejected';
 RESET session_manager.guessing_threshold;
 
--- Any number of networks
-SELECT sum(test.guess(('fd00:2:' || to_hex(i) || '::1')::inet, i, i)) FROM generate_series(1000, 21000) AS i;
+-- Any number of networks; fewer where test.one_in says that the server is very slow
+SELECT coalesce(current_setting('test.one_in', true), '1') AS one_in \gset
+SELECT sum(test.guess(('fd00:2:' || to_hex(i) || '::1')::inet, i, i)) FROM generate_series(1000, 21000, :one_in) AS i;
 SELECT event, count(*) FROM session_events WHERE event <> 'rejected' GROUP BY event;
 SELECT test.guess('10.5.0.1', 1, 200);
 SELECT detail ->> 'network' AS network FROM session_events WHERE event = 'token_guessing' ORDER BY event_id DESC LIMIT 1;
