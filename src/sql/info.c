@@ -47,7 +47,7 @@ static const char *cache_epoch(void);
 static const char *cache_outbox(const SmSchema *schema);
 static const char *cache_warnings(void);
 static bool cache_read(SmCache *cache);
-static void put(SmResult *result, const char *key, const char *value);
+static void add_line(SmResult *result, const char *key, const char *value);
 
 /*
  * Record how the library is being loaded.  Called once, from _PG_init.
@@ -74,17 +74,17 @@ sm_session_info(PG_FUNCTION_ARGS)
 
 	sm_spi_connect();
 
-	put(&result, "version",
-		sm_spi_text("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'session_manager'"));
-	put(&result, "library_version", SM_VERSION);
-	put(&result, "schema", get_namespace_name(schema->namespace));
-	put(&result, "preloaded", preloaded ? "yes" :
-		"no: session_manager is not in shared_preload_libraries");
-	put(&result, "log_redaction", !sm_redact_tokens ?
-		"off: session_manager.redact_tokens is off" :
-		preloaded ? "on" :
-		"on only where the library has been loaded, because it is not preloaded");
-	put(&result, "key_file", sm_key_file_problem() ? sm_key_file_problem() : "loaded");
+	add_line(&result, "version",
+			 sm_spi_text("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'session_manager'"));
+	add_line(&result, "library_version", SM_VERSION);
+	add_line(&result, "schema", get_namespace_name(schema->namespace));
+	add_line(&result, "preloaded", preloaded ? "yes" :
+			 "no: session_manager is not in shared_preload_libraries");
+	add_line(&result, "log_redaction", !sm_redact_tokens ?
+			 "off: session_manager.redact_tokens is off" :
+			 preloaded ? "on" :
+			 "on only where the library has been loaded, because it is not preloaded");
+	add_line(&result, "key_file", sm_key_file_problem() ? sm_key_file_problem() : "loaded");
 	for (int i = 0; i < n; i++)
 	{
 		if (ring[i].state == SM_KEY_ACTIVE)
@@ -96,25 +96,25 @@ sm_session_info(PG_FUNCTION_ARGS)
 			ring[i].material != SM_MATERIAL_PRESENT)
 			missing++;
 	}
-	put(&result, "active_key", active ? active : "none: session_create fails");
-	put(&result, "keys_unavailable", psprintf("%d", missing));
-	put(&result, "shard", sm_shard_parts == 0 ? "all buckets" :
-		psprintf("%d/%d", sm_shard_part, sm_shard_parts));
-	put(&result, "workers", workers_state());
-	put(&result, "last_pass", last_pass());
-	put(&result, "clock", clock_state());
-	put(&result, "resealing", resealing(schema));
+	add_line(&result, "active_key", active ? active : "none: session_create fails");
+	add_line(&result, "keys_unavailable", psprintf("%d", missing));
+	add_line(&result, "shard", sm_shard_parts == 0 ? "all buckets" :
+			 psprintf("%d/%d", sm_shard_part, sm_shard_parts));
+	add_line(&result, "workers", workers_state());
+	add_line(&result, "last_pass", last_pass());
+	add_line(&result, "clock", clock_state());
+	add_line(&result, "resealing", resealing(schema));
 	for (int step = 0; step < SM_N_STEPS; step++)
-		put(&result, psprintf("errors_%s", sm_step_name(step)), errors(step));
-	put(&result, "cache", cache_state());
-	put(&result, "cache_server", cache_server());
-	put(&result, "cache_epoch", cache_epoch());
-	put(&result, "cache_outbox", cache_outbox(schema));
-	put(&result, "cache_warnings", cache_warnings());
-	put(&result, "event_partitions",
-		sm_spi_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
-							 schema->events)));
-	put(&result, "next_sweep", next_sweep(schema));
+		add_line(&result, psprintf("errors_%s", sm_step_name(step)), errors(step));
+	add_line(&result, "cache", cache_state());
+	add_line(&result, "cache_server", cache_server());
+	add_line(&result, "cache_epoch", cache_epoch());
+	add_line(&result, "cache_outbox", cache_outbox(schema));
+	add_line(&result, "cache_warnings", cache_warnings());
+	add_line(&result, "event_partitions",
+			 sm_spi_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
+								  schema->events)));
+	add_line(&result, "next_sweep", next_sweep(schema));
 
 	sm_spi_finish();
 	return (Datum) 0;
@@ -363,7 +363,7 @@ cache_read(SmCache *cache)
 }
 
 static void
-put(SmResult *result, const char *key, const char *value)
+add_line(SmResult *result, const char *key, const char *value)
 {
 	Datum		values[2];
 	bool		nulls[2] = {false};
