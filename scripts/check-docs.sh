@@ -49,7 +49,7 @@ sqlstates() {
 }
 
 info_keys() {
-  sed -nE 's/.*put\(&result, "([a-z_]+)".*/\1/p' src/sql/info.c
+  sed -nE 's/.*add_line\(&result, "([a-z_]+)".*/\1/p' src/sql/info.c
 }
 
 # Defaults of integer settings as the code has them, in the base unit.

@@ -128,7 +128,7 @@ COMMENT ON COLUMN user_sessions.previous_key_id IS 'key of previous_verifier';
 COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: distinguishes a replay from a guess';
 COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was revoked, or null';
 COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was revoked';
-COMMENT ON COLUMN user_sessions.state_mac IS 'keyed SipHash-2-4-128 of every column except last_seen_at, sweep_at, user_agent and sealed_data (the version and the key bind sealed_data): no token works in a row that does not match it; null once the session is revoked';
+COMMENT ON COLUMN user_sessions.state_mac IS 'keyed SipHash-2-4-128 of every column except last_seen_at, sweep_at, user_agent, revoked_at, revoked_reason and sealed_data (the version and the key bind sealed_data): no token works in a row that does not match it; null once the session is revoked';
 COMMENT ON INDEX user_sessions_user_id_idx IS 'finds a user''s sessions: lists, limits, sign-out everywhere';
 COMMENT ON INDEX user_sessions_sweep_at_idx IS 'finds the sessions that the sweep must examine; one entry per session and lifetime';
 COMMENT ON INDEX user_sessions_tenant_id_idx IS 'finds a tenant''s sessions: to count or to end them';
@@ -412,7 +412,7 @@ AS 'MODULE_PATHNAME', 'sm_session_bind'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_bind(text) IS
-'make a live session''s user the identity of this transaction, for row-level security; if the session is not live, return false and leave no identity';
+'make a live session''s user, tenant, actor and id the identity of this transaction, for row-level security; if the session is not live, return false and leave no identity';
 
 CREATE FUNCTION session_bind_id(session_id uuid, user_id text)
 RETURNS boolean
@@ -420,35 +420,35 @@ AS 'MODULE_PATHNAME', 'sm_session_bind_id'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_bind_id(uuid, text) IS
-'as session_bind, for a session of the user''s by its id: for work that has no token, as a task has none';
+'like session_bind, but finds a user''s session by its id; for tasks and other work that has no token';
 
 CREATE FUNCTION session_user_id()
 RETURNS text
 AS 'MODULE_PATHNAME', 'sm_session_user_id'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 
-COMMENT ON FUNCTION session_user_id() IS 'user that session_bind bound in this transaction, or null';
+COMMENT ON FUNCTION session_user_id() IS 'user that session_bind or session_bind_id bound in this transaction, or null';
 
 CREATE FUNCTION session_tenant_id()
 RETURNS text
 AS 'MODULE_PATHNAME', 'sm_session_tenant_id'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 
-COMMENT ON FUNCTION session_tenant_id() IS 'tenant that session_bind bound in this transaction, or null';
+COMMENT ON FUNCTION session_tenant_id() IS 'tenant that session_bind or session_bind_id bound in this transaction, or null';
 
 CREATE FUNCTION session_actor_id()
 RETURNS text
 AS 'MODULE_PATHNAME', 'sm_session_actor_id'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 
-COMMENT ON FUNCTION session_actor_id() IS 'person who acts as the user that session_bind bound in this transaction, or null';
+COMMENT ON FUNCTION session_actor_id() IS 'person who acts as the user that session_bind or session_bind_id bound in this transaction, or null';
 
 CREATE FUNCTION session_id()
 RETURNS uuid
 AS 'MODULE_PATHNAME', 'sm_session_id'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 
-COMMENT ON FUNCTION session_id() IS 'session that session_bind bound in this transaction, or null';
+COMMENT ON FUNCTION session_id() IS 'session that session_bind or session_bind_id bound in this transaction, or null';
 
 CREATE FUNCTION session_status(token text)
 RETURNS text

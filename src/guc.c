@@ -233,7 +233,7 @@ define_sessions(void)
 							 NULL, NULL, NULL);
 	DefineCustomStringVariable("session_manager.key_file",
 							   "File that holds the keys, one \"id:hex\" per line.",
-							   "The server's user or root must own it, and nobody else may read it.",
+							   "The server's user must own it, with mode 0600 or less, or root, with 0640 or less.",
 							   &sm_key_file,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
@@ -335,7 +335,7 @@ define_redis(void)
 							   NULL, NULL, NULL);
 	DefineCustomStringVariable("session_manager.redis_password_file",
 							   "File whose first line is the password for Redis.",
-							   "The server's user or root must own it, and nobody else may read it.",
+							   "The server's user must own it, with mode 0600 or less, or root, with 0640 or less.",
 							   &sm_redis_password_file,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,

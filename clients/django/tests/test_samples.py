@@ -115,7 +115,7 @@ def _support() -> ContentType:
 @pytest.fixture
 def sample_of_new_devices() -> Iterator[dict[str, Any]]:
     sample = run_all(
-        "New devices", User=get_user_model(), urlpatterns=[], path=path, include=include
+        "New devices", urlpatterns=[], path=path, include=include
     )
     yield sample
     new_device.disconnect(sample["warn"])

@@ -127,8 +127,9 @@ class RefreshedSession:
     """The verdict of a refresh or an elevation.
 
     ``status`` is ``extended``, ``rotated``, ``already_rotated``, ``reused`` or ``ended``; ``token``
-    is set if it is ``rotated``, ``id`` and ``user_id`` unless it is ``ended``.  Clear the cookie on
-    ``reused`` and ``ended`` alone.
+    is set if it is ``rotated``, ``id`` and ``user_id`` unless it is ``ended``.  Leave the cookie
+    alone also on ``reused`` and ``ended``: the answer may be late, and the browser may hold a newer
+    one.
     """
 
     status: str
