@@ -551,8 +551,7 @@ RETURNS TABLE (
 	partitions_dropped integer,
 	events_moved bigint)
 AS 'MODULE_PATHNAME', 'sm_session_cleanup'
-LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_cleanup(integer, integer) IS
 'a step of maintenance: delete ended sessions, create event partitions ahead, drop those past retention, move up to 10,000 events out of the default partition; what cannot be done is skipped with a WARNING';

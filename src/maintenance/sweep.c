@@ -158,7 +158,8 @@ sm_sweep_pass(SmPass *pass)
  * Chunks of them are swept in a subtransaction each, which double while all
  * goes well: many subtransactions that write would slow down everybody's
  * snapshots.  Where a chunk fails, its sessions are swept one by one.  One
- * that fails then is put off.
+ * that fails then is put off.  What fails before a session has been reached,
+ * as to open the table or to read a page, is an error of the whole sweep.
  */
 int64
 sm_sweep(const SmSchema *schema, int64 max_rows, SmSweepPosition *from,
@@ -207,6 +208,9 @@ sm_sweep(const SmSchema *schema, int64 max_rows, SmSweepPosition *from,
 				singly = next.max_rows;
 			size = FIRST_CHUNK;
 		}
+		else if (next.from.at == chunk.from.at &&
+				 ItemPointerEquals(&next.from.row, &chunk.from.row))
+			ReThrowError(error);
 		else
 		{
 			put_off(&chunk, &next, error);

@@ -660,6 +660,7 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now,
 	Candidate  *live = NULL;
 	int			n = 0;
 	int			allocated = 0;
+	SmBoundedWaits waits;
 	text	   *reason;
 
 	sm_scan_by_user(&scan, schema, user_id, RowExclusiveLock);
@@ -695,6 +696,8 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now,
 
 	qsort(live, n, sizeof(Candidate), compare_created);
 	reason = cstring_to_text("evicted");
+	/* who waits here holds up everybody else who wants the user's lock */
+	sm_bound_waits(&waits);
 	for (int i = 0; i <= n - sm_max_sessions_per_user; i++)
 	{
 		sm_scan_by_id(&scan, schema, live[i].id.data, RowExclusiveLock);
@@ -704,6 +707,7 @@ enforce_limit(const SmSchema *schema, text *user_id, TimestampTz now,
 			sm_end_session(&scan, NULL, SM_EVENT_EVICTED, reason);
 		sm_scan_end(&scan);
 	}
+	sm_unbound_waits(&waits);
 }
 
 static int

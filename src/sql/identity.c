@@ -51,6 +51,7 @@ static Identity *innermost = NULL;
 static void at_xact_end(XactEvent event, void *arg);
 static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
 						   SubTransactionId parent, void *arg);
+static void forget(Identity *identity);
 static Identity *push_identity(void);
 static void take_identity(Identity *identity, const SmSession *session);
 static text *copy_text(const text *value);
@@ -189,16 +190,43 @@ static void
 at_subxact_end(SubXactEvent event, SubTransactionId mine,
 			   SubTransactionId parent, void *arg)
 {
+	Identity   *identity = innermost;
+
+	/* there is one for each level at most */
+	if (identity == NULL || identity->subxact != mine)
+		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
-		while (innermost != NULL && innermost->subxact == mine)
-			innermost = innermost->outer;
+		innermost = identity->outer;
+		forget(identity);
+		pfree(identity);
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 	{
-		for (Identity *i = innermost; i != NULL && i->subxact == mine; i = i->outer)
-			i->subxact = parent;
+		Identity   *outer = identity->outer;
+
+		identity->subxact = parent;
+		if (outer != NULL && outer->subxact == parent)
+		{
+			identity->outer = outer->outer;
+			forget(outer);
+			pfree(outer);
+		}
 	}
+}
+
+/* Bind an identity to nobody. */
+static void
+forget(Identity *identity)
+{
+	if (identity->user_id)
+		pfree(identity->user_id);
+	if (identity->tenant_id)
+		pfree(identity->tenant_id);
+	if (identity->actor_id)
+		pfree(identity->actor_id);
+	identity->user_id = identity->tenant_id = identity->actor_id = NULL;
+	identity->bound = false;
 }
 
 /* A new innermost identity, bound to nobody yet. */
@@ -211,16 +239,8 @@ push_identity(void)
 	/* binding in a loop must not pile up: the last of a level counts */
 	if (innermost != NULL && innermost->subxact == subxact)
 	{
-		identity = innermost;
-		if (identity->user_id)
-			pfree(identity->user_id);
-		if (identity->tenant_id)
-			pfree(identity->tenant_id);
-		if (identity->actor_id)
-			pfree(identity->actor_id);
-		identity->user_id = identity->tenant_id = identity->actor_id = NULL;
-		identity->bound = false;
-		return identity;
+		forget(innermost);
+		return innermost;
 	}
 	identity = MemoryContextAllocZero(TopTransactionContext, sizeof(Identity));
 	identity->outer = innermost;

@@ -7,9 +7,13 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -27,8 +31,18 @@
 PG_FUNCTION_INFO_V1(sm_session_cleanup);
 PG_FUNCTION_INFO_V1(sm_session_reencrypt);
 
+/* Who called, and with which search_path. */
+typedef struct Caller
+{
+	Oid			user;
+	int			security_context;
+	int			guc_level;
+} Caller;
+
 static int64 arg_count(FunctionCallInfo fcinfo, int n, const char *name,
 					   int64 none);
+static Caller become_owner(Oid function);
+static void become_caller(const Caller *caller);
 
 /*
  * session_cleanup(batch, max_batches)
@@ -43,6 +57,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	SmSweep		sweep = {0};
 	SmSweepPosition from = {.at = DT_NOBEGIN};
 	SmPartitionWork partitions = {0};
+	Caller		caller;
 	static const Oid types[] = {
 		INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, INT8OID
 	};
@@ -50,9 +65,16 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	bool		nulls[6] = {false};
 
 	PreventCommandIfReadOnly("session_cleanup()");
-	schema = sm_called_schema(fcinfo);
 	max_rows = max_batches > 0 ? batch * max_batches : PG_INT64_MAX;
+
+	/*
+	 * Fires what the caller's transaction has deferred, which the caller may
+	 * have written: never as the owner.  So this is no SECURITY DEFINER
+	 * function.
+	 */
 	sm_check_at_once();
+	schema = sm_called_schema(fcinfo);
+	caller = become_owner(fcinfo->flinfo->fn_oid);
 	(void) sm_sweep(schema, max_rows, &from, &sweep);
 
 	/* last: what it locks stays locked until the transaction ends */
@@ -60,6 +82,7 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	(void) sm_partitions_step(sm_called_schema(fcinfo), max_rows,
 							  &partitions);
 	sm_spi_finish();
+	become_caller(&caller);
 
 	values[0] = Int64GetDatum(sweep.deleted);
 	values[1] = Int64GetDatum(sweep.requeued);
@@ -126,4 +149,37 @@ arg_count(FunctionCallInfo fcinfo, int n, const char *name, int64 none)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be greater than zero", name)));
 	return PG_GETARG_INT32(n);
+}
+
+/*
+ * Go on as the owner of a function, as fmgr.c does for SECURITY DEFINER with
+ * SET search_path.  An error takes it back with the transaction.
+ */
+static Caller
+become_owner(Oid function)
+{
+	Caller		caller;
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+
+	GetUserIdAndSecContext(&caller.user, &caller.security_context);
+	SetUserIdAndSecContext(owner,
+						   caller.security_context | SECURITY_LOCAL_USERID_CHANGE);
+	caller.guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	return caller;
+}
+
+static void
+become_caller(const Caller *caller)
+{
+	AtEOXact_GUC(true, caller->guc_level);
+	SetUserIdAndSecContext(caller->user, caller->security_context);
 }

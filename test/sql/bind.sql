@@ -131,6 +131,33 @@ COMMIT AND CHAIN;
 SELECT session_user_id();
 COMMIT;
 
+-- Nor does binding in many subtransactions pile up.
+CREATE FUNCTION test.bind_often(token text, n int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	before bigint;
+BEGIN
+	FOR i IN 1..n LOOP
+		IF i = 2 THEN
+			before := (SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext');
+		END IF;
+		BEGIN
+			PERFORM public.session_bind(token);
+			IF i % 3 = 0 THEN
+				PERFORM 1 / 0;
+			END IF;
+		EXCEPTION WHEN division_by_zero THEN
+		END;
+	END LOOP;
+	RETURN (SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext') - before;
+END
+$$;
+BEGIN;
+SELECT session_bind(:'a_session_token');
+SELECT test.bind_often(:'a_session_token', 400) < 20000 AS flat;
+SELECT session_user_id() IS NOT NULL AS bound;
+COMMIT;
+DROP FUNCTION test.bind_often;
+
 -- What ended does not bind; the failure is on record, once a second.
 SELECT count(*) FROM (SELECT pg_sleep(1.1)) AS s;
 DELETE FROM session_events;

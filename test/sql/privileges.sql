@@ -193,6 +193,26 @@ SELECT count(*) FROM test.function WHERE has_function_privilege('regress_session
 SELECT session_grant('regress_session_app', 'app');
 SELECT test.may('regress_session_app');
 
+-- What the caller has deferred fires as the caller, under the caller's search_path.
+SET ROLE regress_session_app;
+CREATE TEMP TABLE late (n int);
+CREATE FUNCTION pg_temp.fire() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE 'fires as %, %', current_user, current_setting('search_path');
+	RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER late AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pg_temp.fire();
+SET search_path = public;
+BEGIN;
+INSERT INTO pg_temp.late VALUES (1);
+SELECT count(*) FROM session_cleanup();
+COMMIT;
+SELECT current_user, current_setting('search_path') AS search_path;
+RESET search_path;
+DROP TABLE pg_temp.late;
+RESET ROLE;
+
 -- Taking back leaves nothing, and twice is no error.
 SELECT session_revoke('regress_session_monitor', 'monitor');
 SELECT session_revoke('regress_session_admin', 'admin');
