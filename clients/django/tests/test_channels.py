@@ -22,6 +22,7 @@ from session_manager.conf import settings
 from session_manager.services import session_service
 from session_manager.store.revocations import revocations
 from session_manager.store.tokens import digest_form, session_id_of
+from session_manager.store.users import new_guest_id
 from session_manager.types import Session
 
 from .conftest import Superuser, wait_for
@@ -105,7 +106,12 @@ class TestHandshake:
         with open_socket(served, token, Origin=None) as socket:
             assert json.loads(socket.recv(timeout=60))["user"] == user_id
 
-        for origin in ("https://evil.example", "null", served.url.replace("https:", "http:")):
+        for origin in (
+            "https://evil.example",
+            "null",
+            "http://[",
+            served.url.replace("https:", "http:"),
+        ):
             assert refused(served, token, Origin=origin).status_code == 403
         answer = refused(served)
         assert answer.status_code == 401
@@ -117,6 +123,19 @@ class TestHandshake:
         session_service.invalidate(token)
         assert refused(served, token).status_code == 401
         assert "sm1_" not in served.log.read_text()
+
+    def test_no_guest(self, served: Served) -> None:
+        """Nobody has signed in there."""
+        guest = session_service.create(new_guest_id(), {})
+        assert refused(served, guest.token).status_code == 401
+
+    def test_no_actor_who_is_gone(self, served: Served, user_id: str) -> None:
+        own = session_service.create("of the staff")
+        acting = session_service.create(user_id, actor_token=own.token)
+        with open_socket(served, acting.token) as socket:
+            assert json.loads(socket.recv(timeout=60))["user"] == user_id
+        session_service.invalidate(own.token)
+        assert refused(served, acting.token).status_code == 401
 
 
 class TestHangUp:
@@ -202,6 +221,17 @@ class TestHangUp:
             assert close_code(socket) == ENDED
 
 
+def scope_of(token: str) -> dict[str, Any]:
+    """The handshake of a socket with the session cookie."""
+    return {
+        "type": "websocket",
+        "path": "/ws/",
+        "query_string": b"",
+        "server": ("app.example.com", 443),
+        "headers": [(b"cookie", f"{settings.cookie_name}={token}".encode())],
+    }
+
+
 class Loader:
     """A loader of users that fails for a time."""
 
@@ -239,16 +269,9 @@ async def test_a_loader_that_fails_hangs_nobody_up(
         await send({"type": "websocket.accept"})
         assert (await receive())["code"] == ENDED
 
-    scope = {
-        "type": "websocket",
-        "path": "/ws/",
-        "query_string": b"",
-        "server": ("app.example.com", 443),
-        "headers": [(b"cookie", f"{settings.cookie_name}={token}".encode())],
-    }
     arriving.put_nowait({"type": "websocket.connect"})
     serving = asyncio.create_task(
-        SessionWebSocketMiddleware(application)(scope, arriving.get, send)
+        SessionWebSocketMiddleware(application)(scope_of(token), arriving.get, send)
     )
 
     async def talk() -> None:
@@ -268,6 +291,46 @@ async def test_a_loader_that_fails_hangs_nobody_up(
         serving.cancel()
         revocations.close()
     assert [message.get("code") for message in sent] == [None, ENDED]
+
+
+async def test_a_client_that_does_not_read(user_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application hears no more from it, although it cannot be told."""
+    monkeypatch.setattr("session_manager.channels.RECHECK", 0.05)
+    monkeypatch.setattr("session_manager.channels.PATIENCE", 0.2)
+    token = (await sync_to_async(session_service.create)(user_id)).token
+    arriving: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    stuck = asyncio.Event()
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.send":
+            stuck.set()
+            await asyncio.Event().wait()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        ticker = asyncio.create_task(send({"type": "websocket.send", "text": "tick"}))
+        while (message := await receive())["type"] == "websocket.receive":
+            heard.append(message["text"])
+        ticker.cancel()
+
+    heard: list[str] = []
+    arriving.put_nowait({"type": "websocket.connect"})
+    serving = asyncio.create_task(
+        SessionWebSocketMiddleware(application)(scope_of(token), arriving.get, send)
+    )
+
+    async def talk() -> None:
+        await stuck.wait()
+        await sync_to_async(session_service.invalidate)(token)
+        await serving
+
+    try:
+        await asyncio.wait_for(talk(), 60)
+    finally:
+        serving.cancel()
+        revocations.close()
+    assert heard == []
 
 
 def test_the_page_tells_a_sign_out_from_a_lost_connection(tmp_path: Path) -> None:

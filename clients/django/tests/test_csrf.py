@@ -35,6 +35,8 @@ MATRIX = [
     (None, "null", False),
     (None, "http://testserver.evil.example", False),
     (None, "https://testserver", False),
+    (None, "http://[", False),
+    (None, "https://\u2100.example", False),
     ("none", "https://evil.example", False),
     ("same-site", None, False),
     ("same-site", "http://sub.testserver", False),

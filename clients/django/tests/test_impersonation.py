@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.test import RequestFactory
 
+from session_manager.acting import acting_for
 from session_manager.conf import settings
 from session_manager.http.current import being_served
 from session_manager.http.lookup import look_up
@@ -204,12 +205,37 @@ def test_the_application_decides(grace: Browser, configure: Callable[..., None])
     assert impersonate(grace, "boss").status_code == 200
 
 
-def test_nobody_acts_through_somebody_else(grace: Browser) -> None:
-    impersonate(grace)
-    get_user_model().objects.filter(username="ada").update(is_staff=True)
+def test_nobody_acts_through_somebody_else(grace: Browser, configure: Callable[..., None]) -> None:
+    configure(MAY_IMPERSONATE="tests.hooks.may_impersonate")
+    impersonate(grace, "boss")
     get_user_model().objects.create_user("bob")
     assert impersonate(grace, "bob").status_code == 403
-    assert who(grace) == ("ada", "grace")
+    assert who(grace) == ("boss", "grace")
+
+
+@pytest.mark.parametrize(
+    ("who_changes", "rights"),
+    [
+        ("ada", {"is_staff": True}),
+        ("ada", {"is_superuser": True}),
+        ("grace", {"is_staff": False}),
+    ],
+)
+def test_rights_that_change_meanwhile(
+    grace: Browser, who_changes: str, rights: dict[str, bool]
+) -> None:
+    """Nobody gains rights of staff by acting as somebody who is given them."""
+    impersonate(grace)
+    (disguise,) = session_service.list("ada")
+    reference = {"session_id": str(disguise.id), "user_id": "ada"}
+    with acting_for(**reference) as acting:
+        assert acting.still_live()
+        get_user_model().objects.filter(username=who_changes).update(**rights)
+        assert who(grace) is None
+        assert not acting.still_live()
+    # The way back is open.
+    assert grace.unsafe("DELETE", API + "impersonation/").status_code == 200
+    assert who(grace) == ("grace", None)
 
 
 def test_the_actor_is_the_requests_own_user(grace: Browser) -> None:

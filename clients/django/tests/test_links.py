@@ -17,7 +17,7 @@ from session_manager.signals import new_device
 from session_manager.types import CreatedSession
 from session_manager.user_agents import describe_user_agent
 
-from .conftest import Browser, Heard
+from .conftest import Browser, Heard, Superuser
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,6 +25,13 @@ FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.
 SAFARI = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 "
     "(KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1"
+)
+
+
+#: What wrong tokens for a session leave.
+NOISE = (
+    "INSERT INTO session_events (at, event, session_id, user_id) SELECT"
+    " clock_timestamp(), 'rejected', %s, %s FROM generate_series(1, %s)"
 )
 
 
@@ -101,6 +108,33 @@ def test_it_ends_the_session_that_goes_on_in_another_tenant(user_id: str) -> Non
     response = Client().post(end_session_path(created.id))
     assert "The session has ended" in response.content.decode()
     assert session_service.get(second.token) is None
+
+
+def test_wrong_tokens_do_not_hide_where_it_went(user_id: str, superuser: Superuser) -> None:
+    created = sign_in(user_id, "198.51.100.9", SAFARI)
+    gone_on = session_service.switch_tenant(created.token, "globex", {})
+    superuser.execute(NOISE, [created.id, user_id, 200])
+    response = Client().post(end_session_path(created.id))
+    assert "The session has ended" in response.content.decode()
+    assert session_service.get(gone_on.token) is None
+
+
+def test_what_cannot_be_told_ends_with_all_the_rest(
+    user_id: str, superuser: Superuser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most, switches, noise in (("_MOST_EVENTS", 1, 20), ("_MOST_SWITCHES", 25, 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"session_manager.links.{most}", 20)
+            created = sign_in(user_id, "198.51.100.9", SAFARI)
+            other = sign_in(user_id, "203.0.113.7", FIREFOX)
+            token = created.token
+            for n in range(switches):
+                token = session_service.switch_tenant(token, f"tenant{n}", {}).token
+            superuser.execute(NOISE, [created.id, user_id, noise])
+            response = Client().post(end_session_path(created.id))
+            assert "All sessions have ended" in response.content.decode()
+            assert session_service.get(token) is None
+            assert session_service.get(other.token) is None
 
 
 def test_a_link_that_is_none(created: CreatedSession) -> None:

@@ -114,9 +114,7 @@ def _support() -> ContentType:
 
 @pytest.fixture
 def sample_of_new_devices() -> Iterator[dict[str, Any]]:
-    sample = run_all(
-        "New devices", urlpatterns=[], path=path, include=include
-    )
+    sample = run_all("New devices", urlpatterns=[], path=path, include=include)
     yield sample
     new_device.disconnect(sample["warn"])
 

@@ -266,7 +266,8 @@ def test_sqlite(manage: Run) -> None:
 
 
 IN_MEMORY_TESTS = """
-from django.test import SimpleTestCase, TestCase, TransactionTestCase
+from django.contrib.auth import get_user_model
+from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 from session_manager.services import session_service
 from session_manager.testing import flush_sessions
 
@@ -295,6 +296,16 @@ class Flushed(Kept, TransactionTestCase):
 class WithoutDatabase(Kept, SimpleTestCase):
     def tearDown(self):
         flush_sessions()
+
+
+@override_settings(SESSION_MANAGER={"IN_MEMORY": {}, "USER_ID_FIELD": "pk"})
+class Following(TestCase):
+    def test_deactivated(self):
+        user = get_user_model().objects.create_user("grace")
+        created = session_service.create(str(user.pk))
+        user.is_active = False
+        user.save()
+        self.assertIsNone(session_service.get(created.token))
 """
 
 
@@ -312,7 +323,7 @@ def test_in_memory(project: Path, manage: Run) -> None:
         settings.write(sample("settings of the tests"))
     (project / "shop" / "tests.py").write_text(sample("tests.py") + IN_MEMORY_TESTS)
     output = manage("test", role="sqlite")
-    assert "Ran 7 tests" in output
+    assert "Ran 8 tests" in output
     assert "no issues" in output
 
     (project / "test_account.py").write_text(sample("test_account.py"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
@@ -18,14 +20,15 @@ from django.db import connection, models, transaction
 from django.db.models import Case, When
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.urls import include, path
 
 from session_manager import user_changes
 from session_manager.backends.sessions import SessionStore
-from session_manager.conf import ENGINE
+from session_manager.conf import ENGINE, settings
 from session_manager.login import log_in, update_session_auth_hash
+from session_manager.middleware import SessionMiddleware
 from session_manager.services import session_service
 from session_manager.store.users import login_of
 from session_manager.types import MARK
@@ -307,6 +310,28 @@ def test_the_documented_form(ada: Any) -> None:
     assert here.post("/documented/", {**form, "old_password": OLD}).status_code == 302
     assert here.get("/who/").content == b"ada"
     assert elsewhere.get("/who/").content == b"nobody"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_client_that_does_not_wait(ada: Any) -> None:
+    """The session of a password change ends although there is no response."""
+    token = (await sync_to_async(session_service.create)("ada")).token
+    request = RequestFactory().post("/")
+    request.COOKIES[settings.cookie_name] = token
+
+    def change() -> None:
+        ada.set_password(NEW)
+        ada.save()
+
+    async def view(request: HttpRequest) -> HttpResponse:
+        await sync_to_async(change)()
+        assert await sync_to_async(session_service.get)(token)
+        raise asyncio.CancelledError
+
+    middleware: Any = SessionMiddleware(view)
+    with pytest.raises(asyncio.CancelledError):
+        await middleware(request)
+    assert await sync_to_async(session_service.get)(token) is None
 
 
 class TestDjangoForms:

@@ -23,6 +23,7 @@ from typing import Any, TypedDict
 
 from .conf import settings
 from .exceptions import SessionEnded
+from .http.rights import may_go_on
 from .services import session_service
 from .store.users import is_guest, load_user
 from .types import LiveSession, Session
@@ -40,6 +41,14 @@ class Reference(TypedDict):
 def reference(session: Session | LiveSession) -> Reference:
     """What a task is given of a session, as keyword arguments."""
     return {"session_id": str(session.id), "user_id": session.user_id}
+
+
+def may_still_act(actor_id: str | None, user: Any) -> bool:
+    """Whether who acts as a user, if anybody does, is still a user who may."""
+    if actor_id is None:
+        return True
+    actor = load_user(actor_id)
+    return actor is not None and may_go_on(actor, user)
 
 
 class Acting:
@@ -67,6 +76,8 @@ class Acting:
         knows_users = settings.USER_LOADER or settings.USER_ID_FIELD
         if knows_users and not is_guest(found.user_id) and self.user is None:
             raise SessionEnded("the session's user is gone")
+        if not may_still_act(found.actor_id, self.user):
+            raise SessionEnded("who acted as the user may not any more")
 
     def still_live(self) -> bool:
         """The same as a question."""

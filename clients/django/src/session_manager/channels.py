@@ -29,7 +29,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
 from django.http import HttpRequest
 
-from .acting import SessionEnded, acting_for
+from .acting import SessionEnded, acting_for, may_still_act
 from .conf import settings
 from .exceptions import SessionError
 from .http.addresses import client_ip, user_agent
@@ -38,7 +38,7 @@ from .http.cookies import token_from
 from .http.csrf import foreign_reason
 from .services import session_service
 from .store.revocations import revocations
-from .store.users import is_guest, load_user
+from .store.users import load_user
 from .types import NoSession, Session
 
 logger = logging.getLogger("session_manager")
@@ -54,6 +54,8 @@ ENDED = 4401
 RECHECK = 60.0
 #: Seconds between two looks at least, and to the next one when PostgreSQL does not answer.
 PAUSE = 1.0
+#: Seconds for telling a client that its session has ended.
+PATIENCE = 5.0
 
 
 def _request_of(scope: Message) -> HttpRequest:
@@ -73,7 +75,9 @@ def _find(request: HttpRequest) -> tuple[Session | None, Any]:
         if session is None:
             return None, None
         user = load_user(session.user_id, session)
-        return (None if user is None and not is_guest(session.user_id) else session), user
+        if user is None or not may_still_act(session.actor, user):
+            return None, None
+        return session, user
     finally:
         close_old_connections()
 
@@ -162,6 +166,9 @@ class _Socket:
             try:
                 await app(scope, self.receive, self.send)
             finally:
+                if self._ended.is_set():
+                    # It is saying so to the client.
+                    await asyncio.wait((watcher,), timeout=PATIENCE)
                 watcher.cancel()
                 with suppress(asyncio.CancelledError):
                     await watcher
@@ -190,8 +197,13 @@ class _Socket:
                 await asyncio.wait_for(wake.wait(), seconds)
 
     async def _hang_up(self) -> None:
+        """Whether or not the client reads, the application hears nothing more from it."""
+        self._ended.set()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._close(), PATIENCE)
+
+    async def _close(self) -> None:
         async with self._sending:
-            self._ended.set()
             if not self._closed:
                 # The client may have gone meanwhile.
                 with suppress(OSError, RuntimeError):

@@ -10,7 +10,9 @@ session, unless SESSION_ENGINE is this package's: then it is the same one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -99,6 +101,17 @@ def _spare_csrf(request: HttpRequest) -> None:
         request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
 
 
+@asynccontextmanager
+async def _ending_spared(request: HttpRequest) -> AsyncIterator[None]:
+    """End what the response's end would have ended, also if the client does not wait for it."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if has_spared(request):
+            await asyncio.shield(sync_to_async(end_spared)(request))
+        raise
+
+
 class SessionMiddleware:
     """Give requests ``session_info`` and ``asession_info``; keep the cookie in step."""
 
@@ -122,7 +135,8 @@ class SessionMiddleware:
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         self.process_request(request)
         with being_served(request):
-            response = await self.get_response(request)
+            async with _ending_spared(request):
+                response = await self.get_response(request)
         if has_spared(request) and request_session(request) is None:
             await sync_to_async(end_spared)(request)
         return self.process_response(request, response)
@@ -166,7 +180,8 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         with being_served(request):
-            return await super().__acall__(request)
+            async with _ending_spared(request):
+                return await super().__acall__(request)
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)

@@ -20,6 +20,7 @@ from ..conf import settings
 from .bearer import token_of_header
 
 _LOOKED = "_session_manager_looked"
+_FOUND = "_session_manager_found"
 _MARKED = "_session_manager_marked"
 NEVER = "private, no-store"
 
@@ -30,9 +31,11 @@ def _state(request: Any) -> dict[str, Any]:
     return state
 
 
-def note_session_use(request: Any) -> None:
-    """The response will depend on the session."""
+def note_session_use(request: Any, *, found: bool = False) -> None:
+    """The response will depend on the session; found: there is one, whatever it was found by."""
     state = _state(request)
+    if found:
+        state[_FOUND] = True
     if _LOOKED not in state:
         # By a middleware outside of ours, perhaps: then the headers do not say so.
         state.pop(_MARKED, None)
@@ -63,7 +66,11 @@ def write_cache_headers(request: HttpRequest, response: HttpResponseBase) -> Non
         forbid_caching(response)
     elif _LOOKED in _state(request) or _may_look_yet(response):
         _vary(response)
-        if settings.cookie_name in request.COOKIES or token_of_header(request) is not None:
+        if (
+            _FOUND in _state(request)
+            or settings.cookie_name in request.COOKIES
+            or token_of_header(request) is not None
+        ):
             _make_private(response)
     _state(request)[_MARKED] = True
 

@@ -19,6 +19,7 @@ from django.http import HttpRequest, HttpResponseBase
 from ..conf import settings
 from ..store.transactions import Outcome
 from .bearer import keeps_token, token_of_header
+from .cache_control import forbid_caching
 from .cookies import clear_cookie, give_token, set_cookie
 
 _ATTRIBUTE = "_session_manager_cookie_decisions"
@@ -93,7 +94,11 @@ def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
     """Write what has been decided since the last time; a view's own cookie goes before it."""
     decisions: list[_Decision] = request.__dict__.pop(_ATTRIBUTE, [])
     written: set[str] = response.__dict__.setdefault(_WRITTEN, set())
-    if response.status_code == 503 or (decisions and keeps_token(request)):
+    if response.status_code == 503:
+        return
+    if decisions and keeps_token(request):
+        # The body may have the token.
+        forbid_caching(response)
         return
     # The header's token must not become a page's cookie.
     spared = settings.cookie_name if token_of_header(request) is not None else None

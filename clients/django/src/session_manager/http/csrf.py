@@ -35,7 +35,10 @@ def _no_view(request: HttpRequest) -> HttpResponse:
 
 def _trusted(origin: str) -> bool:
     """Whether an origin is in CSRF_TRUSTED_ORIGINS, ``https://*.example.com`` included."""
-    parsed = urlsplit(origin)
+    try:
+        parsed = urlsplit(origin)
+    except ValueError:
+        return False
     for trusted in django_settings.CSRF_TRUSTED_ORIGINS:
         if origin == trusted:
             return True

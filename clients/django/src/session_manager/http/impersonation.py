@@ -12,13 +12,13 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
-from ..conf import settings
 from ..services import session_service
 from ..store.users import load_user, user_id_of
 from ..types import Session
 from .cookie_decision import forget_actor_on_commit
 from .cookies import actor_token_from
 from .lookup import look_up
+from .rights import may_act
 
 
 def acting_session(request: HttpRequest, actor: Any, user: Any) -> Session:
@@ -38,8 +38,7 @@ def acting_session(request: HttpRequest, actor: Any, user: Any) -> Session:
         user = load_user(user)
     if user is None or not getattr(user, "is_active", True):
         raise PermissionDenied("The user does not exist, or is not active.")
-    may = settings.load(settings.MAY_IMPERSONATE) if settings.MAY_IMPERSONATE else may_impersonate
-    if may(request, lookup.user, user) is not True:
+    if not may_act(request, lookup.user, user):
         raise PermissionDenied("The actor may not act as this user.")
     return session
 
@@ -50,17 +49,3 @@ def sign_out_actor(request: HttpRequest, reason: str) -> None:
     if token is not None:
         session_service.invalidate(token, reason)
         forget_actor_on_commit(request)
-
-
-def may_impersonate(request: HttpRequest, actor: Any, user: Any) -> bool:
-    """Unless MAY_IMPERSONATE decides: nobody gains rights of staff that they do not have.
-
-    Superusers may act as everybody who is no superuser, staff as everybody who is not staff.
-    """
-    if _is(user, "superuser"):
-        return False
-    return _is(actor, "superuser") or (_is(actor, "staff") and not _is(user, "staff"))
-
-
-def _is(user: Any, kind: str) -> bool:
-    return bool(getattr(user, f"is_{kind}", False))

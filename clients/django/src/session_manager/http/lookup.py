@@ -29,6 +29,7 @@ from .bearer import keeps_token
 from .cache_control import note_session_use
 from .cookie_decision import Issued, set_cookie_on_commit
 from .cookies import actor_token_from, token_from
+from .rights import may_go_on
 
 _ATTRIBUTE = "_session_manager_lookups"
 _FAILURE = "_session_manager_failure"
@@ -71,12 +72,13 @@ class Lookup:
         return self
 
     def _actor_may(self) -> bool:
-        """Whether who acts as the user, if anybody does, is still a user who may sign in."""
+        """Whether who acts as the user, if anybody does, is still a user who may."""
         actor = self.session.actor if self.session is not None else None
         if actor is None:
             return True
         own = self.own if self.own is not None and self.own.user_id == actor else None
-        return load_user(actor, own) is not None
+        found = load_user(actor, own)
+        return found is not None and may_go_on(found, self.user)
 
     def _lose_user(self, request: HttpRequest) -> NotAuthenticated:
         """The row of a user who was taken to be there is gone, or says no: as above, but late."""
@@ -108,7 +110,7 @@ def current_token(request: HttpRequest) -> str | None:
 
 
 def remember_lookup(request: HttpRequest, lookup: Lookup) -> None:
-    note_session_use(request)
+    note_session_use(request, found=lookup.row is not None)
     request.__dict__.setdefault(_ATTRIBUTE, []).append(lookup)
 
 
