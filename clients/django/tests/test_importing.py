@@ -25,6 +25,7 @@ from django.utils import timezone
 from session_manager.conf import settings
 from session_manager.http import importing
 from session_manager.http.lookup import look_up
+from session_manager.login import log_in
 from session_manager.management import progress
 from session_manager.models import ImportedSession
 from session_manager.services import session_service
@@ -374,6 +375,62 @@ def test_ctrl_c_at_the_terminal(tmp_path: Path) -> None:
     assert b"Traceback" not in shown
     assert "20 sessions recorded" in out
     assert ImportedSession.objects.count() == 20
+
+
+class TestSignOut:
+    """A sign-out ends the Django session too, whether or not it has been taken over."""
+
+    def recorded(self) -> Client:
+        client = visitor("ada")
+        run()
+        return client
+
+    def with_old_cookie(self, client: Client) -> Client:
+        """Another request of the browser's, or a thief's."""
+        other = Client()
+        other.cookies["sessionid"] = client.cookies["sessionid"].value
+        return other
+
+    def is_over(self, client: Client) -> bool:
+        answer = client.get("/info/").json()
+        with_django = DjangoSession.objects.filter(pk=client.cookies["sessionid"].value).exists()
+        return not answer["exists"] and not with_django
+
+    @pytest.mark.parametrize("before", [0, 1])
+    def test_at_the_endpoint(self, before: int) -> None:
+        client = self.recorded()
+        old = self.with_old_cookie(client)
+        for _ in range(before):
+            assert client.get("/info/").json()["exists"] is True
+        assert client.delete("/api/sessions/current/").status_code == 204
+        assert self.is_over(old)
+        run()
+        assert self.is_over(old)
+
+    def test_beside_the_request_that_was_taken_over(self) -> None:
+        client = self.recorded()
+        old = self.with_old_cookie(client)
+        assert client.get("/info/").json()["exists"] is True
+        # Its browser has not got the cookie yet.
+        assert old.delete("/api/sessions/current/").status_code == 204
+        assert client.get("/info/").json()["exists"] is False
+
+    def test_everywhere(self) -> None:
+        client = self.recorded()
+        other = visitor("grace")
+        run()
+        session_service.invalidate_all("ada")
+        assert client.get("/info/").json()["exists"] is False
+        run()
+        assert client.get("/info/").json()["exists"] is False
+        assert other.get("/info/").json()["exists"] is True
+
+    def test_of_the_next_user_of_a_browser(self) -> None:
+        client = self.recorded()
+        request = RequestFactory().post("/")
+        request.COOKIES["sessionid"] = client.cookies["sessionid"].value
+        log_in(request, "grace")
+        assert self.with_old_cookie(client).get("/info/").json()["exists"] is False
 
 
 def test_unknown_cookies_are_not_taken_over() -> None:

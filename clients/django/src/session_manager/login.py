@@ -105,6 +105,10 @@ def log_in(
     if presented is not None and acting is None:
         together = transaction.atomic(using=settings.DATABASE)
     with translating_errors(), together:
+        if acting is None and settings.IMPORT_DJANGO_SESSIONS:
+            from .http.importing import forget_django_session
+
+            forget_django_session(request)
         if acting is None:
             session_service.invalidate(presented, reason)
             sign_out_actor(request, reason)
@@ -264,6 +268,11 @@ def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
     request = django_request(request)
     token = current_token(request)
     ended = session_service.invalidate(token, reason)
+    if settings.IMPORT_DJANGO_SESSIONS:
+        from .http.importing import end_django_session
+
+        with translating_errors():
+            end_django_session(request, reason)
     sign_out_actor(request, reason)
     _leave(request)
     renew_user(request)

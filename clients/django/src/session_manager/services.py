@@ -34,8 +34,10 @@ from .store.database import (
     function,
     json_argument,
     text_argument,
+    translating_errors,
     utc,
 )
+from .store.imported import use_up_all
 from .store.request_data import take_out
 from .store.tokens import digest_form, is_token, session_id_of
 from .store.transactions import changed_here, note_change
@@ -409,6 +411,9 @@ class SessionService:
         except_token spares the session of that token if it is a live one of this user.
         """
         note_change(None)
+        if settings.IMPORT_DJANGO_SESSIONS and tenant_id is None:
+            with translating_errors():
+                use_up_all(user_id)
         count = self._count(
             "session_invalidate_all",
             "%s, %s, %s, %s",

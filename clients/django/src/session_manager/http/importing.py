@@ -33,6 +33,7 @@ from ..exceptions import InvalidArgument, LimitReached, TooLarge
 from ..models import ImportedSession
 from ..services import session_service
 from ..store.database import call, function, json_argument
+from ..store.imported import use_up
 from ..store.request_data import encode_entry, entry_name, take_out
 from ..store.users import is_proof, marked, user_id_of
 from ..types import JSON, CreatedSession, Session
@@ -202,8 +203,8 @@ def adopt_django_session(
     A request sent at the same moment as the one that was taken over gets the same session without
     a cookie: its browser has been sent one already.
     """
-    session_key = request.COOKIES.get(django_settings.SESSION_COOKIE_NAME)
-    if not session_key or len(session_key) > 64:
+    session_key = django_session_key(request)
+    if session_key is None:
         return None
     now = timezone.now()
     with transaction.atomic(using=settings.DATABASE):
@@ -245,6 +246,34 @@ def adopt_django_session(
         created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
     )
     return session, created
+
+
+def django_session_key(request: HttpRequest) -> str | None:
+    """The key of the Django session that a request presents, or what may be one."""
+    session_key = request.COOKIES.get(django_settings.SESSION_COOKIE_NAME)
+    return session_key if session_key and len(session_key) <= 64 else None
+
+
+def forget_django_session(request: HttpRequest) -> None:
+    """Take the Django session that a request presents over for nobody: somebody signs in."""
+    session_key = django_session_key(request)
+    if session_key is not None:
+        use_up(key_hash(session_key))
+
+
+def end_django_session(request: HttpRequest, reason: str) -> None:
+    """End the Django session that a request presents, and what it has just become: a sign-out."""
+    session_key = django_session_key(request)
+    if session_key is None:
+        return
+    noted = use_up(key_hash(session_key))
+    if noted is not None and noted.session_id and noted.adopted_at > timezone.now() - GRACE:
+        session_service.invalidate_id(noted.session_id, noted.user_id, reason)
+    session = getattr(request, "session", None)
+    if session is not None and session.session_key == session_key:
+        session.flush()
+    else:
+        django_session(session_key).delete(session_key)
 
 
 def _kept(user: Any, data: JSON) -> JSON:
