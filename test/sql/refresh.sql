@@ -228,7 +228,7 @@ SELECT test.shown(r) FROM session_elevate(:'t1_session_token', '{}') AS r;
 SELECT test.shown(r) FROM session_switch_tenant(:'t1_session_token', 'acme') AS r;
 SELECT session_status(:'t1_session_token');
 SELECT is_current FROM session_list('tunnel', :'t1_session_token');
-SELECT event, detail ->> 'cause' AS cause FROM test.events(:'t1_session_id') WHERE event IN ('rejected', 'bind_failed');
+SELECT DISTINCT event, detail ->> 'cause' AS cause FROM test.events(:'t1_session_id') WHERE event IN ('rejected', 'bind_failed') ORDER BY event;
 RESET session_manager.rotation_grace;
 SELECT data FROM session_get(:'t1_session_token');
 SELECT test.end_grace(:'t1_session_id');
