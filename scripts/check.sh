@@ -183,8 +183,8 @@ if [ "$scope" = --quick ]; then
   exit
 fi
 
-# The packages' tests wait for servers and browsers most of the time, and run
-# beside everything else.
+# The packages' tests wait for servers and browsers most of the time, and so do
+# the TAP tests: they run beside each other, and beside what compiles.
 build_extension
 options=()
 [ "$scope" != --long ] || options=(--long)
@@ -192,8 +192,9 @@ if [ "${PACKAGES-yes}" = yes ]; then
   start_part django django_and_walk "${options[@]}"
   start_part react react_and_example "${options[@]}"
 fi
-sources_and_protocol
+start_part sources sources_and_protocol
 server_suites tree
+join_part sources
 if [ "${PACKAGES-yes}" = yes ]; then
   join_part django
   join_part react

@@ -337,11 +337,11 @@ server_suites() {
   heading "regression tests, library preloaded"
   regression_tests "$tree" preloaded "${preloaded[@]}"
 
-  join_part "isolation-$tree"
-
   heading "TAP tests"
   mapfile -t files < <(cd "$work/$tree" && printf '%s\n' test/t/*.pl)
   tap_tests "$tree" "${files[@]}"
+
+  join_part "isolation-$tree"
 }
 
 # What failed once more, lint and tests, and the status to exit with.
