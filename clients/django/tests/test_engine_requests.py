@@ -262,7 +262,7 @@ class TestOneSession:
         client = Client()
         client.cookies[COOKIE] = session_service.create(str(users["ada"].pk)).token
         do(client, "secret=1,kept=1")
-        do(client, "kept=2,in=eve,new=3")
+        do(client, "saved=1,save,kept=2,in=eve,new=3")
         found = do(client, "look").json()
         assert (found["user"], found["session"]) == ("eve", {"kept": "2", "new": "3"})
         assert count(users["ada"]) == 0

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ from django.utils import timezone
 from session_manager.conf import settings
 from session_manager.http import importing
 from session_manager.http.lookup import look_up
-from session_manager.login import log_in
+from session_manager.login import log_in, log_out
 from session_manager.management import progress
 from session_manager.models import ImportedSession
 from session_manager.services import session_service
 
-from .conftest import wait_for
+from .conftest import Superuser, wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -414,6 +415,31 @@ class TestSignOut:
         # Its browser has not got the cookie yet.
         assert old.delete("/api/sessions/current/").status_code == 204
         assert client.get("/info/").json()["exists"] is False
+
+    @pytest.mark.django_db(transaction=True)
+    def test_while_another_request_takes_it_over(self) -> None:
+        client = self.recorded()
+        taken_over = session_service.create("ada")
+        request = RequestFactory().post("/")
+        request.COOKIES["sessionid"] = client.cookies["sessionid"].value
+
+        def sign_out() -> None:
+            log_out(request)
+            connection.close()
+
+        with Superuser() as adopting, ThreadPoolExecutor(1) as pool:
+            adopting.execute("BEGIN")
+            adopting.execute(
+                f"UPDATE {ImportedSession._meta.db_table} SET adopted_at = now(), session_id = %s",
+                [taken_over.id],
+            )
+            signing_out = pool.submit(sign_out)
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            with Superuser() as watching:
+                wait_for(lambda: watching.execute(waiting).fetchone()[0] == 1)
+            adopting.execute("COMMIT")
+            signing_out.result()
+        assert session_service.get(taken_over.token) is None
 
     def test_everywhere(self) -> None:
         client = self.recorded()

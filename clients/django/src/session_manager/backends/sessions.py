@@ -352,10 +352,11 @@ class SessionStore(SessionBase):
         Django's login flushes a session that it made for somebody else; one of log_in's, or of the
         endpoints', it takes for a guest's.
         """
-        known = self._known.entries or {}
-        for name, text in self._entries().items():
-            if name in known and self._same(known[name], text):
-                self._session.pop(next(key for key, own in self._names.items() if own == name))
+        known, serializer = self._known.entries or {}, self.serializer()
+        for key, value in list(self._session.items()):
+            name = self._names.get(key) or entry_name(key)
+            if name in known and self._same(known[name], encode_entry(serializer, key, value)):
+                del self._session[key]
 
     def _elevate(self) -> None:
         """A new token for the same row."""

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from django.apps import apps
+from django.db import transaction
 
 from ..conf import settings
 
@@ -22,9 +23,11 @@ def use_up(key_hash: bytes) -> Any:
 
     It stays known, so that the command does not record it again.
     """
-    found = _imported().filter(key_hash=key_hash).first()
-    if found is not None:
-        _imported().filter(key_hash=key_hash).update(adopted_at=NEVER, session_id=None)
+    with transaction.atomic(using=settings.DATABASE):
+        # A request that is taking it over is waited for, so that what it has become is known.
+        found = _imported().select_for_update().filter(key_hash=key_hash).first()
+        if found is not None:
+            _imported().filter(key_hash=key_hash).update(adopted_at=NEVER, session_id=None)
     return found
 
 
