@@ -111,6 +111,8 @@ carry_out(const SmSchema *schema, const SmFinding *finding)
 		remains = what_remains(schema, &scan, found);
 	if (remains == REMAINS_ALL)
 	{
+		/* as sm_event_of_unlocked does */
+		found = found && sm_scan_lock(&scan, LockTupleKeyShare, LockWaitSkip);
 		record(schema, finding, found ? &scan.session : NULL);
 		if (finding->revoke)
 			sm_end_session(&scan, NULL, SM_EVENT_INVALIDATED,

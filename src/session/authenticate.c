@@ -435,13 +435,31 @@ sm_refused(const SmSchema *schema, SmEventType type,
 	sm_detail_cstring(&detail, "cause", cause);
 	sm_detail_int(&detail, "suppressed", refusal->suppressed);
 	event.session_id = (const pg_uuid_t *) token->id;
-	if (session)
-		sm_event_of(&event, session);
 	event.client = *client;
 	event.detail = sm_detail_end(&detail);
-	sm_event(schema, &event);
+	if (session)
+		sm_event_of_unlocked(schema, &event);
+	else
+		sm_event(schema, &event);
 	refusal->last = now;
 	refusal->suppressed = 0;
+}
+
+/*
+ * Write an event of a session whose row has not been locked.  It is locked now,
+ * so that session_erase waits until it can see the event.  If the session is
+ * being deleted the event names nobody: an erasure would miss it.
+ */
+void
+sm_event_of_unlocked(const SmSchema *schema, SmEvent *event)
+{
+	SmScan		scan;
+
+	sm_scan_by_id(&scan, schema, event->session_id->data, RowShareLock);
+	if (sm_scan_next(&scan) && sm_scan_lock(&scan, LockTupleKeyShare, LockWaitSkip))
+		sm_event_of(event, &scan.session);
+	sm_event(schema, event);
+	sm_scan_end(&scan);
 }
 
 /*

@@ -84,5 +84,6 @@ extern bool sm_lock_live(SmScan *scan, SmToken *token);
 extern void sm_refused(const SmSchema *schema, SmEventType type,
 					   const SmToken *token, const SmSession *session,
 					   const char *cause, const SmClient *client);
+extern void sm_event_of_unlocked(const SmSchema *schema, SmEvent *event);
 
 #endif							/* SM_AUTHENTICATE_H */

@@ -59,6 +59,8 @@ static void bind_state(SmScan *scan, SmChanges *changes);
 static bool state_of(const SmSession *session, SmState *state);
 static Datum make_state_mac(const SmSchema *schema, const SmSession *session);
 static void prepare_write(SmScan *scan);
+static bool lock_as_it_is(SmScan *scan, ItemPointerData *tid);
+static TM_Result delete_row(SmScan *scan, ItemPointerData *tid, bool wait);
 static void must_have(bool written);
 static void seal_context(const SmSession *session, SmSealContext *context);
 
@@ -274,15 +276,12 @@ sm_scan_update(SmScan *scan, SmChanges *changes)
 bool
 sm_scan_delete(SmScan *scan, bool locked)
 {
-	TM_FailureData failure;
 	ItemPointerData tid = scan->slot->tts_tid;
 	TM_Result	result;
 
 	if (!sm_cache_only_trigger(scan->rel))
 	{
-		if (!locked &&
-			(!sm_scan_lock(scan, LockTupleExclusive, LockWaitSkip) ||
-			 !ItemPointerEquals(&tid, &scan->slot->tts_tid)))
+		if (!locked && !lock_as_it_is(scan, &tid))
 			return false;
 		prepare_write(scan);
 		must_have(sm_writer_delete(scan->writer, scan->slot, scan->snapshot));
@@ -291,9 +290,10 @@ sm_scan_delete(SmScan *scan, bool locked)
 	{
 		/* without triggers there is nothing to add, nor is a lock needed */
 		CheckCmdReplicaIdentity(scan->rel, CMD_DELETE);
-		result = table_tuple_delete(scan->rel, &tid, GetCurrentCommandId(true),
-									scan->snapshot, InvalidSnapshot, locked,
-									&failure, false);
+		result = delete_row(scan, &tid, locked);
+		/* it may be this transaction that is at it, with an event */
+		if (result == TM_BeingModified && lock_as_it_is(scan, &tid))
+			result = delete_row(scan, &tid, true);
 		if (locked && result != TM_Ok)
 			elog(ERROR, "could not delete a session that is locked");
 		if (result != TM_Ok)
@@ -807,6 +807,24 @@ prepare_write(SmScan *scan)
 	old = MemoryContextSwitchTo(scan->context);
 	scan->writer = sm_writer_begin(scan->rel, scan->rel, Natts_user_sessions);
 	MemoryContextSwitchTo(old);
+}
+
+/* Lock the row to delete it, unless there is a newer version than "tid". */
+static bool
+lock_as_it_is(SmScan *scan, ItemPointerData *tid)
+{
+	return sm_scan_lock(scan, LockTupleExclusive, LockWaitSkip) &&
+		ItemPointerEquals(tid, &scan->slot->tts_tid);
+}
+
+static TM_Result
+delete_row(SmScan *scan, ItemPointerData *tid, bool wait)
+{
+	TM_FailureData failure;
+
+	return table_tuple_delete(scan->rel, tid, GetCurrentCommandId(true),
+							  scan->snapshot, InvalidSnapshot, wait,
+							  &failure, false);
 }
 
 /*

@@ -57,10 +57,15 @@ sm_client_check(const SmSchema *schema, const SmToken *token,
 							  true, "moved", 0, client))
 	{
 		JsonbParseState *detail = sm_detail_begin();
+		SmEvent		event = {
+			.type = SM_EVENT_CLIENT_CHANGED,
+			.session_id = session->session_id,
+			.client = *client
+		};
 
 		sm_detail_cstring(&detail, "cause", "moved");
-		sm_session_event(schema, SM_EVENT_CLIENT_CHANGED, session, client,
-						 sm_detail_end(&detail));
+		event.detail = sm_detail_end(&detail);
+		sm_event_of_unlocked(schema, &event);
 	}
 	return true;
 }
