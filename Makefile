@@ -71,6 +71,7 @@ OBJS = \
 	src/sql/arguments.o \
 	src/sql/cache.o \
 	src/sql/events.o \
+	src/sql/get.o \
 	src/sql/identity.o \
 	src/sql/info.o \
 	src/sql/keyadmin.o \
@@ -132,6 +133,7 @@ REGRESS = \
 	digest \
 	create \
 	get \
+	get_json \
 	touch \
 	stats \
 	update \
@@ -178,7 +180,8 @@ ISOLATION = \
 	switch_race \
 	impersonate_race \
 	no_resurrection \
-	cleanup_race
+	cleanup_race \
+	erase_race
 
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

@@ -127,16 +127,11 @@ static const char settings_query[] =
 "SELECT mode <> 'off', installation, (extract(epoch FROM max_age) * 1000000)::bigint"
 " FROM session_cache_settings()";
 
-/* The row as JSON, in which times are microseconds since 1970. */
-#define US(time) "(extract(epoch FROM " time ") * 1000000)::bigint"
+/* The row as it is cached, and what fill() needs of it. */
 static const char get_query[] =
-"SELECT json_build_object('session_id', session_id, 'user_id', user_id,"
-" 'tenant_id', tenant_id, 'data', data, 'version', version, 'auth', auth,"
-" 'created_at', " US("created_at") ", 'authenticated_at', " US("authenticated_at") ","
-" 'last_seen_at', " US("last_seen_at") ", 'expires_at', " US("expires_at") ","
-" 'absolute_expires_at', " US("absolute_expires_at") "),"
-" cacheable, " US("clock_timestamp()") ", " US("least(expires_at, absolute_expires_at)")
-" FROM session_get($1)";
+"SELECT s, s ->> 'cacheable', s ->> 'read_at',"
+" least((s ->> 'expires_at')::bigint, (s ->> 'absolute_expires_at')::bigint)"
+" FROM session_get_json($1) AS s WHERE s IS NOT NULL";
 
 static int64_t
 clock_us(clockid_t clock)
@@ -653,7 +648,7 @@ session_read(CacheReader *reader, const char *text, char **row)
 	{
 		source = SESSION_DATABASE;
 		*row = strdup(PQgetvalue(result, 0, 0));
-		if (leased && *PQgetvalue(result, 0, 1) == 't')
+		if (leased && strcmp(PQgetvalue(result, 0, 1), "true") == 0)
 			fill(reader, &token, &lease,
 				 strtoll(PQgetvalue(result, 0, 2), NULL, 10),
 				 strtoll(PQgetvalue(result, 0, 3), NULL, 10), *row);

@@ -131,6 +131,7 @@ run_regress() {
   staged
   if [ $# -eq 0 ]; then
     regression_tests tree plain
+    regression_tests_by_json tree
   else
     # The first two prepare what the others use.
     REGRESS=$(printf '%s\n' install keys "$@" | awk '!seen[$0]++' | tr '\n' ' ')

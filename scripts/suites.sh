@@ -303,6 +303,21 @@ regression_tests() {
   stop_server "$name"
 }
 
+# The regression tests on the build TREE, with the function of the tests that
+# calls session_get_json in place of session_get.  Three are about session_get
+# itself: who may call it, what its row type may be, and that it is dropped.
+regression_tests_by_json() {
+  local name tests=
+
+  for name in ${REGRESS-}; do
+    case $name in
+      malformed | privileges | drop) ;;
+      *) tests+=" $name" ;;
+    esac
+  done
+  REGRESS=$tests regression_tests "$1" json "search_path = 'as_json, \"\$user\", public'"
+}
+
 # The isolation tests on the build TREE, on a server NAME with further lines for
 # its configuration.
 isolation_tests() {
@@ -336,6 +351,9 @@ server_suites() {
 
   heading "regression tests, library preloaded"
   regression_tests "$tree" preloaded "${preloaded[@]}"
+
+  heading "regression tests, session_get by session_get_json"
+  regression_tests_by_json "$tree"
 
   heading "TAP tests"
   mapfile -t files < <(cd "$work/$tree" && printf '%s\n' test/t/*.pl)

@@ -262,6 +262,18 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 COMMENT ON FUNCTION session_get(text, inet, text, boolean) IS
 'the live session of a token, or no row';
 
+CREATE FUNCTION session_get_json(
+	token text,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL,
+	touch boolean DEFAULT true)
+RETURNS json
+AS 'MODULE_PATHNAME', 'sm_session_get_json'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_get_json(text, inet, text, boolean) IS
+'what session_get returns as one JSON object, or null: the fastest way to read a session; times are microseconds since 1970, and read_at is when the row was read';
+
 CREATE FUNCTION session_update(
 	token text,
 	patch jsonb,

@@ -75,6 +75,7 @@ static const Bundle bundles[] = {
 static const BundledFunction functions[] = {
 	{"session_create", APP | ADMIN},
 	{"session_get", APP | ADMIN},
+	{"session_get_json", APP | ADMIN},
 	{"session_update", APP | ADMIN},
 	{"session_refresh", APP | ADMIN},
 	{"session_elevate", APP | ADMIN},

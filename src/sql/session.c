@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * session.c
- *	  The functions of one session's life, which its token opens: create, get,
+ *	  The functions of one session's life, which its token opens: create,
  *	  update, refresh, elevate, switch tenants, invalidate, status, reason of
  *	  the end; and what can be told from a token or an id alone.
  *
@@ -9,25 +9,21 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
-#include "cache/cache.h"
 #include "guc.h"
 #include "keys/keyring.h"
 #include "session/authenticate.h"
 #include "session/lifecycle.h"
 #include "session/locks.h"
-#include "session/use.h"
 #include "shared.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_create);
-PG_FUNCTION_INFO_V1(sm_session_get);
 PG_FUNCTION_INFO_V1(sm_session_update);
 PG_FUNCTION_INFO_V1(sm_session_refresh);
 PG_FUNCTION_INFO_V1(sm_session_elevate);
@@ -40,7 +36,6 @@ PG_FUNCTION_INFO_V1(sm_session_bucket_user);
 PG_FUNCTION_INFO_V1(sm_session_bucket_id);
 
 static const SmSchema *arg_token(FunctionCallInfo fcinfo, SmToken *token);
-static bool is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now);
 static Datum renewal_row(FunctionCallInfo fcinfo, const SmRenewal *renewal);
 
 /*
@@ -95,92 +90,6 @@ sm_session_create(PG_FUNCTION_ARGS)
 	row[4] = TimestampTzGetDatum(session.absolute_expires_at);
 	row[5] = BoolGetDatum(new_device);
 	return sm_result_row(fcinfo, types, lengthof(types), row, row_nulls);
-}
-
-/*
- * session_get(token, ip, user_agent, touch)
- *
- * The hot path.
- */
-Datum
-sm_session_get(PG_FUNCTION_ARGS)
-{
-	const SmSchema *schema;
-	SmToken		token;
-	SmScan		scan;
-	SmSession  *session = &scan.session;
-	SmClient	client = sm_arg_client(fcinfo, 1);
-	bool		may_touch;
-	SmLookup	lookup;
-	bool		moved;
-	bool		due;
-	TimestampTz now;
-	SmContent	content;
-	static const Oid types[] = {
-		UUIDOID, TEXTOID, TEXTOID, JSONBOID, INT4OID, JSONBOID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		TIMESTAMPTZOID, BOOLOID, TEXTOID
-	};
-	Datum		values[13];
-	bool		nulls[13] = {false};
-
-	if (PG_ARGISNULL(0))
-		return sm_result_none(fcinfo);
-	schema = sm_called_schema(fcinfo);
-	/* not before: that is what finds this database in shared memory */
-	may_touch = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3) && sm_can_touch();
-	if (!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
-	{
-		sm_count(SM_GET_MALFORMED);
-		return sm_result_none(fcinfo);
-	}
-
-	lookup = sm_find_live(&scan, schema, &token, AccessShareLock,
-						  SM_EVENT_REJECTED, &client);
-	if (lookup == SM_LOOKUP_LIVE &&
-		!sm_client_allowed(schema, &token, session, &client, may_touch, &moved))
-		lookup = SM_LOOKUP_REJECTED;
-	if (lookup != SM_LOOKUP_LIVE)
-	{
-		sm_count((SmCounter) lookup);
-		sm_scan_end(&scan);
-		return sm_result_none(fcinfo);
-	}
-	if (!sm_session_open(schema, session, &content))
-	{
-		sm_count(SM_GET_CORRUPT);
-		sm_report_corrupt(schema, session);
-	}
-	sm_count(SM_GET_HIT);
-
-	now = GetCurrentTimestamp();
-	due = may_touch && (moved || sm_touch_due(session, &token, now));
-	if (sm_database != NULL && RecoveryInProgress() &&
-		sm_touch_due(session, &token, now))
-		sm_count(SM_TOUCHES_DROPPED);
-
-	values[0] = UUIDPGetDatum(session->session_id);
-	values[1] = PointerGetDatum(session->user_id);
-	values[2] = PointerGetDatum(session->tenant_id);
-	nulls[2] = (session->tenant_id == NULL);
-	values[3] = JsonbPGetDatum(content.data);
-	values[4] = Int32GetDatum(session->version);
-	values[5] = PointerGetDatum(content.auth);
-	nulls[5] = (content.auth == NULL);
-	values[6] = TimestampTzGetDatum(session->created_at);
-	values[7] = TimestampTzGetDatum(session->authenticated_at);
-	values[8] = TimestampTzGetDatum(due ? now : session->last_seen_at);
-	values[9] = TimestampTzGetDatum(session->expires_at);
-	values[10] = TimestampTzGetDatum(session->absolute_expires_at);
-	values[11] = BoolGetDatum(sm_cache_in_use() && is_cacheable(&scan, &token, now));
-	values[12] = PointerGetDatum(session->actor_id);
-	nulls[12] = (session->actor_id == NULL);
-	(void) sm_result_row(fcinfo, types, lengthof(types), values, nulls);
-
-	if (due)
-		sm_touch_session(&scan, &token, now, moved, &client);
-	sm_scan_end(&scan);
-	return (Datum) 0;
 }
 
 /*
@@ -466,23 +375,6 @@ arg_token(FunctionCallInfo fcinfo, SmToken *token)
 		return NULL;
 	schema = sm_called_schema(fcinfo);
 	return sm_token_from_text(PG_GETARG_TEXT_PP(0), token) ? schema : NULL;
-}
-
-/*
- * May a session be cached?  From there it is used unseen, by its current
- * token, from anywhere, and without a look at its actor's session.
- */
-static bool
-is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now)
-{
-	return !sm_touch_due(&scan->session, token, now) &&
-		token->match == SM_MATCH_CURRENT &&
-		scan->session.actor_session_id == NULL &&
-		sm_may_go_unnoticed(&scan->session) &&
-		sm_client_binding == SM_BINDING_OFF &&
-		!RecoveryInProgress() &&
-		!IsolationUsesXactSnapshot() &&
-		sm_scan_row_is_settled(scan);
 }
 
 /*
