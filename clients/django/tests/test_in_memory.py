@@ -283,10 +283,9 @@ class TestByItsOwn:
         own = make(staff, max_lifetime=timedelta(hours=1))
         acting = make(user_id, actor_token=own["session_token"])
         assert acting["ends"] <= own["ends"]
-        (row,) = call(
-            "SELECT actor_id FROM session_get(%s)", [digest_form(acting["session_token"])]
-        )
-        assert row["actor_id"] == staff
+        session = session_service.get(acting["session_token"])
+        assert session
+        assert session.actor == staff
         assert events(user_id) == [("created", {"actor": staff})]
         assert events(staff)[0] == ("impersonated", {"session_id": str(acting["session_id"])})
         switched = session_service.switch_tenant(acting["session_token"], "acme")

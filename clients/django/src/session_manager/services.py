@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import json
 import uuid
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
@@ -28,9 +29,7 @@ from .conf import settings
 from .exceptions import LimitReached
 from .store.cache import session_cache
 from .store.database import (
-    Row,
     call,
-    decode,
     function,
     json_argument,
     text_argument,
@@ -38,6 +37,7 @@ from .store.database import (
     utc,
 )
 from .store.imported import use_up_all
+from .store.live_session import session_of
 from .store.request_data import take_out
 from .store.tokens import digest_form, is_token, session_id_of
 from .store.transactions import changed_here, note_change
@@ -187,19 +187,18 @@ class SessionService:
             session, lease = cache.read(token)
             if session is not None:
                 return session
-        rows = call(
-            "SELECT session_id, user_id, tenant_id, data, version, auth, actor_id, cacheable, "
-            + utc(*SESSION_TIMES, "clock_timestamp()")
-            + f" FROM {function('session_get')}(%s, %s::inet, %s, %s)",
+        (answer,) = call(
+            f"SELECT {function('session_get_json')}(%s, %s::inet, %s, %s)::text AS session",
             [digest_form(token), ip, _storable(user_agent), touch],
             idempotent=True,
         )
-        if not rows:
+        text: str | None = answer["session"]
+        if text is None:
             return None
-        row = rows[0]
-        session = _session_of(row)
+        row = json.loads(text)
+        session = session_of(row)
         if cache is not None and lease is not None and row["cacheable"]:
-            cache.fill(token, lease, session, row, row["clock_timestamp"])
+            cache.fill(token, lease, row, text)
         return session
 
     def get_id(self, session_id: uuid.UUID | str, user_id: str) -> LiveSession | None:
@@ -616,18 +615,15 @@ def _renew(
     """
     columns = "r.status, r.session_id, r.user_id, r.session_token, "
     columns += utc("expires_at", "absolute_expires_at", table="r.")
-    source = f"{function(called)} AS r"
     if client is not None:
-        columns += ", s.session_id IS NOT NULL AS found, s.tenant_id, s.data, s.version, s.auth, "
-        columns += "s.actor_id, "
-        columns += utc("created_at", "authenticated_at", "last_seen_at", table="s.")
-        source += (
-            f" LEFT JOIN {function('session_get')}"
+        columns += (
+            f", {function('session_get_json')}"
             "(CASE WHEN r.expires_at IS NOT NULL THEN coalesce(r.session_token, %s) END,"
-            " %s::inet, %s, false) AS s ON true"
+            " %s::inet, %s, false)::text AS session"
         )
-        params = [*params, digest, *client]
-    (row,) = call(f"SELECT {columns} FROM {source}", params, savepoint=savepoint)
+        params = [digest, *client, *params]
+    (row,) = call(f"SELECT {columns} FROM {function(called)} AS r", params, savepoint=savepoint)
+    text: str | None = row.get("session")
     return RefreshedSession(
         row["status"],
         row["session_id"],
@@ -635,7 +631,7 @@ def _renew(
         row["session_token"],
         row["expires_at"],
         row["absolute_expires_at"],
-        _session_of(row) if row.get("found") else None,
+        None if text is None else session_of(json.loads(text)),
     )
 
 
@@ -649,24 +645,6 @@ def _ttl(cut: bool) -> str:
     return (
         f"least(%s::interval, CASE WHEN {function('session_bucket')}(''::text) IS NOT NULL"
         " THEN current_setting('session_manager.max_lifetime')::interval END)"
-    )
-
-
-def _session_of(row: Row) -> Session:
-    data, request_data = take_out(decode(row["data"]))
-    auth, mark, remember = take_own(decode(row["auth"]))
-    return Session(
-        id=row["session_id"],
-        user_id=row["user_id"],
-        tenant_id=row["tenant_id"],
-        data=data,
-        version=row["version"],
-        auth=auth,
-        mark=mark,
-        remember=remember,
-        request_data=request_data,
-        actor=row["actor_id"],
-        **{name: row[name] for name in SESSION_TIMES},
     )
 
 

@@ -18,19 +18,19 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any, cast
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from ..conf import settings
 from ..exceptions import SessionError
-from ..types import JSON, SESSION_TIMES, Session, take_own
+from ..types import JSON, Session
 from . import sealing
 from .breaker import Breaker
 from .channel import Channel, LateError
 from .database import call, function
-from .request_data import take_out
+from .live_session import session_of
 from .tokens import token_bytes
 
 logger = logging.getLogger("session_manager")
@@ -42,8 +42,6 @@ DOUBT_SECONDS = 5.0
 WARNING_SECONDS = 60.0
 #: How long the system check waits for each answer.
 CHECK_TIMEOUT = 5.0
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-MICROSECOND = timedelta(microseconds=1)
 
 ACQUIRE = """
 local epoch = redis.call('GET', KEYS[2])
@@ -79,14 +77,6 @@ class _Installation:
 
     epoch_key: str
     max_age: int
-
-
-def microseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // MICROSECOND
-
-
-def from_microseconds(stamp: int) -> datetime:
-    return EPOCH + stamp * MICROSECOND
 
 
 class _Script:
@@ -222,24 +212,19 @@ class SessionCache:
         if opened is None or not sealing.usable(opened, time.time_ns() // 1000, max_age):
             return None
         try:
-            session = session_of(json.loads(opened.row))
-        except (ValueError, KeyError, TypeError, OverflowError):
+            session = session_of(json.loads(opened.row), cached=True)
+        except (ValueError, KeyError, TypeError):
             return None
         return session if session.id.bytes == raw[:16] else None
 
-    def fill(self, token: str, lease: Lease, session: Session, row: JSON, now: datetime) -> None:
-        """Store a row that PostgreSQL said may be kept; now is PostgreSQL's clock.
-
-        row has ``data`` and ``auth`` as the text that PostgreSQL sent.
-        """
+    def fill(self, token: str, lease: Lease, row: JSON, text: str) -> None:
+        """Store a row that PostgreSQL said may be kept, as the text that PostgreSQL sent."""
         installation = self.installation()
         if installation is None:
             return
-        cached_at = microseconds(now)
+        cached_at = row["read_at"]
         not_after = min(
-            microseconds(session.expires_at),
-            microseconds(session.absolute_expires_at),
-            cached_at + installation.max_age,
+            row["expires_at"], row["absolute_expires_at"], cached_at + installation.max_age
         )
         milliseconds = (not_after - cached_at) // 1000
         if milliseconds <= 0:
@@ -248,11 +233,11 @@ class SessionCache:
             self._key,
             token_bytes(token),
             lease.epoch,
-            sealing.Opened(cached_at, not_after, row_text(session, row)),
+            sealing.Opened(cached_at, not_after, text.encode()),
         )
         try:
             self._fill(
-                keys=[f"session:{session.id}"],
+                keys=[f"session:{row['session_id']}"],
                 args=[lease.nonce, value, lease.time + milliseconds],
             )
         except RedisError as error:
@@ -298,44 +283,7 @@ def _fetch_installation() -> _Installation | None:
     if not rows or rows[0]["mode"] == "off" or rows[0]["installation"] is None:
         return None
     return _Installation(
-        f"session:epoch:{rows[0]['installation']}", rows[0]["max_age"] // MICROSECOND
-    )
-
-
-def row_text(session: Session, row: JSON) -> bytes:
-    """The row as JSON, with ``data`` and ``auth`` as PostgreSQL wrote them."""
-    members: dict[str, Any] = {
-        "session_id": str(session.id),
-        "user_id": session.user_id,
-        "tenant_id": session.tenant_id,
-        "version": session.version,
-        **{name: microseconds(getattr(session, name)) for name in SESSION_TIMES},
-    }
-    text = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
-    data, auth = row["data"], row["auth"]
-    return f'{text[:-1]},"data":{data},"auth":{"null" if auth is None else auth}}}'.encode()
-
-
-def session_of(row: JSON) -> Session:
-    """A session of the JSON of a cached row."""
-    if not isinstance(row["data"], dict) or not isinstance(row["user_id"], str):
-        raise TypeError("not a session")
-    data, request_data = take_out(row["data"])
-    auth, mark, remember = take_own(row["auth"])
-    return Session(
-        id=uuid.UUID(row["session_id"]),
-        user_id=row["user_id"],
-        tenant_id=row["tenant_id"],
-        data=data,
-        version=row["version"],
-        auth=auth,
-        cached=True,
-        request_data=request_data,
-        mark=mark,
-        remember=remember,
-        # Who acts as somebody else is not cached.
-        actor=None,
-        **{name: from_microseconds(row[name]) for name in SESSION_TIMES},
+        f"session:epoch:{rows[0]['installation']}", rows[0]["max_age"] // timedelta(microseconds=1)
     )
 
 

@@ -32,9 +32,10 @@ from ..conf import settings
 from ..exceptions import InvalidArgument, LimitReached, TooLarge, VersionConflict
 from ..management.test_databases import under_test
 from ..store.aliases import database_alias
+from ..store.live_session import microseconds
 from ..store.tokens import digest_form
 from ..store.transactions import Outcome
-from ..types import JSON
+from ..types import JSON, SESSION_TIMES
 from .statements import Row, UnknownStatement, read
 
 #: The settings of the extension that count here, with their defaults.  Durations in seconds.
@@ -482,43 +483,40 @@ class InMemory:
         for session in live[: len(live) - limit + 1]:
             self._end(session, "evicted", "evicted")
 
-    def session_get(
+    def session_get_json(
         self,
         token: str | None,
         ip: str | None = None,
         user_agent: str | None = None,
         touch: bool | None = True,
-    ) -> list[Row]:
+    ) -> str | None:
         client = Client(_address(ip), _cut(user_agent))
         found = self._find_live(token, client=client)
         if found is None:
-            return []
+            return None
         session, current = found
         admitted, moved = self._admits(session, client, bool(touch))
         if not admitted:
-            return []
+            return None
         now = _now()
         first = current and not session.successor_used
         if touch and (moved or first or now - session.last_seen_at >= _touch_interval(session)):
             session = _used(session, current, now, client)
             self._store(session)
-        return [
+        return json.dumps(
             {
-                "session_id": session.session_id,
+                "session_id": str(session.session_id),
                 "user_id": session.user_id,
                 "tenant_id": session.tenant_id,
-                "data": json.dumps(session.data),
+                "data": session.data,
                 "version": session.version,
-                "auth": None if session.auth is None else json.dumps(session.auth),
-                "created_at": session.created_at,
-                "authenticated_at": session.authenticated_at,
-                "last_seen_at": session.last_seen_at,
-                "expires_at": session.expires_at,
-                "absolute_expires_at": session.absolute_expires_at,
+                "auth": session.auth,
+                **{name: microseconds(getattr(session, name)) for name in SESSION_TIMES},
                 "cacheable": False,
                 "actor_id": session.actor_id,
+                "read_at": microseconds(now),
             }
-        ]
+        )
 
     def session_update(
         self,

@@ -1,0 +1,53 @@
+"""A live session as session_get_json wrote it: what PostgreSQL sends, and what Redis keeps."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta, timezone
+
+from ..types import JSON, SESSION_TIMES, Session, take_own
+from .request_data import take_out
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+_LAST = datetime.max.replace(tzinfo=timezone.utc)
+_FIRST = datetime.min.replace(tzinfo=timezone.utc)
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def from_microseconds(stamp: int) -> datetime:
+    """A time since 1970; what is beyond Python's is the last, or the first, that it has."""
+    try:
+        return EPOCH + stamp * _MICROSECOND
+    except OverflowError:
+        return _LAST if stamp > 0 else _FIRST
+
+
+def session_of(row: JSON, *, cached: bool = False) -> Session:
+    """The session of the JSON.
+
+    Raises KeyError, TypeError or ValueError for what session_get_json has not written.
+    """
+    if not isinstance(row["data"], dict) or not isinstance(row["user_id"], str):
+        raise TypeError("not a session")
+    data, request_data = take_out(row["data"])
+    auth, mark, remember = take_own(row["auth"])
+    return Session(
+        id=uuid.UUID(row["session_id"]),
+        user_id=row["user_id"],
+        tenant_id=row["tenant_id"],
+        data=data,
+        version=row["version"],
+        auth=auth,
+        # Not in the cache: nobody who acts as somebody else is kept there.
+        actor=row.get("actor_id"),
+        cached=cached,
+        request_data=request_data,
+        mark=mark,
+        remember=remember,
+        **{name: from_microseconds(row[name]) for name in SESSION_TIMES},
+    )
