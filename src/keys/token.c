@@ -150,14 +150,18 @@ sm_token_format(SmTokenKind kind, const uint8_t id[SM_ID_LEN],
 }
 
 void
-sm_id_make(uint8_t id[SM_ID_LEN], uint64_t unix_ms, const uint8_t random[8],
+sm_id_make(uint8_t id[SM_ID_LEN], uint64_t unix_us, const uint8_t random[6],
 		   uint16_t bucket)
 {
+	uint64_t	unix_ms = unix_us / 1000;
+	unsigned	fraction = (unsigned) (unix_us % 1000) * 4096 / 1000;
+
 	for (int i = 0; i < 6; i++)
 		id[i] = (uint8_t) (unix_ms >> (40 - 8 * i));
 
-	memcpy(&id[6], random, 8);
-	id[6] = 0x70 | (id[6] & 0x0f);	/* version */
+	id[6] = (uint8_t) (0x70 | fraction >> 8);	/* version */
+	id[7] = (uint8_t) fraction;
+	memcpy(&id[8], random, 6);
 	id[8] = 0x80 | (id[8] & 0x3f);	/* variant */
 
 	id[14] = (uint8_t) (bucket >> 8);

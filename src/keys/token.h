@@ -18,7 +18,7 @@
  *
  *	bits   0 ..  47	  milliseconds since 1970
  *	bits  48 ..  51	  version, 7
- *	bits  52 ..  63	  random
+ *	bits  52 ..  63	  fraction of the millisecond, in 1/4096 (section 6.2, method 3)
  *	bits  64 ..  65	  variant, binary 10
  *	bits  66 .. 111	  random
  *	bits 112 .. 127	  bucket
@@ -64,9 +64,12 @@ extern void sm_token_format(SmTokenKind kind,
 							const uint8_t payload[SM_SECRET_LEN],
 							char out[SM_TOKEN_LEN]);
 
-/* Make a session id; 58 of the 64 random bits are used. */
-extern void sm_id_make(uint8_t id[SM_ID_LEN], uint64_t unix_ms,
-					   const uint8_t random[8], uint16_t bucket);
+/*
+ * Make a session id of a time in microseconds since 1970; 46 of the 48 random
+ * bits are used.
+ */
+extern void sm_id_make(uint8_t id[SM_ID_LEN], uint64_t unix_us,
+					   const uint8_t random[6], uint16_t bucket);
 
 /* The bucket that a session id ends in. */
 extern uint16_t sm_id_bucket(const uint8_t id[SM_ID_LEN]);

@@ -483,11 +483,11 @@ report_actor_not_live(void)
 static void
 new_id(pg_uuid_t *id, TimestampTz now, uint16 bucket)
 {
-	uint8		random[8];
+	uint8		random[6];
 
 	sm_random(random, sizeof(random));
 	sm_id_make(id->data,
-			   (now + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000,
+			   now + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY,
 			   random, bucket);
 }
 

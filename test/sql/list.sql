@@ -75,4 +75,9 @@ SELECT * FROM session_list('nobody');
 CALL test.error('SELECT session_list(NULL)');
 CALL test.error($$SELECT session_list('')$$);
 
+-- Newest first, also of those that were made within one millisecond
+SELECT count(session_create('quick')) FROM generate_series(1, 100);
+SELECT bool_and(created_at < newer) AS newest_first
+FROM (SELECT created_at, lag(created_at) OVER (ORDER BY ordinality) AS newer FROM session_list('quick') WITH ORDINALITY) AS s;
+
 SELECT count(session_erase(user_id)) > 0 AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;

@@ -294,16 +294,20 @@ test_look_alikes(const char *token)
 static void
 test_ids(void)
 {
-	/* RFC 9562, appendix A.6; the last 16 bits stand for the bucket */
+	/*
+	 * RFC 9562, appendix A.6, whose random bits after the version stand for
+	 * 0.797 ms or so; the last 16 bits stand for the bucket
+	 */
 	static const uint8_t expected[SM_ID_LEN] = {
-		0x01, 0x7f, 0x22, 0xe2, 0x79, 0xb0, 0x7c, 0xc3,
+		0x01, 0x7f, 0x22, 0xe2, 0x79, 0xb0, 0x7c, 0xc4,
 		0x98, 0xc4, 0xdc, 0x0c, 0x0c, 0x07, 0x39, 0x8f
 	};
-	static const uint8_t random_vector[8] = {
-		0x0c, 0xc3, 0x18, 0xc4, 0xdc, 0x0c, 0x0c, 0x07
+	static const uint8_t random_vector[6] = {
+		0x18, 0xc4, 0xdc, 0x0c, 0x0c, 0x07
 	};
-	uint8_t		zeroes[8];
-	uint8_t		ones[8];
+	static const uint64_t last_us = UINT64_C(0xffffffffffff) * 1000 + 999;
+	uint8_t		zeroes[6];
+	uint8_t		ones[6];
 	uint8_t		low[SM_ID_LEN];
 	uint8_t		high[SM_ID_LEN];
 	uint8_t		id[SM_ID_LEN];
@@ -313,21 +317,24 @@ test_ids(void)
 	memset(zeroes, 0, sizeof(zeroes));
 	memset(ones, 0xff, sizeof(ones));
 
-	sm_id_make(id, UINT64_C(0x017f22e279b0), random_vector, 0x398f);
+	sm_id_make(id, UINT64_C(0x017f22e279b0) * 1000 + 798, random_vector, 0x398f);
 	report(memcmp(id, expected, SM_ID_LEN) == 0, "RFC 9562: UUID version 7");
 
 	ok = 1;
 	for (int run = 0; run < 10000; run++)
 	{
-		uint8_t		random[8];
-		uint64_t	ms = next_random() >> 16;
-		uint64_t	back = 0;
+		uint8_t		random[6];
+		uint64_t	us = (next_random() >> 16) * 1000 + next_random() % 1000;
+		uint64_t	ms = 0;
+		unsigned	fraction;
 
 		random_bytes(random, sizeof(random));
-		sm_id_make(id, ms, random, (uint16_t) run);
+		sm_id_make(id, us, random, (uint16_t) run);
 		for (int i = 0; i < 6; i++)
-			back = back << 8 | id[i];
-		if (back != ms || id[6] >> 4 != 7 || id[8] >> 6 != 2)
+			ms = ms << 8 | id[i];
+		fraction = (id[6] & 0x0f) << 8 | id[7];
+		if (ms != us / 1000 || (fraction * 1000 + 4095) / 4096 != us % 1000 ||
+			id[6] >> 4 != 7 || id[8] >> 6 != 2)
 			ok = 0;
 	}
 	report(ok, "time, version and variant for any random bits");
@@ -338,20 +345,20 @@ test_ids(void)
 	bits = 0;
 	for (int i = 0; i < SM_ID_LEN * 8; i++)
 		bits += ((low[i / 8] ^ high[i / 8]) >> (7 - i % 8)) & 1;
-	report(bits == 58, "58 random bits");
+	report(bits == 46, "46 random bits");
 
 	ok = 1;
-	for (int i = 0; i < 64; i++)
+	for (int i = 0; i < 48; i++)
 	{
-		uint8_t		one[8] = {0};
+		uint8_t		one[6] = {0};
 		int			differs;
 
 		one[i / 8] = (uint8_t) (0x80 >> i % 8);
 		sm_id_make(id, 0, one, 0);
 		differs = memcmp(id, low, SM_ID_LEN) != 0;
 
-		/* the bits under version and variant have no place in the id */
-		if (differs != !(i < 4 || i == 16 || i == 17))
+		/* the bits under the variant have no place in the id */
+		if (differs != (i > 1))
 			ok = 0;
 	}
 	report(ok, "each random bit has a place of its own");
@@ -359,27 +366,34 @@ test_ids(void)
 	ok = 1;
 	for (uint32_t bucket = 0; bucket <= 0xffff; bucket++)
 	{
-		sm_id_make(id, UINT64_C(0xffffffffffff), ones, (uint16_t) bucket);
+		sm_id_make(id, last_us, ones, (uint16_t) bucket);
 		if (sm_id_bucket(id) != bucket ||
 			id[14] != bucket >> 8 || id[15] != (bucket & 0xff) ||
-			memcmp(id + 6, high + 6, 8) != 0)
+			memcmp(id + 8, high + 8, 6) != 0)
 			ok = 0;
 	}
 	report(ok, "every bucket, big-endian, beside the random bits");
 
-	sm_id_make(id, UINT64_C(0x1234000000000001), zeroes, 0);
-	sm_id_make(high, 1, zeroes, 0);
+	sm_id_make(id, last_us + 1000, zeroes, 0);
+	sm_id_make(high, 999, zeroes, 0);
 	report(memcmp(id, high, SM_ID_LEN) == 0, "time is cut to 48 bits");
 
 	ok = 1;
-	for (uint64_t ms = 1; ms < UINT64_C(1) << 48; ms <<= 1)
+	for (uint64_t us = 1; us <= last_us; us <<= 1)
 	{
-		sm_id_make(low, ms - 1, ones, 0xffff);
-		sm_id_make(high, ms, zeroes, 0);
+		sm_id_make(low, us - 1, ones, 0xffff);
+		sm_id_make(high, us, zeroes, 0);
 		if (memcmp(low, high, SM_ID_LEN) >= 0)
 			ok = 0;
 	}
-	report(ok, "ids sort by time");
+	for (uint64_t us = 1; us < 10000; us++)
+	{
+		sm_id_make(low, us - 1, ones, 0xffff);
+		sm_id_make(high, us, zeroes, 0);
+		if (memcmp(low, high, SM_ID_LEN) >= 0)
+			ok = 0;
+	}
+	report(ok, "ids sort by time, to the microsecond");
 }
 
 int

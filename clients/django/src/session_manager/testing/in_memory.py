@@ -1010,14 +1010,13 @@ def _used(
 
 def _new_id(now: datetime, user_id: str) -> uuid.UUID:
     """A UUID of version 7: ids sort by the time of login."""
-    milliseconds = int(now.timestamp() * 1000)
-    random = secrets.randbits(58)
+    milliseconds, rest = divmod(microseconds(now), 1000)
     return uuid.UUID(
         int=milliseconds << 80
         | 0x7 << 76
-        | (random >> 46) << 64
+        | (rest * 4096 // 1000) << 64
         | 0b10 << 62
-        | (random & (1 << 46) - 1) << 16
+        | secrets.randbits(46) << 16
         | _bucket(user_id)
     )
 
