@@ -76,7 +76,7 @@ CALL test.error('SELECT session_list(NULL)');
 CALL test.error($$SELECT session_list('')$$);
 
 -- Newest first, also of those that were made within one millisecond
-SELECT count(session_create('quick')) FROM generate_series(1, 100);
+SELECT count(*) FROM generate_series(1, 100) AS n, session_create('quick', jsonb_build_object('n', n));
 SELECT bool_and(created_at < newer) AS newest_first
 FROM (SELECT created_at, lag(created_at) OVER (ORDER BY ordinality) AS newer FROM session_list('quick') WITH ORDINALITY) AS s;
 
