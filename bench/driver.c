@@ -198,7 +198,8 @@ check_result(PGresult *res, const Side *side)
 
 	if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
 		die(side->name, PQresultErrorMessage(res));
-	if (strcmp(PQcmdTuples(res), "1") != 0)
+	if (strcmp(PQcmdTuples(res), "1") != 0 ||
+		(PQnfields(res) > 0 && PQgetisnull(res, 0, 0)))
 		die(side->name, "a call did not find exactly one row");
 	PQclear(res);
 }

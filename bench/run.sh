@@ -172,7 +172,8 @@ BEGIN
 	WHERE (g.user_id, g.data, g.version, g.auth, g.created_at, g.expires_at, g.absolute_expires_at)
 		IS DISTINCT FROM
 		(s.user_id, s.data, s.version, s.auth, s.created_at, s.expires_at, s.absolute_expires_at)
-		OR g.data IS DISTINCT FROM bench.data(t.i);
+		OR g.data IS DISTINCT FROM bench.data(t.i)
+		OR (session_get_json(t.digest, touch => false) -> 'data')::jsonb IS DISTINCT FROM g.data;
 	IF FOUND THEN
 		RAISE EXCEPTION 'the sides return different sessions';
 	END IF;
@@ -193,19 +194,22 @@ SQL
 step_get() {
   local side
 
-  say "session_get against a bare look-up"
+  say "session_get and session_get_json against a bare look-up"
   driver blocks -l get -r "$ROUNDS" -b 50 -n 200 \
     session_get "$statements/get.sql" "$work/run/digests" \
+    session_get_json "$statements/get_json.sql" "$work/run/digests" \
     bare "$statements/get_bare.sql" "$work/run/ids"
   driver blocks -l get_pipelined -r "$ROUNDS" -b 50 -n 200 -p 50 \
     session_get "$statements/get.sql" "$work/run/digests" \
+    session_get_json "$statements/get_json.sql" "$work/run/digests" \
     bare "$statements/get_bare.sql" "$work/run/ids"
   options="-c session_manager.touch_interval=0" \
     driver blocks -l get_touching -r "$ROUNDS" -b 50 -n 200 \
     session_get "$statements/get.sql" "$work/run/busy_digests" \
+    session_get_json "$statements/get_json.sql" "$work/run/busy_digests" \
     bare "$statements/get_bare.sql" "$work/run/busy_ids"
   for ((round = 0; round < ROUNDS; round++)); do
-    for side in get get_bare; do
+    for side in get get_json get_bare; do
       pgbench_round pgbench_get $side $side -D rows="$SESSIONS" -t 5000
     done
   done

@@ -1,0 +1,1 @@
+SELECT session_get_json($1);
