@@ -110,7 +110,7 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session,
 	TimestampTz now;
 
 	sm_check_shard(bucket);
-	sm_lock_login(login->user_id);
+	sm_lock_login(login->user_id, login->actor_token == NULL);
 	now = GetCurrentTimestamp();
 	/* who acts as somebody else does so from a device of their own */
 	sm_seen_begin(&seen, login->actor_token ? &sm_no_client : &login->client);
@@ -126,7 +126,7 @@ sm_log_in(const SmSchema *schema, const SmLogin *login, SmSession *session,
 	{
 		find_actor(schema, login, session);
 		/* what ends or erases all that is the actor's has to see this */
-		sm_lock_login(session->actor_id);
+		sm_lock_login(session->actor_id, false);
 		find_actor(schema, login, session);
 		longest = Min(longest, session->absolute_expires_at - now);
 	}
@@ -248,9 +248,9 @@ sm_switch_tenant(const SmSchema *schema, SmToken *token, text *tenant_id,
 	if (sm_find_live(&scan, schema, token, RowExclusiveLock,
 					 SM_EVENT_REJECTED, &sm_no_client) == SM_LOOKUP_LIVE)
 	{
-		sm_lock_login(session->user_id);
+		sm_lock_login(session->user_id, false);
 		if (session->actor_id)
-			sm_lock_login(session->actor_id);
+			sm_lock_login(session->actor_id, false);
 		if (sm_lock_live(&scan, token) &&
 			sm_token_works(session, token->match, GetCurrentTimestamp()))
 		{
@@ -284,7 +284,7 @@ sm_invalidate(const SmSchema *schema, SmToken *token, text *reason)
 		 * take this one in the right order.
 		 */
 		if (!sm_scan_row_is_ours(&scan))
-			sm_lock_login(scan.session.user_id);
+			sm_lock_login(scan.session.user_id, true);
 		if (sm_lock_own(&scan, token))
 		{
 			/* ended for good, also if its actor's session is over */

@@ -93,13 +93,14 @@ sm_user_text_hash(text *user_id)
 /*
  * Mark this transaction as one that logs a user in, until its end.  Waits no
  * longer than sm_bound_waits allows for one that ends the user's sessions, or
- * counts them.  The caller takes its snapshot afterwards.
+ * counts them.  "counted": the new session counts against a limit, if there is
+ * one.  The caller takes its snapshot afterwards.
  */
 void
-sm_lock_login(text *user_id)
+sm_lock_login(text *user_id, bool counted)
 {
 	uint64		hash = sm_user_text_hash(user_id);
-	bool		limited = sm_max_sessions_per_user > 0;
+	bool		limited = counted && sm_max_sessions_per_user > 0;
 	LOCKMODE	mode = AccessShareLock;
 	LOCKTAG		tag;
 

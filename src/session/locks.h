@@ -21,7 +21,7 @@ typedef struct SmBoundedWaits
 } SmBoundedWaits;
 
 extern uint64 sm_user_text_hash(text *user_id);
-extern void sm_lock_login(text *user_id);
+extern void sm_lock_login(text *user_id, bool counted);
 extern void sm_lock_user(text *user_id);
 extern void sm_wait_for_logins(void);
 extern void sm_bound_waits(SmBoundedWaits *waits);
