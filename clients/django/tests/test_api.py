@@ -179,7 +179,7 @@ class TestCreate:
             content_type="application/json",
             headers={
                 **bearer(auth0.token(user_id)),
-                "X-CSRFToken": "a" * 32,
+                "X-CSRFToken": browser.cookies["csrftoken"].value,
                 "Sec-Fetch-Site": "same-origin",
             },
         )

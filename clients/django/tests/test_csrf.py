@@ -154,6 +154,23 @@ def test_the_browser_gets_the_token() -> None:
     assert response.status_code == 204
 
 
+def test_a_login_replaces_the_token(client: Client, auth0: Issuer, user_id: str) -> None:
+    """What another site or an earlier user knows of it is worth nothing afterwards."""
+    response = client.post(
+        "/api/sessions/create/",
+        {"access_token": auth0.token(user_id)},
+        content_type="application/json",
+        headers={"X-CSRFToken": SECRET, "Sec-Fetch-Site": "same-origin"},
+    )
+    assert response.status_code == 201
+    assert client.cookies["csrftoken"].value != SECRET
+    old = send(client, "PATCH", CURRENT, Sec_Fetch_Site="same-origin", X_CSRFToken=SECRET)
+    assert old.status_code == 403
+    for new in (response["X-CSRFToken"], client.cookies["csrftoken"].value):
+        changed = send(client, "PATCH", CURRENT, Sec_Fetch_Site="same-origin", X_CSRFToken=new)
+        assert changed.status_code == 200
+
+
 def test_strict_referer_over_https(client: Client) -> None:
     """What a server on the browser's behalf sends: no Origin, a Referer of its own choosing."""
     headers = {"X-CSRFToken": SECRET, "Sec-Fetch-Site": "same-origin"}

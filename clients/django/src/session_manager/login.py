@@ -32,6 +32,7 @@ from .http.cookie_decision import (
     set_cookie_on_commit,
 )
 from .http.cookies import actor_token_from, set_cookie, token_from
+from .http.csrf import renew_token
 from .http.impersonation import acting_session, sign_out_actor
 from .http.lookup import (
     Lookup,
@@ -79,7 +80,8 @@ def log_in(
 
     Both or neither: a login that fails leaves the older session alone.  The older one ends first,
     so that it does not count against a limit; reason is for the audit trail.  Where request.session
-    is this package's, the user is signed in there, too, and finds there what a guest left.
+    is this package's, the user is signed in there, too, and finds there what a guest left.  The
+    CSRF token is replaced.
 
     remember: False for a cookie that lasts until the browser is closed, True for one that lasts as
     long as the session can.  The lifetimes that are not given are those of
@@ -138,6 +140,7 @@ def log_in(
         keep_actor_on_commit(request, own, persistent=acting.persistent)
     _replace(request, created, session)
     renew_user(request)
+    renew_token(request)
     return created
 
 

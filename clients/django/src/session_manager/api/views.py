@@ -45,7 +45,7 @@ from ..http.cookie_decision import (
     write_cookie,
 )
 from ..http.cookies import token_from
-from ..http.csrf import enforce_csrf, offer_token
+from ..http.csrf import enforce_csrf, is_token_new, offer_token
 from ..http.lookup import Lookup, django_request, known_lookup, remember_lookup
 from ..login import log_in, log_out, stop_impersonation, switch_tenant
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
@@ -136,7 +136,9 @@ class SessionView(APIView):
         response = super().finalize_response(request, response, *args, **kwargs)
         forbid_caching(response)
         write_cookie(django_request(request), response)
-        if isinstance(request, Request) and request.method == "GET":
+        if isinstance(request, Request) and (
+            request.method == "GET" or is_token_new(request._request)
+        ):
             offer_token(request._request, response)
         return response
 

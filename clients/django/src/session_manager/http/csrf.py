@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.middleware.csrf import CsrfViewMiddleware, get_token
+from django.middleware.csrf import CsrfViewMiddleware, get_token, rotate_token
 from rest_framework.exceptions import PermissionDenied
 
 from ..conf import settings
@@ -80,6 +80,17 @@ def offer_token(request: HttpRequest, response: HttpResponseBase) -> None:
     # What CsrfViewMiddleware does, for projects that do not have it.
     check = _Check(lambda r: HttpResponse())
     check.process_response(request, cast(HttpResponse, response))
+
+
+def renew_token(request: HttpRequest) -> None:
+    """A new CSRF token, as Django's login() makes: one from before it is worth nothing then."""
+    if not keeps_token(request):
+        rotate_token(request)
+
+
+def is_token_new(request: HttpRequest) -> bool:
+    """Whether the browser has yet to get the token that holds from now on."""
+    return bool(request.META.get("CSRF_COOKIE_NEEDS_UPDATE"))
 
 
 def enforce_csrf(request: HttpRequest) -> None:
