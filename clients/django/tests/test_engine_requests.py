@@ -101,6 +101,17 @@ def act(request: HttpRequest) -> HttpResponse:
     )
 
 
+def remembers_the_last_path(get_response: Any) -> Any:
+    """A middleware of an application's."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response: HttpResponse = get_response(request)
+        request.session["last_path"] = request.path
+        return response
+
+    return middleware
+
+
 class API(APIView):
     """DRF's own authentication; DRF rolls ATOMIC_REQUESTS back when it answers an error."""
 
@@ -307,6 +318,31 @@ class TestOneSession:
         do(client, "in=ada")
         response = post(client, "/api/sessions/invalidate-all/")
         assert (response.status_code, token(client)) == (200, None)
+
+    @pytest.mark.parametrize("how", ["everywhere", "from the list"])
+    def test_what_is_kept_after_a_sign_out_is_a_guest_s(
+        self, users: dict[str, Any], settings: Any, how: str
+    ) -> None:
+        """A middleware of the application's writes into request.session behind the endpoint."""
+        settings.MIDDLEWARE = [
+            *settings.MIDDLEWARE,
+            "tests.test_engine_requests.remembers_the_last_path",
+        ]
+        client = Client()
+        do(client, "in=ada,cart=1")
+        before = token(client)
+        if how == "everywhere":
+            response = post(client, "/api/sessions/invalidate-all/")
+        else:
+            (session,) = session_service.list(str(users["ada"].pk))
+            response = client.delete(
+                f"/api/sessions/{session.id}/", headers={"Sec-Fetch-Site": "same-origin"}
+            )
+        assert response.status_code < 300, response.content
+        assert count(users["ada"]) == 0
+        assert token(client) not in (None, before)
+        found = do(client, "look").json()
+        assert (found["user"], list(found["session"])) == ("", ["last_path"])
 
     def test_another_tenant(self, users: dict[str, Any], configure: Callable[..., None]) -> None:
         configure(ON_SWITCH_TENANT="tests.hooks.on_switch_tenant")
@@ -773,7 +809,8 @@ def test_a_sign_out_by_django_leaves_no_way_back(users: dict[str, Any]) -> None:
     client.get("/act/", {"do": "visits=1"})
     client.get("/act/", {"do": "out"})
     assert [session_service.list(str(who.pk)) for who in (users["ada"], user)] == [[], []]
-    assert {morsel.value for morsel in client.cookies.values()} == {""}
+    left = {name: morsel.value for name, morsel in client.cookies.items() if name != "csrftoken"}
+    assert left == {COOKIE: "", f"{COOKIE}_actor": ""}
 
 
 def test_back_to_the_actors_own_request_session(users: dict[str, Any]) -> None:

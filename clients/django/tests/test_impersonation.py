@@ -145,11 +145,16 @@ def test_the_way_back_is_open_when_it_has_ended(grace: Browser) -> None:
     assert who(grace) == ("grace", None)
 
 
-@pytest.mark.parametrize("by", ["view", "endpoint"])
+@pytest.mark.parametrize("by", ["view", "endpoint", "everywhere", "from the list"])
 def test_a_sign_out_ends_both(grace: Browser, by: str) -> None:
     impersonate(grace)
     if by == "view":
         grace.get("/logout/")
+    elif by == "everywhere":
+        assert grace.unsafe("POST", API + "invalidate-all/").status_code == 200
+    elif by == "from the list":
+        (session,) = session_service.list("ada")
+        assert grace.unsafe("DELETE", f"{API}{session.id}/").status_code == 204
     else:
         assert grace.unsafe("DELETE", API + "current/").status_code == 204
     assert (live("ada"), live("grace")) == (0, 0)

@@ -276,10 +276,17 @@ def log_out(request: HttpRequest | Request, reason: str = "logout") -> bool:
 
         with translating_errors():
             end_django_session(request, reason)
+    leave_ended(request, reason)
+    return ended
+
+
+def leave_ended(request: HttpRequest, reason: str) -> None:
+    """Let the request, whose session has just been ended, have none; SessionMiddleware clears the
+    cookie.  Who acts as somebody else is signed out as well.
+    """
     sign_out_actor(request, reason)
     _leave(request)
     renew_user(request)
-    return ended
 
 
 def _request_data(request: HttpRequest, token: str | None) -> JSON:

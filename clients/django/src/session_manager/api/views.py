@@ -47,7 +47,7 @@ from ..http.cookie_decision import (
 from ..http.cookies import token_from
 from ..http.csrf import enforce_csrf, is_token_new, offer_token
 from ..http.lookup import Lookup, django_request, known_lookup, remember_lookup
-from ..login import log_in, log_out, stop_impersonation, switch_tenant
+from ..login import leave_ended, log_in, log_out, stop_impersonation, switch_tenant
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
 from ..services import session_service
 from ..store.tokens import session_id_of
@@ -363,7 +363,7 @@ class SessionDetailView(SessionView):
         if not session_service.invalidate_id(session_id, session.user_id, "revoked_by_user"):
             raise NotFound
         if session_id == session.id:
-            clear_cookie_on_commit(request._request)
+            leave_ended(request._request, "revoked_by_user")
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -378,7 +378,7 @@ class InvalidateAllView(SessionView):
             except_token=token_from(request._request) if spare else None,
         )
         if not spare:
-            clear_cookie_on_commit(request._request)
+            leave_ended(request._request, "logout_all")
         return Response({"invalidated": count})
 
 
