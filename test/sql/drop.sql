@@ -3,7 +3,10 @@
 --
 SELECT session_token FROM session_create('alice', '{"n": 1}') \gset a_
 SELECT data FROM session_get(:'a_session_token');
-DROP VIEW test.function, test.members, test.partition;
+SET client_min_messages = warning;
+DROP VIEW IF EXISTS test.function;
+RESET client_min_messages;
+DROP VIEW test.members, test.partition;
 DROP EXTENSION session_manager;
 \set VERBOSITY sqlstate
 SELECT session_get('x');

@@ -213,6 +213,44 @@ LANGUAGE sql ROWS 1 AS $$
 	WHERE j IS NOT NULL;
 $$;
 
+-- A refresh or elevation as it can be shown: the token only as a boolean
+CREATE FUNCTION test.shown(r record) RETURNS text
+LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN format('%s id=%s user=%s token=%s expires=%s absolute=%s', r.status, r.session_id IS NOT NULL,
+		r.user_id, r.session_token IS NOT NULL, r.expires_at IS NOT NULL, r.absolute_expires_at IS NOT NULL);
+END
+$$;
+
+-- A login from a device
+CREATE FUNCTION test.login(user_id text, device text, tenant_id text DEFAULT NULL)
+RETURNS TABLE (session_id uuid, session_token text)
+LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN QUERY SELECT c.session_id, c.session_token
+	FROM public.session_create(user_id, '{"secret": "data"}', ip => '192.0.2.1', user_agent => device,
+		tenant_id => tenant_id, auth => jsonb_build_object('device', device)) AS c;
+END
+$$;
+
+-- The partitions of the events
+CREATE VIEW test.partition AS
+SELECT inhrelid::regclass AS name,
+	substring(pg_get_expr(relpartbound, oid) FROM 'FROM \(''(.*?)''\)')::timestamptz AS "from",
+	substring(pg_get_expr(relpartbound, oid) FROM 'TO \(''(.*?)''\)')::timestamptz AS "to"
+FROM pg_inherits JOIN pg_class ON oid = inhrelid
+WHERE inhparent = 'session_events'::regclass AND pg_get_expr(relpartbound, oid) <> 'DEFAULT';
+CREATE FUNCTION test.drop_partitions(since timestamptz) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+	partition regclass;
+BEGIN
+	FOR partition IN SELECT name FROM test.partition WHERE "from" > since LOOP
+		EXECUTE format('DROP TABLE %s', partition);
+	END LOOP;
+END
+$$;
+
 -- Roles that the tests grant the bundles to
 CREATE ROLE regress_session_app;
 CREATE ROLE regress_session_admin;

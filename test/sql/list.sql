@@ -2,17 +2,6 @@
 -- session_list, session_status, session_active_count: what there is
 --
 SET TimeZone = 'UTC';
--- five sessions, a moment apart
-CREATE FUNCTION test.login(user_id text, device text, tenant_id text DEFAULT NULL)
-RETURNS TABLE (session_id uuid, session_token text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM pg_sleep(0.003);
-	RETURN QUERY SELECT c.session_id, c.session_token
-	FROM public.session_create(user_id, '{"secret": "data"}', ip => '192.0.2.1', user_agent => device,
-		tenant_id => tenant_id, auth => jsonb_build_object('device', device)) AS c;
-END
-$$;
 SELECT * FROM test.login('alice', 'd1') \gset d1_
 SELECT * FROM test.login('alice', 'd2', 'acme') \gset d2_
 SELECT * FROM test.login('alice', 'd3') \gset d3_

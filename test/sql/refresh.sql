@@ -3,14 +3,6 @@
 --
 SET TimeZone = 'UTC';
 
--- A refresh or elevation as it can be shown: the token only as a boolean
-CREATE FUNCTION test.shown(r record) RETURNS text
-LANGUAGE plpgsql AS $$
-BEGIN
-	RETURN format('%s id=%s user=%s token=%s expires=%s absolute=%s', r.status, r.session_id IS NOT NULL,
-		r.user_id, r.session_token IS NOT NULL, r.expires_at IS NOT NULL, r.absolute_expires_at IS NOT NULL);
-END
-$$;
 -- End the grace of every previous token: a shorter one holds at once.
 CREATE FUNCTION test.end_grace(id uuid) RETURNS void
 LANGUAGE sql AS $$
