@@ -71,7 +71,7 @@ SELECT user_id FROM session_get(:'i_session_token');
 RESET session_manager.idle_timeout;
 
 -- In every place where a function can stand
-SELECT count(*) FROM generate_series(1, 1000) AS i, LATERAL session_get(:'a_session_token', touch => i > 0) AS g WHERE g.user_id = 'alice';
+SELECT count(*) FROM generate_series(1, 100) AS i, LATERAL session_get(:'a_session_token', touch => i > 0) AS g WHERE g.user_id = 'alice';
 SELECT (session_get(:'a_session_token')).data ->> 'n' AS n;
 SELECT EXISTS (SELECT FROM session_get(:'a_session_token')) AND NOT EXISTS (SELECT FROM session_get('x')) AS found;
 BEGIN;
