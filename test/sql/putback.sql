@@ -78,7 +78,12 @@ BEGIN
 	END LOOP;
 END
 $$;
+-- a replay ends its session, which a worker does even if it is undone: not while
+-- the row is locked
+BEGIN;
+SELECT count(*) FROM (SELECT FROM user_sessions WHERE user_id = 'put replaced' FOR NO KEY UPDATE) AS locked;
 INSERT INTO test.before SELECT name, call, outcome FROM test.token, test.good_for(token);
+COMMIT;
 SELECT name, count(*) FROM test.before GROUP BY name ORDER BY name;
 
 -- What each token is good for after a change of a row, if it is not what it
