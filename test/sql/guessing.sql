@@ -62,18 +62,20 @@ SET session_manager.guessing_threshold = 0;
 TRUNCATE session_events;
 SELECT test.guess('10.3.0.1', 1, 1000);
 SELECT event FROM session_events WHERE event <> 'rejected';
--- and as soon as there are two
+-- and as soon as there are two; of three networks, as two tokens look like one
+-- in one of a thousand
 SET session_manager.guessing_threshold = 2;
-SELECT test.guess('10.4.0.1', 1, 1);
+SELECT test.guess(network, 1, 1) FROM unnest('{10.4.0.1,10.40.0.1,10.41.0.1}'::inet[]) AS network;
 SELECT event FROM session_events WHERE event <> 'rejected';
-SELECT test.guess('10.4.0.1', 2, 2);
-SELECT event, detail FROM session_events WHERE event <> 'rejected';
+SELECT test.guess(network, n, n) FROM unnest('{10.4.0.1,10.40.0.1,10.41.0.1}'::inet[]) WITH ORDINALITY AS t(network, o), LATERAL (SELECT 1 + o::int) AS s(n);
+SELECT DISTINCT event, detail - 'network' AS detail FROM session_events WHERE event <> 'rejected';
 RESET session_manager.guessing_threshold;
+TRUNCATE session_events;
 
 -- Any number of networks; fewer where test.one_in says that the server is very slow
 SELECT coalesce(current_setting('test.one_in', true), '1') AS one_in \gset
 SELECT sum(test.guess(('fd00:2:' || to_hex(i) || '::1')::inet, i, i)) FROM generate_series(1000, 21000, :one_in) AS i;
-SELECT event, count(*) FROM session_events WHERE event <> 'rejected' GROUP BY event;
+SELECT event FROM session_events WHERE event <> 'rejected';
 SELECT test.guess('10.5.0.1', 1, 200);
 SELECT detail ->> 'network' AS network FROM session_events WHERE event = 'token_guessing' ORDER BY event_id DESC LIMIT 1;
 

@@ -30,14 +30,19 @@ sub value
 	return $node->safe_psql('postgres', $sql);
 }
 
-# Events of this month and the one before, in no order.
+# Events of this month, more than a step on each day of it, and of the 40 days
+# before, in no order.
 sub make_backlog
 {
 	my ($n) = @_;
 	value(
 		qq(INSERT INTO session_events (at, user_id, event)
-		SELECT now() - (i * 7919 % $n + 1) * interval '40 days' / $n, 'backlog', 'created'
-		FROM generate_series(1, $n) AS i));
+		SELECT CASE WHEN i % 2 = 0 THEN now() - (now() - month) * share ELSE month - interval '40 days' * share END,
+			'backlog', 'created'
+		FROM generate_series(1, $n) AS i,
+			LATERAL (SELECT (i * 7919 % $n + 1) / ($n + 2.0)) AS s (share),
+			date_trunc('month', now() AT TIME ZONE 'UTC') AS local,
+			LATERAL (SELECT local AT TIME ZONE 'UTC') AS m (month)));
 	return;
 }
 

@@ -175,6 +175,7 @@ ok( wait_until(
 $node->append_conf('postgresql.conf',
 	"session_manager.databases = 'again, \"Other\"'");
 $node->reload;
+ok(no_worker($node, 'postgres'), 'a database that is not chosen has none');
 $node->safe_psql('postgres',
 	"SELECT session_create('ann', ttl => '1 millisecond')");
 $node->safe_psql('again',

@@ -15,6 +15,7 @@ my $node = new_node(
 	preload => 'session_manager',
 	conf => qq(
 session_manager.sweep_interval = 1h
+session_manager.flush_interval = 1h
 session_manager.rotation_grace = 0
 ));
 
@@ -166,7 +167,8 @@ wait_until(
 	sub {
 		!grep { kill 0, $_ } $pid, @children;
 	});
-$node->start;
+# (a worker that had just begun may hold the shared memory for a while)
+wait_until(sub { $node->start(fail_ok => 1) }) or die 'no start';
 is( value(
 		"SELECT coalesce(max(sessions_created), 0) FROM session_stats WHERE database_name = 'other'"
 	),

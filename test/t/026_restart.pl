@@ -33,21 +33,25 @@ sub value
 sub works
 {
 	my ($name) = @_;
-	my $start = time();
-	my $made = wait_until(
+	my $id = '';
+	wait_until(
 		sub {
-			value(
+			$id = value(
 				"SELECT session_id FROM session_create('ann', ttl => '1 millisecond')"
-			) ne '';
+			);
+			return $id ne '';
 		});
-	my $swept = wait_until(
+	wait_until(
 		sub {
 			value("SELECT count(*) FROM user_sessions WHERE user_id = 'ann'")
 			  eq '0';
-		},
-		5);
-	ok($made && $swept, $name);
-	note(sprintf('%.1f s', time() - $start));
+		});
+	# (by the server's clock: to start psql takes long on a busy machine)
+	my $took = value(
+		"SELECT extract(epoch FROM max(at) - min(at)) FROM session_events WHERE session_id = '$id' AND event IN ('created', 'expired') HAVING count(*) = 2"
+	);
+	ok($took ne '' && $took < 5, $name);
+	note("$took s");
 	return;
 }
 
@@ -113,15 +117,12 @@ my $pid = '';
 ok( wait_until(
 		sub {
 			$pid = value(
-				"SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'session_manager worker' AND query = 'deleting ended sessions'"
+				"SELECT max(pid) FROM pg_stat_activity, session_info() WHERE backend_type = 'session_manager worker' AND query = 'deleting ended sessions' AND key = 'workers' AND value LIKE 'on: pid ' || pid || ' is at work%'"
 			);
 			return $pid ne '';
 		}),
-	'pg_stat_activity tells what a worker does');
-like(
-	value("SELECT value FROM session_info() WHERE key = 'workers'"),
-	qr/^on: pid $pid is at work/,
-	'and session_info that it does');
+	'pg_stat_activity tells what a worker does, and session_info that it does'
+);
 value("SELECT pg_terminate_backend($pid)");
 ok(wait_until(sub { !kill 0, $pid }), 'a worker at work heeds a termination');
 isnt(value("SELECT count(*) FROM user_sessions WHERE user_id = 'bea'"),

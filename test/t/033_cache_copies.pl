@@ -138,8 +138,10 @@ ok(wait_until(sub { info($node, 'cache') eq 'async' }), 'async');
 	my $worker = $node->safe_psql('postgres',
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'"
 	);
+	my $revoker = connection($node);
 	kill 'STOP', $worker;
-	$node->safe_psql('postgres', "SELECT session_invalidate('$gone')");
+	query($revoker, "SELECT session_invalidate('$gone')");
+	$revoker->quit;
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM session_outbox'),
 		1, 'dumped with something in the outbox');
 	my $dump = $node->basedir . '/dump';

@@ -105,6 +105,7 @@ cmp_ok((heap_reads() - $reads) / $n,
 $node->append_conf('postgresql.conf',
 	"session_manager.databases = 'nowhere'");
 $node->reload;
+ok(no_worker($node, 'postgres'), 'no pass is under way');
 $reads = index_reads();
 like(
 	next_sweep(),
@@ -132,6 +133,7 @@ ok( wait_until(
 $node->append_conf('postgresql.conf',
 	"session_manager.databases = 'nowhere'");
 $node->reload;
+ok(no_worker($node, 'postgres'), 'no pass is under way');
 query($snapshot,
 	'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM session_keys'
 );

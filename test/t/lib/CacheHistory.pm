@@ -311,8 +311,8 @@ sub faults
 				$redis->call('CONFIG', 'SET', 'maxmemory', 5 * 1024 * 1024);
 			}
 			# twice what there is room for
-			$redis->call('SET', 'filler:' . int(rand(1000)), 'x' x 10_000)
-			  for 1 .. 200;
+			$redis->call('MSET',
+				map { ('filler:' . int(rand(1000)), 'x' x 10_000) } 1 .. 200);
 			usleep(50_000);
 		},
 		'packets delayed, connections cut and hanging' => sub {

@@ -42,6 +42,7 @@ our @EXPORT = qw(
   query
   failure
   wait_until
+  no_worker
   timed
   quick
   in_parallel
@@ -222,6 +223,24 @@ sub wait_until
 		return 0 if time() > $end;
 		usleep(100_000);
 	}
+}
+
+# No worker serves a database any more, after a reload that says so.  One that
+# was being started when the launcher read it is seen a moment later.
+sub no_worker
+{
+	my ($node, $dbname) = @_;
+	my $looks = 0;
+	return wait_until(
+		sub {
+			my $seen = $node->safe_psql(
+				$dbname,
+				"SELECT (SELECT value !~ '^off' FROM session_info() WHERE key = 'workers')
+				OR EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'session_manager worker')"
+			);
+			$looks = $seen eq 'f' ? $looks + 1 : 0;
+			return $looks == 5;
+		});
 }
 
 # What a statement answers, and how many seconds it takes by the server's clock:
