@@ -105,7 +105,9 @@ ROLLBACK;
 SELECT event FROM session_events WHERE user_id = 'ivy' ORDER BY event_id;
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT new_device FROM session_create('ivy', ip => '198.51.100.1', user_agent => 'two');
-SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND pid = pg_backend_pid();
+-- (the keys are read anew where no cache keeps them)
+SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND pid = pg_backend_pid()
+	AND relation <> ALL ('{session_keys, session_installation}'::regclass[]);
 COMMIT;
 
 -- Who acts as the user does so from a device of their own.
