@@ -87,16 +87,17 @@ static void
 check_id(const uint8_t *raw)
 {
 	uint8_t		id[SM_ID_LEN];
-	uint64_t	unix_ms;
+	uint64_t	unix_us;
 	uint64_t	back = 0;
 	uint16_t	bucket = sm_id_bucket(raw);
 
-	memcpy(&unix_ms, raw, sizeof(unix_ms));
-	sm_id_make(id, unix_ms, raw + 8, bucket);
+	memcpy(&unix_us, raw, sizeof(unix_us));
+	sm_id_make(id, unix_us, raw + 8, bucket);
 
 	for (int i = 0; i < 6; i++)
 		back = back << 8 | id[i];
-	CHECK(back == (unix_ms & UINT64_C(0xffffffffffff)));
+	CHECK(back == (unix_us / 1000 & UINT64_C(0xffffffffffff)));
+	CHECK(((id[6] & 0x0f) << 8 | id[7]) == (int) (unix_us % 1000 * 4096 / 1000));
 	CHECK(id[6] >> 4 == 7);
 	CHECK(id[8] >> 6 == 2);
 	CHECK(sm_id_bucket(id) == bucket);

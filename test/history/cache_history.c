@@ -171,8 +171,8 @@ check_read(int i)
 	}
 	else
 	{
-		const char *member = strstr(row, "\"version\" : ");
-		int			version = member != NULL ? atoi(member + 12) : 0;
+		const char *member = strstr(row, "\"version\": ");
+		int			version = member != NULL ? atoi(member + 11) : 0;
 
 		if (source == SESSION_CACHE)
 			mine->cache++;

@@ -112,7 +112,8 @@ found_out(
 		$history->evict;
 		CacheHistory::pause(0.02, 0.02);
 	},
-	CacheHistory::sabotaged("*PQgetvalue(result, 0, 1) == 't'", 'true'));
+	CacheHistory::sabotaged(
+		'strcmp(PQgetvalue(result, 0, 1), "true") == 0', 'true'));
 
 $history->stop;
 done_testing();
