@@ -364,6 +364,7 @@ sm_scan_row_is_ours(SmScan *scan)
 	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
 	ours = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(header)) ||
 		(!(header->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) &&
+		 !HEAP_XMAX_IS_KEYSHR_LOCKED(header->t_infomask) &&
 		 TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmax(header)));
 	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
 	return ours;
