@@ -86,7 +86,10 @@ copy_tree tree
 stage_tree tree COPT=-Werror || die "the build failed"
 
 case " $only " in
-  *" suites "*) server_suites tree ;;
+  *" suites "*)
+    server_suites tree
+    test_alone tree
+    ;;
 esac
 # Loading a library, a function or a plan fills caches that are gone again at
 # the next step: an authentication takes longer than it may otherwise.  There are

@@ -175,6 +175,7 @@ long_suites() {
   copy_tree sanitized
   stage_sanitized sanitized
   server_suites sanitized
+  test_alone sanitized
   check "no report of a sanitizer" no_reports
 }
 
@@ -199,5 +200,6 @@ if [ "${PACKAGES-yes}" = yes ]; then
   join_part django
   join_part react
 fi
+test_alone tree
 [ "$scope" != --long ] || long_suites
 finish

@@ -338,7 +338,10 @@ both_isolation_tests() {
   isolation_tests "$1" preloaded "${preloaded[@]}"
 }
 
-# Every suite that needs a server, on the build TREE.
+# The test that test_alone runs.
+alone=test/t/036_cache_async.pl
+
+# Every suite that needs a server but that, on the build TREE.
 server_suites() {
   local tree=$1 files
 
@@ -356,10 +359,16 @@ server_suites() {
   regression_tests_by_json "$tree"
 
   heading "TAP tests"
-  mapfile -t files < <(cd "$work/$tree" && printf '%s\n' test/t/*.pl)
+  mapfile -t files < <(cd "$work/$tree" && printf '%s\n' test/t/*.pl | grep -vxF "$alone")
   tap_tests "$tree" "${files[@]}"
 
   join_part "isolation-$tree"
+}
+
+# The one that keeps every processor busy itself, once nothing else runs.
+test_alone() {
+  heading "a busy machine"
+  tap_test "$1" "$alone"
 }
 
 # What failed once more, lint and tests, and the status to exit with.

@@ -51,7 +51,7 @@ sub left
 	);
 }
 
-ok(wait_until(sub { stat_of('sweeps') > 0 }), 'workers are at work');
+ok(first_pass($node), 'workers are at work');
 is(errors($_), 'none', "no failure of step $_ yet")
   for qw(findings touches sweep partitions resealing);
 

@@ -38,8 +38,7 @@ sub info
 		"SELECT value FROM session_info() WHERE key = '$key'");
 }
 
-ok( wait_until(sub { sweeps('postgres') > 0 }),
-	'a worker looks after the database');
+ok(first_pass($node), 'a worker looks after the database');
 like(info('workers'), qr/^on/, 'session_info says so');
 is( $node->safe_psql(
 		'postgres',

@@ -42,11 +42,7 @@ sub moves
 	return;
 }
 
-ok( wait_until(
-		sub {
-			value('SELECT coalesce(max(sweeps), 0) FROM session_stats') > 0;
-		}),
-	'the first pass is over');
+ok(first_pass($node), 'the first pass is over');
 
 my $token = create_session($node, 'ann');
 my $guess = $token;

@@ -28,9 +28,7 @@ $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
 
 # it would write what is recorded meanwhile
-$node->poll_query_until('postgres',
-	'SELECT coalesce(max(sweeps), 0) > 0 FROM session_stats')
-  or die 'no first pass';
+first_pass($node) or die 'no first pass';
 
 # Does the table itself tell that the new token has been used?
 sub written

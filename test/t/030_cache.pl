@@ -26,42 +26,44 @@ sub id
 	return substr(redis_key($token), 8);
 }
 
-# A session that is in the cache.
-sub cached_session
+# Run a statement on a session that is in the cache, and see what Redis holds of
+# it when it returns; once more if an epoch has ended meanwhile, as it does when
+# the worker does not get to run.  Returns the token and the value.
+sub value_after
 {
-	my ($user) = @_;
-	my $token = create_session($node, $user);
-	my $result = remember($node, $redis, $token);
-	$result eq 'stored' or die "not cached: $result";
-	remembered($node, $redis, $token) or die 'not remembered';
-	return $token;
+	my ($sql, $run) = @_;
+	while (1)
+	{
+		my $epoch = wait_for_epoch($node, $redis);
+		my $token = cached_session($node, $redis);
+		my $id = id($token);
+		(my $statement = $sql) =~ s/:TOKEN/$token/g;
+		$statement =~ s/:ID/$id/g;
+		$run->($statement);
+		my $value = $redis->call('GET', redis_key($token));
+		return ($token, $value)
+		  if (epoch($node, $redis) // '') eq $epoch;
+	}
 }
 
-# A statement after which a session is no longer served from the cache, and
-# has its tombstone, when it returns.
+# A statement after which a session has its tombstone.
 sub forgets
 {
 	my ($name, $sql) = @_;
-	my $token = cached_session('ann');
-	my $id = id($token);
-	$sql =~ s/:TOKEN/$token/g;
-	$sql =~ s/:ID/$id/g;
-	sql($sql);
-	is($redis->call('GET', redis_key($token)), 'T', $name);
+	my ($token, $value) = value_after($sql, \&sql);
+	is($value, 'T', $name);
 	return $token;
 }
 
-# A statement that leaves it there.
+# A statement that leaves it in the cache.
 sub keeps
 {
 	my ($name, $sql) = @_;
-	my $token = cached_session('ann');
-	my $id = id($token);
-	$sql =~ s/:TOKEN/$token/g;
-	$sql =~ s/:ID/$id/g;
-	$node->psql('postgres', $sql);
-	usleep(100_000);
-	ok(remembered($node, $redis, $token), $name);
+	my $run = sub {
+		$node->psql('postgres', @_);
+		usleep(100_000);
+	};
+	like((value_after($sql, $run))[1], qr/^V/, $name);
 	return;
 }
 
@@ -278,7 +280,7 @@ keeps('activation of a key', "SELECT session_key_generate()");
 keeps('re-sealing',
 	"SELECT session_key_generate(); SELECT session_reencrypt()");
 # (rolled back to a savepoint, it may go, but its commit must work)
-$token = cached_session('ann');
+$token = cached_session($node, $redis);
 sql("BEGIN; SAVEPOINT s; SELECT session_invalidate('$token'); ROLLBACK TO s; SELECT session_create('bea'); COMMIT"
 );
 ok(live($node, $token), 'a rollback to a savepoint leaves the session alive');
@@ -300,7 +302,7 @@ for my $sql ("SELECT session_invalidate(':TOKEN')",
 sub new_epoch
 {
 	my ($name, $sql, $afterwards) = @_;
-	my $token = cached_session('ann');
+	my $token = cached_session($node, $redis);
 	my $old = epoch($node, $redis);
 	(my $text = $sql) =~ s/:TOKEN/$token/g;
 	sql($text);
@@ -345,7 +347,7 @@ is(live($node, $token), 0, 'then not');
 sql('SELECT session_key_activate(1)');
 
 # PREPARE TRANSACTION
-$token = cached_session('ann');
+$token = cached_session($node, $redis);
 like(
 	failure(
 		$node,
@@ -378,7 +380,7 @@ for my $sql (
 	'TRUNCATE user_sessions',
 	"DO \$\$ BEGIN PERFORM session_invalidate(':TOKEN'); END \$\$")
 {
-	$token = cached_session('ann');
+	$token = cached_session($node, $redis);
 	(my $text = $sql) =~ s/:TOKEN/$token/;
 	sql($text);
 	ok(wait_until(sub { !remembered($node, $redis, $token) }, 3),
@@ -389,7 +391,7 @@ ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }),
 	'the outbox is empty');
 
 # Off
-$token = cached_session('ann');
+$token = cached_session($node, $redis);
 $node->append_conf('postgresql.conf', "session_manager.redis_mode = off\n");
 $node->reload;
 ok(wait_until(sub { info($node, 'cache') eq 'off' }), 'switched off');

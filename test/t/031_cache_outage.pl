@@ -69,14 +69,6 @@ sub logged
 	return $lines;
 }
 
-sub cached_session
-{
-	my $token = create_session($node, 'ann');
-	my $result = remember($node, $redis, $token);
-	$result eq 'stored' or die "not cached: $result";
-	return $token;
-}
-
 sub reason
 {
 	my ($expected, $name) = @_;
@@ -127,7 +119,7 @@ sub impostor
 sub outage
 {
 	my ($name, $fail, $recover, %how) = @_;
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	my $other = create_session($node, 'bea');
 	my $old = epoch($node, $redis);
 	my $key = epoch_key($node);
@@ -178,7 +170,7 @@ for my $fail (
 	[ 'DEL', epoch_key($node) ],
 	[ 'SET', epoch_key($node), 'f' x 32 ])
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	my $old = epoch($node, $redis);
 	my ($seconds, $us) = @{
 		$redis->call(
@@ -193,9 +185,14 @@ for my $fail (
 				defined $e && $e ne $old && $e ne 'f' x 32;
 			}),
 		"$fail->[0]: a new epoch");
-	my $began = sql(
-		"SELECT extract(epoch FROM clock_timestamp()) - split_part(value, ' ', 1)::numeric FROM session_info() WHERE key = 'cache_epoch'"
-	);
+	my $began;
+	wait_until(
+		sub {
+			$began = sql(
+				"SELECT extract(epoch FROM clock_timestamp()) - substring(value FROM '^([0-9.]+) s old')::numeric FROM session_info() WHERE key = 'cache_epoch'"
+			);
+			$began ne '';
+		}) or die 'the worker knows of no epoch';
 	cmp_ok($began - ($seconds + $us / 1e6), '<', 2, 'soon');
 	ok(!remembered($node, $redis, $token), 'under which nothing is served');
 	$redis->call(@$fail);
@@ -210,13 +207,16 @@ for my $fail (
 		}) or die 'there is no epoch of our own';
 }
 logged();
+my $reader = connection($node);
 $redis->call(qw(CLIENT KILL TYPE normal SKIPME yes));
 ok( wait_until(
 		sub {
-			info($node, 'cache_server') =~
-			  /waiting for the end of the last epoch/;
+			query($reader,
+				"SELECT value FROM session_info() WHERE key = 'cache_server'")
+			  =~ /waiting for the end of the last epoch/;
 		}),
 	'after a broken connection the last epoch is let die');
+$reader->quit;
 wait_for_epoch($node, $redis);
 like(
 	logged(),
@@ -225,7 +225,7 @@ like(
 
 # What keeps a revocation waiting can be cancelled, and nothing is left of it.
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	my $waiting = connection($node);
 	my $pid = query($waiting, 'SELECT pg_backend_pid()');
 	my $watcher = connection($node);
@@ -282,7 +282,7 @@ for my $mode ('strict', 'async')
 {
 	set(redis_mode => $mode);
 	ok(wait_until(sub { info($node, 'cache') eq $mode }), "mode $mode");
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	$redis->call(qw(ACL SETUSER session_manager off));
 	$redis->call(qw(CLIENT KILL USER session_manager));
 	my $key = epoch_key($node);
@@ -309,17 +309,21 @@ for my $mode ('strict', 'async')
 }
 # and what is not the connection's fault: the worker hangs
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	my $worker = sql(
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager cache worker'"
 	);
 	my $key = epoch_key($node);
+	my $revoker = connection($node);
 	kill 'STOP', $worker;
-	my $start = (timed($node, "SELECT session_invalidate('$token')"))[2];
+	my $start = query($revoker,
+		"SELECT extract(epoch FROM clock_timestamp()) FROM session_invalidate('$token')"
+	);
 	my $last = served_until($redis, $key, $token);
 	my $served = $last > 0 ? $last - $start : 0;
 	cmp_ok($served, '<=', 3,
 		sprintf('async, the worker hangs: served for %.2f s', $served));
+	$revoker->quit;
 	is(sql('SELECT count(*) FROM session_outbox'), 1, 'the outbox knows');
 	kill 'CONT', $worker;
 	ok(wait_until(sub { sql('SELECT count(*) FROM session_outbox') == 0 }),
@@ -329,7 +333,7 @@ for my $mode ('strict', 'async')
 
 	set(redis_mode => 'strict');
 	ok(wait_until(sub { info($node, 'cache') eq 'strict' }), 'strict again');
-	$token = cached_session();
+	$token = cached_session($node, $redis);
 	kill 'STOP', $worker;
 	my (undef, $took) = timed($node, "SELECT session_invalidate('$token')");
 	ok( !remembered($node, $redis, $token),
@@ -415,7 +419,7 @@ set(redis_socket => $redis->socket,
 	redis_password_file => $password_file);
 wait_for_epoch($node, $redis);
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	set(redis_socket => $tcp->socket);
 	sleep 0.2;
 	my (undef, $took) = timed($node, "SELECT session_invalidate('$token')");
@@ -427,7 +431,7 @@ wait_for_epoch($node, $redis);
 	ok(!remembered($node, $redis, $token), 'nor when it comes back');
 }
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	set(redis_mode => 'off');
 	sleep 0.1;
 	sql("SELECT session_invalidate('$token')");
@@ -444,7 +448,7 @@ my $crowd = sql(
 	SELECT count(*) FROM generate_series(1, $revocations) AS g, session_create('crowd' || g % 1000))
 );
 is($crowd, $revocations, "$revocations sessions");
-my @some = map { cached_session() } 1 .. 20;
+my @some = map { cached_session($node, $redis) } 1 .. 20;
 my $deads = counter($node, 'cache_dead_epoch_commits');
 $redis->kill9;
 my $start = time();

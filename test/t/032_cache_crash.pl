@@ -24,14 +24,6 @@ restart_after_crash = on
 
 sub sql { return $node->safe_psql('postgres', @_); }
 
-sub cached_session
-{
-	my $token = create_session($node, 'ann');
-	my $result = remember($node, $redis, $token);
-	$result eq 'stored' or die "not cached: $result";
-	return $token;
-}
-
 sub worker
 {
 	my ($type, $dbname) = @_;
@@ -53,7 +45,7 @@ sub wait_for_server
 
 # The worker is ended
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	my $pid = worker('cache worker');
 	my $old = epoch($node, $redis);
 	sql("SELECT pg_terminate_backend($pid)");
@@ -88,7 +80,7 @@ sub wait_for_server
 # Killed, so that the server restarts; a reader may know of the old epoch.
 for my $victim ('cache worker', 'checkpointer', 'postmaster')
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	my $key = epoch_key($node);
 	my $old = epoch($node, $redis);
 	my $installation =
@@ -142,7 +134,7 @@ $node->append_conf('postgresql.conf', "session_manager.redis_mode = async\n");
 $node->reload;
 ok(wait_until(sub { info($node, 'cache') eq 'async' }), 'async');
 {
-	my @tokens = map { cached_session() } 1 .. 3;
+	my @tokens = map { cached_session($node, $redis) } 1 .. 3;
 	my $key = epoch_key($node);
 	my $pid = worker('cache worker');
 	# (before the epoch is over, when nothing needs to be in the outbox)
@@ -171,7 +163,7 @@ ok(wait_until(sub { info($node, 'cache') eq 'async' }), 'async');
 }
 # The same with a clean restart
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	my $key = epoch_key($node);
 	$node->restart;
 	my $revoked = (timed($node, "SELECT session_invalidate('$token')"))[3];
@@ -189,7 +181,7 @@ ok(wait_until(sub { info($node, 'cache') eq 'strict' }), 'strict');
 $node->safe_psql('postgres', 'CREATE DATABASE second');
 install_extension($node, 'second');
 {
-	my $token = cached_session();
+	my $token = cached_session($node, $redis);
 	my $second = wait_for_epoch($node, $redis, 'second');
 	isnt(epoch_key($node, 'second'),
 		epoch_key($node), 'a second database has its own key');

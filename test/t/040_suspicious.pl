@@ -66,11 +66,7 @@ sub guessing
 	);
 }
 
-ok( wait_until(
-		sub {
-			value('SELECT coalesce(max(sweeps), 0) FROM session_stats') > 0;
-		}),
-	'the first pass is over');
+ok(first_pass($node), 'the first pass is over');
 value($helpers);
 
 # A user with 10,000 sessions, all of one device but the newest

@@ -165,7 +165,7 @@ def test_the_cache_after_a_restart(
     server.stop()
     server.start()
     wait_for(lambda: epochs() - before, 30)
-    wait_for(cached, 10)
+    wait_for(cached, 30)
 
 
 def test_stopped_inside_a_transaction(server: Server, created: CreatedSession) -> None:

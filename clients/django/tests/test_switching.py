@@ -86,11 +86,15 @@ def test_with_a_replaced_token(created: CreatedSession, user_id: str) -> None:
 
 
 @pytest.mark.server_only("the stand-in has no cache")
-def test_with_a_value_replayed_into_redis(redis_server: RedisServer, user_id: str) -> None:
+def test_with_a_value_replayed_into_redis(
+    redis_server: RedisServer, user_id: str, superuser: Any
+) -> None:
     created = session_service.create(user_id)
     fill(created.token)
     kept = {key: redis_server.client.dump(key) for key in redis_server.client.keys("*")}
     assert session_service.invalidate(created.token)
+    # The worker sends the tombstone once more.
+    wait_for(lambda: superuser.execute("SELECT count(*) FROM session_outbox").fetchone()[0] == 0)
 
     def replay() -> bool:
         for key, value in kept.items():

@@ -35,6 +35,7 @@ our @EXPORT = qw(
   wait_for_epoch
   remember
   remembered
+  cached_session
   served_at
   served_until
 );
@@ -149,6 +150,22 @@ sub remembered
 	my ($value, $epoch) =
 	  @{ $redis->call('MGET', redis_key($token), epoch_key($node)) };
 	return defined $value && defined $epoch && $value eq "V$epoch" ? 1 : 0;
+}
+
+# A session that is in the cache.  An epoch may end, or a lease run out, while it
+# is put there.
+sub cached_session
+{
+	my ($node, $redis, $user) = @_;
+	my $result;
+	for (1 .. 10)
+	{
+		my $token = create_session($node, $user // 'ann');
+		$result = remember($node, $redis, $token);
+		return $token
+		  if $result eq 'stored' && remembered($node, $redis, $token);
+	}
+	die "not cached: $result";
 }
 
 # When a reader that knows the epoch's key is served a session, by Redis's clock;

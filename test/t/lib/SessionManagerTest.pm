@@ -43,6 +43,7 @@ our @EXPORT = qw(
   failure
   wait_until
   no_worker
+  first_pass
   timed
   quick
   in_parallel
@@ -223,6 +224,19 @@ sub wait_until
 		return 0 if time() > $end;
 		usleep(100_000);
 	}
+}
+
+# A whole pass over a database has ended, and the next is not due.
+sub first_pass
+{
+	my ($node, $dbname) = @_;
+	$dbname //= 'postgres';
+	return wait_until(
+		sub {
+			$node->safe_psql($dbname,
+				"SELECT sweeps > 0 AND next_pass_at > clock_timestamp() FROM session_stats WHERE database_name = '$dbname'"
+			) eq 't';
+		});
 }
 
 # No worker serves a database any more, after a reload that says so.  One that
