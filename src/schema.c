@@ -25,8 +25,8 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_opclass.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
 #include "nodes/pg_list.h"
 #include "nodes/primnodes.h"
 #include "nodes/readfuncs.h"
@@ -124,6 +124,7 @@ static void check_table(Oid relid, char relkind, const Column *columns, int n);
 static void check_index(Oid relid, Oid table, int attnum, const Column *column,
 						bool unique, bool without_nulls);
 static bool is_not_null(HeapTuple tuple, int attnum);
+static bool is_default_class(Oid class, Oid type);
 static Oid	access_method(Oid relid);
 pg_noreturn static void report_altered(Oid relid, const char *detail);
 
@@ -360,8 +361,8 @@ check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique,
 									  &isnull);
 			collations = SysCacheGetAttr(INDEXRELID, tuple,
 										 Anum_pg_index_indcollation, &isnull);
-			same = ((oidvector *) DatumGetPointer(classes))->values[0] ==
-				GetDefaultOpClass(column->type, BTREE_AM_OID) &&
+			same = is_default_class(((oidvector *) DatumGetPointer(classes))->values[0],
+									column->type) &&
 				(!OidIsValid(column->collation) ||
 				 ((oidvector *) DatumGetPointer(collations))->values[0] ==
 				 column->collation);
@@ -373,6 +374,26 @@ check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique,
 									   "It is not a valid unique B-tree index on all rows by \"%s\"." :
 									   "It is not a valid B-tree index on all rows by \"%s\".",
 									   column->name));
+}
+
+/*
+ * Is an operator class the default one of a type?  GetDefaultOpClass would read
+ * the whole of pg_opclass, each time that the caches were reset.
+ */
+static bool
+is_default_class(Oid class, Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(class));
+	Form_pg_opclass form;
+	bool		same = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		form = (Form_pg_opclass) GETSTRUCT(tuple);
+		same = form->opcdefault && form->opcintype == type;
+		ReleaseSysCache(tuple);
+	}
+	return same;
 }
 
 static Oid
