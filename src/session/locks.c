@@ -100,11 +100,12 @@ void
 sm_lock_login(text *user_id, bool counted)
 {
 	uint64		hash = sm_user_text_hash(user_id);
-	bool		limited = counted && sm_max_sessions_per_user > 0;
+	bool		limited = sm_max_sessions_per_user > 0;
 	LOCKMODE	mode = AccessShareLock;
 	LOCKTAG		tag;
 
-	if (!lock_one_user(hash, limited ? ExclusiveLock : ShareLock, true))
+	/* a login that counts must wait for what was locked below, too */
+	if (!lock_one_user(hash, limited && counted ? ExclusiveLock : ShareLock, true))
 		mode = limited ? AccessExclusiveLock : RowShareLock;
 	login_tag(&tag, hash);
 	(void) acquire(&tag, mode, true);

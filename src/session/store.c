@@ -23,6 +23,7 @@
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/multixact.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/transam.h"
@@ -203,17 +204,25 @@ sm_scan_next(SmScan *scan)
 /*
  * Lock the newest version of the row that the scan stands on, and decode it.
  * False if it is gone, or locked by somebody else and we are not to wait.
+ *
+ * A key-share lock waits for no update.  It is to hold on the version that the
+ * update makes as well: otherwise whoever deletes the row would not meet it
+ * once the update has committed.  (If the transaction that updates goes on to
+ * delete the row, this is waited for, whatever "wait" says.)
  */
 bool
 sm_scan_lock(SmScan *scan, LockTupleMode mode, LockWaitPolicy wait)
 {
 	TM_FailureData failure;
 	ItemPointerData tid = scan->slot->tts_tid;
+	uint8		flags = TUPLE_LOCK_FLAG_FIND_LAST_VERSION;
 	TM_Result	result;
 
+	if (mode == LockTupleKeyShare)
+		flags |= TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS;
 	result = table_tuple_lock(scan->rel, &tid, scan->snapshot, scan->slot,
 							  GetCurrentCommandId(false), mode, wait,
-							  TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure);
+							  flags, &failure);
 	switch (result)
 	{
 		case TM_Ok:
@@ -352,21 +361,42 @@ sm_scan_row_is_settled(SmScan *scan)
 
 /*
  * Has this transaction written or locked the row that the scan stands on?  A
- * lock that is shared with others does not count.
+ * key-share lock, which others may hold too, does not count.
  */
 bool
 sm_scan_row_is_ours(SmScan *scan)
 {
 	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) scan->slot;
 	HeapTupleHeader header = slot->base.tuple->t_data;
-	bool		ours;
+	TransactionId xmin;
+	TransactionId xmax;
+	uint16		infomask;
+	MultiXactMember *members;
+	int			n;
+	bool		ours = false;
 
 	LockBuffer(slot->buffer, BUFFER_LOCK_SHARE);
-	ours = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(header)) ||
-		(!(header->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) &&
-		 !HEAP_XMAX_IS_KEYSHR_LOCKED(header->t_infomask) &&
-		 TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmax(header)));
+	infomask = header->t_infomask;
+	xmin = HeapTupleHeaderGetXmin(header);
+	xmax = HeapTupleHeaderGetRawXmax(header);
 	LockBuffer(slot->buffer, BUFFER_LOCK_UNLOCK);
+
+	if (TransactionIdIsCurrentTransactionId(xmin))
+		return true;
+	if (infomask & HEAP_XMAX_INVALID)
+		return false;
+	if (!(infomask & HEAP_XMAX_IS_MULTI))
+		return !HEAP_XMAX_IS_KEYSHR_LOCKED(infomask) &&
+			TransactionIdIsCurrentTransactionId(xmax);
+
+	/* our pin keeps the row, and so its members, from being frozen */
+	n = GetMultiXactIdMembers(xmax, &members, false,
+							  HEAP_XMAX_IS_LOCKED_ONLY(infomask));
+	for (int i = 0; i < n && !ours; i++)
+		ours = members[i].status != MultiXactStatusForKeyShare &&
+			TransactionIdIsCurrentTransactionId(members[i].xid);
+	if (n > 0)
+		pfree(members);
 	return ours;
 }
 
