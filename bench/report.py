@@ -84,7 +84,7 @@ class Results:
                 float(wall) / 1000, float(cpu) / 1000)
         # drains: microseconds for each row that was deleted
         for label, turn, side, rows, wall, cpu in self.lines(folder / "drains"):
-            self.figures["cleanup_" + label][side][int(turn)] = (
+            self.figures[label][side][int(turn)] = (
                 float(wall) / float(rows) / 1000, float(cpu) / float(rows) / 1000)
         for label, turn, side, figure in self.lines(folder / "rounds"):
             self.figures[label][side][int(turn)] = (float(figure),)
@@ -144,6 +144,25 @@ def rows(r):
                                  (label, f"session_{call}"), (label, best), ("≤", 1.4), what)
         out += r.row(f"session_{call} through pgbench, synchronous_commit off", f"{peer}, CTE",
                      (f"pgbench_{call}", call), (f"pgbench_{call}", f"{call}_bare"), ("≤", 1.4))
+    for call, name, trip in (("rotate", "session_refresh with a new token", ("≤", 1.15)),
+                             ("update", "session_update", ("≤", 1.25)),
+                             ("invalidate", "session_invalidate", ("≤", 1.1))):
+        for commit in ("on", "off"):
+            label = f"{call}_{commit}"
+            for quantity, what in (("round trip", ROUND_TRIP), ("server CPU", CPU)):
+                if label in r.figures:
+                    best = r.best(label, two_forms, what)
+                    out += r.row(f"{name}, {quantity}, synchronous_commit {commit}",
+                                 f"bare update and event, {best[5:].upper() if best == 'bare_cte' else best[5:]}",
+                                 (label, f"session_{call}"), (label, best), trip, what)
+    for name, what in (("time for each", ROUND_TRIP), ("server CPU for each", CPU)):
+        out += r.row(f"session_invalidate_all, {name} of {int(r.facts['of_one']):,} sessions",
+                     "bare update and events", ("invalidate_all", "invalidate_all"),
+                     ("invalidate_all", "invalidate_all_bare"), ("≤", 1.3), what)
+    for call, name in (("refresh", "session_refresh"), ("rotate", "session_refresh with a new token"),
+                       ("update", "session_update"), ("invalidate", "session_invalidate")):
+        out += r.row(f"{name}, bytes of WAL", "bare update and event", (f"bytes_{call}", "session"),
+                     (f"bytes_{call}", "bare"), ("≤", 1.1))
     if "refreshed" in r.facts:
         share, bare = (100 * int(r.facts[f"{side}_hot"]) / int(r.facts[side])
                        for side in ("refreshed", "bare_updated"))

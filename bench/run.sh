@@ -14,6 +14,10 @@
 #   get        session_get against a bare look-up by primary key
 #   create     session_create against bare insertions of the same two rows
 #   refresh    session_refresh against a bare update and its event
+#   rotate     the same with a new token
+#   update     session_update against a bare update and its event
+#   invalidate session_invalidate, and _all with many sessions of a user, against the same
+#   bytes      WAL that these calls write, against the same
 #   pgcrypto   session_get against the same API in SQL with pgcrypto
 #   wal        what reads write
 #   clients    reads by eight clients, with and without touches
@@ -26,6 +30,7 @@
 #   LIVE            live sessions of the larger cleanup   1000000
 #   EXPIRED         expired sessions of each cleanup      100000
 #   SWEPT           sessions that expire under readers    1000000
+#   OF_ONE          sessions of one user who signs out    100000
 #   SHARED_BUFFERS  everything fits                       4GB
 #   STEP_MINUTES    minutes that a step may take          15
 
@@ -41,17 +46,20 @@ for argument in "$@"; do
   case $argument in
     --quick) quick=yes ;;
     --write) write=yes ;;
-    get | create | refresh | pgcrypto | wal | clients | cleanup | sweep) steps+=("$argument") ;;
+    get | create | refresh | rotate | update | invalidate | bytes | pgcrypto | wal | clients | cleanup | sweep) steps+=("$argument") ;;
     *) die "unknown argument $argument; see the head of $0" ;;
   esac
 done
-[ ${#steps[@]} -gt 0 ] || steps=(get create refresh pgcrypto wal clients cleanup sweep)
+[ ${#steps[@]} -gt 0 ] || steps=(get create refresh rotate update invalidate bytes pgcrypto wal clients cleanup sweep)
 if [ $quick = yes ]; then
-  : "${SESSIONS:=50000}" "${ROUNDS:=3}" "${LIVE:=100000}" "${EXPIRED:=10000}" "${SWEPT:=100000}"
+  : "${SESSIONS:=50000}" "${ROUNDS:=3}" "${LIVE:=100000}" "${EXPIRED:=10000}" "${SWEPT:=100000}" "${OF_ONE:=10000}"
 else
-  : "${SESSIONS:=500000}" "${ROUNDS:=10}" "${LIVE:=1000000}" "${EXPIRED:=100000}" "${SWEPT:=1000000}"
+  : "${SESSIONS:=500000}" "${ROUNDS:=10}" "${LIVE:=1000000}" "${EXPIRED:=100000}" "${SWEPT:=1000000}" "${OF_ONE:=100000}"
 fi
 : "${SHARED_BUFFERS:=4GB}" "${STEP_MINUTES:=15}"
+
+# of calls that write
+write_rounds=$((ROUNDS < 5 ? ROUNDS : 5))
 
 # What a worker holds in memory, and what is refreshed again and again.
 busy=$((SESSIONS < 10000 ? SESSIONS : 10000))
@@ -289,6 +297,115 @@ step_refresh() {
   done
 }
 
+step_update() {
+  local commit
+
+  say "session_update against a bare update and its event"
+  for commit in on off; do
+    options="-c synchronous_commit=$commit" \
+      driver blocks -l "update_$commit" -r "$write_rounds" -b 20 -n "$(calls_of $commit)" \
+      session_update "$statements/update.sql" "$work/run/busy_digests" \
+      bare_cte "$statements/update_cte.sql" "$work/run/busy_ids" \
+      bare_pipeline "$statements/update_pipeline.sql" "$work/run/busy_ids"
+  done
+}
+
+# Calls in a block.
+calls_of() {
+  if [ "$1" = on ]; then echo 10; else echo 50; fi
+}
+
+# NAME N: the next sessions that no other step may want alive, into NAME.digests
+# and NAME.ids.  Steps are processes of their own.
+fresh_sessions() {
+  local used
+
+  used=$(cat "$work/results/used" 2>/dev/null || echo "$busy")
+  [ $((used + $2)) -le "$SESSIONS" ] || die "SESSIONS is too small"
+  printf '%s\n' $((used + $2)) >"$work/results/used"
+  sql -c "COPY (SELECT digest FROM bench.token WHERE i > $used ORDER BY i LIMIT $2) TO '$work/run/$1.digests'" \
+    -c "COPY (SELECT session_id, user_id, decode(md5(i::text) || md5((i + 1)::text), 'hex')
+		FROM bench.token JOIN bench.session USING (session_id)
+		WHERE i > $used ORDER BY i LIMIT $2) TO '$work/run/$1.ids'"
+}
+
+# CALL COMMIT ...: what can be done to a session once, against both forms of the
+# peer, with each synchronous_commit.  The calls go through the sessions in the
+# order of their logins.
+once() {
+  local commit calls n
+
+  for commit in "${@:2}"; do
+    calls=$(calls_of $commit)
+    n=$(((write_rounds + 1) * 20 * calls))
+    fresh_sessions a $n
+    # the two peers may not change the same rows
+    fresh_sessions b $n
+    options="-c synchronous_commit=$commit" \
+      driver blocks -l "$1_$commit" -s -r "$write_rounds" -b 20 -n "$calls" \
+      "session_$1" "$statements/$1.sql" "$work/run/a.digests" \
+      bare_cte "$statements/$1_cte.sql" "$work/run/a.ids" \
+      bare_pipeline "$statements/$1_pipeline.sql" "$work/run/b.ids"
+  done
+}
+
+step_rotate() {
+  say "session_refresh with a new token against a bare update and its event"
+  once rotate on off
+}
+
+step_invalidate() {
+  say "session_invalidate against a bare update and its event"
+  # it flushes whatever synchronous_commit says
+  once invalidate on
+
+  say "session_invalidate_all of $OF_ONE sessions"
+  for ((round = 0; round < (ROUNDS < 3 ? ROUNDS : 3); round++)); do
+    sql -c "SET synchronous_commit = off" -c "SET session_manager.max_sessions_per_user = 0" \
+      -c "DELETE FROM bench.session WHERE user_id = 'everywhere'" \
+      -c "DELETE FROM user_sessions WHERE user_id = 'everywhere'" \
+      -c "DO \$\$ BEGIN PERFORM session_create('everywhere', bench.data(i), ip => '192.0.2.1',
+        user_agent => bench.user_agent(), auth => bench.auth(i)) FROM generate_series(1, $OF_ONE) AS i; END \$\$" \
+      -c "INSERT INTO bench.session
+        SELECT s.session_id, s.created_at, s.authenticated_at, s.last_seen_at, s.expires_at,
+          s.absolute_expires_at, s.sweep_at, s.ttl, s.version, s.key_id, s.verifier_key_id,
+          s.user_id, s.verifier, bench.data(row_number() OVER ()), bench.auth(1), s.tenant_id, s.ip, s.user_agent
+        FROM user_sessions s WHERE user_id = 'everywhere'" \
+      -c "VACUUM (ANALYZE) user_sessions" -c "VACUUM (ANALYZE) bench.session" -c "CHECKPOINT"
+    for side in invalidate_all invalidate_all_bare; do
+      options="-c synchronous_commit=off" \
+        driver drains -D -l invalidate_all -i "$round" $side "$statements/$side.sql"
+    done
+  done
+}
+
+# CALL SIDE STATEMENTS PARAMETERS OPTION ...: the WAL of each of 1,000 calls
+wal_of_side() {
+  local before
+
+  before=$(sql -c "SELECT pg_current_wal_insert_lsn()")
+  driver discarded "${@:5}" -r 1 -b 20 -n 25 "$2" "$3" "$4"
+  printf 'bytes_%s\t0\t%s\t%s\n' "$1" "$2" \
+    "$(sql -c "SELECT (pg_current_wal_insert_lsn() - '$before'::pg_lsn) / 1000")" >>"$work/results/rounds"
+}
+
+# Without images of whole pages, whose number depends on the last checkpoint.
+step_bytes() {
+  local call
+
+  say "WAL of the calls"
+  configure full_page_writes off
+  configure autovacuum off
+  fresh_sessions a 1000
+  for call in refresh update rotate invalidate; do
+    wal_of_side $call session "$statements/$call.sql" "$work/run/a.digests" -s
+    wal_of_side $call bare "$statements/${call}_cte.sql" "$work/run/a.ids" -s
+    [ $call != rotate ] || fresh_sessions a 1000
+  done
+  configure autovacuum on
+  configure full_page_writes on
+}
+
 step_pgcrypto() {
   local variant pgp
 
@@ -417,7 +534,7 @@ step_cleanup() {
         sql -c "SET synchronous_commit = off" \
           -c "CALL bench.fill('$table', 1, $EXPIRED, true)" -c "VACUUM $table"
         options="-c synchronous_commit=off" \
-          driver drains -D -l "$database" -i "$round" $side "$statements/$side.sql"
+          driver drains -D -l "cleanup_$database" -i "$round" $side "$statements/$side.sql"
       done
     done
   done
@@ -502,7 +619,7 @@ step_sweep() {
 }
 
 # How long the steps take beside each other, for the time that is left.
-declare -A weight=([get]=8 [create]=6 [refresh]=5 [pgcrypto]=5 [wal]=3 [clients]=10 [cleanup]=16 [sweep]=20)
+declare -A weight=([get]=8 [create]=6 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [cleanup]=16 [sweep]=20)
 
 # Run a step in a process group of its own, with a limit of its time.
 run_step() {
@@ -559,6 +676,7 @@ fact busy "$busy"
 fact live "$LIVE"
 fact expired "$EXPIRED"
 fact swept "$SWEPT"
+fact of_one "$OF_ONE"
 fact version "$(sql -c "SHOW server_version")"
 fact settings "$(sql -c "SELECT string_agg(name || ' ' || current_setting(name), ', ' ORDER BY name)
 	FROM pg_settings WHERE name IN ('shared_buffers', 'fsync', 'jit', 'autovacuum', 'full_page_writes',

@@ -21,8 +21,8 @@ SELECT count(*) FROM session_history(:'a_session_id', 'alice');
 SELECT event, user_id FROM session_history(max_rows => 3);
 SELECT event FROM session_history(since => clock_timestamp());
 SELECT count(*) = (SELECT count(*) FROM session_events) AS "all" FROM session_history(since => clock_timestamp() - interval '1 hour');
-SELECT bool_and(event_id > coalesce(next, 0)) AS descending
-FROM (SELECT event_id, lead(event_id) OVER () AS next FROM session_history()) AS h;
+SELECT bool_and((at, event_id) > next) AS descending
+FROM (SELECT at, event_id, lead((at, event_id)) OVER () AS next FROM session_history()) AS h;
 SELECT event, user_id, detail FROM session_history('00000000-0000-0000-0000-000000000000');
 SELECT count(*) FROM session_history(user_id => 'nobody');
 CALL test.error('SELECT session_history(max_rows => 0)');
