@@ -608,6 +608,26 @@ class TestDjango:
         data = {"username": "ada", "password": "of ada", "csrfmiddlewaretoken": secret}
         assert client.post("/admin/login/?next=/admin/", data).status_code == 302
 
+    def test_a_login_leaves_its_csrf_token_in_the_session(
+        self, users: dict[str, Any], settings: Any
+    ) -> None:
+        """As one write: the session that the answer tells of is the one that there is."""
+        settings.CSRF_USE_SESSIONS = True
+        client = Client(enforce_csrf_checks=True, headers={"Sec-Fetch-Site": "same-origin"})
+        do(client, "cart=1")
+        old = client.get("/api/sessions/current/")["X-CSRFToken"]
+        assert do(client, "our-in=ada").status_code == 200
+        version = client.get("/api/sessions/current/")
+        assert version["ETag"] == '"1"'
+        for token_, status in ((old, 403), (version["X-CSRFToken"], 200)):
+            changed = client.patch(
+                "/api/sessions/current/",
+                {"client": {"a": 1}},
+                content_type="application/json",
+                headers={"X-CSRFToken": token_, "If-Match": '"1"'},
+            )
+            assert changed.status_code == status
+
     def test_force_login_and_client_session(self, users: dict[str, Any]) -> None:
         client = Client()
         client.force_login(users["ada"])

@@ -32,7 +32,7 @@ from .http.cookie_decision import (
     set_cookie_on_commit,
 )
 from .http.cookies import actor_token_from, set_cookie, token_from
-from .http.csrf import renew_token
+from .http.csrf import new_token
 from .http.impersonation import acting_session, sign_out_actor
 from .http.lookup import (
     Lookup,
@@ -100,9 +100,10 @@ def log_in(
     lifetimes = settings.lifetimes(remember)
     if remember is not None:
         auth = {**(auth or {}), REMEMBER: remember}
+    csrf = new_token(request)
     store = request_session(request)
     if store is not None:
-        data = {**(data or {}), MEMBER: store.entries_of_login(user)}
+        data = {**(data or {}), MEMBER: store.entries_of_login(user, csrf.get("CSRF_COOKIE"))}
     together: Any = nullcontext()
     if presented is not None and acting is None:
         together = transaction.atomic(using=settings.DATABASE)
@@ -140,7 +141,7 @@ def log_in(
         keep_actor_on_commit(request, own, persistent=acting.persistent)
     _replace(request, created, session)
     renew_user(request)
-    renew_token(request)
+    request.META.update(csrf)
     return created
 
 

@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
+from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
+from django.middleware.csrf import CSRF_SESSION_KEY
 
 from ..administration import cleanup
 from ..conf import MEMBER, settings
@@ -508,8 +510,11 @@ class SessionStore(SessionBase):
 
     # Beside session_manager.login, and the endpoints.
 
-    def entries_of_login(self, user: Any) -> Entries:
-        """What Django's login of a user would leave: a guest's data is kept, another user's not."""
+    def entries_of_login(self, user: Any, csrf_secret: str | None) -> Entries:
+        """What Django's login of a user would leave: a guest's data is kept, another user's not.
+
+        The CSRF secret is among it where CSRF_USE_SESSIONS says so.
+        """
         if isinstance(user, str):
             user = load_user(user)
         login, kept = login_of(user), self._get_session()
@@ -520,6 +525,8 @@ class SessionStore(SessionBase):
             keep = row is None or is_guest(row.user_id)
         if not keep:
             kept = {}
+        if csrf_secret is not None and django_settings.CSRF_USE_SESSIONS:
+            login = {**login, CSRF_SESSION_KEY: csrf_secret}
         serializer = self.serializer()
         return {
             entry_name(key): encode_entry(serializer, key, value)

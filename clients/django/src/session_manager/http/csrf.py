@@ -82,10 +82,17 @@ def offer_token(request: HttpRequest, response: HttpResponseBase) -> None:
     check.process_response(request, cast(HttpResponse, response))
 
 
-def renew_token(request: HttpRequest) -> None:
-    """A new CSRF token, as Django's login() makes: one from before it is worth nothing then."""
-    if not keeps_token(request):
-        rotate_token(request)
+def new_token(request: HttpRequest) -> dict[str, Any]:
+    """The request's META of a new CSRF token, as Django's login() makes one.
+
+    For a login to set once it has succeeded: a token from before it is worth nothing then.  Empty
+    for a client that has none.
+    """
+    if keeps_token(request):
+        return {}
+    fresh = HttpRequest()
+    rotate_token(fresh)
+    return dict(fresh.META)
 
 
 def is_token_new(request: HttpRequest) -> bool:

@@ -213,7 +213,7 @@ class SessionCache:
             return None
         try:
             session = session_of(json.loads(opened.row), cached=True)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
         return session if session.id.bytes == raw[:16] else None
 

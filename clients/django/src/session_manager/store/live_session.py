@@ -32,7 +32,11 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
 
     Raises KeyError, TypeError or ValueError for what session_get_json has not written.
     """
-    if not isinstance(row["data"], dict) or not isinstance(row["user_id"], str):
+    if not (
+        isinstance(row["data"], dict)
+        and isinstance(row["user_id"], str)
+        and isinstance(row["session_id"], str)
+    ):
         raise TypeError("not a session")
     data, request_data = take_out(row["data"])
     auth, mark, remember = take_own(row["auth"])
