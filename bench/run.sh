@@ -336,7 +336,7 @@ once() {
   local commit calls n
 
   for commit in "${@:2}"; do
-    calls=$(calls_of $commit)
+    calls=$(calls_of "$commit")
     n=$(((write_rounds + 1) * 20 * calls))
     fresh_sessions a $n
     # the two peers may not change the same rows

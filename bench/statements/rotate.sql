@@ -1,0 +1,1 @@
+SELECT * FROM session_refresh($1, rotate => true);

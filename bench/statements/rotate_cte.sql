@@ -1,0 +1,13 @@
+WITH u AS (
+	UPDATE bench.session
+	SET expires_at = least(now() + ttl, absolute_expires_at), last_seen_at = now(),
+		previous_verifier = verifier, previous_key_id = verifier_key_id, verifier = $3,
+		rotated_at = now(), previous_valid_until = now() + interval '30 seconds',
+		successor_used_at = NULL
+	WHERE session_id = $1 AND user_id = $2 AND revoked_at IS NULL
+	RETURNING session_id, user_id, tenant_id, expires_at, absolute_expires_at
+), e AS (
+	INSERT INTO bench.event (at, session_id, user_id, tenant_id, event)
+	SELECT now(), session_id, user_id, tenant_id, 'rotated' FROM u
+)
+SELECT session_id, expires_at, absolute_expires_at FROM u;
