@@ -165,7 +165,9 @@ load() {
   done
   printf '\n' >&2
   sql <<'SQL'
-INSERT INTO bench.session
+INSERT INTO bench.session (session_id, created_at, authenticated_at, last_seen_at, expires_at,
+	absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id,
+	user_id, verifier, data, auth, tenant_id, ip, user_agent)
 SELECT s.session_id, s.created_at, s.authenticated_at, s.last_seen_at, s.expires_at,
 	s.absolute_expires_at, s.sweep_at, s.ttl, s.version, s.key_id, s.verifier_key_id,
 	s.user_id, s.verifier, bench.data(t.i), bench.auth(t.i), s.tenant_id, s.ip, s.user_agent
@@ -366,7 +368,9 @@ step_invalidate() {
       -c "DELETE FROM user_sessions WHERE user_id = 'everywhere'" \
       -c "DO \$\$ BEGIN PERFORM session_create('everywhere', bench.data(i), ip => '192.0.2.1',
         user_agent => bench.user_agent(), auth => bench.auth(i)) FROM generate_series(1, $OF_ONE) AS i; END \$\$" \
-      -c "INSERT INTO bench.session
+      -c "INSERT INTO bench.session (session_id, created_at, authenticated_at, last_seen_at, expires_at,
+          absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id,
+          user_id, verifier, data, auth, tenant_id, ip, user_agent)
         SELECT s.session_id, s.created_at, s.authenticated_at, s.last_seen_at, s.expires_at,
           s.absolute_expires_at, s.sweep_at, s.ttl, s.version, s.key_id, s.verifier_key_id,
           s.user_id, s.verifier, bench.data(row_number() OVER ()), bench.auth(1), s.tenant_id, s.ip, s.user_agent

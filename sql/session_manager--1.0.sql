@@ -56,6 +56,9 @@ COMMENT ON COLUMN session_keys.resealed_at IS 'when a worker found every session
 COMMENT ON INDEX session_keys_one_active IS 'at most one key is active';
 
 -- Fixed-width columns first: session_get deforms this row on every request.
+-- Then what use, refresh, rotation and revocation change, side by side, and
+-- behind it what is long and stays: the WAL of an update leaves out what the
+-- two versions of a row have in common at the beginning and at the end.
 -- fillfactor leaves room for the new version of a row on its own page, so
 -- that every frequent write is a HOT update; no index may ever name a column
 -- that touch, refresh, update or invalidate changes.
@@ -63,31 +66,31 @@ CREATE TABLE user_sessions (
 	session_id uuid NOT NULL,
 	created_at timestamptz NOT NULL,
 	authenticated_at timestamptz NOT NULL,
-	last_seen_at timestamptz NOT NULL,
-	expires_at timestamptz NOT NULL,
 	absolute_expires_at timestamptz NOT NULL,
 	sweep_at timestamptz NOT NULL,
 	ttl interval NOT NULL,
+	last_seen_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
 	version integer NOT NULL,
 	key_id integer NOT NULL,
 	verifier_key_id integer NOT NULL,
-	user_id text COLLATE "C" NOT NULL,
-	verifier bytea NOT NULL,
-	sealed_data bytea NOT NULL,
-	tenant_id text COLLATE "C",
-	ip inet,
-	user_agent text,
-	idle_timeout interval,
-	actor_session_id uuid,
-	actor_id text COLLATE "C",
+	state_mac bytea,
+	revoked_at timestamptz,
+	revoked_reason text,
 	rotated_at timestamptz,
 	successor_used_at timestamptz,
 	previous_valid_until timestamptz,
 	previous_key_id integer,
 	previous_verifier bytea,
-	revoked_at timestamptz,
-	revoked_reason text,
-	state_mac bytea,
+	verifier bytea NOT NULL,
+	sealed_data bytea NOT NULL,
+	user_id text COLLATE "C" NOT NULL,
+	tenant_id text COLLATE "C",
+	idle_timeout interval,
+	actor_session_id uuid,
+	actor_id text COLLATE "C",
+	ip inet,
+	user_agent text,
 	CONSTRAINT user_sessions_pkey PRIMARY KEY (session_id)
 ) USING heap WITH (fillfactor = 80);
 
@@ -104,31 +107,31 @@ COMMENT ON TABLE user_sessions IS
 COMMENT ON COLUMN user_sessions.session_id IS 'UUID version 7 whose last 16 bits are session_bucket(user_id)';
 COMMENT ON COLUMN user_sessions.created_at IS 'when the user logged in';
 COMMENT ON COLUMN user_sessions.authenticated_at IS 'when the user last authenticated: login or session_elevate';
-COMMENT ON COLUMN user_sessions.last_seen_at IS 'last use, accurate to session_manager.touch_interval';
-COMMENT ON COLUMN user_sessions.expires_at IS 'when the session expires unless it is refreshed';
 COMMENT ON COLUMN user_sessions.absolute_expires_at IS 'when the session expires even if it is refreshed; covered by the verifier and the seal';
 COMMENT ON COLUMN user_sessions.sweep_at IS 'when the sweep examines the row again; changed only by the sweep';
 COMMENT ON COLUMN user_sessions.ttl IS 'time by which session_refresh extends the session unless it is given another';
+COMMENT ON COLUMN user_sessions.last_seen_at IS 'last use, accurate to session_manager.touch_interval';
+COMMENT ON COLUMN user_sessions.expires_at IS 'when the session expires unless it is refreshed';
 COMMENT ON COLUMN user_sessions.version IS 'number of the data''s version, from 1';
 COMMENT ON COLUMN user_sessions.key_id IS 'key that seals sealed_data';
 COMMENT ON COLUMN user_sessions.verifier_key_id IS 'key of the verifier';
-COMMENT ON COLUMN user_sessions.user_id IS 'the application''s id of the user, such as an OIDC subject';
-COMMENT ON COLUMN user_sessions.verifier IS 'keyed BLAKE2b-256 of session, user, tenant, absolute expiry and token digest; no token can be computed from it';
-COMMENT ON COLUMN user_sessions.sealed_data IS 'session data and auth, encrypted with XChaCha20-Poly1305-IETF; opens only in this row under its key';
-COMMENT ON COLUMN user_sessions.tenant_id IS 'the application''s id of the tenant, or null';
-COMMENT ON COLUMN user_sessions.ip IS 'last recorded client address, as the application reported it';
-COMMENT ON COLUMN user_sessions.user_agent IS 'last recorded user agent, cut to 512 bytes';
-COMMENT ON COLUMN user_sessions.idle_timeout IS 'time without use after which the session ends, or null; a shorter session_manager.idle_timeout comes first';
-COMMENT ON COLUMN user_sessions.actor_session_id IS 'session of the person who acts as the user, or null; this session ends with that one';
-COMMENT ON COLUMN user_sessions.actor_id IS 'the application''s id of the person who acts as the user, or null';
+COMMENT ON COLUMN user_sessions.state_mac IS 'keyed SipHash-2-4-128 of every column except last_seen_at, sweep_at, user_agent, revoked_at, revoked_reason and sealed_data (the version and the key bind sealed_data): no token works in a row that does not match it; null once the session is revoked';
+COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was revoked, or null';
+COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was revoked';
 COMMENT ON COLUMN user_sessions.rotated_at IS 'when the token was last replaced, or null';
 COMMENT ON COLUMN user_sessions.successor_used_at IS 'first use of the token that the last rotation returned, or null';
 COMMENT ON COLUMN user_sessions.previous_valid_until IS 'end of the previous token''s grace period, after which that token works only until its successor has been used; -infinity after session_elevate, because then it does not work at all';
 COMMENT ON COLUMN user_sessions.previous_key_id IS 'key of previous_verifier';
 COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: distinguishes a replay from a guess';
-COMMENT ON COLUMN user_sessions.revoked_at IS 'when the session was revoked, or null';
-COMMENT ON COLUMN user_sessions.revoked_reason IS 'why the session was revoked';
-COMMENT ON COLUMN user_sessions.state_mac IS 'keyed SipHash-2-4-128 of every column except last_seen_at, sweep_at, user_agent, revoked_at, revoked_reason and sealed_data (the version and the key bind sealed_data): no token works in a row that does not match it; null once the session is revoked';
+COMMENT ON COLUMN user_sessions.verifier IS 'keyed BLAKE2b-256 of session, user, tenant, absolute expiry and token digest; no token can be computed from it';
+COMMENT ON COLUMN user_sessions.sealed_data IS 'session data and auth, encrypted with XChaCha20-Poly1305-IETF; opens only in this row under its key';
+COMMENT ON COLUMN user_sessions.user_id IS 'the application''s id of the user, such as an OIDC subject';
+COMMENT ON COLUMN user_sessions.tenant_id IS 'the application''s id of the tenant, or null';
+COMMENT ON COLUMN user_sessions.idle_timeout IS 'time without use after which the session ends, or null; a shorter session_manager.idle_timeout comes first';
+COMMENT ON COLUMN user_sessions.actor_session_id IS 'session of the person who acts as the user, or null; this session ends with that one';
+COMMENT ON COLUMN user_sessions.actor_id IS 'the application''s id of the person who acts as the user, or null';
+COMMENT ON COLUMN user_sessions.ip IS 'last recorded client address, as the application reported it';
+COMMENT ON COLUMN user_sessions.user_agent IS 'last recorded user agent, cut to 512 bytes';
 COMMENT ON INDEX user_sessions_user_id_idx IS 'finds a user''s sessions: lists, limits, sign-out everywhere';
 COMMENT ON INDEX user_sessions_sweep_at_idx IS 'finds the sessions that the sweep must examine; one entry per session and lifetime';
 COMMENT ON INDEX user_sessions_tenant_id_idx IS 'finds a tenant''s sessions: to count or to end them';
