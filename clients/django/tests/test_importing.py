@@ -89,6 +89,25 @@ def test_taken_over_on_the_next_request(django_assert_num_queries: Any) -> None:
     assert client.session.get("_auth_user_id")
 
 
+def test_deactivated_while_it_is_taken_over(configure: Any, monkeypatch: Any) -> None:
+    """The user was looked at, then the user's sessions ended, then the new session was made."""
+    configure(LAZY_USER=True)
+    client = visitor("ada")
+    run()
+    create = session_service.create
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        user = get_user_model().objects.get()
+        user.is_active = False
+        user.save()
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(importing.session_service, "create", late)
+    assert client.get("/info/").json()["exists"] is False
+    assert session_service.count_active(user_id="ada") == 0
+    assert ours(client) is None
+
+
 def test_once(monkeypatch: pytest.MonkeyPatch) -> None:
     client = visitor("ada")
     run()

@@ -35,7 +35,7 @@ from ..services import session_service
 from ..store.database import call, function, json_argument
 from ..store.imported import use_up
 from ..store.request_data import encode_entry, entry_name, take_out
-from ..store.users import is_proof, marked, user_id_of
+from ..store.users import is_proof, load_user, marked, user_id_of
 from ..types import JSON, CreatedSession, Session
 from .addresses import client_ip, user_agent
 
@@ -245,6 +245,10 @@ def adopt_django_session(
     session = session_service.get(
         created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
     )
+    if session and settings.LAZY_USER and load_user(session.user_id, session) is None:
+        # Deactivated, say, since the user was looked at, and before there was a session to end.
+        session_service.invalidate(created.token, "user_changed")
+        return None
     return session, created
 
 
