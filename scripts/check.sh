@@ -6,7 +6,7 @@
 # --quick runs what a change is most likely to break, within two minutes: the
 # build, the unit tests, the regression tests once, and the isolation tests.
 #
-# --long adds half an hour of mixed load and of faults of the cache, Django 5.2 and
+# --long adds half an hour of mixed load and of faults of the cache, the benchmarks, Django 5.2 and
 # more tests on 4.2, more of Django's and django-allauth's own tests, runs everything against
 # a build with AddressSanitizer and UndefinedBehaviorSanitizer as well, fuzzes for longer, and
 # does what the quick start of the React package says on every version of Next.js and React.
@@ -161,6 +161,9 @@ long_suites() {
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"
   tap_test tree test/t/long/soak.pl
   grep '^# ' "$work/soak.out" || true
+
+  heading "benchmarks, in their short form"
+  check "every benchmark runs" env QUICK=1 "$root/bench/all.sh"
 
   heading "an outage of Redis for a minute"
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
