@@ -48,6 +48,7 @@ export const test = base.extend<Fixtures>({
         ...options,
       });
       await context.addInitScript(countRequests);
+      await context.addInitScript(noteListening);
       contexts.push(context);
       return context;
     });
@@ -73,12 +74,26 @@ export async function signIn(page: Page, user: string, path = '/account'): Promi
   await page.getByRole('link', { name: user }).click();
   await page.waitForURL((url) => url.pathname === path);
   await expect(page.getByRole('button', { name: 'Sign out', exact: true })).toBeVisible();
+  await listens(page);
+}
+
+/** Load a page of the application; ends when it hears what other tabs say. */
+export async function visit(page: Page, path: string): Promise<void> {
+  await page.goto(path);
+  await listens(page);
+}
+
+/** Until a page that has been loaded is at work: what other tabs say before that is lost, and so is what is clicked. */
+async function listens(page: Page): Promise<void> {
+  await expect.poll(() => page.evaluate(() => window.isListening)).toBe(true);
 }
 
 declare global {
   interface Window {
     /** How many answers about the session the page waits for. */
     underWay?: number;
+    /** The page hears what other tabs say. */
+    isListening?: boolean;
   }
 }
 
@@ -102,6 +117,16 @@ function countRequests(): void {
   };
 }
 
+/** Runs in pages, before their own scripts. */
+function noteListening(): void {
+  window.BroadcastChannel = class extends BroadcastChannel {
+    constructor(name: string) {
+      super(name);
+      window.isListening = true;
+    }
+  };
+}
+
 /** Until no page of a browser waits for an answer about the session. */
 export async function idle(context: BrowserContext): Promise<void> {
   for (const page of context.pages()) await expect.poll(() => page.evaluate(() => window.underWay)).toBe(0);
@@ -115,6 +140,14 @@ export function record(target: Page | BrowserContext): string[] {
     if (pathname.startsWith('/api/session')) log.push(`${request.method()} ${pathname}${search}`);
   });
   return log;
+}
+
+/**
+ * From here on no time passes in a browser's pages but what the test lets pass.  A page that is told too late
+ * stops where it is, so that the next attempt is in time.
+ */
+export async function stopClock(page: Page): Promise<void> {
+  await expect(async () => page.clock.pauseAt(await page.evaluate(() => Date.now() + 1_000))).toPass();
 }
 
 export async function cookieOf(context: BrowserContext) {

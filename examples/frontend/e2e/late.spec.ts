@@ -2,8 +2,8 @@
 
 import { type BrowserContext, type Page } from '@playwright/test';
 import { execFileSync } from 'node:child_process';
-import type { Passage, Wire } from './wire';
-import { COOKIE, cookieOf, expect, idle, record, signIn, test, USER } from './fixtures';
+import type { Wire } from './wire';
+import { COOKIE, cookieOf, expect, idle, record, signIn, stopClock, test, USER, visit } from './fixtures';
 
 const GET = 'GET /api/session';
 const psql = process.env.EXAMPLE_PSQL?.split(' ') ?? [];
@@ -71,16 +71,6 @@ async function signOut(page: Page): Promise<void> {
   await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
 }
 
-/** Do what makes a page send a request, until it has: a page that has been loaded may not listen yet. */
-async function arrives(passage: Passage, act: () => Promise<unknown>): Promise<void> {
-  let hasArrived = false;
-  void passage.arrived.then(() => (hasArrived = true));
-  await expect(async () => {
-    await act();
-    await expect.poll(() => hasArrived, { timeout: 2_000 }).toBe(true);
-  }).toPass();
-}
-
 const valueOf = async (context: BrowserContext) => (await cookieOf(context))?.value ?? '';
 
 /**
@@ -89,7 +79,8 @@ const valueOf = async (context: BrowserContext) => (await cookieOf(context))?.va
  */
 async function refuseLate(page: Page, other: Page, replace: (page: Page) => Promise<void>, wire: Wire) {
   const held = wire.hold('GET', '/api/session');
-  await arrives(held, () => other.evaluate(() => window.dispatchEvent(new Event('online'))));
+  await other.evaluate(() => window.dispatchEvent(new Event('online')));
+  await held.arrived;
   await replace(page);
   const cookie = await valueOf(page.context());
   held.release();
@@ -112,7 +103,7 @@ test.describe('an answer about the old cookie that comes after', () => {
       await signIn(page, USER);
       const other = await context.newPage();
       await withoutTimeLimit(other);
-      await other.goto('/account');
+      await visit(other, '/account');
       const looks = record(other);
 
       const cookie = await refuseLate(page, other, replace, wire);
@@ -135,7 +126,7 @@ test.describe('an answer about the old cookie that comes after', () => {
     await signIn(page, USER);
     const other = await context.newPage();
     await withoutTimeLimit(other);
-    await other.goto('/account');
+    await visit(other, '/account');
 
     expect(await refuseLate(page, other, signOut, wire)).toBe('');
     await idle(context);
@@ -154,11 +145,11 @@ test('a phone in a tunnel stays signed in: the answer to its refresh was lost, a
   await page.clock.install();
   await signIn(page, USER);
   // Attempts are repeated when the test lets time pass.
-  await page.clock.pauseAt(await page.evaluate(() => Date.now() + 1_000));
+  await stopClock(page);
   const cookie = await valueOf(context);
 
   const lost = wire.lose('POST', '/api/session/refresh');
-  await arrives(lost, () => page.getByRole('button', { name: 'Extend' }).click());
+  await page.getByRole('button', { name: 'Extend' }).click();
   expect(await lost.answered).toBe(200);
   await expect(page.getByText('You are offline.')).toBeVisible();
   // Longer than the grace.

@@ -1,6 +1,6 @@
 import { type BrowserContext, type Page } from '@playwright/test';
 import { execFileSync } from 'node:child_process';
-import { expect, cookieOf, focus, idle, record, signIn, test, USER } from './fixtures';
+import { expect, cookieOf, focus, idle, record, signIn, stopClock, test, USER, visit } from './fixtures';
 
 const ENDED_ELSEWHERE = 'You were signed out on another device.';
 const EXPIRED = 'Your session has expired.';
@@ -32,7 +32,7 @@ test('the countdown counts', async ({ signedIn: page }) => {
 
 test('signing out in one tab clears the other at once, without a request of its own', async ({ signedIn: page }) => {
   const other = await page.context().newPage();
-  await other.goto('/devices');
+  await visit(other, '/devices');
   await expect(other.getByText('This device')).toBeVisible();
   const log = record(other);
 
@@ -75,7 +75,7 @@ test('three tabs send exactly one refresh', async ({ newDevice }) => {
   await first.clock.install();
   await signIn(first, USER);
   const tabs = [first, await context.newPage(), await context.newPage()];
-  for (const tab of tabs.slice(1)) await tab.goto('/account');
+  for (const tab of tabs.slice(1)) await visit(tab, '/account');
   await stopClock(first);
   const life = await lifetime(first);
   const end = await shownEnd(first);
@@ -91,42 +91,46 @@ test('three tabs send exactly one refresh', async ({ newDevice }) => {
   for (const tab of tabs) await expect(tab.getByText('until you are signed out')).toBeVisible();
 });
 
-test('three tabs that are told to refresh at the same moment send exactly one request', async ({ signedIn: page }) => {
-  const context = page.context();
+test('three tabs that are told to refresh at the same moment send exactly one request', async ({ newDevice }) => {
+  const context = await newDevice();
+  const page = await context.newPage();
+  await page.clock.install();
+  await signIn(page, USER);
   const tabs = [page, await context.newPage(), await context.newPage()];
-  for (const tab of tabs.slice(1)) await tab.goto('/account');
+  for (const tab of tabs.slice(1)) await visit(tab, '/account');
+  await stopClock(page);
+  const end = await shownEnd(page);
   const log = record(context);
   const refreshed = refreshOf(context);
-  // A tab that is late, on a busy machine, is still told before there is an answer.
+  // All of them are told before there is an answer.
   let release: () => void = () => undefined;
   const released = new Promise<void>((resolve) => (release = resolve));
   await context.route('**/api/session/refresh', async (route) => {
     await released;
     await route.continue();
   });
-  const moment = Date.now() + 1_000;
-  const clicks = tabs.map((tab) =>
-    tab.getByRole('button', { name: 'Extend' }).evaluate(
-      (button: HTMLElement, at) =>
-        new Promise<void>((resolve) => {
-          setTimeout(() => {
-            button.click();
-            resolve();
-          }, at - Date.now());
-        }),
-      moment,
-    ),
-  );
-  await Promise.all(clicks);
+  for (const tab of tabs) {
+    await tab.getByRole('button', { name: 'Extend' }).evaluate((button: HTMLElement) => {
+      setTimeout(() => {
+        button.click();
+      }, 500);
+    });
+  }
+  await page.clock.runFor(500);
   release();
   await refreshed;
-  await page.waitForTimeout(3_000);
+  for (const tab of tabs) await expect.poll(() => shownEnd(tab)).not.toBe(end);
+  // Each has its turn, and finds that there is nothing left to do.
+  await expect(async () => {
+    await advance(page, 3_000);
+    expect(await turns(page)).toBe(0);
+  }).toPass();
   expect(log).toEqual([REFRESH]);
 });
 
 test('a sign-out does not wait for the retries of a refresh in another tab', async ({ signedIn: page }) => {
   const other = await page.context().newPage();
-  await other.goto('/account');
+  await visit(other, '/account');
   const log = record(page.context());
   await other.route('**/api/session/refresh', (route) =>
     route.fulfill({ status: 503, headers: { 'Retry-After': '20' }, json: { detail: 'later', code: 'unavailable' } }),
@@ -151,6 +155,7 @@ test('a sign-out gets past a tab that was suspended with the lock in its hands',
     void navigator.locks.request('session_manager /api/session', () => new Promise(() => undefined));
   });
   const log = record(page);
+  await stopClock(page);
 
   await page.getByRole('button', { name: 'Sign out', exact: true }).click();
   await advance(page, 8_000);
@@ -267,7 +272,7 @@ test('signing out everywhere ends the other device too', async ({ signedIn: page
 
 test('another organisation is another session, for all tabs', async ({ signedIn: page }) => {
   const other = await page.context().newPage();
-  await other.goto('/account');
+  await visit(other, '/account');
   const before = await cookieOf(page.context());
   const select = page.getByRole('combobox', { name: 'Organisation' });
   const next = await select.locator('option:not(:checked)').first().textContent();
@@ -279,7 +284,7 @@ test('another organisation is another session, for all tabs', async ({ signedIn:
 
 test('an invoice is of one organisation', async ({ signedIn: page }) => {
   const customer = `Customer ${Date.now()}`;
-  await page.goto('/invoices');
+  await visit(page, '/invoices');
   await page.getByLabel('Customer').fill(customer);
   await page.getByLabel('Amount in euro').fill('12.50');
   await page.getByRole('button', { name: 'Create' }).click();
@@ -295,7 +300,7 @@ test('an invoice is of one organisation', async ({ signedIn: page }) => {
 
 test('what the server has rendered follows update(), in all tabs', async ({ signedIn: page }) => {
   const mark = `Order ${Date.now()}`;
-  await page.goto('/invoices');
+  await visit(page, '/invoices');
   const shown = (tab: Page) => tab.getByRole('row', { name: mark }).locator('td:last-child').allTextContents();
   let before: string[] = [];
   let largestFirst: string[] = [];
@@ -309,7 +314,7 @@ test('what the server has rendered follows update(), in all tabs', async ({ sign
     largestFirst = [...before].sort().reverse();
   }
   const other = await page.context().newPage();
-  await other.goto('/invoices');
+  await visit(other, '/invoices');
 
   await page.getByRole('button', { name: 'Largest first' }).click();
   for (const tab of [page, other]) await expect.poll(() => shown(tab)).toEqual(largestFirst);
@@ -319,14 +324,14 @@ test('what the server has rendered follows update(), in all tabs', async ({ sign
 
 test('what the server has rendered follows a switch of organisations in another tab', async ({ signedIn: page }) => {
   const customer = `Tab ${Date.now()}`;
-  await page.goto('/invoices');
+  await visit(page, '/invoices');
   await page.getByLabel('Customer').fill(customer);
   await page.getByLabel('Amount in euro').fill('1');
   await page.getByRole('button', { name: 'Create' }).click();
   await expect(page.getByRole('row', { name: customer })).toBeVisible();
 
   const other = await page.context().newPage();
-  await other.goto('/account');
+  await visit(other, '/account');
   const select = other.getByRole('combobox', { name: 'Organisation' });
   await select.selectOption({ label: (await select.locator('option:not(:checked)').first().textContent()) ?? '' });
   await expect(page.getByRole('row', { name: customer })).toHaveCount(0);
@@ -351,14 +356,17 @@ async function advance(page: Page, ms: number, until = () => false): Promise<voi
   }
 }
 
-/** From here on no time passes in a browser's pages but what the test lets pass. */
-async function stopClock(page: Page): Promise<void> {
-  await page.clock.pauseAt(await page.evaluate(() => Date.now() + 1_000));
-}
-
 /** Until the next refresh has been answered: what follows must not overtake it. */
 async function refreshOf(context: BrowserContext): Promise<void> {
   await context.waitForEvent('requestfinished', (request) => request.url().endsWith('/api/session/refresh'));
+}
+
+/** How many tabs of a browser have their turn, or wait for it. */
+async function turns(page: Page): Promise<number> {
+  return page.evaluate(async () => {
+    const { held = [], pending = [] } = await navigator.locks.query();
+    return held.length + pending.length;
+  });
 }
 
 /** When the session ends, by what the page has been told. */

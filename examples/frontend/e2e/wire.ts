@@ -92,9 +92,9 @@ export async function openWire(): Promise<Wire> {
     const { method, url = '' } = incoming;
     const chunks: Buffer[] = [];
     open++;
-    // Not compressed, as it is read here.
-    const plain = { ...incoming.headers, 'accept-encoding': 'identity' };
-    const onward = request(url, { method, headers: plain }, (answer) => {
+    // Not compressed, as it is read here; on a connection of its own, which the server cannot have closed meanwhile.
+    const plain = { ...incoming.headers, 'accept-encoding': 'identity', connection: 'close' };
+    const onward = request(url, { method, headers: plain, agent: false }, (answer) => {
       const status = answer.statusCode ?? 502;
       if (planned?.isLost) {
         isCut = true;
