@@ -174,7 +174,7 @@ run_react() {
 
 run_example() {
   staged react
-  script check-example.sh env BINDIR="$bindir" LOGIN_RATE=1000/min "$root/scripts/check-example.sh"
+  script check-example.sh env BINDIR="$bindir" CONNECT_TIMEOUT=20 LOGIN_RATE=1000/min "$root/scripts/check-example.sh"
 }
 
 run_walk() {

@@ -95,7 +95,7 @@ unit_tests() {
 }
 
 browser_tests() {
-  SESSION_TRUSTED_PROXIES=1 SESSION_BACKEND_TIMEOUT=20000 LOGIN_RATE=1000/min \
+  SESSION_TRUSTED_PROXIES=1 SESSION_BACKEND_TIMEOUT=20000 OIDC_TIMEOUT=20000 CONNECT_TIMEOUT=20 LOGIN_RATE=1000/min \
     "$root/scripts/example.sh" npm --prefix "$root/examples/frontend" test -- "$@" || status=1
 }
 
@@ -128,7 +128,8 @@ case $scope in
     browser_tests
     took "the example in a browser"
     if [ "$scope" = long ]; then
-      FRONTEND=no "$root/scripts/example.sh" node "$root/clients/react/scripts/quick-start.mjs" || status=1
+      FRONTEND=no CONNECT_TIMEOUT=20 \
+        "$root/scripts/example.sh" node "$root/clients/react/scripts/quick-start.mjs" || status=1
       took "the quick start"
     fi
     ;;

@@ -124,7 +124,7 @@ react_and_example() {
   heading "React package, and the example"
   script check-react.sh env BINDIR="$bindir" "$root/scripts/check-react.sh" "$@"
   heading "example application"
-  script check-example.sh env BINDIR="$bindir" LOGIN_RATE=1000/min "$root/scripts/check-example.sh"
+  script check-example.sh env BINDIR="$bindir" CONNECT_TIMEOUT=20 LOGIN_RATE=1000/min "$root/scripts/check-example.sh"
 }
 
 django_and_walk() {

@@ -97,7 +97,8 @@ case $1 in
   react) scripts/check-react.sh ;;
   react-*)
     IFS=- read -r _ next react bundler <<<"$1"
-    FRONTEND=no scripts/example.sh node clients/react/scripts/quick-start.mjs "$next" "$react" "$bundler"
+    FRONTEND=no CONNECT_TIMEOUT=20 \
+      scripts/example.sh node clients/react/scripts/quick-start.mjs "$next" "$react" "$bundler"
     ;;
   packages) scripts/packages.sh ;;
 esac

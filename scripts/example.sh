@@ -114,6 +114,7 @@ set_up_database() {
     "REDIS_URL=unix://$work/redis/socket"
     "CACHE_KEY_FILE=$work/cache.key"
     "LOGIN_RATE=${LOGIN_RATE:-20/min}"
+    "CONNECT_TIMEOUT=${CONNECT_TIMEOUT:-2}"
     "PYTHONDONTWRITEBYTECODE=1"
   )
   manage setup_session_manager --database admin --role webapp

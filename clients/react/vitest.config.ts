@@ -22,6 +22,8 @@ export default defineConfig({
           ...limits,
           environment: 'node',
           include: ['test/next/*.test.ts'],
+          // As long as a test has, for the backend that it plays.
+          env: { SESSION_BACKEND_TIMEOUT: '60000' },
           setupFiles: ['test/next/setup.ts'],
         },
       },

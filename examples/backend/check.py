@@ -62,7 +62,7 @@ class Browser:
             method=method,
         )
         try:
-            response = self.opener.open(request, timeout=10)
+            response = self.opener.open(request, timeout=60)
         except urllib.error.HTTPError as error:
             response = error
         self.csrf = response.headers.get("X-CSRFToken") or self.csrf

@@ -5,7 +5,7 @@ export default defineConfig({
   testDir: 'e2e',
   outputDir: 'test-results',
   // What ends a test that hangs.  A few seconds are usual, on a machine that has nothing else to do.
-  timeout: 90_000,
+  timeout: 240_000,
   expect: { timeout: 15_000 },
   // One at a time: all tests are the same user, and some sign out everywhere.
   workers: 1,

@@ -24,7 +24,7 @@ _SERVER = {
     "ENGINE": "django.db.backends.postgresql",
     "NAME": "app",
     "HOST": env["PGHOST"],
-    "OPTIONS": {"connect_timeout": 2},
+    "OPTIONS": {"connect_timeout": int(env.get("CONNECT_TIMEOUT", "2"))},
 }
 DATABASES = {
     # The application's role: it owns its own tables and has the bundle "app".

@@ -15,7 +15,6 @@ const PICTURES = [
 ] as const;
 
 test('pictures', async ({ newDevice }) => {
-  test.setTimeout(180_000);
   const first = await (await newDevice()).newPage();
   await signIn(first, USER, '/devices');
   await first.getByRole('button', { name: 'Sign out everywhere' }).click();

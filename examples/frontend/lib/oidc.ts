@@ -22,7 +22,7 @@ const client = (): oauth.Client => ({ client_id: environment('OIDC_CLIENT_ID') }
 const options = () => ({
   // eslint-disable-next-line @typescript-eslint/no-deprecated -- on purpose, on loopback only
   [oauth.allowInsecureRequests]: ['127.0.0.1', 'localhost'].includes(new URL(environment('OIDC_ISSUER')).hostname),
-  signal: AbortSignal.timeout(5_000),
+  signal: AbortSignal.timeout(Number(process.env.OIDC_TIMEOUT ?? 5_000)),
 });
 
 async function discover(): Promise<oauth.AuthorizationServer> {
