@@ -45,6 +45,7 @@ if stale "$built" "$frontend" "$frontend/$installed" "$package/dist"; then
 fi
 
 step "starting Next.js"
+need_port frontend_port
 start frontend env --chdir="$frontend" \
   SESSION_BACKEND_URL="$BACKEND_URL" \
   SESSION_BACKEND_TIMEOUT="${SESSION_BACKEND_TIMEOUT:-5000}" \

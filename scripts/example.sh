@@ -49,6 +49,11 @@ stop_all() {
   pids=()
 }
 
+# Nothing else may listen on the port that VARIABLE names: it would be taken for what is started.
+need_port() {
+  ! (: <>"/dev/tcp/localhost/${!1}") 2>/dev/null || die "port ${!1} is in use; ${1^^} can name another"
+}
+
 # Start NAME with a command, in a process group of its own, its output in a log.
 start() {
   local name=$1
@@ -98,6 +103,7 @@ start_redis() {
 }
 
 start_issuer() {
+  need_port issuer_port
   start issuer "$venv/bin/python" "$root/examples/issuer/issuer.py" --port "$issuer_port" \
     --client "$client" --redirect "$EXAMPLE_URL/auth/callback" --audience "$audience"
   await issuer "$ISSUER_URL/.well-known/jwks.json"
@@ -125,6 +131,7 @@ set_up_database() {
 }
 
 start_backend() {
+  need_port backend_port
   start backend env "${backend_env[@]}" "$venv/bin/gunicorn" --chdir "$root/examples/backend" \
     --bind "127.0.0.1:$backend_port" --workers 2 --threads 4 \
     --access-logfile - config.wsgi

@@ -56,7 +56,7 @@ end_jobs() {
 
 end_work() {
   local status=$?
-  local pidfile pid waits
+  local pidfile pid signal waits
 
   trap - EXIT
   trap '' INT TERM HUP
@@ -68,12 +68,14 @@ end_work() {
     pid=$(head -n 1 "$pidfile" 2>/dev/null) || continue
     # A server that was killed leaves its file, and its number is used again.
     [ "$(readlink "/proc/$pid/cwd")" = "$(dirname "$pidfile")" ] || continue
-    kill -INT "$pid" 2>/dev/null || continue
-    for ((waits = 0; waits < 100; waits++)); do
-      kill -0 "$pid" 2>/dev/null || continue 2
-      sleep 0.1
+    for signal in INT QUIT; do
+      kill -"$signal" "$pid" 2>/dev/null || continue 2
+      # What it still writes would be left behind.
+      for ((waits = 0; waits < 600; waits++)); do
+        kill -0 "$pid" 2>/dev/null || continue 3
+        sleep 0.1
+      done
     done
-    kill -QUIT "$pid" 2>/dev/null || true
   done < <(find "$work" -name postmaster.pid 2>/dev/null)
   rm -rf "$work"
   exit $status

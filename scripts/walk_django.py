@@ -170,7 +170,8 @@ def walk() -> None:
     audience = re.search(r'"AUDIENCE": "([^"]+)"', "".join(b.text for b in steps))
     if audience is None:
         fail("the settings name no audience")
-    port, issuer_port, count, session = free_port(), free_port(), 0, ""
+    port = issuer_port = count = 0
+    session = ""
     for block in steps:
         if block.file:
             write(block.file, block.text, issuer_port)
@@ -185,6 +186,7 @@ def walk() -> None:
                 project.mkdir()
                 run("django-admin startproject mysite " + project.name, home)
                 name = "examples/issuer/issuer.py"
+                issuer_port = free_port()
                 start(
                     shlex.split(
                         f"{venv}/bin/python {name} --port {issuer_port} --client walk"
@@ -194,6 +196,7 @@ def walk() -> None:
                     issuer_port,
                 )
             elif command.endswith("manage.py runserver"):
+                port = free_port()
                 start([*shlex.split(command), "--noreload", str(port)], project, port)
                 token = access_token(f"http://127.0.0.1:{issuer_port}")
                 environment["access_token"] = token

@@ -96,9 +96,16 @@ async function accessToken() {
   return (await answer.json()).access_token;
 }
 
+const answers = () =>
+  fetch(`${EXAMPLE_URL}/login`).then(
+    () => true,
+    () => false,
+  );
+
 /** Start the application and wait until it answers; a function that ends it. */
 async function start(directory) {
   const { hostname, port } = new URL(EXAMPLE_URL);
+  if (await answers()) throw new Error(`something else answers at ${EXAMPLE_URL}`);
   const log = [];
   const server = spawn(process.execPath, ['node_modules/next/dist/bin/next', 'start', '-H', hostname, '-p', port], {
     cwd: directory,
@@ -115,7 +122,7 @@ async function start(directory) {
     process.off('exit', kill);
   };
   for (let waits = 0; waits < 600 && server.exitCode === null; waits++) {
-    if (await fetch(`${EXAMPLE_URL}/login`).catch(() => null)) return stop;
+    if ((await answers()) && server.exitCode === null) return stop;
     await new Promise((done) => setTimeout(done, 100));
   }
   await stop();
@@ -141,6 +148,9 @@ async function tryOut(name) {
     const problems = [];
     page.on('pageerror', (error) => problems.push(error));
     await page.goto(`${EXAMPLE_URL}/account`);
+    // What is written before React is at work is lost.
+    const form = await page.locator('form').elementHandle();
+    await page.waitForFunction((element) => Object.keys(element).some((key) => key.startsWith('__reactProps')), form);
     await page.getByLabel('Access token').fill(await accessToken());
     await page.getByRole('button', { name: 'Sign in' }).click();
     await page.waitForURL('**/account');
