@@ -8,9 +8,9 @@
  *
  * "servers" creates sessions in two servers, reads and revokes them; "read"
  * reads sessions from Redis through the reader in examples/, against a bare
- * MGET of two keys of the same sizes on the same connection.  The two sides
- * take turns call by call, and who begins changes, so that whatever disturbs
- * the machine disturbs both alike.
+ * MGET of two keys of the same sizes by hiredis.  The two sides take turns call
+ * by call, and who begins changes, so that whatever disturbs the machine
+ * disturbs both alike.
  *
  * Output, tab-separated, a line for each round: label, round, median of side
  * A, median of side B, in microseconds.  The first round warms up and is left
@@ -148,9 +148,52 @@ measure_servers(const char *label, const char *conninfo[2], int rounds, int call
 	PQfinish(conn[1]);
 }
 
+/* Redis at an address such as 127.0.0.1:6379/1. */
+static redisContext *
+connect_to_redis(const char *address)
+{
+	char		host[64];
+	int			port;
+	int			db;
+	redisContext *redis;
+	redisReply *reply;
+
+	if (sscanf(address, "%63[^:]:%d/%d", host, &port, &db) != 3)
+		die("address", address);
+	redis = redisConnect(host, port);
+	if (redis == NULL || redis->err != 0)
+		die("connect", address);
+	reply = redisCommand(redis, "SELECT %d", db);
+	if (reply == NULL || reply->type != REDIS_REPLY_STATUS)
+		die("SELECT", redis->errstr);
+	freeReplyObject(reply);
+	return redis;
+}
+
+/*
+ * Read a session until it comes from the cache, which forgets everything when an
+ * epoch ends.  Returns when that read began.
+ */
+static int64_t
+read_cached(CacheReader *reader, const char *token)
+{
+	for (int tries = 0; tries < 1000; tries++)
+	{
+		int64_t		start = now_ns();
+		char	   *row;
+		SessionSource source = session_read(reader, token, &row);
+
+		free(row);
+		if (source == SESSION_CACHE)
+			return start;
+	}
+	die("session", "not in the cache");
+	return 0;
+}
+
 /* Put what a session has in Redis under another name as well. */
 static void
-copy_value(CacheReader *reader, const char *text, const char *name)
+copy_value(CacheReader *reader, redisContext *redis, const char *text, const char *name)
 {
 	Token		token;
 	redisReply *value;
@@ -158,44 +201,41 @@ copy_value(CacheReader *reader, const char *text, const char *name)
 
 	if (!token_parse(reader, text, &token))
 		die("token", text);
-	value = redisCommand(reader->redis, "GET %s", token.redis_key);
+	value = redisCommand(redis, "GET %s", token.redis_key);
 	if (value == NULL || value->type != REDIS_REPLY_STRING || value->str[0] != 'V')
 		die("session", "not in the cache");
-	reply = redisCommand(reader->redis, "SET %s %b", name, value->str, (size_t) value->len);
+	reply = redisCommand(redis, "SET %s %b", name, value->str, (size_t) value->len);
 	if (reply == NULL || reply->type != REDIS_REPLY_STATUS)
-		die("SET", reader->redis->errstr);
+		die("SET", redis->errstr);
 	freeReplyObject(reply);
 	freeReplyObject(value);
 }
 
 static void
-measure_read(const char *conninfo, const char *redis, const char *key_file,
+measure_read(const char *conninfo, const char *address, const char *key_file,
 			 int rounds, int calls)
 {
 	static char tokens[SESSIONS][128];
 	static char names[SESSIONS][8 + 36 + 1];
 	static const char epoch_name[] = "bench:epoch:00000000-0000-0000-0000-0000000000";
 	CacheReader reader;
+	redisContext *redis = connect_to_redis(address);
 	PGconn	   *conn = connect_to(conninfo);
 	int64_t    *ns[2];
 	redisReply *reply;
 
-	if (!cache_reader_open(&reader, conninfo, redis, key_file))
+	if (!cache_reader_open(&reader, conninfo, address, key_file))
 		die("reader", "not opened");
 	for (int i = 0; i < SESSIONS; i++)
 	{
-		char	   *row;
-
 		call(conn, "create", profile, tokens[i], sizeof(tokens[i]));
-		if (session_read(&reader, tokens[i], &row) != SESSION_DATABASE)
-			die("session", "not in the database");
-		free(row);
+		(void) read_cached(&reader, tokens[i]);
 		snprintf(names[i], sizeof(names[i]), "bench00:00000000-0000-0000-0000-%012d", i);
-		copy_value(&reader, tokens[i], names[i]);
+		copy_value(&reader, redis, tokens[i], names[i]);
 	}
-	reply = redisCommand(reader.redis, "SET %s 0123456789abcdef0123456789abcdef", epoch_name);
+	reply = redisCommand(redis, "SET %s 0123456789abcdef0123456789abcdef", epoch_name);
 	if (reply == NULL || reply->type != REDIS_REPLY_STATUS)
-		die("SET", reader.redis->errstr);
+		die("SET", redis->errstr);
 	freeReplyObject(reply);
 
 	for (int side = 0; side < 2; side++)
@@ -211,18 +251,12 @@ measure_read(const char *conninfo, const char *redis, const char *key_file,
 				int64_t		start = now_ns();
 
 				if (side == 0)
-				{
-					char	   *row;
-
-					if (session_read(&reader, tokens[k], &row) != SESSION_CACHE)
-						die("session", "not in the cache");
-					free(row);
-				}
+					start = read_cached(&reader, tokens[k]);
 				else
 				{
 					const char *argv[] = {"MGET", names[k], epoch_name};
 
-					reply = redisCommandArgv(reader.redis, 3, argv, NULL);
+					reply = redisCommandArgv(redis, 3, argv, NULL);
 					if (reply == NULL || reply->type != REDIS_REPLY_ARRAY ||
 						reply->elements != 2 ||
 						reply->element[0]->type != REDIS_REPLY_STRING)
@@ -234,6 +268,7 @@ measure_read(const char *conninfo, const char *redis, const char *key_file,
 		print_round("read from the cache", "", round, ns, calls);
 	}
 	PQfinish(conn);
+	redisFree(redis);
 	cache_reader_close(&reader);
 }
 
