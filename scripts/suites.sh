@@ -197,7 +197,7 @@ regress() {
   if [ "$status" -ne 0 ]; then
     cat "$tree/regression.diffs" 2>/dev/null || cat "$work/$part.output"
     rm -f "$tree/regression.diffs"
-    grep -E 'PANIC|FATAL|terminated by' "$server/log" || true
+    grep -E 'PANIC|FATAL|TRAP|terminated by' "$server/log" || true
   fi
 }
 

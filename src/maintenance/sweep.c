@@ -209,7 +209,7 @@ sm_sweep(const SmSchema *schema, int64 max_rows, SmSweepPosition *from,
 			size = FIRST_CHUNK;
 		}
 		else if (next.from.at == chunk.from.at &&
-				 ItemPointerEquals(&next.from.row, &chunk.from.row))
+				 ItemPointerCompare(&next.from.row, &chunk.from.row) == 0)
 			ReThrowError(error);
 		else
 		{
