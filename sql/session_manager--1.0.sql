@@ -156,8 +156,7 @@ CREATE TABLE session_events (
 ALTER SEQUENCE session_events_event_id_seq OWNED BY session_events.event_id;
 
 CREATE TABLE session_events_default PARTITION OF session_events DEFAULT;
-ALTER TABLE session_events_default ADD CONSTRAINT session_events_default_pkey PRIMARY KEY (event_id);
-CREATE INDEX session_events_default_at_idx ON session_events_default (at);
+ALTER TABLE session_events_default ADD CONSTRAINT session_events_default_pkey PRIMARY KEY (at, event_id);
 CREATE INDEX session_events_default_user_id_at_idx ON session_events_default (user_id, at);
 CREATE INDEX session_events_default_session_id_at_idx ON session_events_default (session_id, at);
 
@@ -174,7 +173,7 @@ COMMENT ON COLUMN session_events.ip IS 'client address, as the application repor
 COMMENT ON COLUMN session_events.user_agent IS 'user agent, cut to 512 bytes';
 COMMENT ON COLUMN session_events.detail IS 'details, depending on the type of event; never a token, never session data';
 COMMENT ON TABLE session_events_default IS 'receives events for which no partition exists; session_cleanup empties it';
-COMMENT ON INDEX session_events_default_at_idx IS 'all events by time';
+COMMENT ON INDEX session_events_default_pkey IS 'all events by time, in the order of session_history';
 COMMENT ON INDEX session_events_default_user_id_at_idx IS 'a user''s events by time';
 COMMENT ON INDEX session_events_default_session_id_at_idx IS 'a session''s events by time';
 

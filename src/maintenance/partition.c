@@ -623,8 +623,7 @@ make_table(const SmSchema *schema, Piece *piece)
 	(void) sm_spi_execute(psprintf("REVOKE ALL ON TABLE %s FROM PUBLIC", piece->name));
 	revoke_defaults(schema, relname);
 	/* names of PostgreSQL's choice, as somebody may have taken ours */
-	(void) sm_spi_execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (event_id)", piece->name));
-	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (at)", piece->name));
+	(void) sm_spi_execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (at, event_id)", piece->name));
 	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (user_id, at)", piece->name));
 	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (session_id, at)", piece->name));
 	piece->range.relid = get_relname_relid(relname, schema->namespace);

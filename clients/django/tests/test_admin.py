@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from session_manager.services import session_service
@@ -118,6 +122,19 @@ class TestPages:
     def test_events(self, clerk: Client, created: CreatedSession, user_id: str) -> None:
         page = clerk.get(EVENTS, {"q": user_id}).content.decode()
         assert str(created.id)[:13] in page
+
+    def test_one_event(self, clerk: Client, created: CreatedSession, user_id: str) -> None:
+        """Found by its time, as no index of the events leads with their numbers."""
+        page = clerk.get(EVENTS, {"q": user_id}).content.decode()
+        (link,) = re.findall(rf'href="({EVENTS}[^"]*/change/[^"]*)"', page)
+        with CaptureQueriesContext(connection) as asked:
+            event = clerk.get(unescape(link))
+        assert user_id in event.content.decode()
+        assert any('"at" = ' in query["sql"] for query in asked)
+        (number,) = re.findall(r"/(\d+)/change/", link)
+        for at, status in (("", 200), ("?at=nonsense", 200), ("?at=2020-01-01T00:00Z", 302)):
+            assert clerk.get(f"{EVENTS}{number}/change/{at}").status_code == status
+        assert clerk.get(f"{EVENTS}x/change/?at=2020-01-01T00:00Z").status_code == 302
 
     def test_number_of_queries(
         self, clerk: Client, user_id: str, django_assert_max_num_queries: Any

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import reduce
 from operator import or_
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -20,6 +21,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.text import smart_split, unescape_string_literal
@@ -337,6 +339,13 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         css = {"all": ("session_manager/admin.css",)}
 
 
+class _EventList(ChangeList):
+    """Links that say when the event was, by which an index finds it."""
+
+    def url_for_result(self, result: Any) -> str:
+        return f"{super().url_for_result(result)}?{urlencode({'at': result.at.isoformat()})}"
+
+
 @admin.register(SessionEvent)
 class SessionEventAdmin(_ReadOnlyAdmin):
     list_display = ("at", "event", "user_id", "tenant_id", "ip", "session_link", "detail")
@@ -344,6 +353,17 @@ class SessionEventAdmin(_ReadOnlyAdmin):
     list_per_page = 100
     ordering = ("-at", "-event_id")
     show_full_result_count = False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return _EventList
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> SessionEvent | None:
+        at = parse_datetime(request.GET.get("at", "")) if object_id.isdecimal() else None
+        if at is None:
+            return super().get_object(request, object_id, from_field)
+        return self.get_queryset(request).filter(at=at, pk=object_id).first()
 
     @admin.display(description=_("session"))
     def session_link(self, event: SessionEvent) -> str:
