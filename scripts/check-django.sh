@@ -73,7 +73,9 @@ start_database() {
   local name=$1
 
   mkdir -m 777 "$work/redis-$name"
+  # Fifty clients, the backends that their last requests have left behind, and the tests.
   start_server "$name" "fsync = off" \
+    "max_connections = 300" \
     "shared_preload_libraries = 'session_manager'" \
     "session_manager.redis_mode = strict" \
     "session_manager.redis_socket = '$work/redis-$name/s'" \

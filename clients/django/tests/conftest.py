@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -29,6 +29,8 @@ from session_manager.types import CreatedSession
 from .issuer import AUDIENCE, Issuer
 
 SERVER, STAND_IN = "server", "stand-in"
+
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -256,11 +258,13 @@ class RedisServer:
         wait_for(self.epoch, 30)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], T], seconds: float = 10) -> T:
+    """What a condition says once that is true."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -276,7 +280,7 @@ def _redis() -> Iterator[RedisServer]:
 @pytest.fixture
 def redis_server(
     _redis: RedisServer, configure: Callable[..., None], transactional_db: None
-) -> RedisServer:
+) -> Iterator[RedisServer]:
     """Redis with the extension's worker at it, and the settings that use it."""
     if _redis.process is None:
         _redis.start()
@@ -287,7 +291,10 @@ def redis_server(
         REDIS_TIMEOUT=2.0,
     )
     _redis.wait_for_epoch()
-    return _redis
+    yield _redis
+    # A test that has failed may have left it frozen.
+    if _redis.process is not None:
+        _redis.thaw()
 
 
 class Browser(Client):

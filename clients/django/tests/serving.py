@@ -17,6 +17,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,14 @@ class Served:
         port = self.process.stdout.readline().strip()
         assert port, self.log.read_text()
         self.url = f"https://{ADDRESS}:{port}"
+        try:
+            # The application is imported and its URLs are loaded by now.  This asks no database.
+            urllib.request.urlopen(
+                f"{self.url}/plain/", context=self.context(), timeout=300
+            ).close()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: Any) -> None:

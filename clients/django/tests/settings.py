@@ -20,7 +20,6 @@ _COMMON = {
     "HOST": _HOST,
     "PORT": os.environ.get("SM_TEST_PGPORT", "5432"),
     "NAME": _NAME,
-    "OPTIONS": {"connect_timeout": 2},
 }
 DATABASES = {
     # The application's role: no superuser, it has what the migration grants.

@@ -196,36 +196,36 @@ async def visit(visitor: Visitor, issuer: Issuer, n: int) -> None:
 
 
 class Connections:
-    """How many connections a server has to PostgreSQL, and had at most."""
+    """How many connections a server has to PostgreSQL, and had at most; and at work at most."""
 
     def __init__(self, superuser: Superuser, name: str) -> None:
         self.superuser = superuser
         self.name = name
-        self.most = 0
+        self.most = self.most_active = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def now(self) -> int:
-        return int(
-            self.superuser.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [self.name]
-            ).fetchone()[0]
-        )
-
-    def unfinished(self) -> int:
+    def now(self, condition: str = "true") -> int:
         return int(
             self.superuser.execute(
                 "SELECT count(*) FROM pg_stat_activity"
-                " WHERE application_name = %s AND xact_start IS NOT NULL",
+                f" WHERE application_name = %s AND {condition}",
                 [self.name],
             ).fetchone()[0]
         )
+
+    def active(self) -> int:
+        return self.now("state = 'active'")
+
+    def unfinished(self) -> int:
+        return self.now("xact_start IS NOT NULL")
 
     def _watch(self) -> None:
         with Superuser() as superuser:
             watcher = Connections(superuser, self.name)
             while not self._stop.wait(0.02):
                 self.most = max(self.most, watcher.now())
+                self.most_active = max(self.most_active, watcher.active())
 
     def __enter__(self) -> Connections:
         self._thread.start()
@@ -279,7 +279,12 @@ def test_fifty_clients(
     assert len(codes) >= CLIENTS * 13
     assert set(codes) == {200, 201, 204, 401, 412}
     # They did come at once.
-    assert 2 < open_connections.most <= (bound or CLIENTS)
+    assert open_connections.most > 2
+    if pool:
+        assert open_connections.most <= POOL_SIZE
+    else:
+        # Backends whose connections have been closed may take a while to end.
+        assert open_connections.most_active <= CLIENTS
 
 
 async def one_session(visitors: list[Visitor], token: str, session_id: str) -> None:
@@ -365,9 +370,13 @@ async def one_session(visitors: list[Visitor], token: str, session_id: str) -> N
 
 
 def test_one_session_of_fifty_clients(
-    serve: Callable[..., Served], superuser: Superuser, user_id: str
+    serve: Callable[..., Served],
+    superuser: Superuser,
+    user_id: str,
+    database_setting: Callable[[str, str], None],
 ) -> None:
     """The same cookie fifty times, at two processes: what one does, the other knows."""
+    database_setting("rotation_grace", "3600")
     created = session_service.create(user_id)
 
     async def everybody(servers: list[Served]) -> None:
@@ -485,6 +494,9 @@ def test_outages_without_a_restart(
     created = session_service.create(user_id, {"mine": user_id})
     connections.close_all()
     with serve(1 if pool else None) as served:
+        # The pool opens its first connection in the background.
+        with Traffic(served, created.token) as warm:
+            wait_for(lambda: warm.codes() == {200}, 60)
         with Traffic(served, created.token) as traffic:
             assert traffic.codes() == {200}
             redis_server.stop()
@@ -509,6 +521,6 @@ def test_outages_without_a_restart(
                 assert user_id in answer.text
         session_service.invalidate(created.token)
         cookies = {settings.cookie_name: created.token}
-        with httpx.Client(verify=served.context(), cookies=cookies) as client:
+        with httpx.Client(verify=served.context(), timeout=60, cookies=cookies) as client:
             assert client.get(f"{served.url}{CURRENT}").status_code == 401
         assert served.process.poll() is None

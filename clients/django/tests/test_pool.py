@@ -59,7 +59,7 @@ read = threading.Barrier(4)
 def inside(n):
     with transaction.atomic():
         assert session_service.get(token, touch=False)
-        ready.wait()
+        ready.wait(60)
         assert waiting.wait(60)
         assert session_service.get(token, touch=False)
         # None gives its connection back before all have read, whoever waits for one.
@@ -67,7 +67,7 @@ def inside(n):
     connections.close_all()
 
 def outside():
-    ready.wait()
+    ready.wait(60)
     time.sleep(0.3)
     assert session_service.get(token, touch=False)
     connections.close_all()
