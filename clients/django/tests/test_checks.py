@@ -14,7 +14,7 @@ from django.db import connection, connections
 
 from session_manager.checks import check_servers, check_settings
 
-from .conftest import RedisServer
+from .conftest import RedisServer, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -265,12 +265,17 @@ def test_no_active_key(superuser: Any) -> None:
 
 def test_redis_that_is_busy(redis_server: RedisServer, configure: Any) -> None:
     configure(REDIS_TIMEOUT=0.02)
-    redis_server.client.execute_command("CLIENT", "PAUSE", 500)
-    assert servers() == set()
+
+    def nothing_to_say() -> bool:
+        redis_server.wait_for_epoch()
+        redis_server.client.execute_command("CLIENT", "PAUSE", 500)
+        return servers() == set()
+
+    wait_for(nothing_to_say, 30)
 
 
 def test_redis(redis_server: RedisServer) -> None:
-    assert servers() == set()
+    wait_for(lambda: servers() == set())
     redis_server.stop()
     assert servers() == {"W019"}
 

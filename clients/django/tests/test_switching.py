@@ -15,7 +15,7 @@ from session_manager.services import session_service
 from session_manager.types import CreatedSession
 
 from .conftest import Browser, RedisServer, wait_for
-from .test_cache import cached, fill
+from .test_cache import fill
 from .test_failures import together
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("backend")]
@@ -99,10 +99,10 @@ def test_with_a_value_replayed_into_redis(
     def replay() -> bool:
         for key, value in kept.items():
             redis_server.client.restore(key, 60000, value, replace=True)
-        return session_service.get(created.token, touch=False) is not None
+        session = session_service.get(created.token, touch=False)
+        return session is not None and session.cached
 
     wait_for(replay)
-    assert cached(created.token)
     response = switch(created.token)
     assert (response.status_code, response.json()["code"]) == (401, "session_revoked")
     assert live(user_id) == 0

@@ -37,7 +37,7 @@ def read(token: str) -> tuple[Any, bool]:
 def test_autocommit_off(token: str) -> None:
     transaction.set_autocommit(False)
     try:
-        assert read(token) == (1, True)
+        wait_for(lambda: read(token) == (1, True) or transaction.rollback())
         session_service.update(token, {"v": 2})
         assert read(token) == (2, False)
         with transaction.atomic():
