@@ -79,20 +79,22 @@ def shown(number):
 class Results:
     def __init__(self, folder):
         self.figures = defaultdict(lambda: defaultdict(dict))
-        for label, turn, block, side, _, wall, cpu in self.lines(folder / "blocks"):
+        for label, turn, block, side, _, wall, cpu in self.lines(folder / "blocks", 7):
             self.figures[label][side][int(turn), int(block)] = (
                 float(wall) / 1000, float(cpu) / 1000)
         # drains: microseconds for each row that was deleted
-        for label, turn, side, rows, wall, cpu in self.lines(folder / "drains"):
+        for label, turn, side, rows, wall, cpu in self.lines(folder / "drains", 6):
             self.figures[label][side][int(turn)] = (
                 float(wall) / float(rows) / 1000, float(cpu) / float(rows) / 1000)
-        for label, turn, side, figure in self.lines(folder / "rounds"):
+        for label, turn, side, figure in self.lines(folder / "rounds", 4):
             self.figures[label][side][int(turn)] = (float(figure),)
-        self.facts = dict(self.lines(folder / "facts"))
+        self.facts = dict(self.lines(folder / "facts", 2))
 
     @staticmethod
-    def lines(path):
-        return [line.split("\t") for line in path.read_text().splitlines()]
+    def lines(path, fields):
+        lines = [line.split("\t") for line in path.read_text().splitlines()]
+        # a step that was ended may have left half a line
+        return [line for line in lines if len(line) == fields]
 
     def median(self, label, side, what=ROUND_TRIP):
         return statistics.median(v[what] for v in self.figures[label][side].values())
@@ -106,7 +108,11 @@ class Results:
         if ours[0] not in self.figures or theirs[0] not in self.figures:
             return []
         a, b = (self.figures[label][side] for label, side in (ours, theirs))
-        ratios = [a[turn][quantity] / b[turn][quantity] for turn in a]
+        # a step that failed may have come to one side only
+        turns = [turn for turn in a if turn in b]
+        if not turns:
+            return []
+        ratios = [a[turn][quantity] / b[turn][quantity] for turn in turns]
         if inverse:
             ratios = [1 / r for r in ratios]
         return [Row(what, peer, ratios, limit,
@@ -141,7 +147,7 @@ def rows(r):
         for commit in ("on", "off"):
             label = f"{call}_{commit}"
             for quantity, what in (("round trip", ROUND_TRIP), ("server CPU", CPU)):
-                if label in r.figures:
+                if all(r.figures[label][side] for side in two_forms):
                     best = r.best(label, two_forms, what)
                     out += r.row(f"{name}, {quantity}, synchronous_commit {commit}",
                                  f"{peer}, {best[5:].upper() if best == 'bare_cte' else best[5:]}",

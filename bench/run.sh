@@ -39,18 +39,26 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../scripts/lib.sh"
 
+# in this order, as some use up sessions that others want
+all_steps=(get create refresh rotate update invalidate bytes pgcrypto wal clients cleanup sweep)
+
 quick=no
 write=no
-steps=()
+chosen=
 for argument in "$@"; do
   case $argument in
     --quick) quick=yes ;;
     --write) write=yes ;;
-    get | create | refresh | rotate | update | invalidate | bytes | pgcrypto | wal | clients | cleanup | sweep) steps+=("$argument") ;;
-    *) die "unknown argument $argument; see the head of $0" ;;
+    *)
+      [[ " ${all_steps[*]} " == *" $argument "* ]] || die "unknown argument $argument; see the head of $0"
+      chosen+=" $argument "
+      ;;
   esac
 done
-[ ${#steps[@]} -gt 0 ] || steps=(get create refresh rotate update invalidate bytes pgcrypto wal clients cleanup sweep)
+steps=()
+for step in "${all_steps[@]}"; do
+  [[ -n $chosen && $chosen != *" $step "* ]] || steps+=("$step")
+done
 if [ $quick = yes ]; then
   : "${SESSIONS:=50000}" "${ROUNDS:=3}" "${LIVE:=100000}" "${EXPIRED:=10000}" "${SWEPT:=100000}" "${OF_ONE:=10000}"
 else

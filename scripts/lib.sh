@@ -72,7 +72,8 @@ end_work() {
       kill -"$signal" "$pid" 2>/dev/null || continue 2
       # What it still writes would be left behind.
       for ((waits = 0; waits < 600; waits++)); do
-        kill -0 "$pid" 2>/dev/null || continue 3
+        # (one that has ended has no directory, also while nobody has asked for its status)
+        readlink "/proc/$pid/cwd" >/dev/null || continue 3
         sleep 0.1
       done
     done

@@ -132,9 +132,21 @@ class TestPages:
         assert user_id in event.content.decode()
         assert any('"at" = ' in query["sql"] for query in asked)
         (number,) = re.findall(r"/(\d+)/change/", link)
-        for at, status in (("", 200), ("?at=nonsense", 200), ("?at=2020-01-01T00:00Z", 302)):
-            assert clerk.get(f"{EVENTS}{number}/change/{at}").status_code == status
-        assert clerk.get(f"{EVENTS}x/change/?at=2020-01-01T00:00Z").status_code == 302
+        assert f"{number}/history/" not in event.content.decode()
+        for at in ("", "?at=nonsense", "?at=2026-02-30T00:00Z", "?at=2020-01-01T00:00Z"):
+            assert clerk.get(f"{EVENTS}{number}/change/{at}").status_code == 200
+            for other in ("x", "9" * 5000):
+                assert clerk.get(f"{EVENTS}{other}/change/{at}").status_code == 302
+
+    def test_without_use_tz(self, clerk: Client, user_id: str, settings: Any) -> None:
+        session_service.create(user_id)
+        settings.USE_TZ = False
+        assert user_id in clerk.get(LIST, {"q": user_id}).content.decode()
+        (link,) = re.findall(
+            rf'href="({EVENTS}[^"]*/change/[^"]*)"',
+            clerk.get(EVENTS, {"q": user_id}).content.decode(),
+        )
+        assert user_id in clerk.get(unescape(link)).content.decode()
 
     def test_number_of_queries(
         self, clerk: Client, user_id: str, django_assert_max_num_queries: Any

@@ -6,6 +6,7 @@ sessions; who did it is in the admin's own log, as the audit trail knows no admi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -25,7 +26,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.text import smart_split, unescape_string_literal
-from django.utils.timezone import localtime
+from django.utils.timezone import template_localtime
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -86,7 +87,7 @@ def describe_agent(agent: str) -> str:
 
 def short_time(value: datetime) -> str:
     return format_html(
-        '<span class="sm-moment">{}</span>', date_format(localtime(value), "Y-m-d H:i")
+        '<span class="sm-moment">{}</span>', date_format(template_localtime(value), "Y-m-d H:i")
     )
 
 
@@ -360,10 +361,11 @@ class SessionEventAdmin(_ReadOnlyAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> SessionEvent | None:
-        at = parse_datetime(request.GET.get("at", "")) if object_id.isdecimal() else None
-        if at is None:
-            return super().get_object(request, object_id, from_field)
-        return self.get_queryset(request).filter(at=at, pk=object_id).first()
+        event = None
+        with suppress(ValueError, ValidationError):
+            if at := parse_datetime(request.GET.get("at", "")):
+                event = self.get_queryset(request).filter(at=at, pk=object_id).first()
+        return event or super().get_object(request, object_id, from_field)
 
     @admin.display(description=_("session"))
     def session_link(self, event: SessionEvent) -> str:

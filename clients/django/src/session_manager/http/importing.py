@@ -240,15 +240,16 @@ def adopt_django_session(
             # Likewise, and nobody could do anything about it.  The command has named it.
             logger.warning("session_manager: a Django session cannot be imported: %s", error)
             return None
+        session = session_service.get(
+            created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
+        )
+        if session and settings.LAZY_USER and load_user(session.user_id, session) is None:
+            # Deactivated, say, since the user was looked at, and before there was a session to
+            # end.  Who does so from now on waits for this transaction, and ends it.
+            transaction.set_rollback(True, using=settings.DATABASE)
+            return None
         noted.adopted_at, noted.session_id = now, created.id
         noted.save(update_fields=["adopted_at", "session_id"])
-    session = session_service.get(
-        created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
-    )
-    if session and settings.LAZY_USER and load_user(session.user_id, session) is None:
-        # Deactivated, say, since the user was looked at, and before there was a session to end.
-        session_service.invalidate(created.token, "user_changed")
-        return None
     return session, created
 
 
