@@ -26,7 +26,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.text import smart_split, unescape_string_literal
-from django.utils.timezone import template_localtime
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -86,9 +86,9 @@ def describe_agent(agent: str) -> str:
 
 
 def short_time(value: datetime) -> str:
-    return format_html(
-        '<span class="sm-moment">{}</span>', date_format(template_localtime(value), "Y-m-d H:i")
-    )
+    # Without USE_TZ it is local already.
+    local = localtime(value) if is_aware(value) else value
+    return format_html('<span class="sm-moment">{}</span>', date_format(local, "Y-m-d H:i"))
 
 
 class StateFilter(admin.SimpleListFilter):
