@@ -4,10 +4,11 @@
 SET TimeZone = 'UTC';
 TRUNCATE session_events;
 SELECT bool_and(session_erase(user_id) >= 0) AS erased FROM (SELECT DISTINCT user_id FROM user_sessions) AS u;
-CREATE TABLE test.fired (n serial, what text);
+-- (not in a worker, which may still record what a test before this one has left)
+CREATE TABLE test.fired (n serial, what text, pid int DEFAULT pg_backend_pid());
 CREATE FUNCTION test.fired() RETURNS SETOF text
 LANGUAGE sql AS $$
-	WITH gone AS (DELETE FROM test.fired RETURNING n, what) SELECT what FROM gone ORDER BY n
+	WITH gone AS (DELETE FROM test.fired RETURNING n, what, pid) SELECT what FROM gone WHERE pid = pg_backend_pid() ORDER BY n
 $$;
 -- An error shows nothing of the row that was refused.
 CREATE FUNCTION test.refusal(statement text, OUT state text, OUT message text, OUT detail text)
