@@ -104,7 +104,7 @@ sm_lock_login(text *user_id, bool counted)
 	LOCKMODE	mode = AccessShareLock;
 	LOCKTAG		tag;
 
-	/* a login that counts must wait for what was locked below, too */
+	/* without a user lock, only the login lock excludes a login that counts */
 	if (!lock_one_user(hash, limited && counted ? ExclusiveLock : ShareLock, true))
 		mode = limited ? AccessExclusiveLock : RowShareLock;
 	login_tag(&tag, hash);
