@@ -56,6 +56,7 @@ OBJS = \
 	src/session/authenticate.o \
 	src/session/bulk.o \
 	src/session/client.o \
+	src/session/count.o \
 	src/session/device.o \
 	src/session/events.o \
 	src/session/finding.o \
@@ -144,6 +145,7 @@ REGRESS = \
 	impersonate \
 	invalidate \
 	list \
+	count \
 	end_reason \
 	events \
 	history \

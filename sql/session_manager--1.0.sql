@@ -554,6 +554,14 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION session_active_count(text, text) IS
 'exact number of live sessions, optionally only of a tenant or a user';
 
+CREATE FUNCTION session_active_estimate()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'sm_session_active_estimate'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_active_estimate() IS
+'number of live sessions, estimated from at most 1,000 pages of the table';
+
 CREATE FUNCTION session_cleanup(
 	batch integer DEFAULT NULL,
 	max_batches integer DEFAULT NULL)

@@ -2,7 +2,7 @@
  *
  * bulk.c
  *	  What is done without a token to one session, or to all of a user, of a
- *	  tenant, of the database: end, patch, count.
+ *	  tenant, of the database: end, patch.
  *
  * Ending all of a user's sessions excludes that user's logins, see locks.c.
  * Ending a tenant's or everybody's waits instead for the transactions that
@@ -41,8 +41,6 @@ typedef struct Ending
 	int64		ended;
 } Ending;
 
-static bool text_equal(const text *a, const text *b);
-static bool of_tenant(const SmSession *session, const text *tenant_id);
 static bool may_live(SmScan *scan);
 static bool lock_active(SmScan *scan);
 static bool is_live(SmScan *scan);
@@ -64,7 +62,7 @@ sm_invalidate_id(const SmSchema *schema, const pg_uuid_t *id,
 	sm_check_shard(sm_id_bucket(id->data));
 	sm_scan_by_id(&scan, schema, id->data, RowExclusiveLock);
 	if (sm_scan_next(&scan) &&
-		(user_id == NULL || text_equal(user_id, scan.session.user_id)) &&
+		sm_session_of_user(&scan.session, user_id) &&
 		lock_active(&scan))
 	{
 		if (is_live(&scan))
@@ -148,7 +146,7 @@ sm_update_user(const SmSchema *schema, text *user_id, const text *tenant_id,
 		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!of_tenant(&scan.session, tenant_id) ||
+		if (!sm_session_of_tenant(&scan.session, tenant_id) ||
 			!may_live(&scan) || !lock_active(&scan))
 			continue;
 		old = MemoryContextSwitchTo(per_row);
@@ -161,37 +159,6 @@ sm_update_user(const SmSchema *schema, text *user_id, const text *tenant_id,
 	sm_unbound_waits(&waits);
 	MemoryContextDelete(per_row);
 	return updated;
-}
-
-/*
- * Count the live sessions of a user, of a tenant, or of a user in a tenant;
- * all of them if neither is given.
- */
-int64
-sm_active_count(const SmSchema *schema, text *user_id, text *tenant_id)
-{
-	SmScan		scan;
-	TimestampTz now = GetCurrentTimestamp();
-	int64		count = 0;
-
-	if (user_id)
-	{
-		sm_check_shard((uint16) sm_user_text_hash(user_id));
-		sm_scan_by_user(&scan, schema, user_id, AccessShareLock);
-	}
-	else if (tenant_id)
-		sm_scan_by_tenant(&scan, schema, tenant_id, AccessShareLock);
-	else
-		sm_scan_all(&scan, schema, AccessShareLock);
-	while (sm_scan_next(&scan))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (of_tenant(&scan.session, tenant_id) &&
-			sm_session_life(schema, &scan.session, now) == SM_LIFE_ACTIVE)
-			count++;
-	}
-	sm_scan_end(&scan);
-	return count;
 }
 
 /*
@@ -223,21 +190,6 @@ sm_row_context(void)
 {
 	return AllocSetContextCreate(CurrentMemoryContext, "session_manager row",
 								 ALLOCSET_DEFAULT_SIZES);
-}
-
-static bool
-text_equal(const text *a, const text *b)
-{
-	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
-		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
-}
-
-/* Is a session one of a tenant's?  Every session is of the NULL tenant. */
-static bool
-of_tenant(const SmSession *session, const text *tenant_id)
-{
-	return tenant_id == NULL ||
-		(session->tenant_id != NULL && text_equal(session->tenant_id, tenant_id));
 }
 
 /*
@@ -325,7 +277,7 @@ end_some(Ending *ending, SmScan *scan)
 		bool		live;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!of_tenant(&scan->session, ending->tenant_id) ||
+		if (!sm_session_of_tenant(&scan->session, ending->tenant_id) ||
 			(ending->except != NULL &&
 			 memcmp(scan->session.session_id, ending->except, UUID_LEN) == 0) ||
 			!may_live(scan))

@@ -25,8 +25,6 @@ extern int64 sm_invalidate_tenant(const SmSchema *schema, text *tenant_id,
 								  text *reason);
 extern int64 sm_update_user(const SmSchema *schema, text *user_id,
 							const text *tenant_id, Jsonb *patch);
-extern int64 sm_active_count(const SmSchema *schema, text *user_id,
-							 text *tenant_id);
 
 extern bool sm_live_id(const SmSchema *schema, text *token_text, pg_uuid_t *id);
 extern MemoryContext sm_row_context(void);

@@ -89,6 +89,7 @@ typedef struct SmScan
 	Snapshot	snapshot;
 	IndexScanDesc index_scan;
 	TableScanDesc table_scan;
+	bool		one_block;		/* table_scan is one of a block */
 	ScanKeyData keys[2];
 	SmSweepPosition behind;		/* begin behind this; row invalid: anywhere */
 	ItemPointerData entry;		/* what the index entry points to */
@@ -130,7 +131,11 @@ extern void sm_scan_all(SmScan *scan, const SmSchema *schema, LOCKMODE lockmode)
 extern SmFirst sm_scan_first_sweep_at(const SmSchema *schema, TimestampTz from,
 									  TimestampTz *at);
 extern void sm_scan_from_id(SmScan *scan, const SmSchema *schema, const uint8 *id);
+extern BlockNumber sm_scan_blocks(SmScan *scan);
+extern void sm_scan_block(SmScan *scan, BlockNumber block);
 extern bool sm_scan_next(SmScan *scan);
+extern bool sm_scan_next_life(SmScan *scan);
+extern void sm_scan_decode(SmScan *scan);
 extern bool sm_scan_lock(SmScan *scan, LockTupleMode mode,
 						 LockWaitPolicy wait);
 extern void sm_scan_update(SmScan *scan, SmChanges *changes);
@@ -145,6 +150,9 @@ extern void sm_change(SmChanges *changes, int attnum, Datum value);
 extern void sm_change_null(SmChanges *changes, int attnum);
 extern void sm_change_client(SmChanges *changes, const SmClient *client);
 
+extern bool sm_session_of_user(const SmSession *session, const text *user_id);
+extern bool sm_session_of_tenant(const SmSession *session,
+								 const text *tenant_id);
 extern bool sm_session_owner(const SmSession *session, SmOwner *owner);
 extern bool sm_session_intact(const SmSchema *schema, const SmSession *session);
 extern bool sm_session_open(const SmSchema *schema, const SmSession *session,

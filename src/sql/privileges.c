@@ -101,6 +101,7 @@ static const BundledFunction functions[] = {
 	{"session_invalidate_everything", ADMIN},
 	{"session_history", APP | ADMIN},
 	{"session_active_count", APP | ADMIN | MONITOR},
+	{"session_active_estimate", APP | ADMIN | MONITOR},
 	{"session_cleanup", APP | ADMIN},
 	{"session_export", ADMIN},
 	{"session_erase", ADMIN},

@@ -15,6 +15,7 @@
 
 #include "session/authenticate.h"
 #include "session/bulk.h"
+#include "session/count.h"
 #include "session/lifecycle.h"
 #include "session/locks.h"
 #include "sql/arguments.h"
@@ -28,6 +29,7 @@ PG_FUNCTION_INFO_V1(sm_session_invalidate_everything);
 PG_FUNCTION_INFO_V1(sm_session_update_user);
 PG_FUNCTION_INFO_V1(sm_session_list);
 PG_FUNCTION_INFO_V1(sm_session_active_count);
+PG_FUNCTION_INFO_V1(sm_session_active_estimate);
 
 /* Which of a user's sessions to list. */
 typedef struct ListedPage
@@ -237,6 +239,15 @@ sm_session_active_count(PG_FUNCTION_ARGS)
 	text	   *user_id = PG_ARGISNULL(1) ? NULL : sm_arg_user_id(fcinfo, 1);
 
 	PG_RETURN_INT64(sm_active_count(sm_called_schema(fcinfo), user_id, tenant_id));
+}
+
+/*
+ * session_active_estimate()
+ */
+Datum
+sm_session_active_estimate(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(sm_active_estimate(sm_called_schema(fcinfo)));
 }
 
 /*

@@ -87,6 +87,25 @@ is( $node->safe_psql(
 	),
 	'50000',
 	'50,000 are signed out in one transaction');
+
+# An estimate reads the same number of pages of a table of any size.
+my $live = $small + $large + 50000;
+my $plan = $node->safe_psql(
+	'postgres', q(
+	SELECT session_active_count(user_id => 'none') \gset
+	EXPLAIN (ANALYZE, BUFFERS, FORMAT json) SELECT session_active_estimate()));
+my ($hit, $read) =
+  $plan =~ /"Shared Hit Blocks": (\d+),\s+"Shared Read Blocks": (\d+)/;
+my $pages = $node->safe_psql('postgres',
+	"SELECT pg_relation_size('user_sessions') / 8192");
+note("$hit buffers found and $read read of $pages pages");
+cmp_ok($hit + $read, '<', 1100, 'an estimate reads a sample of the pages');
+cmp_ok($pages, '>', 4000, 'which have many more');
+my $estimate =
+  $node->safe_psql('postgres', 'SELECT session_active_estimate()');
+# five times the standard error, if whole pages were either live or not
+cmp_ok(abs($estimate - $live) / $live,
+	'<', 0.25, "$estimate are estimated where $live are live");
 is( $node->safe_psql(
 		'postgres', q(
 		CREATE TABLE token AS SELECT session_token FROM generate_series(1, 20000) AS i, session_create('w' || i);

@@ -846,6 +846,9 @@ class InMemory:
             for session in self._live()
         )
 
+    def session_active_estimate(self) -> int:
+        return self.session_active_count()
+
     def session_cleanup(
         self, batch: int | None = None, max_batches: int | None = None
     ) -> list[Row]:
