@@ -28,6 +28,7 @@ MODULE_big = session_manager
 OBJS = \
 	src/batch.o \
 	src/clock.o \
+	src/commit.o \
 	src/guc.o \
 	src/redact.o \
 	src/schema.o \

@@ -29,6 +29,8 @@ int			sm_touch_interval;
 int			sm_max_sessions_per_user;
 int			sm_on_limit;
 int			sm_login_wait;
+int			sm_revoke_commit;
+int			sm_revoke_commit_timeout;
 int			sm_max_data_size;
 int			sm_client_binding;
 bool		sm_new_device_events;
@@ -71,6 +73,12 @@ static const struct config_enum_entry client_binding_options[] = {
 	{"off", SM_BINDING_OFF, false},
 	{"log", SM_BINDING_LOG, false},
 	{"strict", SM_BINDING_STRICT, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry revoke_commit_options[] = {
+	{"local", SM_REVOKE_LOCAL, false},
+	{"remote_apply", SM_REVOKE_REMOTE_APPLY, false},
 	{NULL, 0, false}
 };
 
@@ -178,6 +186,21 @@ define_sessions(void)
 							"Time for which logins and revocations wait for each other's open transactions.",
 							"Limits each wait of functions that end or read all sessions of a user, a tenant or the database, of logins that wait for these functions, and of session_key_retire. 0 waits without limit.",
 							&sm_login_wait,
+							5000, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("session_manager.revoke_commit",
+							 "What the commit of a transaction waits for that ends a session or replaces a token.",
+							 "local: this server's disk; "
+							 "remote_apply: also that the standbys named by synchronous_standby_names have applied it.",
+							 &sm_revoke_commit,
+							 SM_REVOKE_LOCAL, revoke_commit_options,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.revoke_commit_timeout",
+							"Time for which revoke_commit = remote_apply waits for standbys.",
+							"The transaction has then committed, and a warning says that a standby may not know of it. 0 waits without limit.",
+							&sm_revoke_commit_timeout,
 							5000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);

@@ -3,8 +3,8 @@
  * guc.h
  *	  The settings, as the other files read them.
  *
- * Durations are in seconds, except sweep_pause and redis_timeout, which are in
- * milliseconds.
+ * Durations are in seconds, except login_wait, revoke_commit_timeout, sweep_pause
+ * and redis_timeout, which are in milliseconds.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,6 +25,12 @@ typedef enum SmClientBinding
 	SM_BINDING_LOG,
 	SM_BINDING_STRICT
 } SmClientBinding;
+
+typedef enum SmRevokeCommit
+{
+	SM_REVOKE_LOCAL,
+	SM_REVOKE_REMOTE_APPLY
+} SmRevokeCommit;
 
 typedef enum SmRedisMode
 {
@@ -51,6 +57,8 @@ extern int	sm_touch_interval;
 extern int	sm_max_sessions_per_user;
 extern int	sm_on_limit;
 extern int	sm_login_wait;
+extern int	sm_revoke_commit;
+extern int	sm_revoke_commit_timeout;
 extern int	sm_max_data_size;
 extern int	sm_client_binding;
 extern bool sm_new_device_events;

@@ -14,6 +14,7 @@
 #include "cache/cache.h"
 #include "cache/fence.h"
 #include "cache/writer.h"
+#include "commit.h"
 #include "guc.h"
 #include "keys/crypto.h"
 #include "keys/keyfile.h"
@@ -45,6 +46,8 @@ void
 _PG_init(void)
 {
 	sm_crypto_init();
+	/* what is registered first is called last: it waits for the rest */
+	sm_commit_init();
 	sm_guc_init();
 	sm_info_init();
 	sm_redact_init();

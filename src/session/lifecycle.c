@@ -18,11 +18,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "commands/async.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 
+#include "commit.h"
 #include "guc.h"
 #include "keys/keyring.h"
 #include "session/finding.h"
@@ -620,7 +620,7 @@ end_session(SmScan *scan, SmEventWriter *events, SmEventType type,
 		sm_event(scan->schema, &event);
 
 	/* what has been acknowledged as ended must not come back after a crash */
-	ForceSyncCommit();
+	sm_commit_durably();
 	sm_change(&changes, Anum_revoked_at, TimestampTzGetDatum(GetCurrentTimestamp()));
 	sm_change(&changes, Anum_revoked_reason, PointerGetDatum(reason));
 	sm_scan_update(scan, &changes);
@@ -940,6 +940,7 @@ rotate_token(SmScan *scan, SmChanges *changes, Rotation rotation,
 	}
 	(void) sm_session_owner(session, &owner);
 	renewal->status = "rotated";
+	sm_commit_visibly();
 	renewal->token = new_token(key, &owner, verifier);
 	sm_change(changes, Anum_verifier, bytea_datum(verifier, SM_VERIFIER_LEN));
 	sm_change(changes, Anum_verifier_key_id, Int32GetDatum(key->id));

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "cache/cache.h"
+#include "commit.h"
 #include "guc.h"
 #include "keys/keyring.h"
 #include "maintenance/contain.h"
@@ -103,6 +104,7 @@ sm_session_info(PG_FUNCTION_ARGS)
 	add_line(&result, "workers", workers_state());
 	add_line(&result, "last_pass", last_pass());
 	add_line(&result, "clock", clock_state());
+	add_line(&result, "revoke_commit", sm_commit_state());
 	add_line(&result, "resealing", resealing(schema));
 	for (int step = 0; step < SM_N_STEPS; step++)
 		add_line(&result, psprintf("errors_%s", sm_step_name(step)), errors(step));

@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "commands/trigger.h"
@@ -24,6 +23,7 @@
 #include "utils/inval.h"
 #include "utils/rel.h"
 
+#include "commit.h"
 #include "guc.h"
 #include "keys/keyring.h"
 #include "session/authenticate.h"
@@ -224,7 +224,7 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 									   sm_schema_qualify(schema, "session_keys"), key_id));
 		key_event(schema, SM_EVENT_KEY_REVOKED, key_id);
 		/* whatever synchronous_commit says */
-		ForceSyncCommit();
+		sm_commit_durably();
 		if (strcmp(state, "active") == 0)
 			ereport(NOTICE,
 					(errmsg("no session key is active now: nobody can log in"),

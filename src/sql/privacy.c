@@ -22,7 +22,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -37,6 +36,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "commit.h"
 #include "session/authenticate.h"
 #include "session/lifecycle.h"
 #include "session/locks.h"
@@ -140,7 +140,7 @@ sm_session_erase(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (!sm_scan_lock(&scan, LockTupleExclusive, LockWaitBlock))
 			continue;
-		ForceSyncCommit();
+		sm_commit_durably();
 		(void) sm_scan_delete(&scan, true);
 		deleted++;
 	}

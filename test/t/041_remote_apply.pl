@@ -1,0 +1,178 @@
+# With revoke_commit = remote_apply, whoever has revoked a session or replaced a
+# token finds it so on the standby at once, and waits there no longer than
+# revoke_commit_timeout.
+
+use strict;
+use warnings FATAL => 'all';
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SessionManagerTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $primary =
+  new_node('primary', preload => 'session_manager', streaming => 1);
+$primary->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->start;
+$primary->append_conf(
+	'postgresql.conf', q(
+	synchronous_standby_names = 'standby'
+	synchronous_commit = local
+));
+$primary->reload;
+$primary->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
+  or die 'the standby is not synchronous';
+
+my $apply = 'SET session_manager.revoke_commit = remote_apply';
+
+sub paused
+{
+	my ($whether) = @_;
+	$standby->safe_psql('postgres',
+		'SELECT pg_wal_replay_' . ($whether ? 'pause()' : 'resume()'));
+	$standby->poll_query_until('postgres',
+		q(SELECT pg_get_wal_replay_pause_state() = ')
+		  . ($whether ? 'paused' : 'not paused') . q('))
+	  or die 'replay does not pause or resume';
+	return;
+}
+
+sub replay
+{
+	$primary->wait_for_catchup('standby', 'replay');
+	return;
+}
+
+# Each way of ending a session or replacing its token: what it does, and how
+# many live sessions the standby then finds for the token.
+my %ways = (
+	session_invalidate => q(SELECT session_invalidate('%s')),
+	session_invalidate_all => q(SELECT session_invalidate_all('%s')),
+	session_invalidate_tenant => q(SELECT session_invalidate_tenant('%s')),
+	session_elevate => q(SELECT session_elevate('%s', '{}')),
+	session_switch_tenant => q(SELECT session_switch_tenant('%s', 'other')),
+	session_erase => q(SELECT session_erase('%s')),
+	'a statement of more than one' =>
+	  q(BEGIN; SELECT session_invalidate('%s'); COMMIT),
+	'a savepoint' =>
+	  q(BEGIN; SAVEPOINT s; SELECT session_invalidate('%s'); RELEASE s; COMMIT)
+);
+my $rounds = 5;
+for my $way (sort keys %ways)
+{
+	my $stale = 0;
+	for my $round (1 .. $rounds)
+	{
+		my $user = "$way $round";
+		my $token = $primary->safe_psql('postgres',
+			"SELECT session_token FROM session_create('$user', tenant_id => '$user')"
+		);
+		replay();
+		my $argument = $way =~ /all|_tenant$|erase/
+		  && $way !~ /switch/ ? $user : $token;
+		$primary->safe_psql('postgres',
+			"$apply; " . sprintf $ways{$way}, $argument);
+		$stale += live($standby, $token);
+	}
+	is($stale, 0, "$way: the standby knows at once");
+}
+
+# A rotation: the new token is known
+my $missing = 0;
+for my $round (1 .. $rounds)
+{
+	my $old = create_session($primary, 'rotating');
+	my $new = $primary->safe_psql('postgres',
+		"$apply; SELECT session_token FROM session_refresh('$old', rotate => true)"
+	);
+	$missing += 1 - live($standby, $new);
+}
+is($missing, 0, 'a new token works on the standby at once');
+
+# What is rolled back, and what comes after
+my $other = create_session($primary, 'other');
+is( $primary->safe_psql(
+		'postgres',
+		"$apply; BEGIN; SELECT session_key_revoke(max(key_id)) FROM session_keys; ROLLBACK; SELECT 1"
+	),
+	"\n1",
+	'what is rolled back waits for nothing');
+
+# It is for these transactions alone.
+is( $primary->safe_psql(
+		'postgres',
+		"$apply; SELECT session_invalidate('$other'); SHOW synchronous_commit"
+	),
+	"other\nlocal",
+	'synchronous_commit is itself again in the next transaction');
+
+# A standby that does not replay
+paused(1);
+my $token = create_session($primary, 'paused');
+my ($out, $err);
+my $began = time;
+is( $primary->psql(
+		'postgres',
+		"$apply; SET session_manager.revoke_commit_timeout = '1s'; SELECT session_invalidate('$token');
+		SELECT pg_sleep(0.5), 'not canceled'",
+		stdout => \$out,
+		stderr => \$err),
+	0,
+	'it gives up waiting');
+cmp_ok(time - $began, '>=', 1, 'after its limit');
+is( $out,
+	"paused\n|not canceled",
+	'the session has ended, the next statement runs');
+like(
+	$err,
+	qr/WARNING:  no standby has confirmed within 1000 ms/,
+	'and a warning says so');
+is(live($primary, $token), '0', 'on the primary');
+
+# Others do not wait
+$began = time;
+my $local = create_session($primary, 'local');
+$primary->safe_psql('postgres', "SELECT session_invalidate('$local')");
+$primary->safe_psql('postgres',
+	"$apply; SELECT session_update('$local', '{}')");
+pass('what ends no session waits for no standby');
+
+# A canceled wait
+my $waiting = create_session($primary, 'canceled');
+my $session = $primary->background_psql('postgres', on_error_stop => 0);
+$session->query_safe($apply);
+$session->query_safe("SET session_manager.revoke_commit_timeout = 0");
+$session->query_until(qr/^asked$/m,
+	"\\echo asked\nSELECT session_invalidate('$waiting');\n");
+$primary->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+  or die 'it does not wait';
+sleep 2;
+is( $primary->safe_psql(
+		'postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
+	'1',
+	'without a limit it waits');
+paused(0);
+$session->quit;
+replay();
+is(live($standby, $waiting), '0', 'until the standby goes on');
+
+# Without standbys that are waited for, there is nothing to wait for.
+$primary->append_conf('postgresql.conf', "synchronous_standby_names = ''");
+$primary->reload;
+paused(1);
+$token = create_session($primary, 'alone');
+is( $primary->safe_psql(
+		'postgres', "$apply; SELECT session_invalidate('$token')"),
+	'alone',
+	'nothing is waited for without synchronous standbys');
+paused(0);
+
+done_testing();
