@@ -1,8 +1,8 @@
 #!/bin/bash
 #
 # Put PostgreSQL 16, which no release of Debian has, into build/postgresql-16:
-# the server and its headers from the wheel pgserver, pgcrypto and the modules
-# for TAP tests from the source of Debian's PostgreSQL.  Prints the path of its
+# the server and its headers from the wheel pgserver, pgcrypto, auto_explain and
+# the modules for TAP tests from the source of Debian's PostgreSQL.  Prints the path of its
 # pg_config; does nothing where it is there.
 
 set -euo pipefail
@@ -30,6 +30,7 @@ make_server() {
   make -s -C "$place/source/contrib/pgcrypto" USE_PGXS=1 PG_CONFIG="$pg_config" \
     with_ssl=openssl PG_CPPFLAGS='-include postgres.h -include varatt.h' \
     SHLIB_LINK='-lcrypto -lz' install
+  make -s -C "$place/source/contrib/auto_explain" USE_PGXS=1 PG_CONFIG="$pg_config" install
   tests=$(dirname "$("$pg_config" --pgxs)")/../test
   mkdir -p "$tests/perl"
   cp -R "$place/source/src/test/perl/PostgreSQL" "$tests/perl/"

@@ -80,6 +80,7 @@ find_missing() {
   [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing+=(libpq-dev)
   if [ $source = yes ]; then
     have bison || missing+=(bison)
+    have bzip2 || missing+=(bzip2)
     have flex || missing+=(flex)
     have valgrind || missing+=(valgrind)
     [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)

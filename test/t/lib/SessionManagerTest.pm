@@ -31,6 +31,7 @@ our @EXPORT = qw(
   random_key
   write_file
   key_file
+  has_module
   new_node
   install_extension
   create_session
@@ -50,6 +51,14 @@ our @EXPORT = qw(
   finish_all
   long_runs
 );
+
+# Is a module of PostgreSQL's own installed?  PostgreSQL 16 comes without some.
+sub has_module
+{
+	my ($name) = @_;
+	chomp(my $dir = qx(pg_config --pkglibdir));
+	return -e "$dir/$name.so";
+}
 
 # A fresh key as it stands in a key file.
 sub random_key
