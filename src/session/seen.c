@@ -90,8 +90,8 @@ static bool is_given(const text *user_agent);
 static void look_at_events(SmSeen *seen, const SmSchema *schema, text *user_id);
 static void look_at_partition(SmSeen *seen, Relation parent, Oid relid,
 							  text *user_id, TimestampTz since);
-static void look_at_event(SmSeen *seen, TupleTableSlot *slot,
-						  const EventColumns *columns);
+static bool look_at_event(SmSeen *seen, TupleTableSlot *slot,
+						  const EventColumns *columns, TimestampTz since);
 static void partition_changed(Datum arg, Oid relid);
 static EventColumns find_columns(Relation parent, Relation partition);
 static AttrNumber find_column(Relation parent, Relation partition,
@@ -339,22 +339,25 @@ look_at_partition(SmSeen *seen, Relation parent, Oid relid, text *user_id,
 	{
 		Relation	index = index_open(columns.index, NoLock);
 		TupleTableSlot *slot = NULL;
-		ScanKeyData keys[2];
+		ScanKeyData key;
 		IndexScanDesc scan;
+		bool		goes_on = true;
 
-		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TEXTEQ,
+		/*
+		 * Not by time as well: a key more would be compared with each entry of
+		 * the user's on the page, where the first one usually is enough.
+		 */
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ,
 					PointerGetDatum(user_id));
-		ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
-					TimestampTzGetDatum(since));
-		scan = sm_index_beginscan(rel, index, SnapshotSelf, 2);
-		index_rescan(scan, keys, 2, NULL, 0);
-		while (!seen->familiar && seen->events_left-- > 0 &&
+		scan = sm_index_beginscan(rel, index, SnapshotSelf, 1);
+		index_rescan(scan, &key, 1, NULL, 0);
+		while (goes_on && !seen->familiar && seen->events_left-- > 0 &&
 			   index_getnext_tid(scan, BackwardScanDirection) != NULL)
 		{
 			if (slot == NULL)
 				slot = table_slot_create(rel, NULL);
 			if (index_fetch_heap(scan, slot))
-				look_at_event(seen, slot, &columns);
+				goes_on = look_at_event(seen, slot, &columns, since);
 		}
 		index_endscan(scan);
 		if (slot != NULL)
@@ -364,9 +367,13 @@ look_at_partition(SmSeen *seen, Relation parent, Oid relid, text *user_id,
 	relation_close(rel, AccessShareLock);
 }
 
-/* Take an event into account if its client was the user's. */
-static void
-look_at_event(SmSeen *seen, TupleTableSlot *slot, const EventColumns *columns)
+/*
+ * Take an event into account if its client was the user's; false for one from
+ * before since, as are those that follow it in the index.
+ */
+static bool
+look_at_event(SmSeen *seen, TupleTableSlot *slot, const EventColumns *columns,
+			  TimestampTz since)
 {
 	static const SmEventType uses[] = {
 		SM_EVENT_CREATED, SM_EVENT_REFRESHED, SM_EVENT_ROTATED
@@ -374,8 +381,11 @@ look_at_event(SmSeen *seen, TupleTableSlot *slot, const EventColumns *columns)
 	SmClient	known = sm_no_client;
 	bool		is_use = false;
 	bool		isnull;
-	Datum		value = slot_getattr(slot, columns->event, &isnull);
+	Datum		value = slot_getattr(slot, columns->at, &isnull);
 
+	if (DatumGetTimestampTz(value) < since)
+		return false;
+	value = slot_getattr(slot, columns->event, &isnull);
 	for (int i = 0; i < (int) lengthof(uses) && !isnull && !is_use; i++)
 	{
 		const text *event = DatumGetTextPP(value);
@@ -385,14 +395,14 @@ look_at_event(SmSeen *seen, TupleTableSlot *slot, const EventColumns *columns)
 			memcmp(VARDATA_ANY(event), name, strlen(name)) == 0;
 	}
 	if (!is_use && seen->before)
-		return;
+		return true;
 	/* who acted for the user did so from a device of their own */
 	value = slot_getattr(slot, columns->detail, &isnull);
 	if (!isnull && sm_detail_has(DatumGetJsonbP(value), "actor"))
-		return;
+		return true;
 	seen->before = true;
 	if (!is_use)
-		return;
+		return true;
 	value = slot_getattr(slot, columns->ip, &isnull);
 	if (!isnull)
 		known.ip = DatumGetInetPP(value);
@@ -400,6 +410,7 @@ look_at_event(SmSeen *seen, TupleTableSlot *slot, const EventColumns *columns)
 	if (!isnull)
 		known.user_agent = DatumGetTextPP(value);
 	compare(seen, &known);
+	return true;
 }
 
 /*
