@@ -17,6 +17,9 @@
  * up.  A call that does not return or change exactly one row per statement
  * ends the run: a benchmark of misses would look fast.
  *
+ * A file may begin with a SET statement, for a side that needs a setting of its
+ * own.  It is executed before each of the side's blocks, and not measured.
+ *
  * With -D the statement of the only side is repeated until it reports no
  * more rows, which is how deletes in batches are timed.
  *
@@ -46,6 +49,7 @@
 typedef struct Side
 {
 	const char *name;
+	const char *setting;		/* a SET statement, or NULL */
 	int			nstmts;
 	char		stmt_name[MAX_STMTS][32];
 	int			nparams[MAX_STMTS];
@@ -117,6 +121,13 @@ prepare_side(Side *side, int number, const char *path)
 		PGresult   *res;
 		char	   *name;
 
+		if (side->nstmts == 0 && side->setting == NULL &&
+			strncmp(sql, "SET ", 4) == 0)
+		{
+			*end = '\0';
+			side->setting = sql;
+			continue;
+		}
 		if (side->nstmts == MAX_STMTS)
 			die("too many statements", path);
 		name = side->stmt_name[side->nstmts];
@@ -247,6 +258,16 @@ pick_row(Side *side, bool sequential)
 }
 
 static void
+apply_setting(const Side *side)
+{
+	PGresult   *res = PQexec(conn, side->setting);
+
+	if (PQresultStatus(res) != PGRES_COMMAND_OK)
+		die(side->name, PQresultErrorMessage(res));
+	PQclear(res);
+}
+
+static void
 run_block(const char *label, int round, int block, Side *side,
 		  int calls, int depth, bool sequential, uint64_t seed)
 {
@@ -256,6 +277,8 @@ run_block(const char *label, int round, int block, Side *side,
 
 	if (sequential && side->next + calls > side->nrows)
 		die(side->name, "parameters used up");
+	if (side->setting)
+		apply_setting(side);
 	if (pipelined && PQenterPipelineMode(conn) != 1)
 		die(side->name, PQerrorMessage(conn));
 

@@ -156,6 +156,13 @@ def rows(r):
                      (f"pgbench_{call}", call), (f"pgbench_{call}", f"{call}_bare"), ("≤", limit))
         out += r.row(f"{name}, bytes of WAL", peer, (f"bytes_{call}", "session"),
                      (f"bytes_{call}", "bare"), ("≤", 1.1))
+    for found, left in (("sessions", "session"), ("events", "login known by events alone")):
+        for n in (0, 1, 10, 100):
+            plural = left if n == 1 else re.sub("(session|login)", r"\1s", left)
+            for commit, what, quantity in (("off", "server CPU", CPU), ("on", "round trip", ROUND_TRIP)):
+                label = f"new_device_{commit}_{found}_{n}"
+                out += r.row(f"session_create after {n} {plural}, {what}, synchronous_commit {commit}",
+                             "without new_device_events", (label, "on"), (label, "off"), ("≤", 1.05), quantity)
     for name, what in (("time for each", ROUND_TRIP), ("server CPU for each", CPU)):
         out += r.row(f"session_invalidate_all, {name} of {int(r.facts['of_one']):,} sessions",
                      "bare update and events", ("invalidate_all", "invalidate_all"),
@@ -294,6 +301,9 @@ comes in between.
   expression and a pipeline of both statements in one transaction, of which the faster counts.
   `session_refresh` and its peers go over {int(facts.get('busy', 0)):,} sessions again and again, so that
   full-page images do not blur the ratio.
+- **New devices.** `session_create` for users who have logged in 0, 1, 10 or 100 times from the same
+  client, against itself with `session_manager.new_device_events` off. Those whose sessions are gone
+  are known by their events.
 - **A rotation, a revocation** can be made of a session once: these go through the sessions in the order
   of their logins. A revocation flushes its commit whatever `synchronous_commit` says, so there is
   one measurement of it. `session_invalidate_all` ends {int(facts.get('of_one', 0)):,} sessions of one user in one statement.

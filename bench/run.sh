@@ -13,6 +13,7 @@
 #
 #   get        session_get against a bare look-up by primary key
 #   create     session_create against bare insertions of the same two rows
+#   new_device session_create against itself without the search for new devices
 #   refresh    session_refresh against a bare update and its event
 #   rotate     the same with a new token
 #   update     session_update against a bare update and its event
@@ -40,7 +41,7 @@ set -euo pipefail
 . "$(dirname "$0")/../scripts/lib.sh"
 
 # in this order, as some use up sessions that others want
-all_steps=(get create refresh rotate update invalidate bytes pgcrypto wal clients cleanup sweep)
+all_steps=(get create new_device refresh rotate update invalidate bytes pgcrypto wal clients cleanup sweep)
 
 quick=no
 write=no
@@ -269,6 +270,52 @@ SQL
       options="-c synchronous_commit=off" pgbench_round pgbench_create $side $side -D k=$k -t 1000
     done
     k=$((k + 1000))
+  done
+}
+
+# NAME N LOGINS: so many logins to come of users on either side, each of whom
+# has logged in N times from the same client.  With a hundred logins each, the
+# users are fewer and log in more often.
+familiar_users() {
+  local name=$1 n=$2 logins=$3 side
+
+  for side in on off; do
+    sql <<SQL
+SET synchronous_commit = off;
+CREATE TEMP TABLE login AS
+SELECT format('$name/$side/%s', i % ($logins / ($n / 10 + 1))) AS user_id, i FROM generate_series(1, $logins) i;
+DO \$\$
+BEGIN
+	FOR k IN 1 .. $n LOOP
+		PERFORM session_create(user_id, bench.data(k), ip => '192.0.2.1', user_agent => bench.user_agent(),
+			auth => bench.auth(k)) FROM (SELECT DISTINCT user_id FROM login) u;
+		COMMIT;
+	END LOOP;
+END
+\$\$;
+COPY (SELECT user_id, bench.data(i), '192.0.2.1', bench.user_agent(), bench.auth(i) FROM login ORDER BY i)
+	TO '$work/run/$name.$side';
+SQL
+  done
+}
+
+# Users who still have sessions are found among them, others among events.  The
+# less a call costs, the more of it is the search: all but two without waiting
+# for the disk.
+step_new_device() {
+  local name blocks=20 calls=10
+  local names=(off_sessions_0 {off_sessions,off_events}_{1,10,100} {on_sessions,on_events}_10)
+
+  say "session_create with and without the search for new devices"
+  for name in "${names[@]}"; do
+    familiar_users "$name" "${name##*_}" $(((ROUNDS + 1) * blocks * calls))
+  done
+  sql -c "DELETE FROM user_sessions WHERE user_id ~ '^o(n|ff)_events_'" -c "VACUUM (ANALYZE)" -c "CHECKPOINT"
+  for name in "${names[@]}"; do
+    options="-c synchronous_commit=${name%%_*}" \
+      driver blocks -l "new_device_$name" -s -r "$ROUNDS" -b $blocks -n $calls \
+      on "$statements/new_device_on.sql" "$work/run/$name.on" \
+      off "$statements/new_device_off.sql" "$work/run/$name.off"
   done
 }
 
@@ -631,7 +678,7 @@ step_sweep() {
 }
 
 # How long the steps take beside each other, for the time that is left.
-declare -A weight=([get]=8 [create]=6 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [cleanup]=16 [sweep]=20)
+declare -A weight=([get]=8 [create]=6 [new_device]=4 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [cleanup]=16 [sweep]=20)
 
 # Run a step in a process group of its own, with a limit of its time.
 run_step() {

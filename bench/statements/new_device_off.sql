@@ -1,0 +1,2 @@
+SET session_manager.new_device_events = off;
+SELECT * FROM session_create($1, $2, NULL, $3, $4, NULL, $5);
