@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
@@ -31,6 +32,7 @@ CREATE = "/api/sessions/create/"
 REFRESH = "/api/sessions/refresh/"
 TENANT = "/api/sessions/tenant/"
 ASKING = {"Session-Transport": "bearer"}
+NEW_TOKEN = "Session-Token"
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -85,6 +87,7 @@ class App(Client):
         )
         if response.headers.get("Content-Type") == "application/json":
             self.token = response.json().get("token", self.token)
+        self.token = response.headers.get(NEW_TOKEN, self.token)
         return response
 
 
@@ -300,6 +303,160 @@ class TestPlainViews:
         assert app.send("GET", "/session/").json() == {"colour": "red"}
         assert not app.cookies
         assert session_service.count_active(user_id="ada") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+class TestEngine:
+    """request.session gets a new token behind the view: the header Session-Token has it."""
+
+    @pytest.fixture(autouse=True)
+    def _engine(self, settings: Any) -> None:
+        settings.ROOT_URLCONF = "tests.test_engine_requests"
+        settings.SESSION_ENGINE = "session_manager.backends.sessions"
+        settings.MIDDLEWARE = [
+            "session_manager.middleware.RequestSessionMiddleware",
+            *MIDDLEWARE[1:],
+            "django.contrib.messages.middleware.MessageMiddleware",
+        ]
+
+    @pytest.fixture
+    def ada(self) -> Any:
+        return get_user_model().objects.create_user("ada", password="of ada")
+
+    @pytest.fixture
+    def app(self, ada: Any) -> App:
+        """Signed in, with something in request.session."""
+        app = App(session_service.create(str(ada.pk)).token)
+        app.send("GET", "/act/?do=cart=1")
+        return app
+
+    def goes_on(self, app: App, response: Any, old: str | None, user: str) -> None:
+        """The client has the token of the only session, and the old token is void."""
+        assert response.status_code == 200, response.content
+        assert not app.cookies
+        assert response["Cache-Control"] == "private, no-store"
+        assert app.token not in (None, old)
+        assert session_service.get(old) is None
+        found = app.send("GET", "/act/?do=look")
+        assert found.json()["user"] == user
+        assert NEW_TOKEN not in found
+        pk = get_user_model().objects.get(username=user).pk
+        assert session_service.count_active(user_id=str(pk)) == 1
+
+    def test_login_without_a_session(self, ada: Any) -> None:
+        app = App()
+        response = app.send("GET", "/act/?do=in=ada", **ASKING)
+        self.goes_on(app, response, None, "ada")
+
+    def test_login_of_a_guest(self, ada: Any) -> None:
+        app = App()
+        assert NEW_TOKEN in app.send("GET", "/act/?do=cart=1", **ASKING)
+        guest = app.token
+        response = app.send("GET", "/act/?do=in=ada")
+        self.goes_on(app, response, guest, "ada")
+        assert app.send("GET", "/act/?do=look").json()["session"] == {"cart": "1"}
+
+    def test_login_again(self, app: App) -> None:
+        old = app.token
+        self.goes_on(app, app.send("GET", "/act/?do=in=ada"), old, "ada")
+
+    def test_login_of_somebody_else(self, app: App, ada: Any) -> None:
+        get_user_model().objects.create_user("eve")
+        old = app.token
+        self.goes_on(app, app.send("GET", "/act/?do=in=eve"), old, "eve")
+        assert session_service.count_active(user_id=str(ada.pk)) == 0
+        assert app.send("GET", "/act/?do=look").json()["session"] == {}
+
+    def test_a_form_of_django_s(self, ada: Any) -> None:
+        """Its CSRF check asks nothing of a client without cookies, at the first login either."""
+        form = "username=ada&password=of+ada"
+        for headers in (ASKING, {}, {"Authorization": "Bearer sm1_" + "A" * 64}):
+            app = App()
+            response = app.generic(
+                "POST",
+                "/accounts/login/?next=/plain/",
+                form,
+                content_type="application/x-www-form-urlencoded",
+                headers=headers,
+            )
+            assert response.status_code == (302 if headers else 403)
+            assert response.headers.get(NEW_TOKEN, "").startswith("sm1_" if headers else "")
+            assert not app.cookies
+        assert session_service.count_active(user_id=str(ada.pk)) == 2
+
+    @pytest.mark.parametrize("query", ["do=password=new", "do=password=new&ours=1"])
+    def test_password(self, app: App, query: str) -> None:
+        app.send("GET", "/act/?do=our-in=ada")
+        old = app.token
+        self.goes_on(app, app.send("GET", f"/act/?{query}"), old, "ada")
+
+    @pytest.mark.skipif(django.VERSION < (5, 1), reason="acycle_key is of Django 5.1")
+    async def test_cycle_key(self, ada: Any) -> None:
+        created = await session_service.acreate(str(ada.pk))
+        client = AsyncClient()
+        header = {"Authorization": f"Bearer {created.token}"}
+        response = await client.get("/aact/?cycle", headers=header)
+        token = response[NEW_TOKEN]
+        assert await session_service.aget(created.token) is None
+        found = await session_service.aget(token)
+        assert found is not None
+        assert found.id == created.id
+        header = {"Authorization": f"Bearer {token}"}
+        response = await client.get("/aact/?flush", headers=header)
+        assert NEW_TOKEN not in response
+        assert await session_service.aget(token) is None
+        assert not client.cookies
+
+    @pytest.mark.parametrize("what", ["out", "our-out"])
+    def test_out(self, app: App, ada: Any, what: str) -> None:
+        old = app.token
+        response = app.send("GET", f"/act/?do={what}")
+        assert response.status_code == 200
+        assert NEW_TOKEN not in response
+        assert not app.cookies
+        assert session_service.get(old) is None
+        assert app.send("GET", "/act/?do=look").json()["user"] == ""
+
+    def test_log_in(self, app: App) -> None:
+        """This package's own, whose view answers without the token."""
+        old = app.token
+        self.goes_on(app, app.send("GET", "/act/?do=our-in=ada"), old, "ada")
+
+    def test_endpoints_are_alike(self, app: App, settings: Any) -> None:
+        """A save behind the refresh goes on by the new token."""
+        settings.SESSION_SAVE_EVERY_REQUEST = True
+        old = app.token
+        response = app.send("POST", REFRESH)
+        assert response.json()["token"] == response[NEW_TOKEN] == app.token != old
+        assert app.send("POST", REFRESH).json()["status"] == "rotated"
+        assert app.send("GET", "/act/?do=look").json()["session"] == {"cart": "1"}
+
+    def test_nothing_is_ended_by_a_failure(self, app: App, ada: Any) -> None:
+        old = app.token
+        app.raise_request_exception = False
+        response = app.send("GET", "/act/?do=in=ada,fail")
+        assert response.status_code == 500
+        assert NEW_TOKEN not in response
+        assert app.send("GET", "/act/?do=look").json()["user"] == "ada"
+        assert app.token == old
+
+    @pytest.mark.parametrize("what", ["in=ada", "in=eve", "in=ada,save"])
+    def test_a_page_is_refused(self, app: App, what: str) -> None:
+        """It may have no token, and its session is not to end for one that nobody gets."""
+        get_user_model().objects.create_user("eve")
+        old = app.token
+        response = app.send("GET", f"/act/?do={what}", Origin="http://testserver")
+        assert (response.status_code, response.json()["code"]) == (403, "bearer_refused")
+        assert "sm1_" not in str(response.headers)
+        assert not app.cookies
+        assert app.send("GET", "/act/?do=look").json()["user"] == "ada"
+        assert app.token == old
+
+    def test_with_the_cookie_the_cookie(self, app: App, ada: Any) -> None:
+        app.cookies["sessionid"] = session_service.create(str(ada.pk)).token
+        response = app.send("GET", "/act/?do=in=ada")
+        assert NEW_TOKEN not in response
+        assert response.cookies["sessionid"].value.startswith("sm1_")
 
 
 @pytest.mark.parametrize(

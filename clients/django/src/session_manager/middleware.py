@@ -32,9 +32,10 @@ from .api.refusals import explain_refusal
 from .backends.sessions import SessionStore
 from .conf import settings
 from .exceptions import DataCorrupt, SessionError
-from .http.bearer import challenge, is_without_cookies
+from .http.bearer import BearerRefused, challenge, is_without_cookies
 from .http.cache_control import NEVER, note_session_use, write_cache_headers
-from .http.cookie_decision import set_token_on_commit, write_cookie
+from .http.cookie_decision import set_token_on_commit, write_cookie, written_token
+from .http.csrf import withhold_token
 from .http.current import being_served
 from .http.lookup import alook_up, failure, look_up, set_user
 from .http.request_session import hold, request_session
@@ -75,7 +76,7 @@ def _translated(exception: Exception) -> Exception:
 def _answer(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """The answer to an exception of this package's that nobody has caught."""
     error = explain_refusal(_translated(exception), request)
-    if isinstance(error, NotAuthenticated):
+    if isinstance(error, (NotAuthenticated, BearerRefused)):
         return refusal(error, request)
     # DataCorrupt is Django's own 500, which it logs and reports.
     if isinstance(error, SessionError) and not isinstance(error, DataCorrupt):
@@ -91,13 +92,14 @@ def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseB
         # about what that raises.
         response = _answer(request, error) or response
     write_cookie(request, response)
+    withhold_token(request, response)
     write_cache_headers(request, response)
     return response
 
 
 def _spare_csrf(request: HttpRequest) -> None:
     """Let Django's check pass a request that no browser has made, for plain views."""
-    if settings.BEARER and is_without_cookies(request):
+    if is_without_cookies(request):
         request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
 
 
@@ -201,7 +203,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
             note_session_use(request)
         try:
             self._save(request, store, response)
-        except SessionError as error:
+        except (SessionError, BearerRefused) as error:
             answer = _answer(request, error)
             if answer is None:
                 raise
@@ -211,9 +213,9 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
 
     def _save(self, request: HttpRequest, store: SessionStore, response: HttpResponseBase) -> None:
         """Save what has been changed, as Django's does: not after an error of the server's."""
-        written = response.cookies.get(settings.cookie_name)
+        written = written_token(response)
         if written is not None:
-            store.take_token(written.value)
+            store.take_token(written)
         wanted = store.modified or (django_settings.SESSION_SAVE_EVERY_REQUEST and written is None)
         if response.status_code >= 500 or not wanted or store.is_empty():
             return

@@ -87,6 +87,10 @@ class Holder(Protocol):
         """The session of a token, whoever its user is, and the token it has by now."""
         ...
 
+    def expects_token(self) -> None:
+        """The request's session, or its new user's, is about to get a new token; may refuse."""
+        ...
+
     def signs_in(self) -> None:
         """A user is about to get a session."""
         ...
@@ -108,6 +112,9 @@ class NoRequest:
 
     def find(self, token: str) -> tuple[str, Session | None]:
         return token, session_service.get(token)
+
+    def expects_token(self) -> None:
+        pass
 
     def signs_in(self) -> None:
         pass
@@ -300,6 +307,8 @@ class SessionStore(SessionBase):
         """A new row, in the place of the one that the session had, if any."""
         known = self._known
         old = known.row if known.replaced is not None else None
+        if old is not None or not is_guest(user_id):
+            self._holder.expects_token()
         if old is not None and not is_guest(user_id) and not is_guest(old.user_id):
             self._forget_what_was_stored()
         data, entries = self._session, self._entries()
@@ -362,6 +371,7 @@ class SessionStore(SessionBase):
 
     def _elevate(self) -> None:
         """A new token for the same row."""
+        self._holder.expects_token()
         entries, token = self._entries(), self._known.replaced or self.session_key
         patch, row = self._patch(entries), self._known.row
         ip, user_agent = self._holder.client

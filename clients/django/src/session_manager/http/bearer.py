@@ -2,13 +2,15 @@
 
     Authorization: Bearer sm1_...
 
-Such a client keeps its token itself: it gets new ones in the body, and no cookie.  Nothing of it is
-sent by a browser on its own, so there is nothing for a CSRF check to protect.
+Such a client keeps its token itself: it gets new ones in a header, those of the endpoints in the
+body as well, and no cookie.  Nothing of it is sent by a browser on its own, so there is nothing for
+a CSRF check to protect.
 
 A request with the session cookie is a browser's, whatever else it brings: the header counts for
-nothing, CSRF is checked, and no body has a token, or a script in the page could read what HttpOnly
-keeps from it.  Nor has one to a page without the cookie: browsers mark those with Origin or
-Sec-Fetch-Site.  A client that has no token yet asks by a header of its own.
+nothing, CSRF is checked, and the answer has a token in the cookie alone, or a script in the page
+could read what HttpOnly keeps from it.  An answer to a page without the cookie has none either:
+browsers mark those with Origin or Sec-Fetch-Site.  A client that has no token yet asks by a header
+of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from rest_framework.exceptions import PermissionDenied
 from ..conf import settings
 from ..store.tokens import is_token
 
+#: Of a response: the new token of a client that keeps it itself.
+RESPONSE_HEADER = "Session-Token"
 _TRANSPORT = "Session-Transport"
+_PAGE = "Pages in a browser use the session cookie."
 # Tokens, and digest forms, which are accepted here as little as in the cookie.
 _PREFIXES = ("sm1_", "sd1_")
 
@@ -67,6 +72,12 @@ def _is_of_page(request: HttpRequest) -> bool:
     return "HTTP_ORIGIN" in request.META or "HTTP_SEC_FETCH_SITE" in request.META
 
 
+class BearerRefused(PermissionDenied):
+    """A client asks for a token in the answer, and must not have one."""
+
+    default_code = "bearer_refused"
+
+
 def refuse_bearer(request: HttpRequest) -> None:
     """403 for a client that asks for a token in the body and must not have one."""
     if not _asks_for_bearer(request) or keeps_token(request):
@@ -76,17 +87,23 @@ def refuse_bearer(request: HttpRequest) -> None:
     elif _has_cookie(request):
         reason = "The request has the session cookie. Send it without cookies."
     else:
-        reason = "Pages in a browser use the session cookie."
-    raise PermissionDenied(reason, "bearer_refused")
+        reason = _PAGE
+    raise BearerRefused(reason)
+
+
+def refuse_new_token(request: HttpRequest) -> None:
+    """403 for a page that has its session by the header: it may be given neither a new token, nor
+    a cookie for one that scripts know.
+    """
+    if token_of_header(request) is not None and not keeps_token(request):
+        raise BearerRefused(_PAGE)
 
 
 def is_without_cookies(request: HttpRequest) -> bool:
-    """Whether the token in the header is all that the request is to be believed by."""
-    return (
-        token_of_header(request) is not None
-        and not request.META.get("HTTP_COOKIE")
-        and not _is_of_page(request)
-    )
+    """Whether the request can be nobody's but that of a client that keeps its token itself: there
+    is no cookie at all, and a header that no browser sends on its own.
+    """
+    return keeps_token(request) and not request.META.get("HTTP_COOKIE")
 
 
 def challenge(request: HttpRequest, realm: str = "api") -> str:

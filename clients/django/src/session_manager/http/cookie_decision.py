@@ -4,6 +4,9 @@ A session that a transaction makes or ends is made or ended once that commits.  
 about a cookie waits for the commit, and a rollback, of a savepoint too, takes it back.  The
 response gets the last decision that holds for each of the two cookies: the session's, and that
 which keeps the session of who acts as somebody else.  A 503 gets none.
+
+A client that keeps its token itself gets no cookie: the header Session-Token has what would be in
+the session's.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
 from ..store.transactions import Outcome
-from .bearer import keeps_token, token_of_header
+from .bearer import RESPONSE_HEADER, keeps_token, token_of_header
 from .cache_control import forbid_caching
 from .cookies import clear_cookie, give_token, set_cookie
 
@@ -43,7 +46,17 @@ class _Decision:
 
     name: str
     write: Callable[[HttpResponseBase], None]
+    #: What the cookie will hold; None: it is cleared.
+    token: str | None = None
     outcome: Outcome = field(default_factory=Outcome)
+
+    def tell(self, response: HttpResponseBase) -> None:
+        """Write it for a client without cookies."""
+        forbid_caching(response)
+        if self.token is not None:
+            response[RESPONSE_HEADER] = self.token
+        elif response.has_header(RESPONSE_HEADER):
+            del response[RESPONSE_HEADER]
 
 
 def _give(name: str, issued: Issued, persistent: bool, response: HttpResponseBase) -> None:
@@ -52,8 +65,13 @@ def _give(name: str, issued: Issued, persistent: bool, response: HttpResponseBas
         set_cookie(response, issued.token, expires_at, persistent=persistent, name=name)
 
 
-def _decided(request: HttpRequest, name: str, write: Callable[[HttpResponseBase], None]) -> Outcome:
-    decision = _Decision(name, write)
+def _decided(
+    request: HttpRequest,
+    name: str,
+    write: Callable[[HttpResponseBase], None],
+    token: str | None = None,
+) -> Outcome:
+    decision = _Decision(name, write, token)
     request.__dict__.setdefault(_ATTRIBUTE, []).append(decision)
     return decision.outcome
 
@@ -61,13 +79,13 @@ def _decided(request: HttpRequest, name: str, write: Callable[[HttpResponseBase]
 def set_cookie_on_commit(request: HttpRequest, issued: Issued, *, persistent: bool) -> Outcome:
     """Let the cookie hold a session's token, if the transaction commits."""
     name = settings.cookie_name
-    return _decided(request, name, partial(_give, name, issued, persistent))
+    return _decided(request, name, partial(_give, name, issued, persistent), issued.token)
 
 
 def set_token_on_commit(request: HttpRequest, token: str, max_age: int | None) -> Outcome:
     """Let the cookie hold a token for some seconds, or (None) until the browser is closed."""
     name = settings.cookie_name
-    return _decided(request, name, partial(give_token, token=token, max_age=max_age))
+    return _decided(request, name, partial(give_token, token=token, max_age=max_age), token)
 
 
 def clear_cookie_on_commit(request: HttpRequest) -> Outcome:
@@ -96,23 +114,33 @@ def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
     written: set[str] = response.__dict__.setdefault(_WRITTEN, set())
     if response.status_code == 503:
         return
-    if decisions and keeps_token(request):
+    without_cookies = bool(decisions) and keeps_token(request)
+    if without_cookies:
         # The body may have the token.
         forbid_caching(response)
-        return
+        decisions = [decision for decision in decisions if decision.name == settings.cookie_name]
     # The header's token must not become a page's cookie.
-    spared = settings.cookie_name if token_of_header(request) is not None else None
-    last: dict[str, _Decision] = {}
+    spared = None
+    if not without_cookies and token_of_header(request) is not None:
+        spared = settings.cookie_name
+    last: dict[str, Callable[[HttpResponseBase], None]] = {}
     for decision in decisions:
         if decision.name == spared:
             continue
         if decision.name in response.cookies and decision.name not in written:
             continue
+        write = decision.tell if without_cookies else decision.write
         if decision.outcome.committed:
-            last[decision.name] = decision
+            last[decision.name] = write
         else:
             # The response is finished before the transaction around the whole request.
-            decision.outcome.then(partial(decision.write, response))
-    for name, decision in last.items():
-        decision.write(response)
+            decision.outcome.then(partial(write, response))
+    for name, write in last.items():
+        write(response)
         written.add(name)
+
+
+def written_token(response: HttpResponseBase) -> str | None:
+    """The token that the response gives the client so far."""
+    cookie = response.cookies.get(settings.cookie_name)
+    return response.get(RESPONSE_HEADER) if cookie is None else cookie.value

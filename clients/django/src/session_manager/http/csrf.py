@@ -17,7 +17,7 @@ from django.middleware.csrf import CsrfViewMiddleware, get_token, rotate_token
 from rest_framework.exceptions import PermissionDenied
 
 from ..conf import settings
-from .bearer import keeps_token
+from .bearer import is_without_cookies, keeps_token
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
@@ -80,6 +80,15 @@ def offer_token(request: HttpRequest, response: HttpResponseBase) -> None:
     # What CsrfViewMiddleware does, for projects that do not have it.
     check = _Check(lambda r: HttpResponse())
     check.process_response(request, cast(HttpResponse, response))
+
+
+def withhold_token(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Give a client without cookies none of Django's login either: it would be one that has cookies
+    from then on, and be checked.
+    """
+    if is_without_cookies(request):
+        request.META.pop("CSRF_COOKIE_NEEDS_UPDATE", None)
+        response.cookies.pop(django_settings.CSRF_COOKIE_NAME, None)
 
 
 def new_token(request: HttpRequest) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..services import session_service
 from ..store.transactions import Outcome
 from ..types import Session
 from .addresses import client_ip, user_agent
-from .bearer import token_of_header
+from .bearer import refuse_new_token, token_of_header
 from .cache_control import note_session_use
 from .cookie_decision import clear_cookie_on_commit
 from .impersonation import sign_out_actor
@@ -45,6 +45,9 @@ class RequestHolder:
         lookup = look_up_row(self._request)
         created = lookup.created.token if lookup.created is not None else None
         return created or token, lookup.row
+
+    def expects_token(self) -> None:
+        refuse_new_token(self._request)
 
     def signs_in(self) -> None:
         # The new user must not get back to the session of who has impersonated others here.
