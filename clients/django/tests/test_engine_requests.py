@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -650,8 +651,19 @@ class TestDjango:
         do(client, "out")
         assert token(client) is None
         assert count(users["ada"]) == 0
-        ids = [message.id for message in run_checks(tags=["session_manager"])]
-        assert "session_manager.W043" in ids
+
+    def test_what_manage_check_says_of_it(self, settings: Any) -> None:
+        says = StringIO()
+        call_command("check", stdout=StringIO(), stderr=says)
+        assert "W043" not in says.getvalue()
+        settings.MIDDLEWARE = [DJANGO_SESSIONS if n == OURS else n for n in settings.MIDDLEWARE]
+        call_command("check", stdout=StringIO(), stderr=says)
+        (line, hint) = says.getvalue().split("session_manager.W043) ")[1].splitlines()[:2]
+        # What is wrong, what that means, and what to do.
+        assert line.startswith("MIDDLEWARE has Django's SessionMiddleware.")
+        for word in ("IP address", "browser", "PostgreSQL cannot be reached", "500 instead of 503"):
+            assert word in line
+        assert hint == f"\tHINT: In MIDDLEWARE, replace '{DJANGO_SESSIONS}' with '{OURS}'."
 
 
 class TestOutage:

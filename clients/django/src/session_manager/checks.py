@@ -243,9 +243,11 @@ def _engine() -> Iterator[CheckMessage]:
         )
     if DJANGO_SESSIONS in chain:
         yield Warning(
-            "With Django's SessionMiddleware, sessions have no address and no user agent, and a "
-            "request whose session cannot be saved during an outage gets 500 instead of 503.",
-            hint=f"In MIDDLEWARE, put {REQUEST_SESSIONS!r} in its place.",
+            "MIDDLEWARE has Django's SessionMiddleware. Sessions work with it, but they are stored "
+            "without the client's IP address and browser: the list of a user's devices cannot tell "
+            "them apart, and no login is reported as coming from a new device. While PostgreSQL "
+            "cannot be reached, a request that changes its session gets 500 instead of 503.",
+            hint=f"In MIDDLEWARE, replace {DJANGO_SESSIONS!r} with {REQUEST_SESSIONS!r}.",
             id="session_manager.W043",
         )
 
