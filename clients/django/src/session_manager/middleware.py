@@ -10,9 +10,7 @@ session, unless SESSION_ENGINE is this package's: then it is the same one.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -39,7 +37,7 @@ from .http.csrf import withhold_token
 from .http.current import being_served
 from .http.lookup import alook_up, failure, look_up, set_user
 from .http.request_session import hold, request_session
-from .http.spared import end_spared, has_spared
+from .http.spared import end_spared, ending_spared, has_spared
 from .store.database import is_lost, translate
 from .types import NoSession, Session
 
@@ -103,17 +101,6 @@ def _spare_csrf(request: HttpRequest) -> None:
         request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
 
 
-@asynccontextmanager
-async def _ending_spared(request: HttpRequest) -> AsyncIterator[None]:
-    """End what the response's end would have ended, also if the client does not wait for it."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        if has_spared(request):
-            await asyncio.shield(sync_to_async(end_spared)(request))
-        raise
-
-
 class SessionMiddleware:
     """Give requests ``session_info`` and ``asession_info``; keep the cookie in step."""
 
@@ -137,7 +124,7 @@ class SessionMiddleware:
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         self.process_request(request)
         with being_served(request):
-            async with _ending_spared(request):
+            async with ending_spared(request):
                 response = await self.get_response(request)
         if has_spared(request) and request_session(request) is None:
             await sync_to_async(end_spared)(request)
@@ -182,8 +169,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         with being_served(request):
-            async with _ending_spared(request):
-                return await super().__acall__(request)
+            return await super().__acall__(request)
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)

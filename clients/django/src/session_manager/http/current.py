@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any
 
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 
-from .spared import end_spared
+from .spared import end_spared, ending_spared
 
 _current: ContextVar[HttpRequest | None] = ContextVar("session_manager_request", default=None)
 
@@ -46,6 +46,7 @@ def current_request() -> HttpRequest | None:
 def follow_django_sessions() -> None:
     """Have Django's SessionMiddleware show its requests, too: it may be alone with our engine."""
     begin, finish = SessionMiddleware.process_request, SessionMiddleware.process_response
+    serve = SessionMiddleware.__acall__
 
     @wraps(begin)
     def process_request(self: SessionMiddleware, request: HttpRequest) -> Any:
@@ -61,5 +62,11 @@ def follow_django_sessions() -> None:
         finally:
             _current.set(None)
 
+    @wraps(serve)
+    async def __acall__(self: Any, request: HttpRequest) -> HttpResponseBase:
+        async with ending_spared(request):
+            return await serve(self, request)
+
+    SessionMiddleware.__acall__ = __acall__  # type: ignore[method-assign]
     SessionMiddleware.process_request = process_request  # type: ignore[method-assign]
     SessionMiddleware.process_response = process_response  # type: ignore[method-assign]

@@ -6,11 +6,15 @@ first; when the response is finished it ends, unless it has the mark of the new 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest
 
 from ..exceptions import SessionError
@@ -70,6 +74,20 @@ def end_spared(request: HttpRequest) -> None:
         else:
             # The response is finished before the transaction around the whole request.
             outcome.then(partial(_end, request, spared))
+
+
+@asynccontextmanager
+async def ending_spared(request: HttpRequest) -> AsyncIterator[None]:
+    """End what the response's end would have ended, also if the client does not wait for it.
+
+    A view in a thread goes on after that, and may change the password only then: this waits until
+    the thread has done with it.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        await asyncio.shield(sync_to_async(end_spared)(request))
+        raise
 
 
 def _end(request: HttpRequest, spared: Spared) -> None:
