@@ -8,6 +8,7 @@ import shutil
 from html import unescape
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -19,6 +20,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from session_manager.models import SessionEvent
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
 
@@ -147,6 +149,43 @@ class TestPages:
             clerk.get(EVENTS, {"q": user_id}).content.decode(),
         )
         assert user_id in clerk.get(unescape(link)).content.decode()
+
+    @pytest.mark.parametrize("use_tz", [True, False])
+    def test_times_are_local(
+        self, clerk: Client, user_id: str, settings: Any, use_tz: bool
+    ) -> None:
+        created = session_service.create(user_id)
+        settings.USE_TZ, settings.TIME_ZONE = use_tz, "Asia/Kathmandu"
+        page = clerk.get(f"{LIST}{created.id}/change/").content.decode()
+        local = created.created_at.astimezone(ZoneInfo("Asia/Kathmandu"))
+        (of_event,) = re.findall(r'<time datetime="[^"]*">([^<]*)</time>', page)
+        assert of_event == f"{local:%Y-%m-%d %H:%M:%S}"
+
+    @pytest.mark.parametrize("use_tz", [True, False])
+    @pytest.mark.parametrize(
+        "at",
+        [
+            "0001-01-01T00:00:00%2B14:00",
+            "0001-01-01T00:00:00",
+            "9999-12-31T23:59:59-14:00",
+            "9999-12-31T23:59:59.999999",
+            "2026-10-25T02:30:00",  # twice in Berlin
+            "2026-03-29T02:30:00",  # never in Berlin
+            "2026-11-29",
+            "2026-11-29T10:00Z&at=nonsense",
+            "%00",
+            "2026-11-29T10:00:00%00",
+        ],
+    )
+    def test_any_time_in_the_link(
+        self, clerk: Client, user_id: str, settings: Any, use_tz: bool, at: str
+    ) -> None:
+        created = session_service.create(user_id)
+        number = SessionEvent.objects.get(session_id=created.id).pk
+        settings.USE_TZ = use_tz
+        page = clerk.get(f"{EVENTS}{number}/change/?at={at}")
+        assert page.status_code == 200
+        assert user_id in page.content.decode()
 
     def test_number_of_queries(
         self, clerk: Client, user_id: str, django_assert_max_num_queries: Any

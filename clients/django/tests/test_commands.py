@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from io import StringIO
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -58,6 +59,19 @@ class TestSessions:
         assert "secret" not in text
         with pytest.raises(CommandError, match="There is no session"):
             run("sessions", "show", str(uuid.uuid4()))
+
+    @pytest.mark.parametrize("use_tz", [True, False])
+    def test_times_are_local(
+        self, created: CreatedSession, user_id: str, settings: Any, use_tz: bool
+    ) -> None:
+        settings.USE_TZ, settings.TIME_ZONE = use_tz, "Asia/Kathmandu"
+        local = created.created_at.astimezone(ZoneInfo("Asia/Kathmandu"))
+        for text in (
+            run("sessions", "list", "--user", user_id),
+            run("sessions", "show", str(created.id)),
+        ):
+            assert f"{local:%Y-%m-%d %H:%M:%S}" in text
+        assert "live" in text
 
     def test_revoke(self, created: CreatedSession, user_id: str) -> None:
         session_service.create(user_id)

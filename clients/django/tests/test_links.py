@@ -5,11 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.signing import TimestampSigner
 from django.db import transaction
 from django.test import Client
+from django.utils.formats import date_format
 
 from session_manager.links import end_session_path
 from session_manager.services import session_service
@@ -37,6 +40,15 @@ NOISE = (
 
 def sign_in(user_id: str, ip: str, user_agent: str) -> CreatedSession:
     return session_service.create(user_id, ip=ip, user_agent=user_agent)
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_the_page_has_the_local_time(user_id: str, settings: Any, use_tz: bool) -> None:
+    created = sign_in(user_id, "203.0.113.7", FIREFOX)
+    settings.USE_TZ, settings.TIME_ZONE = use_tz, "Asia/Kathmandu"
+    page = Client().get(end_session_path(created.id)).content.decode()
+    local = created.created_at.astimezone(ZoneInfo("Asia/Kathmandu"))
+    assert f"{date_format(local, 'DATETIME_FORMAT')} from Firefox" in page
 
 
 @pytest.mark.parametrize("heard", [new_device], indirect=True)

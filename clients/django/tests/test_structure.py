@@ -45,6 +45,7 @@ PUBLIC = {
     "user_changes": (),
     "urls": (),
     "user_agents": (),
+    "local_time": (),
     # What Django looks for.
     "backends": ("http",),
     "channels": (),

@@ -7,6 +7,7 @@ sessions; who did it is in the admin's own log, as the audit trail knows no admi
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -26,11 +27,11 @@ from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.text import smart_split, unescape_string_literal
-from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from .conf import settings
+from .local_time import local_time
 from .models import SessionEvent, UserSession
 from .services import session_service
 from .store.relations import attach_users, user_ids, users_apart
@@ -86,9 +87,8 @@ def describe_agent(agent: str) -> str:
 
 
 def short_time(value: datetime) -> str:
-    # Without USE_TZ it is local already.
-    local = localtime(value) if is_aware(value) else value
-    return format_html('<span class="sm-moment">{}</span>', date_format(local, "Y-m-d H:i"))
+    text = date_format(local_time(value), "Y-m-d H:i")
+    return format_html('<span class="sm-moment">{}</span>', text)
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -315,10 +315,11 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         session: Any = self.get_object(request, object_id)
         if request.method == "POST" and session is not None:
             return self.revoke_one(request, session)
+        events = []
+        if session is not None and self.has_view_permission(request, session):
+            events = session_service.history(session_id=session.pk, max_rows=HISTORY)
         context = {
-            "events": session_service.history(session_id=session.pk, max_rows=HISTORY)
-            if session is not None and self.has_view_permission(request, session)
-            else [],
+            "events": [replace(event, at=local_time(event.at)) for event in events],
             "may_revoke": session is not None
             and session.is_live
             and self.has_revoke_permission(request),

@@ -22,6 +22,7 @@ from django.views.decorators.http import require_http_methods
 
 from .conf import settings
 from .http.cache_control import forbid_caching
+from .local_time import local_time
 from .services import session_service
 from .user_agents import describe_user_agent
 
@@ -67,6 +68,7 @@ def end_session(request: HttpRequest, signed: str) -> HttpResponse:
         200,
         state="ask",
         created=created,
+        at=local_time(created.at) if created else None,
         device=describe_user_agent(created.user_agent) if created else None,
     )
 
