@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +431,20 @@ class TestEngine:
         assert response.json()["token"] == response[NEW_TOKEN] == app.token != old
         assert app.send("POST", REFRESH).json()["status"] == "rotated"
         assert app.send("GET", "/act/?do=look").json()["session"] == {"cart": "1"}
+
+    @pytest.mark.parametrize("every_request", [False, True])
+    def test_the_token_that_it_has_is_not_sent(
+        self, app: App, ada: Any, settings: Any, every_request: bool
+    ) -> None:
+        """Another request may have brought a newer one meanwhile, which it would replace."""
+        settings.SESSION_SAVE_EVERY_REQUEST = every_request
+        short = session_service.create(str(ada.pk), ttl=timedelta(minutes=1))
+        for token in (app.token, short.token):
+            app.token = token
+            for what in ("cart=2", "cart=2", "look"):
+                response = app.send("GET", f"/act/?do={what}")
+                assert (response.status_code, NEW_TOKEN in response) == (200, False)
+                assert "sm1_" not in str(response.headers)
 
     def test_nothing_is_ended_by_a_failure(self, app: App, ada: Any) -> None:
         old = app.token

@@ -30,7 +30,7 @@ from .api.refusals import explain_refusal
 from .backends.sessions import SessionStore
 from .conf import settings
 from .exceptions import DataCorrupt, SessionError
-from .http.bearer import BearerRefused, challenge, is_without_cookies
+from .http.bearer import BearerRefused, challenge, is_without_cookies, token_of_header
 from .http.cache_control import NEVER, note_session_use, write_cache_headers
 from .http.cookie_decision import set_token_on_commit, write_cookie, written_token
 from .http.csrf import withhold_token
@@ -215,9 +215,10 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
                 "sign-out in another request."
             ) from None
         token = store.session_key
-        # While a slow request was served, another one may have given the browser a newer token.
-        presented = request.COOKIES.get(settings.cookie_name)
-        if token is not None and (token != presented or store.cookie_is_due):
+        # While a slow request was served, another one may have given the client a newer token.
+        header = token_of_header(request)
+        presented = request.COOKIES.get(settings.cookie_name, header)
+        if token is not None and (token != presented or (store.cookie_is_due and header is None)):
             set_token_on_commit(request, token, store.cookie_age())
 
 
