@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import PermissionDenied
 
@@ -850,6 +850,21 @@ def test_errors_have_one_form(signed_in: Browser) -> None:
     body = json.loads(response.content)
     assert set(body) == {"detail", "code"}
     assert response["Cache-Control"] == "private, no-store"
+
+
+@pytest.mark.parametrize("path", [CURRENT, CREATE, "/api/sessions/"])
+def test_an_error_leaves_the_transaction_around_it(browser: Browser, path: str) -> None:
+    """A test's, for example: where views are in transactions, DRF takes it for the view's own."""
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        with transaction.atomic():
+            get_user_model().objects.create_user("ada")
+            response = browser.unsafe("POST" if path == CREATE else "GET", path)
+            assert response.status_code == 401
+            assert get_user_model().objects.filter(username="ada").exists()
+        assert get_user_model().objects.filter(username="ada").exists()
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
 
 
 def test_hooks_are_typed() -> None:

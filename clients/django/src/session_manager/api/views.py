@@ -51,6 +51,7 @@ from ..login import leave_ended, log_in, log_out, stop_impersonation, switch_ten
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
 from ..services import session_service
 from ..store.tokens import session_id_of
+from ..store.transactions import keeping_block
 from ..store.users import load_user, marked, user_id_of
 from ..types import Session
 from .access_tokens import authenticate_header, verify_access_token
@@ -130,7 +131,9 @@ class SessionView(APIView):
                 address_limit("junk", django_request(self.request)).spend()
             except Throttled as throttled:
                 exc = throttled
-        return super().handle_exception(exc)
+        # With ATOMIC_REQUESTS DRF would roll back what is not the endpoint's, as a test's.
+        with keeping_block():
+            return super().handle_exception(exc)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)

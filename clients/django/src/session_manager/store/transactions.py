@@ -8,7 +8,8 @@ in that list, so that it is forgotten with the transaction, or the savepoint, th
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections, transaction
@@ -24,6 +25,18 @@ _IDLE = 0
 def in_block(connection: Any) -> bool:
     """Whether a block of transaction.atomic is open, so that an error breaks more than a call."""
     return bool(connection.in_atomic_block)
+
+
+@contextmanager
+def keeping_block() -> Iterator[None]:
+    """Leave an open block to who has opened it, whatever DRF's handler of errors makes of it."""
+    connection = connections[database_alias()]
+    is_broken = in_block(connection) and connection.needs_rollback
+    try:
+        yield
+    finally:
+        if in_block(connection):
+            connection.needs_rollback = is_broken
 
 
 def _is_managed(connection: Any) -> bool:
