@@ -268,7 +268,7 @@ apply_setting(const Side *side)
 }
 
 static void
-run_block(const char *label, int round, int block, Side *side,
+run_block(const char *label, int round, bool warming, int block, Side *side,
 		  int calls, int depth, bool sequential, uint64_t seed)
 {
 	bool		pipelined = depth > 1 || side->nstmts > 1;
@@ -306,7 +306,7 @@ run_block(const char *label, int round, int block, Side *side,
 
 	if (pipelined && PQexitPipelineMode(conn) != 1)
 		die(side->name, PQerrorMessage(conn));
-	if (round >= 0)				/* negative: warming up */
+	if (!warming)
 		printf("%s\t%d\t%d\t%s\t%d\t%" PRId64 "\t%" PRId64 "\n", label, round,
 			   block, side->name, calls, wall / calls, cpu / calls);
 }
@@ -352,7 +352,7 @@ main(int argc, char **argv)
 	int			blocks = 20;
 	int			calls = 100;
 	int			depth = 1;
-	int			drain_round = 0;
+	int			first_round = 0;
 	bool		sequential = false;
 	bool		draining = false;
 	int			opt;
@@ -377,7 +377,7 @@ main(int argc, char **argv)
 				depth = atoi(optarg);
 				break;
 			case 'i':
-				drain_round = atoi(optarg);
+				first_round = atoi(optarg);
 				break;
 			case 's':
 				sequential = true;
@@ -387,7 +387,7 @@ main(int argc, char **argv)
 				break;
 			default:
 				die("usage",
-					"driver [-l label] [-r rounds] [-b blocks] [-n calls] [-p depth] [-s] "
+					"driver [-l label] [-i round] [-r rounds] [-b blocks] [-n calls] [-p depth] [-s] "
 					"{name statements parameters} ... | "
 					"-D [-l label] [-i round] name statements");
 		}
@@ -413,10 +413,11 @@ main(int argc, char **argv)
 		die("usage", "no side given");
 
 	if (draining)
-		drain(label, drain_round, &sides[0]);
+		drain(label, first_round, &sides[0]);
 	else
 	{
-		for (int round = -1; round < rounds; round++)
+		/* the round before the first is for warming up */
+		for (int round = first_round - 1; round < first_round + rounds; round++)
 		{
 			for (int block = 0; block < blocks; block++)
 			{
@@ -424,7 +425,7 @@ main(int argc, char **argv)
 					(uint64_t) ((round + 1) * blocks + block);
 
 				for (int i = 0; i < nsides; i++)
-					run_block(label, round, block,
+					run_block(label, round, round < first_round, block,
 							  &sides[(i + block) % nsides],
 							  calls, depth, sequential, seed);
 			}

@@ -138,6 +138,40 @@ BEGIN
 END
 $$;
 
+-- The same sessions in the bare table.
+CREATE PROCEDURE bench.copy_sessions(first integer, last integer)
+LANGUAGE sql
+AS $$
+	INSERT INTO bench.session (session_id, created_at, authenticated_at, last_seen_at, expires_at,
+		absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id,
+		user_id, verifier, data, auth, tenant_id, ip, user_agent)
+	SELECT s.session_id, s.created_at, s.authenticated_at, s.last_seen_at, s.expires_at,
+		s.absolute_expires_at, s.sweep_at, s.ttl, s.version, s.key_id, s.verifier_key_id,
+		s.user_id, s.verifier, bench.data(t.i), bench.auth(t.i), s.tenant_id, s.ip, s.user_agent
+	FROM public.user_sessions s JOIN bench.token t USING (session_id)
+	WHERE t.i BETWEEN first AND last;
+$$;
+
+-- Every so many of them read from both sides: a benchmark of wrong answers is
+-- worth nothing.
+CREATE PROCEDURE bench.compare(step integer)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+	PERFORM FROM (SELECT * FROM bench.token WHERE i % step = 0) t,
+		LATERAL public.session_get(t.digest, touch => false) g
+		JOIN bench.session s USING (session_id)
+	WHERE (g.user_id, g.data, g.version, g.auth, g.created_at, g.expires_at, g.absolute_expires_at)
+		IS DISTINCT FROM
+		(s.user_id, s.data, s.version, s.auth, s.created_at, s.expires_at, s.absolute_expires_at)
+		OR g.data IS DISTINCT FROM bench.data(t.i)
+		OR (public.session_get_json(t.digest, touch => false) -> 'data')::jsonb IS DISTINCT FROM g.data;
+	IF FOUND THEN
+		RAISE EXCEPTION 'the sides return different sessions';
+	END IF;
+END
+$$;
+
 -- logins to come: what the client sends, and what the peer's client has to
 -- bring along because nothing on the server makes it
 CREATE TABLE bench.login (

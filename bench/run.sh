@@ -37,8 +37,8 @@
 
 set -euo pipefail
 
-# shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/../scripts/lib.sh"
+# shellcheck source=bench/lib.sh
+. "$(dirname "$0")/lib.sh"
 
 # in this order, as some use up sessions that others want
 all_steps=(get create new_device refresh rotate update invalidate bytes pgcrypto wal clients cleanup sweep)
@@ -73,24 +73,6 @@ write_rounds=$((ROUNDS < 5 ? ROUNDS : 5))
 # What a worker holds in memory, and what is refreshed again and again.
 busy=$((SESSIONS < 10000 ? SESSIONS : 10000))
 
-say() {
-  printf '%s  %s\n' "$(date +%H:%M:%S)" "$*" >&2
-}
-
-sql() {
-  as_owner "$bindir/psql" -XAtq -v ON_ERROR_STOP=1 -h "$work/main" -U postgres \
-    -d "$database" "$@"
-}
-
-# driver MODE OPTION ...: results are appended to the file of the mode
-driver() {
-  local mode=$1
-
-  shift
-  as_owner env PGHOST="$work/main" PGUSER=postgres PGDATABASE="$database" \
-    PGOPTIONS="$options" "$work/driver" "$@" >>"$work/results/$mode"
-}
-
 # The mean time of a script's last statement, in microseconds
 pgbench_latency() {
   as_owner env PGOPTIONS="$options" "$bindir/pgbench" -h "$work/main" -U postgres \
@@ -103,36 +85,19 @@ pgbench_round() {
   printf '%s\t%s\t%s\t%s\n' "$1" "$round" "$2" "$(pgbench_latency "${@:3}")" >>"$work/results/rounds"
 }
 
-fact() {
-  printf '%s\t%s\n' "$1" "$2" >>"$work/results/facts"
-}
-
-configure() {
-  sql -c "ALTER SYSTEM SET $1 = '$2'" -c "SELECT pg_reload_conf()" >/dev/null
-  sleep 1
-}
-
 updates() {
   sleep 2
   sql -c "SELECT $1 FROM pg_stat_user_tables WHERE relname = '$2'"
 }
 
 prepare() {
-  say "building"
-  "$root/scripts/setup.sh"
-  command -v python3 >/dev/null || die "python3 not found, which makes the report"
-  start_work
-  copy_tree tree
-  stage_tree tree
-  gcc -O2 -Wall -I"$("$pg_config" --includedir)" -o "$work/driver" "$root/bench/driver.c" \
-    -L"$("$pg_config" --libdir)" -lpq
-  as_owner mkdir "$work/run" "$work/results"
+  build
   touch "$work/results"/{blocks,drains,rounds,facts}
-  statements=$work/tree/bench/statements
 
   # Everything fits into memory and no checkpoint comes in between.  The
   # worker's sweep would take away what session_cleanup is to find.
-  start_server main \
+  server=main
+  start_server $server \
     "shared_preload_libraries = 'session_manager'" \
     "session_manager.touch_interval = '1d'" \
     "session_manager.flush_interval = '1h'" \
@@ -173,34 +138,8 @@ load() {
     printf '\r%3d %%' $(((from + 49999 > SESSIONS ? SESSIONS : from + 49999) * 100 / SESSIONS)) >&2
   done
   printf '\n' >&2
-  sql <<'SQL'
-INSERT INTO bench.session (session_id, created_at, authenticated_at, last_seen_at, expires_at,
-	absolute_expires_at, sweep_at, ttl, version, key_id, verifier_key_id,
-	user_id, verifier, data, auth, tenant_id, ip, user_agent)
-SELECT s.session_id, s.created_at, s.authenticated_at, s.last_seen_at, s.expires_at,
-	s.absolute_expires_at, s.sweep_at, s.ttl, s.version, s.key_id, s.verifier_key_id,
-	s.user_id, s.verifier, bench.data(t.i), bench.auth(t.i), s.tenant_id, s.ip, s.user_agent
-FROM user_sessions s JOIN bench.token t USING (session_id);
-
--- a benchmark of wrong answers is worth nothing
-DO $$
-BEGIN
-	PERFORM FROM (SELECT * FROM bench.token WHERE i % 50 = 0) t,
-		LATERAL session_get(t.digest, touch => false) g
-		JOIN bench.session s USING (session_id)
-	WHERE (g.user_id, g.data, g.version, g.auth, g.created_at, g.expires_at, g.absolute_expires_at)
-		IS DISTINCT FROM
-		(s.user_id, s.data, s.version, s.auth, s.created_at, s.expires_at, s.absolute_expires_at)
-		OR g.data IS DISTINCT FROM bench.data(t.i)
-		OR (session_get_json(t.digest, touch => false) -> 'data')::jsonb IS DISTINCT FROM g.data;
-	IF FOUND THEN
-		RAISE EXCEPTION 'the sides return different sessions';
-	END IF;
-END
-$$;
-VACUUM (ANALYZE);
-CHECKPOINT;
-SQL
+  sql -c "ANALYZE" -c "CALL bench.copy_sessions(1, $SESSIONS)" -c "CALL bench.compare(50)" \
+    -c "VACUUM (ANALYZE)" -c "CHECKPOINT"
   sql -c "COPY (SELECT digest FROM bench.token ORDER BY i) TO '$work/run/digests'" \
     -c "COPY (SELECT session_id FROM bench.token ORDER BY i) TO '$work/run/ids'" \
     -c "COPY (SELECT digest FROM bench.token WHERE i <= $busy ORDER BY i) TO '$work/run/busy_digests'" \
@@ -680,32 +619,8 @@ step_sweep() {
 # How long the steps take beside each other, for the time that is left.
 declare -A weight=([get]=8 [create]=6 [new_device]=4 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [cleanup]=16 [sweep]=20)
 
-# Run a step in a process group of its own, with a limit of its time.
-run_step() {
-  local step=$1 pid watch status=0 reason
-
-  set -m
-  (
-    set +m
-    "step_$step"
-  ) 2> >(tee "$work/step.err" >&2) &
-  pid=$!
-  (
-    sleep $((STEP_MINUTES * 60))
-    printf 'it took more than %s minutes\n' "$STEP_MINUTES" >"$work/step.late"
-    kill -TERM -- -$pid
-  ) 2>/dev/null &
-  watch=$!
-  set +m
-  wait $pid || status=$?
-  kill -TERM -- -$watch 2>/dev/null || true
-  wait $watch 2>/dev/null || true
-  [ $status -ne 0 ] || return 0
-  reason=$(cat "$work/step.late" 2>/dev/null || grep -v '^[0-9:]* ' "$work/step.err" | tail -n 1 | tr '\t' ' ')
-  rm -f "$work/step.late"
-  fact "failed_$step" "${reason:-status $status}"
-  failed=$((failed + 1))
-  # What it has left running, and what it has changed for its own measurement.
+# What a step has left running, and what it has changed for its own measurement.
+after_failure() {
   sql -d postgres -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 	WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()" \
     -c "ALTER SYSTEM RESET ALL" -c "SELECT pg_reload_conf()" >/dev/null
@@ -723,7 +638,7 @@ run_steps() {
     [ $done_weight -eq 0 ] ||
       left=", about $(((SECONDS - start) * (all - done_weight) / done_weight / 60 + 1)) min left"
     say "step $i of ${#steps[@]}, $step$left"
-    run_step "$step"
+    run_step "$step" "step_$step"
     done_weight=$((done_weight + weight[$step]))
     python3 "$root/bench/report.py" "$work/results" --new
   done
