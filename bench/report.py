@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROUND_TRIP, CPU = 0, 1
-# Begins the section that bench/django.sh writes.
+# Begin the sections that bench/growth.sh and bench/django.sh write, in the order of the page.
+GROWTH = "## Growth\n"
 DJANGO = "## A request to Django\n"
+SECTIONS = (GROWTH, DJANGO)
 
 
 class Row(NamedTuple):
@@ -70,7 +72,7 @@ class Row(NamedTuple):
         return " – ".join(map(shown, self.range())) if len(self.ratios) > 1 else ""
 
 
-def shown(number):
+def shown(number: float) -> str:
     if number == int(number):
         return f"{number:.0f}"
     return f"{number:.3f}" if number < 0.3 else f"{number:.2f}"
@@ -246,14 +248,14 @@ def svg(table, title="ratio to the peer"):
     return "\n".join(out + ["</svg>", ""])
 
 
-def processor():
+def processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.machine()
 
 
-def cores():
+def cores() -> int:
     return Path("/proc/cpuinfo").read_text().count("processor\t")
 
 
@@ -329,10 +331,19 @@ comes in between.
     return "\n".join(lines + [""])
 
 
-def other_section(path):
-    """What bench/django.sh has written at the end of benchmarks.md."""
-    head, mark, section = path.read_text().partition(DJANGO) if path.exists() else ("", "", "")
-    return "\n" + mark + section if mark else ""
+def write_section(page: Path, heading: str, text: str) -> None:
+    """Write a section of benchmarks.md, or with the heading "" what is before all of them."""
+    before = page.read_text() if page.exists() else ""
+    parts, current = {"": ""}, ""
+    for line in before.splitlines(keepends=True):
+        if line in SECTIONS:
+            current = line
+            parts[current] = ""
+        else:
+            parts[current] += line
+    parts[heading] = text
+    page.write_text("\n".join(f"{part}{parts[part]}".rstrip("\n") + "\n"
+                              for part in ("", *SECTIONS) if part in parts))
 
 
 HEADER = ("measure", "peer", "ours, µs", "peer, µs", "ratio", "10 – 90 %", "target", "")
@@ -371,8 +382,7 @@ def main():
     print_table(table, [HEADER])
     if len(sys.argv) > 2:
         docs = Path(sys.argv[2])
-        page = docs / "benchmarks.md"
-        page.write_text(document(table, facts) + other_section(page))
+        write_section(docs / "benchmarks.md", "", document(table, facts))
         (docs / "bench.svg").write_text(svg(table))
 
 

@@ -2,7 +2,8 @@
 
     tables.py FILE [FOLDER]
 
-Given a folder, write them to the end of benchmarks.md there, and a picture into bench-django.svg.
+Given a folder, write them into a section of benchmarks.md there, and a picture into
+bench-django.svg.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sides import COMPARISONS, SIDES
 # bench/report.py: the other measurements' rows and picture.
 sys.path.append(str(Path(__file__).parents[1]))
 
-from report import DJANGO, Row, cores, processor, shown, svg
+from report import DJANGO, Row, cores, processor, shown, svg, write_section
 
 Table = list[tuple[str, ...]]
 
@@ -89,7 +90,7 @@ def circumstances(results: dict[str, Any]) -> str:
 
 def section(results: dict[str, Any]) -> str:
     pairs = results["generations"] * results["rounds"]
-    return f"""{DJANGO}
+    return f"""
 Written by `bench/django.sh --write`; `make bench` prints the same tables. A GET of a view of Django
 REST framework that requires `IsAuthenticated`, whose answer names `request.user` and a value of the
 session's data.
@@ -133,9 +134,7 @@ def main() -> None:
     print(circumstances(results), text(sides(results)), text(ratios(results)), sep="\n\n")
     if len(sys.argv) > 2:
         folder = Path(sys.argv[2])
-        page = folder / "benchmarks.md"
-        before = page.read_text().partition(DJANGO)[0].rstrip("\n")
-        page.write_text(f"{before}\n\n{section(results)}")
+        write_section(folder / "benchmarks.md", DJANGO, section(results))
         picture = svg(rows(results), "requests/s over the peer's, more is better")
         (folder / "bench-django.svg").write_text(picture)
 
