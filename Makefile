@@ -15,6 +15,7 @@
 #	make check-versions	make check under other releases of PostgreSQL
 #	make indent			lays out C by pgindent and Perl by perltidy
 #	make bench			measurements; STEP=get one of them, QUICK=1 a first look
+#	make bench-long		growth to ten million sessions, and a day of traffic
 #	make unit			unit tests that need no server
 #	make reader		examples/cache_reader.c, into build/
 #	make protocol		the cache protocol: test vectors and model
@@ -193,7 +194,7 @@ UNIT = test_token test_device
 FUZZ = fuzz_token fuzz_envelope
 FUZZ_TIME ?= 60
 
-TASKS = bench check check-assert check-long check-quick check-versions demo deps example fuzz indent protocol reader unit
+TASKS = bench bench-long check check-assert check-long check-quick check-versions demo deps example fuzz indent protocol reader unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -249,6 +250,9 @@ indent:
 
 bench:
 	@bench/all.sh
+
+bench-long:
+	@STEP=growth bench/all.sh
 
 unit: $(UNIT:%=build/%)
 	@set -e; for test in $^; do echo "$$test:"; $$test; done

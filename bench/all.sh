@@ -1,12 +1,13 @@
 #!/bin/bash
 #
-# Every measurement, one after the other.  One that fails does not keep the
-# others from being made.
+# Every measurement that takes less than an hour, one after the other.  One that
+# fails does not keep the others from being made.
 #
 #	make bench
-#	make bench STEP="get create"	some of them: steps of bench/run.sh, cache, django
+#	make bench STEP="get create"	some of them: steps of bench/run.sh, cache, django, growth
 #	make bench QUICK=1		a first look: small tables, few calls, wide spreads
 #	make bench WRITE=1		puts the figures into docs/benchmarks.md
+#	make bench-long			growth with the number of sessions, and a day of traffic
 
 set -euo pipefail
 
@@ -20,7 +21,7 @@ steps=()
 others=()
 for step in ${STEP-cache django}; do
   case $step in
-    cache | django) others+=("$step") ;;
+    cache | django | growth) others+=("$step") ;;
     *) steps+=("$step") ;;
   esac
 done
@@ -30,7 +31,7 @@ if [ -z "${STEP-}" ] || [ ${#steps[@]} -gt 0 ]; then
 fi
 for other in "${others[@]}"; do
   arguments=("${options[@]}")
-  [ "$other" != django ] || arguments+=("${write[@]}")
+  [ "$other" = cache ] || arguments+=("${write[@]}")
   "$here/$other.sh" "${arguments[@]}" || status=1
 done
 exit $status

@@ -162,11 +162,11 @@ long_suites() {
   tap_test tree test/t/long/soak.pl
   grep '^# ' "$work/soak.out" || true
 
+  heading "benchmarks, in their short form"
   # (those of Django need what its tests install)
-  if [ "${PACKAGES-yes}" = yes ]; then
-    heading "benchmarks, in their short form"
+  [ "${PACKAGES-yes}" != yes ] ||
     check "every benchmark runs" env QUICK=1 PG_CONFIG="$pg_config" "$root/bench/all.sh"
-  fi
+  check "growth is measured" env QUICK=1 STEP=growth PG_CONFIG="$pg_config" "$root/bench/all.sh"
 
   heading "an outage of Redis for a minute"
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
