@@ -24,7 +24,7 @@
 #   DAY_SESSIONS    sessions of the day                      100000
 #   STEP_MINUTES    minutes that a step may take             60
 #
-# Each million of sessions needs 4 GB in TMPDIR, or else in /tmp, and WAL 8 GB.
+# The largest number needs 5 GB for each million of sessions in TMPDIR, or else in /tmp.
 
 set -euo pipefail
 
@@ -329,6 +329,10 @@ run_plan() {
 }
 
 build
+for size in "${sizes[@]}"; do
+  [ "$(df --output=avail "$work" | tail -n 1)" -gt $((size * 5 + 1000000)) ] ||
+    die "$size sessions need $((size / 200000 + 1)) GB in $work"
+done
 touch "$work/results"/{blocks,drains,counts,facts,day,indexes}
 # No worker takes away what session_cleanup is to find.
 server=main
