@@ -305,6 +305,14 @@ plan() {
     printf '%s\tday\tstep_day\n' $((DAY_MINUTES * 60 + 10))
 }
 
+# Can a step be taken although some tables, those of $lost, could not be filled?
+possible() {
+  case $1 in
+    day | remove*) ;;
+    *) [[ " $lost " != *" $base "* && " $lost " != *" ${1##* } "* ]] ;;
+  esac
+}
+
 run_plan() {
   local weights=() names=() commands=() weight name command i all=0 past=0 start=$SECONDS left lost=
 
@@ -314,14 +322,12 @@ run_plan() {
   done < <(plan)
   for ((i = 0; i < ${#names[@]}; i++)); do
     name=${names[i]}
-    if [ -z "$lost" ] || [[ $name != *" $lost" ]] || [[ $name == remove* ]]; then
+    if possible "$name"; then
       left="about $((past == 0 ? all / 60 + 1 : (SECONDS - start) * (all - past) / past / 60 + 1)) min left"
       say "step $((i + 1)) of ${#names[@]}, $name, $left"
       # shellcheck disable=SC2086 # a command and its arguments
       run_step "$name" ${commands[i]}
-      # what needs these sessions cannot be measured
-      [ $step_status -eq 0 ] || [[ $name != fill* ]] || lost=${name#fill }
-      [ -z "$lost" ] || [ "$lost" != "$base" ] || die "there is nothing to compare with"
+      [ $step_status -eq 0 ] || [[ $name != fill* ]] || lost+=" ${name#fill }"
     fi
     past=$((past + weights[i]))
     python3 "$root/bench/growth.py" "$work/results" --new
