@@ -20,11 +20,18 @@
  * A file may begin with a SET statement, for a side that needs a setting of its
  * own.  It is executed before each of the side's blocks, and not measured.
  *
+ * With -c, so many connections make calls at the same time, each the next one
+ * as soon as it has an answer, for -t milliseconds in each round; with -u the
+ * statements are not prepared, for a pooler that knows of none.
+ *
  * With -D the statement of the only side is repeated until it reports no
  * more rows, which is how deletes in batches are timed.
  *
  * Output, tab-separated:
  *		label round block side calls wall_ns_per_call cpu_ns_per_call
+ * with -c:
+ *		label_rate round side calls_per_second
+ *		label_p99 round side microseconds
  * and with -D:
  *		label round side rows wall_ns cpu_ns
  *
@@ -33,6 +40,7 @@
 #define _GNU_SOURCE
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,12 +60,20 @@ typedef struct Side
 	const char *setting;		/* a SET statement, or NULL */
 	int			nstmts;
 	char		stmt_name[MAX_STMTS][32];
+	char	   *sql[MAX_STMTS];
 	int			nparams[MAX_STMTS];
 	char	  **values;			/* nrows * ncols pointers into text */
 	int			nrows;
 	int			ncols;
 	int			next;			/* next unused row, with -s */
 } Side;
+
+/* One of several connections that make calls at the same time */
+typedef struct Client
+{
+	PGconn	   *conn;
+	int64_t		began;			/* its call, or 0 if it makes none */
+} Client;
 
 static PGconn *conn;
 static clockid_t backend_clock;
@@ -109,18 +125,15 @@ read_file(const char *path)
 	return text;
 }
 
-/* Prepare the statements of a file; each ends with ";" at the end of a line. */
+/* Read the statements of a file; each ends with ";" at the end of a line. */
 static void
-prepare_side(Side *side, int number, const char *path)
+read_statements(Side *side, int number, const char *path)
 {
 	char	   *sql = read_file(path);
 	char	   *end;
 
 	for (; (end = strstr(sql, ";\n")) != NULL; sql = end + 2)
 	{
-		PGresult   *res;
-		char	   *name;
-
 		if (side->nstmts == 0 && side->setting == NULL &&
 			strncmp(sql, "SET ", 4) == 0)
 		{
@@ -130,19 +143,28 @@ prepare_side(Side *side, int number, const char *path)
 		}
 		if (side->nstmts == MAX_STMTS)
 			die("too many statements", path);
-		name = side->stmt_name[side->nstmts];
-		snprintf(name, 32, "s%d_%d", number, side->nstmts);
+		snprintf(side->stmt_name[side->nstmts], 32, "s%d_%d", number, side->nstmts);
 		*end = '\0';
-		res = PQprepare(conn, name, sql, 0, NULL);
-		if (PQresultStatus(res) != PGRES_COMMAND_OK)
-			die(path, PQerrorMessage(conn));
-		PQclear(res);
-		res = PQdescribePrepared(conn, name);
-		side->nparams[side->nstmts++] = PQnparams(res);
-		PQclear(res);
+		side->sql[side->nstmts++] = sql;
 	}
 	if (side->nstmts == 0)
 		die("no statement", path);
+}
+
+static void
+prepare(PGconn *where, Side *side)
+{
+	for (int i = 0; i < side->nstmts; i++)
+	{
+		PGresult   *res = PQprepare(where, side->stmt_name[i], side->sql[i], 0, NULL);
+
+		if (PQresultStatus(res) != PGRES_COMMAND_OK)
+			die(side->name, PQerrorMessage(where));
+		PQclear(res);
+		res = PQdescribePrepared(where, side->stmt_name[i]);
+		side->nparams[i] = PQnparams(res);
+		PQclear(res);
+	}
 }
 
 /* Turn the double backslashes that COPY writes into single ones. */
@@ -197,9 +219,8 @@ read_params(Side *side, const char *path)
 			unescape(text, path);
 		text += len + 1;
 	}
-	for (int i = 0; i < side->nstmts; i++)
-		if (side->nparams[i] > side->ncols || side->nrows == 0)
-			die("too few parameters", path);
+	if (side->nrows == 0)
+		die("no parameters", path);
 }
 
 static void
@@ -311,6 +332,142 @@ run_block(const char *label, int round, bool warming, int block, Side *side,
 			   block, side->name, calls, wall / calls, cpu / calls);
 }
 
+static int
+compare(const void *a, const void *b)
+{
+	int64_t		x = *(const int64_t *) a;
+	int64_t		y = *(const int64_t *) b;
+
+	return (x > y) - (x < y);
+}
+
+static PGconn *
+connect_to_server(void)
+{
+	PGconn	   *made = PQconnectdb("");
+
+	if (PQstatus(made) != CONNECTION_OK)
+		die("cannot connect", PQerrorMessage(made));
+	return made;
+}
+
+static void
+begin_call(Client *client, Side *side, bool prepared)
+{
+	const char *const *values =
+		(const char *const *) &side->values[(size_t) pick_row(side, false) * side->ncols];
+
+	client->began = now_ns(CLOCK_MONOTONIC);
+	if (prepared ?
+		PQsendQueryPrepared(client->conn, side->stmt_name[0], side->nparams[0],
+							values, NULL, NULL, 0) != 1 :
+		PQsendQueryParams(client->conn, side->sql[0], side->ncols,
+						  NULL, values, NULL, NULL, 0) != 1)
+		die(side->name, PQerrorMessage(client->conn));
+}
+
+/* Take what has arrived for a client; true if that is its whole answer. */
+static bool
+end_call(Client *client, const Side *side)
+{
+	PGresult   *res;
+
+	if (PQconsumeInput(client->conn) != 1)
+		die(side->name, PQerrorMessage(client->conn));
+	if (PQisBusy(client->conn))
+		return false;
+	check_result(PQgetResult(client->conn), side);
+	while ((res = PQgetResult(client->conn)) != NULL)
+		PQclear(res);
+	return true;
+}
+
+/* Calls of a side by all clients for some time */
+static void
+run_clients(const char *label, int round, Side *side, Client *clients,
+			int nclients, int64_t duration, bool prepared)
+{
+	static int64_t *took = NULL;
+	static size_t space = 0;
+	struct pollfd *sockets = calloc(nclients, sizeof(struct pollfd));
+	size_t		calls = 0;
+	int			busy = nclients;
+	int64_t		start = now_ns(CLOCK_MONOTONIC);
+	int64_t		now = start;
+
+	if (sockets == NULL)
+		die("out of memory", side->name);
+	for (int i = 0; i < nclients; i++)
+	{
+		sockets[i].fd = PQsocket(clients[i].conn);
+		sockets[i].events = POLLIN;
+		begin_call(&clients[i], side, prepared);
+	}
+	while (busy > 0)
+	{
+		if (poll(sockets, nclients, 10000) <= 0)
+			die(side->name, "no answer in ten seconds");
+		for (int i = 0; i < nclients; i++)
+		{
+			if (sockets[i].revents == 0 || !end_call(&clients[i], side))
+				continue;
+			now = now_ns(CLOCK_MONOTONIC);
+			if (calls == space)
+			{
+				space = space ? space * 2 : 65536;
+				took = realloc(took, space * sizeof(int64_t));
+				if (took == NULL)
+					die("out of memory", side->name);
+			}
+			took[calls++] = now - clients[i].began;
+			if (now - start < duration)
+				begin_call(&clients[i], side, prepared);
+			else
+			{
+				sockets[i].fd = -1; /* poll leaves it out */
+				busy--;
+			}
+		}
+	}
+	free(sockets);
+	qsort(took, calls, sizeof(int64_t), compare);
+	if (round >= 0)				/* negative: warming up */
+	{
+		printf("%s_rate\t%d\t%s\t%.1f\n", label, round, side->name,
+			   calls * 1e9 / (now - start));
+		printf("%s_p99\t%d\t%s\t%.1f\n", label, round, side->name,
+			   took[(size_t) (calls * 0.99)] / 1e3);
+	}
+}
+
+static void
+compare_clients(const char *label, int rounds, Side *sides, int nsides,
+				int nclients, int64_t duration, bool prepared)
+{
+	Client	   *clients = calloc(nclients, sizeof(Client));
+
+	if (clients == NULL)
+		die("out of memory", label);
+	for (int i = 0; i < nclients; i++)
+	{
+		clients[i].conn = connect_to_server();
+		for (int j = 0; prepared && j < nsides; j++)
+			prepare(clients[i].conn, &sides[j]);
+	}
+	for (int round = -1; round < rounds; round++)
+	{
+		for (int i = 0; i < nsides; i++)
+		{
+			random_state = 88172645463325252ULL + 7919ULL * (uint64_t) (round + 1);
+			run_clients(label, round, &sides[(i + round + 1) % nsides], clients,
+						nclients, duration, prepared);
+		}
+	}
+	for (int i = 0; i < nclients; i++)
+		PQfinish(clients[i].conn);
+	free(clients);
+}
+
 static void
 drain(const char *label, int round, Side *side)
 {
@@ -353,11 +510,14 @@ main(int argc, char **argv)
 	int			calls = 100;
 	int			depth = 1;
 	int			first_round = 0;
+	int			nclients = 0;
+	int			milliseconds = 1000;
+	bool		prepared = true;
 	bool		sequential = false;
 	bool		draining = false;
 	int			opt;
 
-	while ((opt = getopt(argc, argv, "l:r:b:n:p:i:sD")) != -1)
+	while ((opt = getopt(argc, argv, "l:r:b:n:p:i:c:t:usD")) != -1)
 	{
 		switch (opt)
 		{
@@ -379,6 +539,15 @@ main(int argc, char **argv)
 			case 'i':
 				first_round = atoi(optarg);
 				break;
+			case 'c':
+				nclients = atoi(optarg);
+				break;
+			case 't':
+				milliseconds = atoi(optarg);
+				break;
+			case 'u':
+				prepared = false;
+				break;
 			case 's':
 				sequential = true;
 				break;
@@ -389,28 +558,42 @@ main(int argc, char **argv)
 				die("usage",
 					"driver [-l label] [-i round] [-r rounds] [-b blocks] [-n calls] [-p depth] [-s] "
 					"{name statements parameters} ... | "
+					"-c clients [-t milliseconds] [-u] [-l label] [-r rounds] "
+					"{name statement parameters} ... | "
 					"-D [-l label] [-i round] name statements");
 		}
 	}
-
-	conn = PQconnectdb("");
-	if (PQstatus(conn) != CONNECTION_OK)
-		die("cannot connect", PQerrorMessage(conn));
-	if (clock_getcpuclockid(PQbackendPID(conn), &backend_clock) != 0)
-		die("clock_getcpuclockid", "the server must run on this machine");
 
 	for (int i = optind; i + (draining ? 1 : 2) < argc; i += draining ? 2 : 3)
 	{
 		if (nsides == MAX_SIDES)
 			die("too many sides", argv[i]);
 		sides[nsides].name = argv[i];
-		prepare_side(&sides[nsides], nsides, argv[i + 1]);
+		read_statements(&sides[nsides], nsides, argv[i + 1]);
 		if (!draining)
 			read_params(&sides[nsides], argv[i + 2]);
 		nsides++;
 	}
 	if (nsides == 0)
 		die("usage", "no side given");
+
+	if (nclients > 0)
+	{
+		compare_clients(label, rounds, sides, nsides, nclients,
+						milliseconds * INT64_C(1000000), prepared);
+		return 0;
+	}
+
+	conn = connect_to_server();
+	if (clock_getcpuclockid(PQbackendPID(conn), &backend_clock) != 0)
+		die("clock_getcpuclockid", "the server must run on this machine");
+	for (int i = 0; i < nsides; i++)
+	{
+		prepare(conn, &sides[i]);
+		for (int j = 0; j < sides[i].nstmts && !draining; j++)
+			if (sides[i].nparams[j] > sides[i].ncols)
+				die("too few parameters", sides[i].name);
+	}
 
 	if (draining)
 		drain(label, first_round, &sides[0]);

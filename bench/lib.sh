@@ -34,13 +34,14 @@ sql() {
     -d "$database" "$@"
 }
 
-# driver MODE OPTION ...: results are appended to the file of the mode
+# driver MODE OPTION ...: results are appended to the file of the mode.  "host"
+# may name another server than that one.
 # shellcheck disable=SC2154
 driver() {
   local mode=$1
 
   shift
-  as_owner env PGHOST="$work/$server" PGUSER=postgres PGDATABASE="$database" \
+  as_owner env PGHOST="${host:-$work/$server}" PGUSER=postgres PGDATABASE="$database" \
     PGOPTIONS="$options" "$work/driver" "$@" >>"$work/results/$mode"
 }
 

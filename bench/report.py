@@ -189,6 +189,12 @@ def rows(r):
                   ("≤", float(r.facts.get("busy", 0))))
     out += r.row("session_get, 8 clients, calls per second", "the same without touches",
                  ("clients", "touches_1s"), ("clients", "touches_1d"), ("≥", 0.95))
+    for label, through in (("connections", ""), ("pgbouncer", " through pgbouncer")):
+        for call in ("session_get_json", "session_get"):
+            for figure, what, limit in (("rate", "calls per second", ("≥", 0.97)),
+                                        ("p99", "99th percentile", ("≤", 1.1))):
+                out += r.row(f"{call}, 32 connections{through}, {what}", "bare look-up",
+                             (f"{label}_{figure}", call), (f"{label}_{figure}", "bare"), limit)
     live, expired, swept = (int(r.facts[name]) for name in ("live", "expired", "swept"))
     for name, what in (("time", ROUND_TRIP), ("server CPU", CPU)):
         out += r.row(f"session_cleanup, {name}, {expired:,} expired among {live:,} live",
@@ -320,6 +326,11 @@ comes in between.
   use to record.
 - **Eight clients** go over {int(facts['busy']):,} sessions, with `session_manager.touch_interval` at 1 s, a
   flush every 5 s, and at a day; the two columns are calls per second.
+- **32 connections** each make their next call as soon as they have an answer; one thread of the driver
+  serves them all, and the sides take turns of a quarter of a second. Where a row is of calls per second, so
+  are its two columns. Through pgbouncer in transaction mode ({facts.get('pgbouncer', 'not measured')}) they
+  share 8 connections to the server; before its version 1.21 that mode knows no prepared statements, and
+  every call of either side is parsed and planned anew.
 - **Cleanup.** {int(facts['expired']):,} sessions that expired lie together, older than the live ones.
   The bare DELETE takes batches of 1,000, each a transaction, found through an index and deleted by ctid.
   All times are with `synchronous_commit` off. `session_cleanup` records an event for every session that it

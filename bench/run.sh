@@ -22,6 +22,8 @@
 #   pgcrypto   session_get against the same API in SQL with pgcrypto
 #   wal        what reads write
 #   clients    reads by eight clients, with and without touches
+#   connections  reads by 32 connections against bare look-ups by as many
+#   pgbouncer  the same through pgbouncer, in transaction mode
 #   cleanup    session_cleanup against bare DELETEs in batches
 #   sweep      reads while a worker sweeps the same table
 #
@@ -41,7 +43,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 # in this order, as some use up sessions that others want
-all_steps=(get create new_device refresh rotate update invalidate bytes pgcrypto wal clients cleanup sweep)
+all_steps=(get create new_device refresh rotate update invalidate bytes pgcrypto wal clients connections pgbouncer cleanup sweep)
 
 quick=no
 write=no
@@ -91,6 +93,7 @@ updates() {
 }
 
 prepare() {
+  [[ " ${steps[*]} " != *" pgbouncer "* ]] || PACKAGES=no "$root/scripts/setup.sh" --tests
   build
   touch "$work/results"/{blocks,drains,rounds,facts}
 
@@ -500,6 +503,48 @@ step_clients() {
   configure session_manager.flush_interval 1h
 }
 
+# LABEL OPTION ...: reads by 32 connections, each in every round for some time
+many_connections() {
+  driver rounds -l "$1" "${@:2}" -r $((2 * ROUNDS)) -c 32 -t $((ROUNDS < 10 ? 100 : 250)) \
+    session_get "$statements/get.sql" "$work/run/digests" \
+    session_get_json "$statements/get_json.sql" "$work/run/digests" \
+    bare "$statements/get_bare.sql" "$work/run/ids"
+}
+
+step_connections() {
+  say "reads by 32 connections"
+  many_connections connections
+}
+
+# 32 connections share 8 of the server's.
+step_pgbouncer() {
+  local version host waits prepared=()
+
+  command -v pgbouncer >/dev/null || die "pgbouncer not found"
+  version=$(pgbouncer --version | sed -n 's/^PgBouncer //p')
+  host=$work/pgbouncer
+  as_owner mkdir -m 700 "$host"
+  printf '%s\n' '[databases]' "$database = host=$work/main user=postgres" '[pgbouncer]' \
+    "unix_socket_dir = $host" 'listen_addr =' 'listen_port = 5432' 'auth_type = any' \
+    'pool_mode = transaction' 'default_pool_size = 8' 'max_client_conn = 100' \
+    "pidfile = $host/pid" "logfile = $host/log" | as_owner tee "$host/ini" >/dev/null
+  if printf '1.21\n%s\n' "$version" | sort -C -V; then
+    printf 'max_prepared_statements = 100\n' >>"$host/ini"
+  else
+    prepared=(-u)
+  fi
+  fact pgbouncer "$version, $([ ${#prepared[@]} -eq 0 ] && echo prepared || echo not prepared)"
+  say "the same through pgbouncer $version"
+  as_owner pgbouncer -q -d "$host/ini" 2>&1 || die "pgbouncer did not start"
+  for ((waits = 0; waits < 100; waits++)); do
+    [ ! -s "$host/pid" ] || break
+    sleep 0.1
+  done
+  # shellcheck disable=SC2064 # this one, wherever the step ends
+  trap "kill $(cat "$host/pid")" EXIT
+  many_connections pgbouncer "${prepared[@]}"
+}
+
 # Fill the database with so many live sessions on both sides.
 cleanup_database() {
   database=postgres
@@ -617,7 +662,7 @@ step_sweep() {
 }
 
 # How long the steps take beside each other, for the time that is left.
-declare -A weight=([get]=8 [create]=6 [new_device]=4 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [cleanup]=16 [sweep]=20)
+declare -A weight=([get]=8 [create]=6 [new_device]=4 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [connections]=2 [pgbouncer]=2 [cleanup]=16 [sweep]=20)
 
 # What a step has left running, and what it has changed for its own measurement.
 after_failure() {
