@@ -28,7 +28,9 @@ finish() {
   local status=$?
 
   [ -z "$redis_pid" ] || kill "$redis_pid" 2>/dev/null || true
-  (exit $status) || true
+  # end_work looks at the status that the script ends with
+  set +e
+  (exit $status)
   end_work
 }
 

@@ -19,6 +19,8 @@ set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../scripts/lib.sh"
+# shellcheck source=bench/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 write=no
 for argument in "$@"; do
@@ -29,50 +31,6 @@ for argument in "$@"; do
   esac
 done
 : "${USERS:=2000}" "${GENERATIONS:=3}" "${ROUNDS:=100}" "${BLOCK:=20}"
-
-redis_pid=
-finish() {
-  local status=$?
-
-  [ -z "$redis_pid" ] || kill "$redis_pid" 2>/dev/null || true
-  (exit $status) || true
-  end_work
-}
-
-start_redis() {
-  local waits
-
-  as_owner mkdir -m 700 "$work/redis"
-  as_owner redis-server --port 0 --unixsocket "$work/redis/s" --save '' \
-    --dir "$work/redis" --daemonize yes --pidfile "$work/redis/pid" --logfile "$work/redis/log" >/dev/null
-  for ((waits = 0; waits < 50; waits++)); do
-    sleep 0.1
-    if [ -s "$work/redis/pid" ] && as_owner redis-cli -s "$work/redis/s" ping >/dev/null 2>&1; then
-      redis_pid=$(cat "$work/redis/pid")
-      return
-    fi
-  done
-  die "redis-server did not start"
-}
-
-# The client and its peers, in a virtual environment that is kept.
-make_venv() {
-  local client=$work/tree/clients/django home stamp
-
-  venv=$root/build/django-bench
-  home=$(getent passwd "$(id -u)" | cut -d: -f6)
-  stamp=$(/usr/bin/python3 -V; cat "$client/pyproject.toml" "$root/bench/django/requirements.txt")
-  if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
-    rm -rf "$venv"
-    mkdir -p "$root/build"
-    /usr/bin/python3 -m venv "$venv"
-    HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check \
-      "${client}[psycopg]" -r "$root/bench/django/requirements.txt"
-    printf '%s\n' "$stamp" >"$venv/stamp"
-  fi
-  HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check --no-deps \
-    --force-reinstall "$client"
-}
 
 # side NAME ARGUMENT ...: side.py of a side
 side() {
@@ -94,8 +52,8 @@ trap finish EXIT
 printf 'building ...\n' >&2
 copy_tree tree
 stage_tree tree
-make_venv
-start_redis
+make_venv django-bench "$root/bench/django/requirements.txt"
+start_redis redis
 start_server main \
   "shared_preload_libraries = 'session_manager'" \
   "session_manager.redis_mode = strict" \

@@ -28,8 +28,8 @@
 
 set -euo pipefail
 
-# shellcheck source=bench/lib.sh
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=bench/steps.sh
+. "$(dirname "$0")/steps.sh"
 
 quick=no
 write=no

@@ -39,8 +39,8 @@
 
 set -euo pipefail
 
-# shellcheck source=bench/lib.sh
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=bench/steps.sh
+. "$(dirname "$0")/steps.sh"
 
 # in this order, as some use up sessions that others want
 all_steps=(get create new_device refresh rotate update invalidate bytes pgcrypto wal clients connections pgbouncer cleanup sweep)
