@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROUND_TRIP, CPU = 0, 1
-# Begin the sections that bench/growth.sh and bench/django.sh write, in the order of the page.
+# Begin the sections that bench/stores.sh, bench/growth.sh and bench/django.sh write, in the order of the page.
+STORES = "## Against other session stores\n"
 GROWTH = "## Growth\n"
 DJANGO = "## A request to Django\n"
-SECTIONS = (GROWTH, DJANGO)
+SECTIONS = (STORES, GROWTH, DJANGO)
 
 
 class Row(NamedTuple):
@@ -279,7 +280,8 @@ comes in between.
 | measure | peer | ours, µs | peer, µs | ratio | 10 – 90 % | target | |
 |---|---|---|---|---|---|---|---|
 """.splitlines()
-    for row in table:
+    # what misses its target stands first
+    for row in sorted(table, key=lambda row: row.verdict() not in ("MISS", "FAILED")):
         verdict = re.sub("MISS|FAILED", r"**\g<0>**", row.verdict())
         lines.append(f"| {row.what} | {row.peer} | {row.ours} | {row.theirs} | {row.median()} | "
                      f"{row.spread()} | {row.target()} | {verdict} |")
@@ -355,6 +357,20 @@ def write_section(page: Path, heading: str, text: str) -> None:
     parts[heading] = text
     page.write_text("\n".join(f"{part}{parts[part]}".rstrip("\n") + "\n"
                               for part in ("", *SECTIONS) if part in parts))
+
+
+def text(table):
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    )
+
+
+def markdown(table):
+    head, *lines = ("| " + " | ".join(line) + " |" for line in table)
+    lines = [re.sub("MISS|FAILED|slower", r"**\g<0>**", line) for line in lines]
+    return "\n".join([head, "|" + "---|" * len(table[0]), *lines])
 
 
 HEADER = ("measure", "peer", "ours, µs", "peer, µs", "ratio", "10 – 90 %", "target", "")

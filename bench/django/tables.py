@@ -19,7 +19,7 @@ from sides import COMPARISONS, SIDES
 # bench/report.py: the other measurements' rows and picture.
 sys.path.append(str(Path(__file__).parents[1]))
 
-from report import DJANGO, Row, cores, processor, shown, svg, write_section
+from report import DJANGO, Row, cores, markdown, processor, shown, svg, text, write_section
 
 Table = list[tuple[str, ...]]
 
@@ -67,20 +67,6 @@ def ratios(results: dict[str, Any]) -> Table:
             (row.what, row.peer, row.median(), row.spread(), extremes, row.target(), row.verdict())
         )
     return table
-
-
-def text(table: Table) -> str:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    )
-
-
-def markdown(table: Table) -> str:
-    head, *lines = ("| " + " | ".join(line) + " |" for line in table)
-    lines = [line.replace("MISS", "**MISS**") for line in lines]
-    return "\n".join([head, "|" + "---|" * len(table[0]), *lines])
 
 
 def circumstances(results: dict[str, Any]) -> str:
