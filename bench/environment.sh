@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154  # root, work are lib.sh's; venv is the callers'
+# shellcheck shell=bash disable=SC2034,SC2154  # root, work are scripts/lib.sh's; venv is the callers'
 #
 # Sourced after scripts/lib.sh by the measurements that need Redis, or packages
 # from PyPI.

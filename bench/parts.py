@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Say where a backend's CPU time goes, from what perf has recorded of it.
 
-    perf script -F ip,sym | bench/profile.py CALL
+    perf script -F ip,sym | bench/parts.py CALL
 
 Prints, tab-separated, the call, a part and its share of the samples.  A sample
 belongs to the part of the innermost frame that one of them names: the memory
@@ -54,7 +54,7 @@ def samples(lines):
 def main():
     found = Counter(part_of(frames) for frames in samples(sys.stdin))
     if not found:
-        sys.exit("profile: no samples")
+        sys.exit("parts: no samples")
     for part in PARTS:
         print(sys.argv[1], part, f"{found[part] / found.total():.4f}", sep="\t")
 
