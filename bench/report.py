@@ -92,6 +92,11 @@ class Results:
         for label, turn, side, figure in self.lines(folder / "rounds", 4):
             self.figures[label][side][int(turn)] = (float(figure),)
         self.facts = dict(self.lines(folder / "facts", 2))
+        # parts: what share of a call's server CPU goes where
+        self.parts = defaultdict(dict)
+        if (folder / "parts").exists():
+            for call, part, share in self.lines(folder / "parts", 3):
+                self.parts[part][call] = float(share)
 
     @staticmethod
     def lines(path, fields):
@@ -141,6 +146,11 @@ def rows(r):
                      ("pgbench_get", "get_bare"), trip)
         out += r.row(f"{call} that records its use, round trip", look_up,
                      ("get_touching", call), ("get_touching", "bare"), ())
+    out += r.row("session_active_count", "bare count(*), parallel", ("count", "count"), ("count", "bare"), ("≤", 1))
+    out += r.row("session_active_estimate", "bare count(*), parallel", ("count", "estimate"), ("count", "bare"), ())
+    out += r.row("session_active_count of a tenant with 200 sessions", "all of them", ("count", "tenant"),
+                 ("count", "count"), ())
+    out += r.fact("estimated", "session_active_estimate, error", ("≤", 6), " %")
     for call, name, peer, limit in (
             ("create", "session_create", "bare insertion of both rows", 1.1),
             ("refresh", "session_refresh", "bare update and event", 1),
@@ -266,7 +276,8 @@ def cores() -> int:
     return Path("/proc/cpuinfo").read_text().count("processor\t")
 
 
-def document(table, facts):
+def document(r, table):
+    facts = r.facts
     lines = f"""# Benchmarks
 
 Written by `bench/run.sh --write`; `make bench` prints the same table. PostgreSQL {facts['version']},
@@ -285,6 +296,15 @@ comes in between.
         verdict = re.sub("MISS|FAILED", r"**\g<0>**", row.verdict())
         lines.append(f"| {row.what} | {row.peer} | {row.ours} | {row.theirs} | {row.median()} | "
                      f"{row.spread()} | {row.target()} | {verdict} |")
+    if r.parts:
+        lines += f"""
+## Where the time of a look-up goes
+
+By a sampling profiler, in the server, of calls that are already waiting (*pipelined* below). A sample counts for the
+innermost of the parts whose functions are on its stack. The bare look-up has no row to authenticate or open.
+
+{markdown(where_time_goes(r))}
+""".splitlines()
     lines += f"""
 ## How it is measured
 
@@ -302,6 +322,8 @@ comes in between.
   backend by the kernel's clock, including the protocol and the output of the result. *Pipelined*:
   the next call is already waiting when one is done, so that the backend neither sleeps nor wakes in
   between.
+- **session_active_count** is compared with `count(*)` over the bare table with the same conditions, to which
+  the server gives as many processes as its defaults allow; the times are those of EXPLAIN ANALYZE.
 - **pgbench** runs prepared; each transaction fetches a token and an id of its own choice first, on both
   sides alike, and only the time of the statement after it counts.
 - **session_get** against a look-up is measured where no use needs to be recorded, as for a session
@@ -373,6 +395,25 @@ def markdown(table):
     return "\n".join([head, "|" + "---|" * len(table[0]), *lines])
 
 
+def where_time_goes(r):
+    """A table of the parts of a look-up, each in microseconds of the server's CPU and as a share."""
+    calls = {"get_bare": ("bare look-up", "bare"), "get": ("session_get", "session_get"),
+             "get_json": ("session_get_json", "session_get_json")}
+    lines = [("part", *(f"{title}, µs" for title, _ in calls.values()))]
+    total = {call: r.median("get_pipelined", side, CPU) if r.figures["get_pipelined"][side] else None
+             for call, (_, side) in calls.items()}
+
+    def cell(part, call):
+        share = r.parts[part].get(call, 0)
+        percent = f"{100 * share:.0f} %"
+        return percent if total[call] is None else f"{share * total[call]:.1f} ({percent})"
+
+    lines += [(part, *(cell(part, call) for call in calls)) for part in r.parts]
+    if all(total.values()):
+        lines.append(("all", *(f"{total[call]:.1f}" for call in calls)))
+    return lines
+
+
 HEADER = ("measure", "peer", "ours, µs", "peer, µs", "ratio", "10 – 90 %", "target", "")
 
 
@@ -407,9 +448,11 @@ def main():
     print(f"\nPostgreSQL {facts['version']}, session_manager {facts['extension']} preloaded, "
           f"{int(facts['sessions']):,} sessions of 400 bytes, {cores()} cores\n{facts['settings']}\n")
     print_table(table, [HEADER])
+    if results.parts:
+        print(f"\n{text(where_time_goes(results))}")
     if len(sys.argv) > 2:
         docs = Path(sys.argv[2])
-        write_section(docs / "benchmarks.md", "", document(table, facts))
+        write_section(docs / "benchmarks.md", "", document(results, table))
         (docs / "bench.svg").write_text(svg(table))
 
 

@@ -12,6 +12,8 @@
 # taken:
 #
 #   get        session_get against a bare look-up by primary key
+#   profile    where the server's time goes in these; needs perf
+#   count      session_active_count and _estimate against a bare count(*)
 #   create     session_create against bare insertions of the same two rows
 #   new_device session_create against itself without the search for new devices
 #   refresh    session_refresh against a bare update and its event
@@ -43,7 +45,7 @@ set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 
 # in this order, as some use up sessions that others want
-all_steps=(get create new_device refresh rotate update invalidate bytes pgcrypto wal clients connections pgbouncer cleanup sweep)
+all_steps=(get profile count create new_device refresh rotate update invalidate bytes pgcrypto wal clients connections pgbouncer cleanup sweep)
 
 quick=no
 write=no
@@ -174,6 +176,52 @@ step_get() {
       pgbench_round pgbench_get $side $side -D rows="$SESSIONS" -t 5000
     done
   done
+}
+
+# Of each side, what perf has seen in ten seconds.
+step_profile() {
+  local side pid parameters loop
+
+  command -v perf >/dev/null || die "perf not found (Debian: linux-perf)"
+  say "where the time of a look-up goes"
+  touch "$work/results/parts"
+  for side in get_bare get get_json; do
+    parameters=$work/run/digests
+    [ $side != get_bare ] || parameters=$work/run/ids
+    driver discarded -r 100 -b 100 -n 200 -p 50 $side "$statements/$side.sql" "$parameters" 2>/dev/null &
+    loop=$!
+    sleep 1
+    pid=$(sql -c "SELECT pid FROM pg_stat_activity WHERE query ~ 'session_get|bench.session' AND pid <> pg_backend_pid()")
+    perf record --quiet --call-graph dwarf,8192 --freq 300 --output "$work/perf" --pid "$pid" -- sleep 10 >/dev/null
+    sql -c "SELECT pg_terminate_backend($pid)" >/dev/null
+    wait $loop || true
+    perf script --input "$work/perf" --fields ip,sym 2>/dev/null |
+      python3 "$root/bench/parts.py" $side >>"$work/results/parts"
+  done
+}
+
+# LABEL SIDE STATEMENT: the time that the server takes for it, in microseconds
+time_of() {
+  printf '%s\t%s\t%s\t%s\n' "$1" "$round" "$2" "$(sql -c "EXPLAIN (ANALYZE, TIMING off, FORMAT json) $3" |
+    awk '/"Execution Time"/ { print $3 * 1000 }')" >>"$work/results/rounds"
+}
+
+step_count() {
+  local of_tenant=200
+  local bare="SELECT count(*) FROM bench.session
+	WHERE revoked_at IS NULL AND expires_at > now() AND absolute_expires_at > now()"
+
+  say "counting sessions"
+  sql -c "SELECT count(session_id) FROM generate_series(1, $of_tenant) i, session_create('of tenant ' || i, tenant_id => 'bench')" \
+    -c "VACUUM (ANALYZE)" >/dev/null
+  for ((round = 0; round < ROUNDS; round++)); do
+    time_of count count "SELECT session_active_count()"
+    time_of count bare "$bare"
+    time_of count estimate "SELECT session_active_estimate()"
+    time_of count tenant "SELECT session_active_count('bench')"
+  done
+  fact estimated "$(sql -c "SELECT round(100 * abs(session_active_estimate() / session_active_count()::numeric - 1), 2)")"
+  sql -c "DELETE FROM user_sessions WHERE tenant_id = 'bench'"
 }
 
 step_create() {
@@ -662,7 +710,7 @@ step_sweep() {
 }
 
 # How long the steps take beside each other, for the time that is left.
-declare -A weight=([get]=8 [create]=6 [new_device]=4 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [connections]=2 [pgbouncer]=2 [cleanup]=16 [sweep]=20)
+declare -A weight=([get]=8 [profile]=3 [count]=2 [create]=6 [new_device]=4 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [connections]=2 [pgbouncer]=2 [cleanup]=16 [sweep]=20)
 
 # What a step has left running, and what it has changed for its own measurement.
 after_failure() {
