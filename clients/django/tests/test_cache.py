@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -439,6 +440,44 @@ class TestOutage:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         redis_server.thaw()
         wait_for(lambda: cached(token), 30)
+
+    def test_a_connection_that_redis_has_closed(self, redis_server: RedisServer) -> None:
+        """It is replaced before it is used: nobody notices."""
+        cache = session_cache()
+        assert cache is not None
+        mine = cache._channel.command("CLIENT", "ID")
+        redis_server.client.client_kill_filter(_id=mine)
+        other = cache._channel.command("CLIENT", "ID")
+        assert other != mine
+        assert cache._channel.command("CLIENT", "ID") == other
+
+    def test_a_child_has_connections_of_its_own(self, redis_server: RedisServer) -> None:
+        cache = session_cache()
+        assert cache is not None
+        mine = cache._channel.command("CLIENT", "ID")
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                status = int(cache._channel.command("CLIENT", "ID") == mine)
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert cache._channel.command("CLIENT", "ID") == mine
+
+    def test_threads_share_connections(self, redis_server: RedisServer) -> None:
+        """One at a time, each gets the answer to its own command, and none is left over."""
+        cache = session_cache()
+        assert cache is not None
+        before = clients(redis_server)
+
+        def ask(number: int) -> bool:
+            assert cache is not None
+            return bool(cache._channel.command("ECHO", number) == str(number).encode())
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(ask, range(2000)))
+        assert len(clients(redis_server) - before) <= 8
 
     def test_an_error_reply_is_a_miss(self, redis_server: RedisServer, token: str) -> None:
         key = key_of(token)

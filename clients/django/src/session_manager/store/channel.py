@@ -5,6 +5,9 @@ Redis is alive and only busy, or that this machine is: the connection is kept un
 answer dropped.  To close it at once would cost a new connection, with more answers to wait for.
 Then answers are waited for longer, for a while: to give up early would leave all the work to
 PostgreSQL when there is too much of it.
+
+Connections are kept in a list, not in redis-py's pool: to take one from there and to put it back
+costs as much as all else that is done here for a command.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class Channel:
     def __init__(self, url: str, db: int, timeout: float, seconds: float) -> None:
         self._timeout = timeout
         self._seconds = seconds
+        # Makes connections of the URL's kind, and keeps none.
         self._pool = redis.ConnectionPool.from_url(
             url,
             db=db,
@@ -69,13 +73,37 @@ class Channel:
             protocol=2,
             **_NAMELESS,
         )
+        #: Connections that nobody uses, and the process that has made them.
+        self._idle: list[Any] = []
+        self._process = os.getpid()
         self._owed: list[_Owed] = []
         self._patient_until = 0.0
         self._lock = threading.Lock()
 
+    def _take(self) -> Any:
+        """A connection with nothing to read: no answer of before, nor has Redis closed it."""
+        if self._process != os.getpid():
+            # Those are the parent's.
+            self._idle = []
+            self._process = os.getpid()
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            try:
+                if not connection.can_read(0):
+                    return connection
+            except RedisError:
+                pass
+            connection.disconnect()
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        connection.connect()
+        return connection
+
     def command(self, *words: Any) -> Any:
         """The answer to a command.  Raises LateError, or what redis-py does."""
-        connection: Any = self._pool.get_connection()
+        connection = self._take()
         began = time.monotonic()
         try:
             connection.send_command(*words)
@@ -84,15 +112,14 @@ class Channel:
                     answer = connection.read_response(disconnect_on_error=False)
                     if time.monotonic() - began > self._timeout:
                         self._be_patient()
-                    self._pool.release(connection)
+                    self._idle.append(connection)
                     return answer
         except ResponseError:
-            self._pool.release(connection)
+            self._idle.append(connection)
             raise
         except BaseException:
             # What is still on its way must not answer the next command.
             connection.disconnect()
-            self._pool.release(connection)
             raise
         with self._lock:
             self._owed.append(_Owed(connection, time.monotonic(), os.getpid()))
@@ -133,6 +160,7 @@ class Channel:
                 with suppress(ResponseError):
                     connection.read_response()
                 self._be_patient()
+                self._idle.append(connection)
                 answered = True
             elif time.monotonic() - owed.since >= self._seconds:
                 connection.disconnect()
@@ -140,6 +168,4 @@ class Channel:
         except RedisError:
             connection.disconnect()
             answered = False
-        if answered is not None:
-            self._pool.release(connection)
         return answered
