@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from session_manager.store import sealing
 from session_manager.store.cache import session_of
 from session_manager.store.tokens import digest_form, token_bytes
+from session_manager.types import Session
 
 VECTORS = json.loads(
     next(
@@ -57,6 +59,7 @@ def test_accepted(vector: dict[str, Any]) -> None:
     assert json.loads(opened.row) == row
     session = session_of(json.loads(opened.row))
     assert (session.user_id, session.data) == (row["user_id"], row["data"])
+    assert vars(session).keys() == {field.name for field in fields(Session)}
     sealed = sealing.seal(
         key,
         token,

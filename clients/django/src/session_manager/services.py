@@ -39,7 +39,7 @@ from .store.database import (
 from .store.imported import use_up_all
 from .store.live_session import session_of
 from .store.request_data import take_out
-from .store.tokens import digest_form, is_token, session_id_of
+from .store.tokens import digest_form, session_id_of, token_bytes
 from .store.transactions import changed_here, note_change
 from .types import (
     JSON,
@@ -179,12 +179,13 @@ class SessionService:
         the answer may come from the cache, which never has a session that was revoked, but not
         after a change in the same transaction.
         """
-        if token is None or not is_token(token):
+        raw = token_bytes(token)
+        if token is None or raw is None:
             return None
         cache = session_cache()
         lease = None
         if cache is not None and not changed_here(token):
-            session, lease = cache.read(token)
+            session, lease = cache.read(raw)
             if session is not None:
                 return session
         (answer,) = call(
@@ -198,7 +199,7 @@ class SessionService:
         row = json.loads(text)
         session = session_of(row)
         if cache is not None and lease is not None and row["cacheable"]:
-            cache.fill(token, lease, row, text)
+            cache.fill(raw, lease, row, text)
         return session
 
     def get_id(self, session_id: uuid.UUID | str, user_id: str) -> LiveSession | None:

@@ -40,7 +40,9 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
         raise TypeError("not a session")
     data, request_data = take_out(row["data"])
     auth, mark, remember = take_own(row["auth"])
-    return Session(
+    # At once: its own __init__, as it is frozen, would call a function for each of the members.
+    session = object.__new__(Session)
+    vars(session).update(
         id=uuid.UUID(row["session_id"]),
         user_id=row["user_id"],
         tenant_id=row["tenant_id"],
@@ -55,3 +57,4 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
         remember=remember,
         **{name: from_microseconds(row[name]) for name in SESSION_TIMES},
     )
+    return session

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_decrypt,
@@ -23,8 +23,7 @@ TAG_SIZE = 16
 BLOCK = 256
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """What a value holds; times are microseconds since 1970."""
 
     cached_at: int
@@ -81,7 +80,7 @@ def unseal(application_key: bytes, token: bytes, epoch: bytes, value: bytes) -> 
     return Opened(
         int.from_bytes(plaintext[:8], "big", signed=True),
         int.from_bytes(plaintext[8:16], "big", signed=True),
-        plaintext[16:],
+        plaintext[16:].rstrip(),
     )
 
 

@@ -7,6 +7,7 @@ PostgreSQL: what goes there is the digest form, which names the session but is n
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import re
 import uuid
@@ -21,22 +22,26 @@ def is_token(value: str | None) -> TypeGuard[str]:
     return value is not None and _TOKEN.fullmatch(value) is not None
 
 
-def token_bytes(token: str) -> bytes:
-    """The session id (16 bytes) and the secret (32 bytes) of a well-formed token."""
+def token_bytes(token: str | None) -> bytes | None:
+    """The session id (16 bytes) and the secret (32 bytes), or None if the value is no token."""
     if not is_token(token):
-        raise ValueError("not a session token")
-    return base64.urlsafe_b64decode(token[4:])
+        return None
+    # base64.urlsafe_b64decode, which looks at what it is given once more, takes twice as long.
+    return binascii.a2b_base64(token[4:].replace("-", "+").replace("_", "/"))
 
 
 def digest_form(token: str | None) -> str | None:
     """The digest form (``sd1_``) of a token, or None if the value is no token."""
-    if token is None or not is_token(token):
-        return None
     raw = token_bytes(token)
+    if raw is None:
+        return None
     digest = hashlib.sha256(_CONTEXT + raw).digest()
     return "sd1_" + base64.urlsafe_b64encode(raw[:16] + digest).decode("ascii")
 
 
 def session_id_of(token: str) -> uuid.UUID:
     """The session id that a well-formed token carries; it proves nothing."""
-    return uuid.UUID(bytes=token_bytes(token)[:16])
+    raw = token_bytes(token)
+    if raw is None:
+        raise ValueError("not a session token")
+    return uuid.UUID(bytes=raw[:16])

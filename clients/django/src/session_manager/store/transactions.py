@@ -100,7 +100,11 @@ def changed_here(token: str) -> bool:
         changes = _changes(connection)
         return changes is not None and (None in changes.ids or session_id_of(token) in changes.ids)
     driver: Any = connection.connection
-    return driver is not None and driver.info.transaction_status != _IDLE
+    if driver is None:
+        return False
+    # psycopg 3 makes a new object for info, which asks pgconn; psycopg2 has only info.
+    libpq = getattr(driver, "pgconn", None) or driver.info
+    return bool(libpq.transaction_status != _IDLE)
 
 
 class Outcome:
