@@ -183,7 +183,7 @@ older=(tests/test_services.py tests/test_transactions.py tests/test_authenticati
   tests/test_cache_control.py tests/test_apart.py tests/test_users.py tests/test_user_changes.py tests/test_lazy_users.py
   tests/test_identity.py tests/test_commands.py tests/test_importing.py tests/test_csrf.py tests/test_refusals.py
   tests/test_login_authentication.py tests/test_engine_requests.py tests/test_statuses.py tests/test_clients.py
-  tests/test_in_memory.py tests/test_round_trips.py tests/test_schemathesis.py)
+  tests/test_in_memory.py tests/test_round_trips.py tests/test_cached_requests.py tests/test_schemathesis.py)
 
 # Every second file of the tests, from the first or the second on.
 half() {

@@ -36,7 +36,7 @@ from session_manager.login import log_in
 from session_manager.services import session_service
 from session_manager.store.lazy_users import LazyUser, lazy_user
 
-from .conftest import Browser, RedisServer, wait_for
+from .conftest import Browser
 from .pages import run, samples
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
@@ -154,25 +154,6 @@ def asked(browser: Browser, path: str, **headers: Any) -> tuple[Any, list[str]]:
 
 
 class TestRequests:
-    @pytest.mark.parametrize("path", ["/key/", "/drf/key/"])
-    def test_one_command_to_redis(self, redis_server: RedisServer, path: str) -> None:
-        ada = get_user_model().objects.create_user("ada")
-        token = session_service.create(str(ada.pk), {"plan": "free"}).token
-        browser = Browser().give(token)
-
-        def commands() -> int:
-            return int(redis_server.client.info("commandstats")["cmdstat_mget"]["calls"])
-
-        def one_command() -> bool:
-            session_service.get(token)
-            before = commands()
-            with CaptureQueriesContext(connection) as captured:
-                response = browser.get(path)
-            assert response.status_code == 200
-            return (len(captured), commands()) == (0, before + 1)
-
-        wait_for(one_command)
-
     @pytest.mark.parametrize(
         ("path", "queries"),
         [
