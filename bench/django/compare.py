@@ -60,8 +60,13 @@ class Process:
 
 
 def measure(folder: Path, generations: int, rounds: int, block: int) -> dict[str, Any]:
-    """Requests per second of each block, ratios of neighbours, what a request asks."""
+    """Requests per second of each block, ratios of neighbours, what a request asks.
+
+    And nanoseconds of the client's CPU for a look-up of a session, once a round.
+    """
     rates: dict[str, list[float]] = defaultdict(list)
+    cpu: dict[str, list[float]] = defaultdict(list)
+    with_cookies = [side for side, description in SIDES.items() if description.middleware]
     ratios: list[list[float]] = [[] for _ in COMPARISONS]
     queries: dict[str, float] = {}
     commands: dict[str, float] = {}
@@ -87,9 +92,18 @@ def measure(folder: Path, generations: int, rounds: int, block: int) -> dict[str
                     [nanoseconds] = processes[side].ask("time", block)
                     rates[side].append(block / nanoseconds * 1e9)
                 ratios[number].append(rates[ours][-1] / rates[peer][-1])
+            for side in chance.sample(with_cookies, len(with_cookies)):
+                [nanoseconds] = processes[side].ask("cpu", block)
+                cpu[side].append(nanoseconds / block)
         for process in processes.values():
             process.end()
-    return {"rates": rates, "ratios": ratios, "queries": queries, "commands": commands}
+    return {
+        "rates": rates,
+        "ratios": ratios,
+        "queries": queries,
+        "commands": commands,
+        "cpu": cpu,
+    }
 
 
 def main() -> None:

@@ -30,9 +30,19 @@ def tenths(values: list[float]) -> tuple[float, float]:
 
 
 def sides(results: dict[str, Any]) -> Table:
-    table: Table = [("side", "requests/s", "10 – 90 %", "database queries", "Redis commands")]
+    table: Table = [
+        (
+            "side",
+            "requests/s",
+            "10 – 90 %",
+            "database queries",
+            "Redis commands",
+            "look-up, µs of CPU",
+        )
+    ]
     for side, description in SIDES.items():
         rates = results["rates"][side]
+        cpu = results["cpu"].get(side)
         table.append(
             (
                 description.title,
@@ -40,6 +50,7 @@ def sides(results: dict[str, Any]) -> Table:
                 " – ".join(f"{rate:,.0f}" for rate in tenths(rates)),
                 f"{results['queries'][side]:.2f}",
                 f"{results['commands'][side]:.2f}",
+                f"{statistics.median(cpu) / 1000:.0f}" if cpu else "–",
             )
         )
     return table
@@ -110,6 +121,8 @@ session's data.
   compares two blocks that ran next to each other, in random order: {pairs} pairs for each line,
   over {results["generations"]} starts of all processes. The tables have the median, the 10th and
   90th percentile, and the extremes.
+- **A look-up** is `session_service.get`, or `load()` of the engine's `SessionStore`, without a
+  request: the median of the time that the side's own process computes, in the system too.
 - **Queries and commands** per request were counted in a separate pass, in which every answer was
   checked: queries by Django's `execute_wrapper`, commands where redis-py sends them.
 """
