@@ -99,7 +99,9 @@ printf 'measuring ...\n' >&2
 status=0
 # shellcheck disable=SC2086 # several numbers
 "$venv/bin/python" "$root/bench/stores/compare.py" "$work/results" "$SESSIONS" "$ROUNDS" "$MILLISECONDS" "$MINUTES" \
-  $CONNECTIONS || status=$?
+  $CONNECTIONS &
+# (not in the foreground, where a signal to this script would have to wait)
+wait $! || status=$?
 [ -s "$work/results" ] || exit "$status"
 folder=()
 [ $write = no ] || folder=("$root/docs")
