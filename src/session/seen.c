@@ -344,8 +344,8 @@ look_at_partition(SmSeen *seen, Relation parent, Oid relid, text *user_id,
 		bool		goes_on = true;
 
 		/*
-		 * Not by time as well: a key more would be compared with each entry of
-		 * the user's on the page, where the first one usually is enough.
+		 * Not by time as well: a key more would be compared with each entry
+		 * of the user's on the page, where the first one usually is enough.
 		 */
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_TEXTEQ,
 					PointerGetDatum(user_id));

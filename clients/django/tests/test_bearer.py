@@ -391,22 +391,23 @@ class TestEngine:
         old = app.token
         self.goes_on(app, app.send("GET", f"/act/?{query}"), old, "ada")
 
-    @pytest.mark.skipif(django.VERSION < (5, 1), reason="acycle_key is of Django 5.1")
-    async def test_cycle_key(self, ada: Any) -> None:
-        created = await session_service.acreate(str(ada.pk))
-        client = AsyncClient()
-        header = {"Authorization": f"Bearer {created.token}"}
-        response = await client.get("/aact/?cycle", headers=header)
-        token = response[NEW_TOKEN]
-        assert await session_service.aget(created.token) is None
-        found = await session_service.aget(token)
-        assert found is not None
-        assert found.id == created.id
-        header = {"Authorization": f"Bearer {token}"}
-        response = await client.get("/aact/?flush", headers=header)
-        assert NEW_TOKEN not in response
-        assert await session_service.aget(token) is None
-        assert not client.cookies
+    if django.VERSION >= (5, 1):
+        # Before that request.session has no asynchronous methods.
+        async def test_cycle_key(self, ada: Any) -> None:
+            created = await session_service.acreate(str(ada.pk))
+            client = AsyncClient()
+            header = {"Authorization": f"Bearer {created.token}"}
+            response = await client.get("/aact/?cycle", headers=header)
+            token = response[NEW_TOKEN]
+            assert await session_service.aget(created.token) is None
+            found = await session_service.aget(token)
+            assert found is not None
+            assert found.id == created.id
+            header = {"Authorization": f"Bearer {token}"}
+            response = await client.get("/aact/?flush", headers=header)
+            assert NEW_TOKEN not in response
+            assert await session_service.aget(token) is None
+            assert not client.cookies
 
     @pytest.mark.parametrize("what", ["out", "our-out"])
     def test_out(self, app: App, ada: Any, what: str) -> None:
