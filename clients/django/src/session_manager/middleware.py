@@ -118,7 +118,12 @@ class SessionMiddleware:
             return self.__acall__(request)
         self.process_request(request)
         with being_served(request):
-            response = cast(HttpResponseBase, self.get_response(request))
+            try:
+                response = cast(HttpResponseBase, self.get_response(request))
+            except BaseException:
+                # No error of a view's gets here: the client, or the process, does not wait for it.
+                end_spared(request)
+                raise
         return self.process_response(request, response)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:

@@ -46,7 +46,7 @@ def current_request() -> HttpRequest | None:
 def follow_django_sessions() -> None:
     """Have Django's SessionMiddleware show its requests, too: it may be alone with our engine."""
     begin, finish = SessionMiddleware.process_request, SessionMiddleware.process_response
-    serve = SessionMiddleware.__acall__
+    call, serve = SessionMiddleware.__call__, SessionMiddleware.__acall__
 
     @wraps(begin)
     def process_request(self: SessionMiddleware, request: HttpRequest) -> Any:
@@ -62,11 +62,20 @@ def follow_django_sessions() -> None:
         finally:
             _current.set(None)
 
+    @wraps(call)
+    def __call__(self: Any, request: HttpRequest) -> Any:
+        try:
+            return call(self, request)
+        except BaseException:
+            end_spared(request)
+            raise
+
     @wraps(serve)
     async def __acall__(self: Any, request: HttpRequest) -> HttpResponseBase:
         async with ending_spared(request):
             return await serve(self, request)
 
+    SessionMiddleware.__call__ = __call__  # type: ignore[method-assign]
     SessionMiddleware.__acall__ = __acall__  # type: ignore[method-assign]
     SessionMiddleware.process_request = process_request  # type: ignore[method-assign]
     SessionMiddleware.process_response = process_response  # type: ignore[method-assign]
