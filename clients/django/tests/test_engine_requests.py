@@ -683,6 +683,41 @@ class TestOutage:
         assert token(client) == before
         assert do(client, "look").json()["user"] == "ada"
 
+    def test_the_csrf_token_in_the_session(
+        self,
+        server: Server,  # noqa: F811
+        users: dict[str, Any],
+        settings: Any,
+    ) -> None:
+        """Then Django's page for a 500 asks for the session, too."""
+        settings.CSRF_USE_SESSIONS = True
+        client = Client(raise_request_exception=False)
+        do(client, "in=ada")
+        before = token(client)
+        server.stop()
+        for path_ in ("/act/", "/api/", "/plain/", "/session/"):
+            response = do(client, "look", path_)
+            assert (response.status_code, response["Retry-After"]) == (503, "2"), path_
+            assert response.json()["code"] == "store_unavailable"
+            assert COOKIE not in response.cookies
+        server.start()
+        assert token(client) == before
+        assert do(client, "look").json()["user"] == "ada"
+
+    async def test_the_csrf_token_in_the_session_asynchronously(
+        self,
+        server: Server,  # noqa: F811
+        users: dict[str, Any],
+        settings: Any,
+    ) -> None:
+        settings.CSRF_USE_SESSIONS = True
+        client = AsyncClient(raise_request_exception=False)
+        client.cookies[COOKIE] = (await session_service.acreate(str(users["ada"].pk))).token
+        await sync_to_async(server.stop)()
+        response = await client.get("/plain/")
+        assert (response.status_code, response["Retry-After"]) == (503, "2")
+        await sync_to_async(server.start)()
+
 
 class TestRedis:
     def test_no_query(self, redis_server: RedisServer, users: dict[str, Any]) -> None:

@@ -95,6 +95,33 @@ def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseB
     return response
 
 
+def _answering(get_response: GetResponse) -> GetResponse:
+    """The same with an answer where Django has none, since its page for a 500 cannot be made.
+
+    That may ask for the session in turn: with CSRF_USE_SESSIONS Django's own does.
+    """
+
+    def answer(request: HttpRequest, error: SessionError) -> HttpResponse:
+        response = _answer(request, error)
+        if response is None:
+            raise error
+        return response
+
+    def serve(request: HttpRequest) -> Any:
+        try:
+            return get_response(request)
+        except SessionError as error:
+            return answer(request, error)
+
+    async def aserve(request: HttpRequest) -> Any:
+        try:
+            return await get_response(request)
+        except SessionError as error:
+            return answer(request, error)
+
+    return aserve if iscoroutinefunction(get_response) else serve
+
+
 def _spare_csrf(request: HttpRequest) -> None:
     """Let Django's check pass a request that no browser has made, for plain views."""
     if is_without_cookies(request):
@@ -108,7 +135,7 @@ class SessionMiddleware:
     async_capable = True
 
     def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
+        self.get_response = _answering(get_response)
         self.asynchronous = iscoroutinefunction(get_response)
         if self.asynchronous:
             markcoroutinefunction(self)
@@ -165,6 +192,9 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
     Sessions have the client's address and user agent, an outage is a 503, the cookie follows the
     commit, and only a sign-out clears it.  With another engine it is Django's.
     """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(_answering(get_response))
 
     def __call__(self, request: HttpRequest) -> Any:
         if iscoroutinefunction(self.get_response):
