@@ -389,12 +389,22 @@ class TestOneSession:
 
     @pytest.mark.parametrize("first", ["in", "our-in"])
     @pytest.mark.parametrize("whose", ["ours", "django's"])
-    def test_a_new_password(self, users: dict[str, Any], first: str, whose: str) -> None:
+    @pytest.mark.parametrize("lazy", [False, True])
+    def test_a_new_password(
+        self,
+        users: dict[str, Any],
+        first: str,
+        whose: str,
+        lazy: bool,
+        configure: Callable[..., None],
+    ) -> None:
+        configure(LAZY_USER=lazy)
         client, other = Client(), Client()
         for one in (client, other):
             do(one, f"{first}=ada,cart=1")
         before = token(client)
-        assert do(client, "password=another,more=2", **{whose: 1}).status_code == 200
+        answer = do(client, "password=another,more=2", **{whose: 1})
+        assert (answer.status_code, answer.json()["user"]) == (200, "ada")
         assert session_service.get(before) is None
         found = do(client, "look").json()
         assert (found["user"], found["session"]) == ("ada", {"cart": "1", "more": "2"})

@@ -22,7 +22,7 @@ from ..services import session_service
 from ..store.database import translating_errors
 from ..store.lazy_users import LazyUser, lazy_user
 from ..store.transactions import Outcome, changed_here
-from ..store.users import load_user
+from ..store.users import load_user, mark_of_login
 from ..types import Session
 from .addresses import client_ip, user_agent
 from .bearer import keeps_token
@@ -63,7 +63,9 @@ class Lookup:
         if self.session is None or self.user is not None:
             return self
         if settings.LAZY_USER:
-            self.user = lazy_user(self.session, partial(self._lose_user, request))
+            self.user = lazy_user(
+                self.session, partial(self._lose_user, request), partial(_new_mark, request)
+            )
         if self.user is None:
             self.user = load_user(self.session.user_id, self.session)
         if self.user is None or not self._actor_may():
@@ -87,6 +89,14 @@ class Lookup:
         error = NotAuthenticated()
         setattr(request, _FAILURE, error)
         return error
+
+
+def _new_mark(request: HttpRequest) -> str | None:
+    """The mark of what Django's update_session_auth_hash has left in request.session."""
+    if not settings.IS_ENGINE:
+        return None
+    session = getattr(request, "session", None)
+    return mark_of_login(getattr(session, "_session_cache", {}))
 
 
 def django_request(request: HttpRequest | Request) -> HttpRequest:

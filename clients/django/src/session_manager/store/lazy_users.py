@@ -7,6 +7,7 @@ would have ended, see user_changes.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -32,17 +33,31 @@ class LazyUser(SimpleLazyObject):  # type: ignore[type-arg]
 
     _wrapped: Any
 
-    def __init__(self, key: Any, session: Session, missing: Callable[[], Exception]) -> None:
+    def __init__(
+        self,
+        key: Any,
+        session: Session,
+        missing: Callable[[], Exception],
+        new_mark: Callable[[], str | None],
+    ) -> None:
         model = get_user_model()
         self.__dict__.update(
-            _model=model, _key=key, _session=session, _missing=missing, _gone=False
+            _model=model,
+            _key=key,
+            _session=session,
+            _missing=missing,
+            _new_mark=new_mark,
+            _gone=False,
         )
         super().__init__(self._load_or_raise)
 
     def load(self) -> Any:
         """The user itself, or None if the row tells that nobody may use the session."""
         if self._wrapped is empty:
-            user = load_user(self._session.user_id, self._session)
+            session = self._session
+            user = load_user(session.user_id, session)
+            if user is None and (mark := self._new_mark()) not in (None, session.mark):
+                user = load_user(session.user_id, replace(session, mark=mark))
             if user is None:
                 self.__dict__["_gone"] = True
                 return None
@@ -123,10 +138,15 @@ class LazyUser(SimpleLazyObject):  # type: ignore[type-arg]
         return True
 
 
-def lazy_user(session: Session, missing: Callable[[], Exception]) -> LazyUser | None:
+def lazy_user(
+    session: Session,
+    missing: Callable[[], Exception],
+    new_mark: Callable[[], str | None] = lambda: None,
+) -> LazyUser | None:
     """The user of a session, or None if the session does not tell its primary key.
 
-    missing: makes what is raised when the row turns out to be gone.
+    missing: makes what is raised when the row turns out to be gone.  new_mark: what the session's
+    mark is going to be, if the request has changed the password and keeps the session.
     """
     key = get_user_model()._meta.pk
     if is_guest(session.user_id) or session.user_id.startswith(BY_KEY):
@@ -142,4 +162,4 @@ def lazy_user(session: Session, missing: Callable[[], Exception]) -> LazyUser | 
     except ValidationError:
         return None
     # "007" is a user id that no user of this model has: nothing would have ended its sessions.
-    return LazyUser(value, session, missing) if str(value) == text else None
+    return LazyUser(value, session, missing, new_mark) if str(value) == text else None
