@@ -16,7 +16,8 @@ from collections import Counter
 # A part and the functions at its door.
 PARTS = {
     "decryption": r"sm_open|sm_session_open",
-    "MAC and verifier": r"sm_state_mac|sm_session_intact|sm_verifier|sm_authenticate|sm_token_digest",
+    "MAC and verifier": r"sm_state_mac|sm_session_intact|sm_verifier|sm_authenticate"
+    r"|sm_token_digest",
     "index": r"index_.*|bt.*|_bt_.*|sm_index_beginscan",
     "heap": r"heap.*|table_.*|slot_.*|sm_scan_decode|decode_columns",
     "result": r"printtup.*|.*tuplestore.*|sm_result.*|pq_.*message.*|pq_send.*|Output.*|append.*"
