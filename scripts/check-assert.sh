@@ -38,7 +38,7 @@ build_server() {
   # PostgreSQL makes its generated headers only where no other make called it.
   (cd "$built/source" && unset MAKELEVEL MAKEFLAGS MFLAGS &&
     CPPFLAGS=-DUSE_VALGRIND ./configure --prefix="$built/server" \
-      --enable-cassert --enable-debug --enable-tap-tests --with-openssl \
+      --enable-cassert --enable-debug --enable-tap-tests --with-openssl --without-icu \
       --without-readline CFLAGS='-O1 -fno-omit-frame-pointer' &&
     make -s -j "$(nproc)" && make -s install &&
     make -s -C contrib -j "$(nproc)" && make -s -C contrib install) \
