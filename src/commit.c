@@ -11,6 +11,10 @@
  * session_manager.revoke_commit_timeout, as if the user had canceled it, and a
  * WARNING says so.
  *
+ * synchronous_commit is set as the transaction commits, and not before: nothing
+ * that the transaction does after the revocation undoes that, as the end of a
+ * function would that sets it for itself.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,25 +33,29 @@
 /* How often to look, past the limit, whether the wait is on, in milliseconds. */
 #define LOOK_AGAIN	100
 
-static bool waits;				/* this transaction waits for standbys */
+/* the subtransaction because of which the commit waits for standbys */
+static SubTransactionId waits = InvalidSubTransactionId;
 static bool has_timer;
 static TimeoutId timer;
 static volatile sig_atomic_t gave_up;
 
 static bool names_standbys(void);
 static void at_xact_end(XactEvent event, void *arg);
+static void at_subxact_end(SubXactEvent event, SubTransactionId mine,
+						   SubTransactionId parent, void *arg);
+static void raise_synchronous_commit(void);
 static void start_timer(void);
 static bool stop_timer(void);
 static void give_up(void);
 
 /*
- * Register a callback for the ends of transactions.  Called once, from
- * _PG_init.
+ * Register callbacks for the ends of transactions.  Called once, from _PG_init.
  */
 void
 sm_commit_init(void)
 {
 	RegisterXactCallback(at_xact_end, NULL);
+	RegisterSubXactCallback(at_subxact_end, NULL);
 }
 
 /*
@@ -62,19 +70,15 @@ sm_commit_durably(void)
 }
 
 /*
- * What this transaction does must be known to standbys if they are waited for.
- * As SET LOCAL does, it holds until the end of the transaction, or of the
- * subtransaction if that is rolled back.
+ * What this transaction does must be known to standbys if they are waited for;
+ * not if the subtransaction that does it is rolled back.
  */
 void
 sm_commit_visibly(void)
 {
-	if (sm_revoke_commit != SM_REVOKE_REMOTE_APPLY)
-		return;
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_APPLY)
-		(void) set_config_option("synchronous_commit", "remote_apply", PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-	waits = true;
+	if (sm_revoke_commit == SM_REVOKE_REMOTE_APPLY &&
+		waits == InvalidSubTransactionId)
+		waits = GetCurrentSubTransactionId();
 }
 
 /*
@@ -98,16 +102,17 @@ names_standbys(void)
 static void
 at_xact_end(XactEvent event, void *arg)
 {
-	if (!waits)
+	if (waits == InvalidSubTransactionId)
 		return;
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			raise_synchronous_commit();
 			if (sm_revoke_commit_timeout > 0 && SyncRepRequested() && names_standbys())
 				start_timer();
 			break;
 		case XACT_EVENT_COMMIT:
-			waits = false;
+			waits = InvalidSubTransactionId;
 			if (stop_timer())
 				ereport(WARNING,
 						(errmsg("no standby has confirmed within %d ms that it applied the end of a session",
@@ -116,12 +121,33 @@ at_xact_end(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			waits = false;
+			waits = InvalidSubTransactionId;
 			(void) stop_timer();
 			break;
 		default:
 			break;
 	}
+}
+
+static void
+at_subxact_end(SubXactEvent event, SubTransactionId mine,
+			   SubTransactionId parent, void *arg)
+{
+	if (waits != mine)
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		waits = parent;
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		waits = InvalidSubTransactionId;
+}
+
+/* As SET LOCAL does, until the end of the transaction. */
+static void
+raise_synchronous_commit(void)
+{
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_APPLY)
+		(void) set_config_option("synchronous_commit", "remote_apply", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 }
 
 static void

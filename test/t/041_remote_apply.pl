@@ -18,6 +18,8 @@ my $primary =
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
+# what it is asked while it catches up must not be canceled
+$standby->append_conf('postgresql.conf', 'max_standby_streaming_delay = -1');
 $standby->start;
 $primary->append_conf(
 	'postgresql.conf', q(
@@ -135,6 +137,32 @@ like(
 	'and a warning says so');
 is(live($primary, $token), '0', 'on the primary');
 
+# Whatever synchronous_commit is
+$primary->safe_psql(
+	'postgres', q(
+	CREATE FUNCTION revoke_off(t text) RETURNS text LANGUAGE sql SET synchronous_commit = off
+	AS 'SELECT session_invalidate(t)'));
+my %off = (
+	'set before' =>
+	  q(SET synchronous_commit = off; SELECT session_invalidate('%s')),
+	'set by a function for itself' => q(SELECT revoke_off('%s')),
+	'set afterwards' =>
+	  q(BEGIN; SELECT session_invalidate('%s'); SET synchronous_commit = off; COMMIT),
+	'set afterwards for the transaction' =>
+	  q(BEGIN; SELECT session_invalidate('%s'); SET LOCAL synchronous_commit = off; COMMIT)
+);
+for my $how (sort keys %off)
+{
+	$token = create_session($primary, $how);
+	$primary->psql(
+		'postgres',
+		"$apply; SET session_manager.revoke_commit_timeout = '100ms'; "
+		  . sprintf($off{$how}, $token),
+		stderr => \$err);
+	like($err, qr/no standby has confirmed/,
+		"synchronous_commit = off, $how");
+}
+
 # Others do not wait
 $began = time;
 my $local = create_session($primary, 'local');
@@ -143,24 +171,32 @@ $primary->safe_psql('postgres',
 	"$apply; SELECT session_update('$local', '{}')");
 pass('what ends no session waits for no standby');
 
-# A canceled wait
-my $waiting = create_session($primary, 'canceled');
+# A wait without a limit
+my $waiting = create_session($primary, 'waiting');
 my $session = $primary->background_psql('postgres', on_error_stop => 0);
 $session->query_safe($apply);
 $session->query_safe("SET session_manager.revoke_commit_timeout = 0");
 $session->query_until(qr/^asked$/m,
 	"\\echo asked\nSELECT session_invalidate('$waiting');\n");
-$primary->poll_query_until('postgres',
-	"SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
-  or die 'it does not wait';
+# whose limit is not for the waits of others
+my $other_write = $primary->background_psql('postgres', on_error_stop => 0);
+$other_write->query_safe($apply);
+$other_write->query_safe("SET session_manager.revoke_commit_timeout = '1s'");
+$other_write->query_safe('SET synchronous_commit = remote_apply');
+$token = create_session($primary, 'kept');
+$other_write->query_until(qr/^asked$/m,
+	"\\echo asked\nBEGIN; SAVEPOINT s; SELECT session_invalidate('$token'); ROLLBACK TO s;"
+	  . " CREATE TABLE other (a integer); COMMIT;\n");
+my $waits =
+  "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'";
+$primary->poll_query_until('postgres', "SELECT count(*) = 2 $waits")
+  or die 'they do not wait';
 sleep 2;
-is( $primary->safe_psql(
-		'postgres',
-		"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
-	'1',
-	'without a limit it waits');
+is($primary->safe_psql('postgres', "SELECT count(*) $waits"),
+	'2', 'without a limit it waits, and so does what has ended no session');
 paused(0);
 $session->quit;
+$other_write->quit;
 replay();
 is(live($standby, $waiting), '0', 'until the standby goes on');
 
