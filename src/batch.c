@@ -57,6 +57,9 @@ sm_batch_connect(Oid database)
 	set_local("session_replication_role", "origin");
 	set_local("row_security", "off");
 
+	/* who would be told that a session has ended, and then read on a standby? */
+	set_local("session_manager.revoke_commit", "local");
+
 	if (!sm_shared_find_database())
 		proc_exit(0);
 }

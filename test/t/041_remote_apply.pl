@@ -13,8 +13,11 @@ use SessionManagerTest;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $primary =
-  new_node('primary', preload => 'session_manager', streaming => 1);
+my $primary = new_node(
+	'primary',
+	preload => 'session_manager',
+	streaming => 1,
+	conf => 'session_manager.rotation_grace = 0');
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
@@ -114,6 +117,12 @@ is( $primary->safe_psql(
 	"other\nlocal",
 	'synchronous_commit is itself again in the next transaction');
 
+# A session whose former token is replayed below
+my $replayed = create_session($primary, 'replayed');
+my $successor = $primary->safe_psql('postgres',
+	"SELECT session_token FROM session_refresh('$replayed', rotate => true)");
+$primary->safe_psql('postgres', "SELECT FROM session_get('$successor')");
+
 # A standby that does not replay
 paused(1);
 my $token = create_session($primary, 'paused');
@@ -162,6 +171,20 @@ for my $how (sort keys %off)
 	like($err, qr/no standby has confirmed/,
 		"synchronous_commit = off, $how");
 }
+
+# What workers end has no caller who would wait.
+$primary->append_conf(
+	'postgresql.conf', q(
+	session_manager.revoke_commit = remote_apply
+	session_manager.revoke_commit_timeout = 0
+));
+$primary->reload;
+$primary->safe_psql('postgres',
+	"BEGIN; SELECT status FROM session_refresh('$replayed'); ROLLBACK");
+ok(wait_until(sub { !live($primary, $successor) }), 'a worker does not wait');
+$primary->append_conf('postgresql.conf',
+	'session_manager.revoke_commit = local');
+$primary->reload;
 
 # Others do not wait
 $began = time;
