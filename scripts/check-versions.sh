@@ -56,7 +56,7 @@ in_chroot() {
 
 check() {
   local suite=$1 dir=$chroots/$1 log=$root/build/check-$1.log
-  local tree=$dir/root/session_manager mount status=0
+  local tree=$dir/srv/session_manager mount status=0
 
   for mount in proc:proc dev/shm:tmpfs; do
     mountpoint -q "$dir/${mount%:*}" && continue
@@ -64,15 +64,16 @@ check() {
     mount -t "${mount#*:}" none "$dir/${mount%:*}"
     mounted+=("$dir/${mount%:*}")
   done
-  rm -rf "$tree"
+  # a server that check-assert has built there is used again
   mkdir -p "$tree"
+  find "$tree" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
   (cd "$root" && tar -cf - --exclude=./build --exclude=./.git .) |
     tar -xf - -C "$tree" --no-same-owner
 
   # make itself is among the packages that setup.sh installs.
   {
-    in_chroot "$dir" /root/session_manager/scripts/setup.sh --tests &&
-      in_chroot "$dir" make -C /root/session_manager "${CHECK:-check}"
+    in_chroot "$dir" /srv/session_manager/scripts/setup.sh --tests &&
+      in_chroot "$dir" make -C /srv/session_manager "${CHECK:-check}"
   } >"$log" 2>&1 || status=$?
   unmount
 

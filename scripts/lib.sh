@@ -119,6 +119,8 @@ stage_tree() {
   local stage=$work/stage-$1
   local dir
 
+  as_owner test -x "$pg_config" ||
+    die "$pg_config cannot be run by the user postgres: keep the source where that user may enter"
   build_tree "$@" install DESTDIR="$stage" >/dev/null || return
   for dir in "$("$pg_config" --pkglibdir)" "$("$pg_config" --sharedir)"; do
     as_owner mkdir -p "$stage$dir"
