@@ -37,7 +37,9 @@ bool		sm_new_device_events;
 int			sm_guessing_threshold;
 int			sm_sweep_batch;
 int			sm_event_retention;
-int			sm_event_partition;
+
+/* its default, as a server with assertions wants from PostgreSQL 16 on of an enum */
+int			sm_event_partition = SM_PARTITION_MONTH;
 int			sm_revoked_retention;
 bool		sm_redact_tokens;
 char	   *sm_key_file;

@@ -67,6 +67,7 @@ static void scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 					   int n_keys, LOCKMODE lockmode);
 static bool next_row(SmScan *scan);
 static bool next_by_index(SmScan *scan);
+static void forget_last_row(SmScan *scan);
 static ItemPointer next_entry(SmScan *scan);
 static void prefetch_page(HeapScanDesc scan);
 static bool decode_life(SmScan *scan);
@@ -239,6 +240,7 @@ sm_scan_next(SmScan *scan)
 {
 	if (!next_row(scan))
 		return false;
+	forget_last_row(scan);
 	sm_scan_decode(scan);
 	return true;
 }
@@ -253,6 +255,7 @@ sm_scan_next_life(SmScan *scan)
 {
 	if (!next_row(scan))
 		return false;
+	forget_last_row(scan);
 	if (scan->table_scan && ((HeapScanDesc) scan->table_scan)->rs_cindex == 0)
 		prefetch_page((HeapScanDesc) scan->table_scan);
 	if (!decode_life(scan))
@@ -272,7 +275,15 @@ sm_scan_decode(SmScan *scan)
 	TimestampTz successor_used;
 
 	slot_getallattrs(scan->slot);
-	decode_columns(session, scan->slot->tts_values, scan->slot->tts_isnull);
+	if (scan->row_context)
+	{
+		MemoryContext old = MemoryContextSwitchTo(scan->row_context);
+
+		decode_columns(session, scan->slot->tts_values, scan->slot->tts_isnull);
+		MemoryContextSwitchTo(old);
+	}
+	else
+		decode_columns(session, scan->slot->tts_values, scan->slot->tts_isnull);
 	scan->stored_last_seen_at = session->last_seen_at;
 	scan->noted_successor_used_at = 0;
 	if (sm_touch_seen(session->session_id, session->rotated_at, &seen,
@@ -415,6 +426,8 @@ sm_scan_end(SmScan *scan)
 	}
 	else
 		table_endscan(scan->table_scan);
+	if (scan->row_context)
+		MemoryContextDelete(scan->row_context);
 	ExecDropSingleTupleTableSlot(scan->slot);
 	UnregisterSnapshot(scan->snapshot);
 	table_close(scan->rel, NoLock);
@@ -660,6 +673,8 @@ scan_begin(SmScan *scan, const SmSchema *schema, Oid indexid,
 	else
 		scan->table_scan = table_beginscan(scan->rel, scan->snapshot, 0, NULL);
 	scan->one_block = false;
+	scan->has_row = false;
+	scan->row_context = NULL;
 }
 
 /* As index_getnext_slot, except for what next_entry does. */
@@ -688,6 +703,21 @@ next_by_index(SmScan *scan)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Free what the decoded form of the row before took, as a scan may go through
+ * millions.  Most scans find one row, and need no context of their own for it.
+ */
+static void
+forget_last_row(SmScan *scan)
+{
+	if (scan->row_context)
+		MemoryContextReset(scan->row_context);
+	else if (scan->has_row)
+		scan->row_context = AllocSetContextCreate(scan->context, "session_manager decoded row",
+												  ALLOCSET_SMALL_SIZES);
+	scan->has_row = true;
 }
 
 /*

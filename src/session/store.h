@@ -90,6 +90,8 @@ typedef struct SmScan
 	IndexScanDesc index_scan;
 	TableScanDesc table_scan;
 	bool		one_block;		/* table_scan is one of a block */
+	bool		has_row;
+	MemoryContext row_context;	/* for the decoded row; NULL for the first */
 	ScanKeyData keys[2];
 	SmSweepPosition behind;		/* begin behind this; row invalid: anywhere */
 	ItemPointerData entry;		/* what the index entry points to */

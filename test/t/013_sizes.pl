@@ -62,6 +62,32 @@ for my $name (sort keys %statements)
 	cmp_ok($many, '<', $few + 25, "$name works on one session at a time");
 }
 
+# Nor does a scan keep what it has decoded of each row: here user agents, which
+# are stored compressed.
+$node->safe_psql(
+	'postgres', q(
+	SELECT FROM generate_series(1, 20000) AS i,
+		session_create('compressed' || i % 2, jsonb_build_object('a', repeat('x', 1400)),
+			user_agent => repeat('Mozilla/5.0 ', 42), idle_timeout => '1 hour'))
+);
+%statements = (
+	session_active_count => 'SELECT session_active_count()',
+	'session_active_count of a user' =>
+	  q(SELECT session_active_count(user_id => 'compressed1')),
+	session_list => q(SELECT session_id FROM session_list('compressed1')),
+	session_invalidate_everything =>
+	  'BEGIN; SELECT session_invalidate_everything(); ROLLBACK');
+my $base = peak(q(SELECT session_active_count(user_id => 'small')));
+for my $name (sort keys %statements)
+{
+	my $peak = peak($statements{$name});
+	note("$name: $peak MB, $base MB for few sessions");
+	cmp_ok($peak, '<', $base + 8, "$name forgets each row");
+}
+$node->safe_psql('postgres',
+	"DELETE FROM user_sessions WHERE user_id ~ '^compressed'; VACUUM user_sessions"
+);
+
 # What is exported is held as text, twice: not more.
 my ($few, $many) =
   map { peak("SELECT session_export('$_')") } ('small', 'large');
