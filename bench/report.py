@@ -147,6 +147,7 @@ def rows(r):
         out += r.row(f"{call} that records its use, round trip", look_up,
                      ("get_touching", call), ("get_touching", "bare"), ())
     out += r.row("session_active_count", "bare count(*), parallel", ("count", "count"), ("count", "bare"), ("≤", 1))
+    out += r.row("session_active_count", "bare count(*), one process", ("count", "count"), ("count", "bare_alone"), ("≤", 1))
     out += r.row("session_active_estimate", "bare count(*), parallel", ("count", "estimate"), ("count", "bare"), ())
     out += r.row("session_active_count of a tenant with 200 sessions", "all of them", ("count", "tenant"),
                  ("count", "count"), ())

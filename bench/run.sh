@@ -149,7 +149,8 @@ load() {
     -c "COPY (SELECT session_id FROM bench.token ORDER BY i) TO '$work/run/ids'" \
     -c "COPY (SELECT digest FROM bench.token WHERE i <= $busy ORDER BY i) TO '$work/run/busy_digests'" \
     -c "COPY (SELECT session_id, user_id FROM bench.token JOIN bench.session USING (session_id)
-		WHERE i <= $busy ORDER BY i) TO '$work/run/busy_ids'"
+		WHERE i <= $busy ORDER BY i) TO '$work/run/busy_ids'" \
+    -c "COPY (SELECT session_id FROM bench.token WHERE i <= $busy ORDER BY i) TO '$work/run/busy_session_ids'"
   fact user_sessions "$(sql -c "SELECT pg_size_pretty(pg_total_relation_size('user_sessions'))")"
   fact bare "$(sql -c "SELECT pg_size_pretty(pg_total_relation_size('bench.session'))")"
 }
@@ -202,7 +203,7 @@ step_profile() {
 
 # LABEL SIDE STATEMENT: the time that the server takes for it, in microseconds
 time_of() {
-  printf '%s\t%s\t%s\t%s\n' "$1" "$round" "$2" "$(sql -c "EXPLAIN (ANALYZE, TIMING off, FORMAT json) $3" |
+  printf '%s\t%s\t%s\t%s\n' "$1" "$round" "$2" "$(PGOPTIONS=$options sql -c "EXPLAIN (ANALYZE, TIMING off, FORMAT json) $3" |
     awk '/"Execution Time"/ { print $3 * 1000 }')" >>"$work/results/rounds"
 }
 
@@ -217,6 +218,7 @@ step_count() {
   for ((round = 0; round < ROUNDS; round++)); do
     time_of count count "SELECT session_active_count()"
     time_of count bare "$bare"
+    options="-c max_parallel_workers_per_gather=0" time_of count bare_alone "$bare"
     time_of count estimate "SELECT session_active_estimate()"
     time_of count tenant "SELECT session_active_count('bench')"
   done
@@ -554,9 +556,9 @@ step_clients() {
 # LABEL OPTION ...: reads by 32 connections, each in every round for some time
 many_connections() {
   driver rounds -l "$1" "${@:2}" -r $((2 * ROUNDS)) -c 32 -t $((ROUNDS < 10 ? 100 : 250)) \
-    session_get "$statements/get.sql" "$work/run/digests" \
-    session_get_json "$statements/get_json.sql" "$work/run/digests" \
-    bare "$statements/get_bare.sql" "$work/run/ids"
+    session_get "$statements/get.sql" "$work/run/busy_digests" \
+    session_get_json "$statements/get_json.sql" "$work/run/busy_digests" \
+    bare "$statements/get_bare.sql" "$work/run/busy_session_ids"
 }
 
 step_connections() {

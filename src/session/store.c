@@ -753,7 +753,7 @@ next_entry(SmScan *scan)
 /*
  * Have the processor fetch what decode_life reads of the rows of a page, when a
  * scan of the table comes to its first.  A count waits for memory more than it
- * computes: this halves its time.
+ * computes: where a page has many rows, this halves its time.
  */
 static void
 prefetch_page(HeapScanDesc scan)

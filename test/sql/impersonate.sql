@@ -235,7 +235,7 @@ SELECT count(*) FROM user_sessions WHERE user_sessions::text ~ 'staff';
 SELECT session_token FROM session_create('staff') \gset s_
 SELECT count(*) FROM session_create('alice', actor_token => :'s_session_token');
 SELECT session_erase('alice');
-SELECT event, detail - 'session_id' AS detail FROM session_events WHERE user_id = 'staff';
+SELECT event, detail - 'session_id' AS detail FROM session_events WHERE user_id = 'staff' ORDER BY event COLLATE "C";
 SELECT count(*) FROM session_events WHERE session_events::text ~ 'alice';
 SELECT count(*) FROM session_get(:'s_session_token');
 

@@ -57,7 +57,7 @@ BEGIN
 	FOR call IN SELECT unnest(ARRAY[
 		'SELECT (user_id, tenant_id, data, auth, created_at, authenticated_at, expires_at, absolute_expires_at, actor_id)::text FROM public.session_get(%L)',
 		'SELECT data::text FROM public.session_update(%L, ''{"x": 1}'')',
-		'SELECT status || round(extract(epoch FROM expires_at - clock_timestamp()) / 3000) FROM public.session_refresh(%L)',
+		'SELECT status || round(extract(epoch FROM expires_at - clock_timestamp()) / 6000) FROM public.session_refresh(%L)',
 		'SELECT status FROM public.session_refresh(%L, rotate => true)',
 		'SELECT status FROM public.session_elevate(%L, ''{}'')',
 		'SELECT status FROM public.session_switch_tenant(%L, ''x'')',
