@@ -68,6 +68,14 @@ my %ways = (
 	'a savepoint' =>
 	  q(BEGIN; SAVEPOINT s; SELECT session_invalidate('%s'); RELEASE s; COMMIT)
 );
+
+# Some take the user or the tenant, who are called the same, the others the token.
+sub argument
+{
+	my ($way, $user, $token) = @_;
+	return $way =~ /_all$|invalidate_tenant$|erase/ ? $user : $token;
+}
+
 my $rounds = 5;
 for my $way (sort keys %ways)
 {
@@ -79,10 +87,10 @@ for my $way (sort keys %ways)
 			"SELECT session_token FROM session_create('$user', tenant_id => '$user')"
 		);
 		replay();
-		my $argument = $way =~ /all|_tenant$|erase/
-		  && $way !~ /switch/ ? $user : $token;
-		$primary->safe_psql('postgres',
-			"$apply; " . sprintf $ways{$way}, $argument);
+		$primary->safe_psql(
+			'postgres',
+			"$apply; " . sprintf $ways{$way},
+			argument($way, $user, $token));
 		$stale += live($standby, $token);
 	}
 	is($stale, 0, "$way: the standby knows at once");
@@ -145,6 +153,24 @@ like(
 	qr/WARNING:  no standby has confirmed within 1000 ms/,
 	'and a warning says so');
 is(live($primary, $token), '0', 'on the primary');
+
+# Each of the ways waits: the standby could have been quick above.
+my %waiting = (
+	%ways,
+	'session_refresh with a new token' =>
+	  q(SELECT session_refresh('%s', rotate => true)));
+for my $way (sort keys %waiting)
+{
+	my $of_paused = $primary->safe_psql('postgres',
+		"SELECT session_token FROM session_create('$way', tenant_id => '$way')"
+	);
+	$primary->psql(
+		'postgres',
+		"$apply; SET session_manager.revoke_commit_timeout = '100ms'; "
+		  . sprintf($waiting{$way}, argument($way, $way, $of_paused)),
+		stderr => \$err);
+	like($err, qr/no standby has confirmed/, "$way: waits");
+}
 
 # Whatever synchronous_commit is
 $primary->safe_psql(
