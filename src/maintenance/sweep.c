@@ -35,11 +35,13 @@
 
 /*
  * Whoever wakes up on the processor of one that is always busy may have to
- * wait for the end of its time slice, which is milliseconds.  A sleep, however
- * short, ends the slice.  Eight sessions take about a tenth of a millisecond.
+ * wait for the end of its time slice, which is milliseconds.  So the worker
+ * sleeps after every few sessions, for as long as they took: it leaves half of
+ * a processor to others, and more where they keep it waiting.
  */
-#define YIELD_STEP		8
-#define YIELD_US		50
+#define REST_STEP		8
+#define MIN_REST_US		50
+#define MAX_REST_US		10000
 
 /* Sessions swept in the first subtransaction. */
 #define FIRST_CHUNK		1000
@@ -73,6 +75,7 @@ static SmSharedPart part = {
 };
 
 static void sweep_chunk(void *arg);
+static int64 rest(int64 worked_since);
 static void put_off(Chunk *chunk, const Chunk *failed, ErrorData *error);
 static void queue_again(void *arg);
 static bool sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
@@ -114,7 +117,7 @@ sm_sweep_pass(SmPass *pass)
 		(elapsed >= WALK_SHARE * state->walk_us &&
 		 (!state->unfinished || elapsed >= SWEEP_ANEW_US));
 	SmSweepPosition from = {.at = DT_NOBEGIN};
-	SmSweep		sweep = {.yields = true};
+	SmSweep		sweep = {.rests = true};
 	int64		batch;
 	int64		done;
 
@@ -236,6 +239,7 @@ sweep_chunk(void *arg)
 												  "session_manager sweep",
 												  ALLOCSET_DEFAULT_SIZES);
 	int64		seen = 0;
+	int64		worked_since = sm_clock();
 
 	sm_scan_by_sweep_at(&scan, chunk->schema, &chunk->from, chunk->now);
 	while (chunk->done < chunk->max_rows && sm_scan_next(&scan))
@@ -243,8 +247,8 @@ sweep_chunk(void *arg)
 		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
-		if (chunk->sweep.yields && ++seen % YIELD_STEP == 0)
-			pg_usleep(YIELD_US);
+		if (chunk->sweep.rests && ++seen % REST_STEP == 0)
+			worked_since = rest(worked_since);
 		sm_scan_position(&scan, &chunk->from);
 		chunk->at = *scan.session.session_id;
 		old = MemoryContextSwitchTo(per_row);
@@ -256,6 +260,16 @@ sweep_chunk(void *arg)
 	sm_scan_end(&scan);
 	sm_events_end(events);
 	MemoryContextDelete(per_row);
+}
+
+/* Sleep for as long as the work since then has taken; returns the time. */
+static int64
+rest(int64 worked_since)
+{
+	int64		took = sm_clock() - worked_since;
+
+	pg_usleep(Min(Max(took, MIN_REST_US), MAX_REST_US));
+	return sm_clock();
 }
 
 /*

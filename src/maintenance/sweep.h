@@ -18,7 +18,7 @@ typedef struct SmSweep
 {
 	int64		deleted;
 	int64		requeued;
-	bool		yields;			/* give way to traffic now and then */
+	bool		rests;			/* leave half of a processor to traffic */
 } SmSweep;
 
 /* Of a database: where the sweep goes on.  Written by the worker alone. */
