@@ -55,6 +55,7 @@ OBJS = \
 	src/maintenance/restore.o \
 	src/maintenance/sweep.o \
 	src/maintenance/worker.o \
+	src/session/assertion.o \
 	src/session/authenticate.o \
 	src/session/bulk.o \
 	src/session/client.o \
@@ -72,6 +73,7 @@ OBJS = \
 	src/session/use.o \
 	src/session/writer.o \
 	src/sql/arguments.o \
+	src/sql/assertion.o \
 	src/sql/cache.o \
 	src/sql/events.o \
 	src/sql/get.o \
@@ -154,6 +156,7 @@ REGRESS = \
 	new_device \
 	guessing \
 	bind \
+	assertion \
 	by_id \
 	limits \
 	tenant \

@@ -19,10 +19,10 @@ CREATE TABLE session_installation (
 ) USING heap;
 
 COMMENT ON TABLE session_installation IS
-'one row, written with the first key: the random id that separates this database''s subkeys from those of every other database under the same key file';
+'one row, written with the first key or the first call of session_trust: the random id that separates this database''s subkeys from those of every other database under the same key file';
 COMMENT ON COLUMN session_installation.singleton IS 'always true: the table has at most one row';
 COMMENT ON COLUMN session_installation.installation_id IS 'random id from which every subkey is derived; not a secret, but no session opens without it';
-COMMENT ON COLUMN session_installation.created_at IS 'when the first key was added';
+COMMENT ON COLUMN session_installation.created_at IS 'when the row was written';
 
 CREATE TABLE session_keys (
 	key_id integer NOT NULL,
@@ -54,6 +54,20 @@ COMMENT ON COLUMN session_keys.retired_at IS 'when session_key_retire found that
 COMMENT ON COLUMN session_keys.revoked_at IS 'when session_key_revoke ended every session under the key';
 COMMENT ON COLUMN session_keys.resealed_at IS 'when a worker found every session sealed under the key, after the key last became active';
 COMMENT ON INDEX session_keys_one_active IS 'at most one key is active';
+
+CREATE TABLE session_issuers (
+	public_key bytea NOT NULL,
+	issuer uuid NOT NULL,
+	added_at timestamptz NOT NULL,
+	CONSTRAINT session_issuers_pkey PRIMARY KEY (public_key),
+	CONSTRAINT session_issuers_public_key CHECK (octet_length(public_key) = 32)
+) USING heap;
+
+COMMENT ON TABLE session_issuers IS
+'whose assertions session_bind believes in this database; session_trust and session_distrust change it';
+COMMENT ON COLUMN session_issuers.public_key IS 'Ed25519 key that the issuer''s assertions are signed with';
+COMMENT ON COLUMN session_issuers.issuer IS 'installation_id of the issuer';
+COMMENT ON COLUMN session_issuers.added_at IS 'when session_trust last recorded the key';
 
 -- Fixed-width columns first: session_get deforms this row on every request.
 -- Then what use, refresh, rotation and revocation change, side by side, and
@@ -195,12 +209,13 @@ COMMENT ON COLUMN session_outbox.at IS 'when the transaction was about to commit
 -- check values no restored session would open.
 SELECT pg_catalog.pg_extension_config_dump('session_installation', '');
 SELECT pg_catalog.pg_extension_config_dump('session_keys', '');
+SELECT pg_catalog.pg_extension_config_dump('session_issuers', '');
 SELECT pg_catalog.pg_extension_config_dump('user_sessions', '');
 SELECT pg_catalog.pg_extension_config_dump('session_events', '');
 SELECT pg_catalog.pg_extension_config_dump('session_events_default', '');
 SELECT pg_catalog.pg_extension_config_dump('session_events_event_id_seq', '');
 
-REVOKE ALL ON TABLE session_installation, session_keys, user_sessions, session_events, session_events_default, session_outbox FROM PUBLIC;
+REVOKE ALL ON TABLE session_installation, session_keys, session_issuers, user_sessions, session_events, session_events_default, session_outbox FROM PUBLIC;
 REVOKE ALL ON SEQUENCE session_events_event_id_seq FROM PUBLIC;
 
 --
@@ -426,7 +441,7 @@ AS 'MODULE_PATHNAME', 'sm_session_bind'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_bind(text) IS
-'make a live session''s user, tenant, actor and id the identity of this transaction, for row-level security; if the session is not live, return false and leave no identity';
+'make a live session''s user, tenant, actor and id the identity of this transaction, for row-level security; if the session is not live, return false and leave no identity. In place of a token: an assertion that a trusted database has made for this one';
 
 CREATE FUNCTION session_bind_id(session_id uuid, user_id text)
 RETURNS boolean
@@ -463,6 +478,48 @@ AS 'MODULE_PATHNAME', 'sm_session_id'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION session_id() IS 'session that session_bind or session_bind_id bound in this transaction, or null';
+
+CREATE FUNCTION session_assertion(token text, audience text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_assertion'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_assertion(text, text) IS
+'a signed statement of whose live session this is, good for 30 seconds and one audience: session_bind takes it in the database whose session_audience() that is; null if the session is not live';
+
+CREATE FUNCTION session_assertion_keys()
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'sm_session_assertion_keys'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_assertion_keys() IS
+'public keys that assertions of this database are signed with, as a JSON Web Key Set, for session_trust in another one';
+
+CREATE FUNCTION session_audience()
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_audience'
+LANGUAGE C STABLE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_audience() IS
+'the audience that an assertion must have to be bound in this database; null before the first call of session_trust or the first key';
+
+CREATE FUNCTION session_trust(keys jsonb)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'sm_session_trust'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_trust(jsonb) IS
+'believe assertions that are signed with these keys, which session_assertion_keys() of another database has returned, and no others of that database; returns how many';
+
+CREATE FUNCTION session_distrust(issuer uuid)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'sm_session_distrust'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_distrust(uuid) IS
+'believe no more assertions of a database; returns how many of its keys were trusted';
 
 CREATE FUNCTION session_status(token text)
 RETURNS text

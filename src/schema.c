@@ -111,6 +111,12 @@ static const Column outbox_columns[Natts_session_outbox] = {
 	[Anum_outbox_at - 1] = {"at", TIMESTAMPTZOID, InvalidOid}
 };
 
+static const Column issuers_columns[Natts_session_issuers] = {
+	[Anum_issuers_public_key - 1] = {"public_key", BYTEAOID, InvalidOid},
+	[Anum_issuers_issuer - 1] = {"issuer", UUIDOID, InvalidOid},
+	[Anum_issuers_added_at - 1] = {"added_at", TIMESTAMPTZOID, InvalidOid}
+};
+
 static SmSchema current;
 static bool current_valid = false;
 
@@ -200,6 +206,7 @@ resolve(Oid namespace)
 	current.keys = own_relation(namespace, "session_keys");
 	current.installation = own_relation(namespace, "session_installation");
 	current.outbox = own_relation(namespace, "session_outbox");
+	current.issuers = own_relation(namespace, "session_issuers");
 
 	check_table(current.sessions, RELKIND_RELATION,
 				sessions_columns, Natts_user_sessions);
@@ -220,6 +227,8 @@ resolve(Oid namespace)
 				installation_columns, Natts_session_installation);
 	check_table(current.outbox, RELKIND_RELATION,
 				outbox_columns, Natts_session_outbox);
+	check_table(current.issuers, RELKIND_RELATION,
+				issuers_columns, Natts_session_issuers);
 	current_valid = unchanged;
 }
 
@@ -237,7 +246,8 @@ relation_changed(Datum arg, Oid relid)
 		relid == current.events_seq ||
 		relid == current.keys ||
 		relid == current.installation ||
-		relid == current.outbox)
+		relid == current.outbox ||
+		relid == current.issuers)
 		current_valid = unchanged = false;
 }
 

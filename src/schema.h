@@ -25,6 +25,7 @@ typedef struct SmSchema
 	Oid			keys;
 	Oid			installation;
 	Oid			outbox;
+	Oid			issuers;
 } SmSchema;
 
 /* columns of user_sessions */
@@ -105,6 +106,15 @@ enum
 	Anum_outbox_session_id = 1,
 	Anum_outbox_at,
 	Natts_session_outbox = Anum_outbox_at
+};
+
+/* columns of session_issuers */
+enum
+{
+	Anum_issuers_public_key = 1,
+	Anum_issuers_issuer,
+	Anum_issuers_added_at,
+	Natts_session_issuers = Anum_issuers_added_at
 };
 
 extern void sm_schema_init(void);

@@ -13,6 +13,7 @@
  *	verifier	BLAKE2b-256(key = subkey, owner || digest)
  *	state MAC	SipHash-2-4-128(key = subkey, owner || rest of the row's state)
  *	seal		XChaCha20-Poly1305-IETF, random nonce
+ *	signature	Ed25519, key pair from a subkey
  *
  * A seal is
  *
@@ -29,7 +30,7 @@
  * length of the padded plaintext is all that a reader of the table learns.
  *
  * Sources: RFC 7693 (BLAKE2), RFC 8439 and draft-irtf-cfrg-xchacha-03
- * (XChaCha20-Poly1305), FIPS 180-4 (SHA-256), Aumasson and Bernstein,
+ * (XChaCha20-Poly1305), RFC 8032 (Ed25519), FIPS 180-4 (SHA-256), Aumasson and Bernstein,
  * "SipHash: a fast short-input PRF" (2012).
  *
  *-------------------------------------------------------------------------
@@ -78,7 +79,12 @@
 StaticAssertDecl(SM_KEY_LEN == crypto_aead_xchacha20poly1305_ietf_KEYBYTES,
 				 "seal key length");
 StaticAssertDecl(SM_KEY_LEN == crypto_kdf_KEYBYTES, "kdf key length");
-StaticAssertDecl(SM_DIGEST_LEN == crypto_hash_sha256_BYTES, "digest length");
+StaticAssertDecl(SM_DIGEST_LEN == crypto_hash_sha256_BYTES &&
+				 SM_SHA256_LEN == crypto_hash_sha256_BYTES, "digest length");
+StaticAssertDecl(SM_SEED_LEN == crypto_sign_SEEDBYTES &&
+				 SM_PUBLIC_KEY_LEN == crypto_sign_PUBLICKEYBYTES &&
+				 SM_SIGNATURE_LEN == crypto_sign_BYTES,
+				 "seed, key and signature length");
 StaticAssertDecl(SM_STATE_MAC_LEN == crypto_shorthash_siphashx24_BYTES &&
 				 SM_STATE_KEY_LEN == crypto_shorthash_siphashx24_KEYBYTES,
 				 "MAC and key length of a state");
@@ -211,6 +217,8 @@ sm_derive_subkeys(const uint8 master[SM_KEY_LEN],
 									 1, "sm_verif", k);
 	rc |= crypto_kdf_derive_from_key(out->state, sizeof(out->state),
 									 1, "sm_state", k);
+	rc |= crypto_kdf_derive_from_key(out->signing, sizeof(out->signing),
+									 1, "sm_sign_", k);
 	rc |= crypto_kdf_derive_from_key(out->check, sizeof(out->check),
 									 1, "sm_check", k);
 	sodium_memzero(k, sizeof(k));
@@ -405,6 +413,80 @@ sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 		SET_VARSIZE(content->auth, VARHDRSZ + envelope.auth_len);
 	}
 	return true;
+}
+
+/*
+ * The public half of the key pair that a seed makes.
+ */
+void
+sm_public_key(const uint8 seed[SM_SEED_LEN],
+			  uint8 public_key[SM_PUBLIC_KEY_LEN])
+{
+	uint8		secret_key[crypto_sign_SECRETKEYBYTES];
+	int			rc = crypto_sign_seed_keypair(public_key, secret_key, seed);
+
+	sodium_memzero(secret_key, sizeof(secret_key));
+	if (rc != 0)
+		elog(ERROR, "could not derive a key pair");
+}
+
+/*
+ * Sign a message.
+ */
+void
+sm_sign(const uint8 seed[SM_SEED_LEN], const void *message, size_t len,
+		uint8 signature[SM_SIGNATURE_LEN])
+{
+	uint8		public_key[SM_PUBLIC_KEY_LEN];
+	uint8		secret_key[crypto_sign_SECRETKEYBYTES];
+	int			rc = crypto_sign_seed_keypair(public_key, secret_key, seed);
+
+	if (rc == 0)
+		rc = crypto_sign_detached(signature, NULL, message, len, secret_key);
+	sodium_memzero(secret_key, sizeof(secret_key));
+	if (rc != 0)
+		elog(ERROR, "could not sign a message");
+}
+
+/*
+ * Has the owner of a public key signed this message?
+ */
+bool
+sm_signed(const uint8 public_key[SM_PUBLIC_KEY_LEN], const void *message,
+		  size_t len, const uint8 signature[SM_SIGNATURE_LEN])
+{
+	return crypto_sign_verify_detached(signature, message, len, public_key) == 0;
+}
+
+void
+sm_sha256(const void *message, size_t len, uint8 hash[SM_SHA256_LEN])
+{
+	if (crypto_hash_sha256(hash, message, len) != 0)
+		elog(ERROR, "could not hash a message");
+}
+
+/*
+ * base64url without padding (RFC 4648, section 5), as a string.
+ */
+char *
+sm_base64url(const void *bin, size_t len)
+{
+	size_t		size = sodium_base64_encoded_len(len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+
+	return sodium_bin2base64(palloc(size), size, bin, len,
+							 sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+}
+
+/*
+ * The bytes of such a text, which need not be terminated.  False if it is not
+ * what sm_base64url makes, or has more than max bytes.
+ */
+bool
+sm_base64url_decode(void *bin, size_t max, size_t *len,
+					const char *text, size_t text_len)
+{
+	return sodium_base642bin(bin, max, text, text_len, NULL, len, NULL,
+							 sodium_base64_VARIANT_URLSAFE_NO_PADDING) == 0;
 }
 
 /*

@@ -20,6 +20,10 @@
 #define SM_CHECK_LEN	32
 #define SM_STATE_MAC_LEN	16
 #define SM_STATE_KEY_LEN	16
+#define SM_SEED_LEN		32		/* of a key pair that signs */
+#define SM_PUBLIC_KEY_LEN	32
+#define SM_SIGNATURE_LEN	64
+#define SM_SHA256_LEN	32
 
 /* Longest user, tenant or actor id: bounds what is fed to a MAC from a table row. */
 #define SM_MAX_NAME_LEN 512
@@ -33,6 +37,7 @@ typedef struct SmSubkeys
 	uint8		seal[SM_KEY_LEN];
 	uint8		verifier[SM_KEY_LEN];
 	uint8		state[SM_STATE_KEY_LEN];
+	uint8		signing[SM_SEED_LEN];	/* of assertions */
 	uint8		check[SM_CHECK_LEN];	/* the only one that is stored */
 } SmSubkeys;
 
@@ -113,6 +118,19 @@ extern bytea *sm_seal(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 					  const SmContent *content);
 extern bool sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 					const bytea *sealed, SmContent *content);
+
+extern void sm_public_key(const uint8 seed[SM_SEED_LEN],
+						  uint8 public_key[SM_PUBLIC_KEY_LEN]);
+extern void sm_sign(const uint8 seed[SM_SEED_LEN], const void *message,
+					size_t len, uint8 signature[SM_SIGNATURE_LEN]);
+extern bool sm_signed(const uint8 public_key[SM_PUBLIC_KEY_LEN],
+					  const void *message, size_t len,
+					  const uint8 signature[SM_SIGNATURE_LEN]);
+extern void sm_sha256(const void *message, size_t len,
+					  uint8 hash[SM_SHA256_LEN]);
+extern char *sm_base64url(const void *bin, size_t len);
+extern bool sm_base64url_decode(void *bin, size_t max, size_t *len,
+								const char *text, size_t text_len);
 
 extern void *sm_secure_alloc(size_t len);
 extern void sm_secure_free(void *buf);

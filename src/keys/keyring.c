@@ -42,7 +42,6 @@ static struct
 }			ring;
 
 static void keys_changed(Datum arg, Oid relid);
-static bool installation_read(const SmSchema *schema, uint8 id[16]);
 static void ring_load(const SmSchema *schema);
 static void ring_refresh(const SmSchema *schema);
 static const SmKey *ring_lookup(const SmSchema *schema, int32 key_id);
@@ -176,7 +175,7 @@ sm_key_file_check(const SmSchema *schema, int32 key_id,
 	master = sm_key_file_master(key_id);
 	if (master == NULL)
 		return false;
-	if (!installation_read(schema, installation))
+	if (!sm_installation_id(schema, installation))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("session_installation contains no id"),
@@ -200,9 +199,11 @@ keys_changed(Datum arg, Oid relid)
 	}
 }
 
-/* The id of this database's installation; false if there is none yet. */
-static bool
-installation_read(const SmSchema *schema, uint8 id[16])
+/*
+ * The id of this database's installation; false if there is none yet.
+ */
+bool
+sm_installation_id(const SmSchema *schema, uint8 id[16])
 {
 	Relation	rel = table_open(schema->installation, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -243,7 +244,7 @@ ring_load(const SmSchema *schema)
 	SmKey	   *keys = NULL;
 	int			n = 0;
 
-	installed = installation_read(schema, installation);
+	installed = sm_installation_id(schema, installation);
 
 	rel = table_open(schema->keys, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());

@@ -48,6 +48,7 @@ extern const SmKey *sm_key_any(const SmSchema *schema);
 extern int	sm_key_list(const SmSchema *schema, const SmKey **keys);
 
 extern const char *sm_key_state_name(SmKeyState state);
+extern bool sm_installation_id(const SmSchema *schema, uint8 id[16]);
 extern bool sm_key_file_check(const SmSchema *schema, int32 key_id,
 							  uint8 check[SM_CHECK_LEN]);
 

@@ -65,6 +65,20 @@ sm_arg_tenant_id(FunctionCallInfo fcinfo, int n)
  * Why a session is ended.
  */
 text *
+sm_arg_audience(FunctionCallInfo fcinfo, int n)
+{
+	text	   *audience;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("audience must not be null")));
+	audience = PG_GETARG_TEXT_PP(n);
+	check_length(audience, "audience", SM_MAX_NAME_LEN);
+	return audience;
+}
+
+text *
 sm_arg_reason(FunctionCallInfo fcinfo, int n)
 {
 	text	   *reason;

@@ -27,6 +27,7 @@ sm_called_schema(FunctionCallInfo fcinfo)
 
 extern text *sm_arg_user_id(FunctionCallInfo fcinfo, int n);
 extern text *sm_arg_tenant_id(FunctionCallInfo fcinfo, int n);
+extern text *sm_arg_audience(FunctionCallInfo fcinfo, int n);
 extern text *sm_arg_reason(FunctionCallInfo fcinfo, int n);
 extern SmClient sm_arg_client(FunctionCallInfo fcinfo, int n);
 extern Jsonb *sm_arg_object(FunctionCallInfo fcinfo, int n, const char *name);

@@ -23,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "session/assertion.h"
 #include "session/authenticate.h"
 #include "session/use.h"
 #include "sql/arguments.h"
@@ -75,13 +76,24 @@ sm_session_bind(PG_FUNCTION_ARGS)
 {
 	const SmSchema *schema = sm_called_schema(fcinfo);
 	Identity   *identity = push_identity();
+	text	   *credential;
 	SmToken		token;
 	SmScan		scan;
 	SmLookup	lookup;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (PG_ARGISNULL(0) ||
-		!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+	credential = PG_GETARG_TEXT_PP(0);
+	if (sm_is_assertion(credential))
+	{
+		SmSession	session;
+
+		if (sm_assertion_opens(schema, credential, now, &session))
+			take_identity(identity, &session);
+		PG_RETURN_BOOL(identity->bound);
+	}
+	if (!sm_token_from_text(credential, &token))
 		PG_RETURN_BOOL(false);
 
 	lookup = sm_find_live(&scan, schema, &token, AccessShareLock,

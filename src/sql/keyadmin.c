@@ -30,6 +30,7 @@
 #include "session/locks.h"
 #include "spi.h"
 #include "sql/arguments.h"
+#include "sql/keyadmin.h"
 #include "sql/result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_key_generate);
@@ -43,7 +44,6 @@ PG_FUNCTION_INFO_V1(sm_session_keys_changed);
 static const SmSchema *admin_begin(FunctionCallInfo fcinfo, const char *name);
 static void admin_end(void);
 static int64 query_int64(const char *sql);
-static void create_installation(const SmSchema *schema);
 static void record_key(const SmSchema *schema, int32 key_id);
 static char *key_state(const SmSchema *schema, int32 key_id);
 static void key_event(const SmSchema *schema, SmEventType type, int32 key_id);
@@ -70,7 +70,7 @@ sm_session_key_generate(PG_FUNCTION_ARGS)
 				 errhint("ALTER SYSTEM SET session_manager.key_file = '/etc/postgresql/session_manager.keys'; SELECT pg_reload_conf(); then try again.")));
 
 	schema = admin_begin(fcinfo, "session_key_generate()");
-	create_installation(schema);
+	sm_create_installation(schema);
 	highest = query_int64(psprintf("SELECT pg_catalog.max(key_id)::pg_catalog.int8 FROM %s",
 								   sm_schema_qualify(schema, "session_keys")));
 	key_id = sm_key_file_append((int32) highest);
@@ -96,7 +96,7 @@ sm_session_key_add(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("session key %d has already been added", key_id)));
-	create_installation(schema);
+	sm_create_installation(schema);
 	record_key(schema, key_id);
 	admin_end();
 	PG_RETURN_VOID();
@@ -320,9 +320,11 @@ query_int64(const char *sql)
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
-/* Make the row that separates this database's subkeys, unless it is there. */
-static void
-create_installation(const SmSchema *schema)
+/*
+ * Make the row that separates this database's subkeys, unless it is there.
+ */
+void
+sm_create_installation(const SmSchema *schema)
 {
 	pg_uuid_t	id;
 	Oid			type = UUIDOID;

@@ -69,8 +69,8 @@ static const Bundle bundles[] = {
 
 /*
  * In the order of the installation script.  In no bundle, and so left to the
- * owner: session_key_generate, session_grant, session_revoke and the trigger
- * functions.
+ * owner: session_trust, session_distrust, session_key_generate, session_grant,
+ * session_revoke and the trigger functions.
  */
 static const BundledFunction functions[] = {
 	{"session_create", APP | ADMIN},
@@ -92,6 +92,9 @@ static const BundledFunction functions[] = {
 	{"session_tenant_id", APP | ADMIN},
 	{"session_actor_id", APP | ADMIN},
 	{"session_id", APP | ADMIN},
+	{"session_assertion", APP | ADMIN},
+	{"session_assertion_keys", APP | ADMIN | MONITOR},
+	{"session_audience", APP | ADMIN | MONITOR},
 	{"session_status", ADMIN},
 	{"session_end_reason", APP | ADMIN},
 	{"session_token_digest", APP | ADMIN},

@@ -1,0 +1,199 @@
+/*-------------------------------------------------------------------------
+ *
+ * assertion.c
+ *	  Identity for other databases: session_assertion and the keys that it is
+ *	  signed with; whose assertions session_bind believes here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/uuid.h"
+
+#include "compat.h"
+#include "keys/keyring.h"
+#include "session/assertion.h"
+#include "session/authenticate.h"
+#include "session/use.h"
+#include "spi.h"
+#include "sql/arguments.h"
+#include "sql/keyadmin.h"
+
+PG_FUNCTION_INFO_V1(sm_session_assertion);
+PG_FUNCTION_INFO_V1(sm_session_assertion_keys);
+PG_FUNCTION_INFO_V1(sm_session_audience);
+PG_FUNCTION_INFO_V1(sm_session_trust);
+PG_FUNCTION_INFO_V1(sm_session_distrust);
+
+static pg_uuid_t *read_issuer(Jsonb *keys);
+static void trust_key(const SmSchema *schema, const pg_uuid_t *issuer,
+					  const JsonbValue *key);
+static int64 forget_issuer(const SmSchema *schema, const pg_uuid_t *issuer);
+pg_noreturn static void report_keys(const char *detail);
+
+/*
+ * session_assertion(token, audience)
+ */
+Datum
+sm_session_assertion(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema = sm_called_schema(fcinfo);
+	text	   *audience = sm_arg_audience(fcinfo, 1);
+	text	   *assertion = NULL;
+	TimestampTz now = GetCurrentTimestamp();
+	SmToken		token;
+	SmScan		scan;
+
+	if (PG_ARGISNULL(0) ||
+		!sm_token_from_text(PG_GETARG_TEXT_PP(0), &token))
+		PG_RETURN_NULL();
+	if (sm_find_live(&scan, schema, &token, AccessShareLock,
+					 SM_EVENT_REJECTED, &sm_no_client) == SM_LOOKUP_LIVE)
+	{
+		assertion = sm_assert(schema, &scan.session, audience, now);
+		if (sm_can_touch() && sm_touch_due(&scan.session, &token, now))
+			sm_touch_session(&scan, &token, now, false, &sm_no_client);
+	}
+	sm_scan_end(&scan);
+	if (assertion == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(assertion);
+}
+
+/*
+ * session_assertion_keys()
+ */
+Datum
+sm_session_assertion_keys(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_JSONB_P(sm_assertion_keys(sm_called_schema(fcinfo)));
+}
+
+/*
+ * session_audience()
+ */
+Datum
+sm_session_audience(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+	if (!sm_installation_id(sm_called_schema(fcinfo), id->data))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(DatumGetCString(DirectFunctionCall1(uuid_out,
+																		 UUIDPGetDatum(id)))));
+}
+
+/*
+ * session_trust(keys)
+ *
+ * The keys that the issuer had here before and that are not in the set are
+ * trusted no longer.
+ */
+Datum
+sm_session_trust(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema;
+	Jsonb	   *keys = PG_GETARG_JSONB_P(0);
+	pg_uuid_t  *issuer = read_issuer(keys);
+	JsonbValue *list = getKeyJsonValueFromContainer(&keys->root, "keys", 4, NULL);
+	JsonbIterator *it;
+	JsonbValue	key;
+	JsonbIteratorToken part;
+	int			n = 0;
+
+	if (list == NULL || list->type != jbvBinary ||
+		!JsonContainerIsArray(list->val.binary.data))
+		report_keys("It has no array \"keys\".");
+	PreventCommandIfReadOnly("session_trust()");
+	schema = sm_called_schema(fcinfo);
+	sm_spi_connect();
+	sm_create_installation(schema);
+	(void) forget_issuer(schema, issuer);
+	it = JsonbIteratorInit(list->val.binary.data);
+	while ((part = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
+		if (part == WJB_ELEM)
+		{
+			trust_key(schema, issuer, &key);
+			n++;
+		}
+	sm_spi_finish();
+	PG_RETURN_INT32(n);
+}
+
+/*
+ * session_distrust(issuer)
+ */
+Datum
+sm_session_distrust(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema;
+	int64		n;
+
+	PreventCommandIfReadOnly("session_distrust()");
+	schema = sm_called_schema(fcinfo);
+	sm_spi_connect();
+	n = forget_issuer(schema, PG_GETARG_UUID_P(0));
+	sm_spi_finish();
+	PG_RETURN_INT32((int32) n);
+}
+
+/* The installation that a key set is of. */
+static pg_uuid_t *
+read_issuer(Jsonb *keys)
+{
+	JsonbValue *issuer = NULL;
+
+	if (JB_ROOT_IS_OBJECT(keys))
+		issuer = getKeyJsonValueFromContainer(&keys->root, "issuer", 6, NULL);
+	if (issuer == NULL || issuer->type != jbvString)
+		report_keys("It has no \"issuer\".");
+	return DatumGetUUIDP(DirectFunctionCall1(uuid_in,
+											 CStringGetDatum(pnstrdup(issuer->val.string.val,
+																	  issuer->val.string.len))));
+}
+
+static void
+trust_key(const SmSchema *schema, const pg_uuid_t *issuer, const JsonbValue *key)
+{
+	bytea	   *public_key = palloc(VARHDRSZ + SM_PUBLIC_KEY_LEN);
+	Oid			types[] = {BYTEAOID, UUIDOID};
+	Datum		values[] = {PointerGetDatum(public_key), UUIDPGetDatum(issuer)};
+
+	SET_VARSIZE(public_key, VARHDRSZ + SM_PUBLIC_KEY_LEN);
+	if (key->type != jbvBinary ||
+		!JsonContainerIsObject(key->val.binary.data) ||
+		!sm_assertion_key_read(key->val.binary.data,
+							   (uint8 *) VARDATA(public_key)))
+		report_keys("One of its keys is not a public key of Ed25519.");
+	(void) sm_spi_execute_with(psprintf("INSERT INTO %s (public_key, issuer, added_at)"
+										" VALUES ($1, $2, pg_catalog.clock_timestamp())",
+										sm_schema_qualify(schema, "session_issuers")),
+							   lengthof(types), types, values, InvalidSnapshot);
+}
+
+/* How many of its keys were trusted? */
+static int64
+forget_issuer(const SmSchema *schema, const pg_uuid_t *issuer)
+{
+	Oid			type = UUIDOID;
+	Datum		value = UUIDPGetDatum(issuer);
+	char	   *issuers = sm_schema_qualify(schema, "session_issuers");
+
+	(void) sm_spi_execute(psprintf("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE", issuers));
+	return (int64) sm_spi_execute_with(psprintf("DELETE FROM %s WHERE issuer OPERATOR(pg_catalog.=) $1",
+												issuers),
+									   1, &type, &value, InvalidSnapshot);
+}
+
+static void
+report_keys(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("keys is not a key set of session_assertion_keys()"),
+			 errdetail("%s", detail)));
+}
