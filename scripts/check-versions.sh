@@ -10,6 +10,8 @@
 #	MIRROR		package mirror (the host's own)
 #	CHECK		check, check-long or check-assert (check)
 #	ONLY, TEST	what of these, as they take it
+#	SOURCE		for check-assert: a directory with PostgreSQL's source, where the
+#			release has no source package at the moment
 
 set -euo pipefail
 
@@ -51,7 +53,7 @@ make_chroot() {
 
 in_chroot() {
   chroot "$1" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PACKAGES=no ONLY="${ONLY-}" TEST="${TEST-}" \
-    PATH=/usr/sbin:/usr/bin:/sbin:/bin "${@:2}"
+    SOURCE="${SOURCE:+/srv/source}" PATH=/usr/sbin:/usr/bin:/sbin:/bin "${@:2}"
 }
 
 check() {
@@ -69,6 +71,9 @@ check() {
   find "$tree" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
   (cd "$root" && tar -cf - --exclude=./build --exclude=./.git .) |
     tar -xf - -C "$tree" --no-same-owner
+
+  rm -rf "$dir/srv/source"
+  [ -z "${SOURCE-}" ] || cp -R "$SOURCE" "$dir/srv/source"
 
   # make itself is among the packages that setup.sh installs.
   {
