@@ -487,6 +487,14 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION session_assertion(text, text) IS
 'a signed statement of whose live session this is, good for 30 seconds and one audience: session_bind takes it in the database whose session_audience() that is; null if the session is not live';
 
+CREATE FUNCTION session_assertion_id(session_id uuid, user_id text, audience text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_assertion_id'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_assertion_id(uuid, text, text) IS
+'like session_assertion, but finds a user''s session by its id; for tasks and other work that has no token';
+
 CREATE FUNCTION session_assertion_keys()
 RETURNS jsonb
 AS 'MODULE_PATHNAME', 'sm_session_assertion_keys'

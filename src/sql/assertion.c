@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * assertion.c
- *	  Identity for other databases: session_assertion and the keys that it is
- *	  signed with; whose assertions session_bind believes here.
+ *	  Identity for other databases: session_assertion, session_assertion_id
+ *	  and the keys that they sign with; whose assertions session_bind believes here.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,6 +24,7 @@
 #include "sql/keyadmin.h"
 
 PG_FUNCTION_INFO_V1(sm_session_assertion);
+PG_FUNCTION_INFO_V1(sm_session_assertion_id);
 PG_FUNCTION_INFO_V1(sm_session_assertion_keys);
 PG_FUNCTION_INFO_V1(sm_session_audience);
 PG_FUNCTION_INFO_V1(sm_session_trust);
@@ -58,6 +59,29 @@ sm_session_assertion(PG_FUNCTION_ARGS)
 		if (sm_can_touch() && sm_touch_due(&scan.session, &token, now))
 			sm_touch_session(&scan, &token, now, false, &sm_no_client);
 	}
+	sm_scan_end(&scan);
+	if (assertion == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(assertion);
+}
+
+/*
+ * session_assertion_id(session_id, user_id, audience)
+ */
+Datum
+sm_session_assertion_id(PG_FUNCTION_ARGS)
+{
+	const SmSchema *schema = sm_called_schema(fcinfo);
+	text	   *user_id = sm_arg_user_id(fcinfo, 1);
+	text	   *audience = sm_arg_audience(fcinfo, 2);
+	text	   *assertion = NULL;
+	SmScan		scan;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	if (sm_find_live_id(&scan, schema, PG_GETARG_UUID_P(0), user_id))
+		assertion = sm_assert(schema, &scan.session, audience,
+							  GetCurrentTimestamp());
 	sm_scan_end(&scan);
 	if (assertion == NULL)
 		PG_RETURN_NULL();

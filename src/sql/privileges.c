@@ -93,6 +93,7 @@ static const BundledFunction functions[] = {
 	{"session_actor_id", APP | ADMIN},
 	{"session_id", APP | ADMIN},
 	{"session_assertion", APP | ADMIN},
+	{"session_assertion_id", APP | ADMIN},
 	{"session_assertion_keys", APP | ADMIN | MONITOR},
 	{"session_audience", APP | ADMIN | MONITOR},
 	{"session_status", ADMIN},

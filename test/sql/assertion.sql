@@ -40,6 +40,13 @@ SELECT session_assertion(NULL, 'billing');
 SELECT session_assertion(:'a', 'billing');	-- an assertion is no token
 SELECT session_invalidate(:'s_session_token') IS NOT NULL AS ended;
 SELECT session_assertion(:'s_session_token', 'billing');
+-- by its id, and its user's
+SELECT test.part(session_assertion_id(:'a_session_id', 'alice', 'billing'), 2) - '{iss,sid,iat,exp}'::text[] AS claims;
+SELECT session_assertion_id(:'a_session_id', 'bob', 'billing');
+SELECT session_assertion_id(gen_random_uuid(), 'alice', 'billing');
+SELECT session_assertion_id(NULL, 'alice', 'billing');
+CALL test.error(format('SELECT session_assertion_id(%L, NULL, %L)', :'a_session_id', 'billing'));
+CALL test.error(format('SELECT session_assertion_id(%L, %L, NULL)', :'a_session_id', 'alice'));
 CALL test.error(format('SELECT session_assertion(%L, NULL)', :'a_session_token'));
 CALL test.error(format('SELECT session_assertion(%L, %L)', :'a_session_token', ''));
 CALL test.error(format('SELECT session_assertion(%L, repeat(%L, 513))', :'a_session_token', 'x'));

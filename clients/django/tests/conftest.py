@@ -17,6 +17,7 @@ from asgiref.sync import SyncToAsync, iscoroutinefunction
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
+from django.core.management import call_command
 from django.db import ConnectionHandler, connection, connections
 from django.test import Client
 
@@ -26,6 +27,7 @@ from session_manager.services import session_service
 from session_manager.testing.in_memory import memory
 from session_manager.types import CreatedSession
 
+from . import apart as other_database
 from .issuer import AUDIENCE, Issuer
 
 SERVER, STAND_IN = "server", "stand-in"
@@ -345,3 +347,22 @@ def ada(browser: Browser, configure: Callable[..., None], db: None) -> Browser:
 
 
 __all__ = ["Browser", "token_from"]
+
+
+@pytest.fixture
+def apart(superuser: Any, configure: Any) -> Iterator[str]:
+    """The alias of a database of its own for sessions; the users are in default."""
+    superuser.execute(f"DROP DATABASE IF EXISTS {other_database.NAME} WITH (FORCE)")
+    superuser.execute(f"CREATE DATABASE {other_database.NAME} OWNER webapp")
+    other_database.add_alias("apart", other_database.NAME)
+    configure(
+        DATABASE="apart", USER_ID_FIELD="username", ON_LOGIN="tests.hooks.on_login_that_writes"
+    )
+    try:
+        with Superuser(other_database.NAME) as other:
+            other.execute("SELECT session_key_generate()")
+        call_command("migrate", "session_manager", database="apart", verbosity=0)
+        yield "apart"
+    finally:
+        other_database.remove_alias("apart")
+        superuser.execute(f"DROP DATABASE IF EXISTS {other_database.NAME} WITH (FORCE)")

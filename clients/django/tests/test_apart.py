@@ -22,49 +22,11 @@ from session_manager.services import session_service
 from session_manager.store.aliases import same_database
 from session_manager.store.relations import attach_users
 
+from .apart import add_alias, remove_alias
 from .conftest import Superuser
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default"])
-NAME = "sm_apart"
 LIST = "/admin/session_manager/usersession/"
-
-
-def add_alias(alias: str, name: str) -> None:
-    """After Django's tests have settled which aliases a test may use."""
-    connections.settings[alias] = {**connections["default"].settings_dict, "NAME": name}
-    added = connections[alias]
-
-    def ensure_connection() -> None:
-        if added.connection is None:
-            with added.wrap_database_errors:
-                added.connect()
-
-    added.ensure_connection = ensure_connection  # type: ignore[method-assign]
-
-
-def remove_alias(alias: str) -> None:
-    connections[alias].close()
-    del connections[alias]
-    del connections.settings[alias]
-
-
-@pytest.fixture
-def apart(superuser: Any, configure: Any) -> Iterator[str]:
-    """The alias of a database of its own for sessions; the users are in default."""
-    superuser.execute(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)")
-    superuser.execute(f"CREATE DATABASE {NAME} OWNER webapp")
-    add_alias("apart", NAME)
-    configure(
-        DATABASE="apart", USER_ID_FIELD="username", ON_LOGIN="tests.hooks.on_login_that_writes"
-    )
-    try:
-        with Superuser(NAME) as other:
-            other.execute("SELECT session_key_generate()")
-        call_command("migrate", "session_manager", database="apart", verbosity=0)
-        yield "apart"
-    finally:
-        remove_alias("apart")
-        superuser.execute(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)")
 
 
 def create_users() -> Any:

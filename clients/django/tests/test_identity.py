@@ -101,3 +101,16 @@ def test_an_error_rolls_back(notes: None, user_id: str) -> None:
         raise ZeroDivisionError
     with session_identity(token):
         assert bodies() == []
+
+
+def test_assertions(backend: str, user_id: str) -> None:
+    created = session_service.create(user_id)
+    audience = session_service.audience()
+    assert audience is not None
+    assert session_service.assertion(created.token, "another") is not None
+    assert session_service.assertion_id(created.id, user_id, audience) is not None
+    assert session_service.assertion_id(created.id, "somebody", audience) is None
+    session_service.invalidate(created.token)
+    assert session_service.assertion(created.token, audience) is None
+    assert session_service.assertion_id(created.id, user_id, audience) is None
+    assert not session_service.bind_assertion("no.such.assertion")

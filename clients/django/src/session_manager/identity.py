@@ -5,15 +5,19 @@
 
 The identity is kept in the server's memory until the transaction ends, so it is safe behind a pool
 in transaction mode, and no SQL can set it.
+
+Where the application's tables are in another database than the sessions, the transaction is that
+one's (``using="default"``), and the sessions' database tells it whose session it is by a signed
+assertion, which it has to trust: see session_trust.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import NamedTuple
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.http import HttpRequest
 from rest_framework.exceptions import NotAuthenticated
@@ -24,25 +28,59 @@ from .conf import settings
 from .exceptions import SessionEnded
 from .http.lookup import current_token, django_request, look_up
 from .services import session_service
+from .store import aliases
 from .store.database import call, function, translating_errors
 from .store.transactions import in_block
 from .types import LiveSession
 
 _BOUND = "_session_manager_bound"
+#: Of databases that bind assertions, by their aliases.
+_audiences: dict[str, str | None] = {}
 
 
 class _Ticket(NamedTuple):
     """How to bind a session, and what to raise if it is not live."""
 
     bind: Callable[[], bool]
+    #: What its database says of it to an audience.
+    assertion: Callable[[str], str | None]
     refusal: Callable[[], Exception]
+
+    def bind_in(self, alias: str) -> bool:
+        """Bind it in the transaction of a database."""
+        if not aliases.same_database(alias, settings.DATABASE):
+            return self._bind_elsewhere(alias)
+        with aliases.using(alias):
+            return self.bind()
+
+    def _bind_elsewhere(self, alias: str) -> bool:
+        known = _audiences.get(alias)
+        for audience in (known, None) if known is not None else (None,):
+            with aliases.using(alias):
+                audience = audience or session_service.audience()
+            if audience is None:
+                break
+            assertion = self.assertion(audience)
+            if assertion is None:
+                return False
+            with aliases.using(alias):
+                if session_service.bind_assertion(assertion):
+                    _audiences[alias] = audience
+                    return True
+        raise ImproperlyConfigured(
+            f"The database {alias!r} binds no session of {settings.DATABASE!r}: it does not trust "
+            "the keys of that database, or their clocks differ. Call session_trust() there with "
+            "what session_assertion_keys() returns in the other one."
+        )
 
 
 def _ticket(whose: HttpRequest | Request | LiveSession | str) -> _Ticket:
     if isinstance(whose, LiveSession):
+        session_id, user_id = whose.id, whose.user_id
         return _Ticket(
-            partial(session_service.bind_id, whose.id, whose.user_id),
-            partial(SessionEnded, "the session has ended"),
+            lambda: session_service.bind_id(session_id, user_id),
+            lambda audience: session_service.assertion_id(session_id, user_id, audience),
+            lambda: SessionEnded("the session has ended"),
         )
     token: str | None
     if isinstance(whose, str):
@@ -54,26 +92,36 @@ def _ticket(whose: HttpRequest | Request | LiveSession | str) -> _Ticket:
         if knows_users and look_up(django_request(whose)).session is None:
             token = None
     if token is None:
-        return _Ticket(lambda: False, NotAuthenticated)
-    return _Ticket(partial(session_service.bind, token), partial(session_ended, token))
+        return _Ticket(lambda: False, lambda audience: None, NotAuthenticated)
+    return _Ticket(
+        lambda: session_service.bind(token),
+        lambda audience: session_service.assertion(token, audience),
+        lambda: session_ended(token),
+    )
 
 
 @contextmanager
-def session_identity(request: HttpRequest | Request | LiveSession | str) -> Iterator[None]:
+def session_identity(
+    request: HttpRequest | Request | LiveSession | str, using: str | None = None
+) -> Iterator[None]:
     """Bind a session for the length of a transaction: a request's, a token's or by its id.
 
     Opens a transaction unless one is open (ATOMIC_REQUESTS): then a savepoint, and at the end of
     the block the identity is again the one of before.  NotAuthenticated, a 401, without a live
     session, SessionEnded for one by its id: the block never runs without an identity.
+
+    using: the alias of the database whose transaction it is, if not that of the sessions.
+    ImproperlyConfigured if that database does not trust the sessions' one.
     """
     ticket = _ticket(request)
-    connection = connections[settings.DATABASE]
+    alias = using or settings.DATABASE
+    connection = connections[alias]
     nested = in_block(connection)
     bound: list[_Ticket] = connection.__dict__.setdefault(_BOUND, [])
     with ExitStack() as stack:
         with translating_errors():
-            stack.enter_context(transaction.atomic(using=settings.DATABASE))
-        if not ticket.bind():
+            stack.enter_context(transaction.atomic(using=alias))
+        if not ticket.bind_in(alias):
             raise ticket.refusal()
         bound.append(ticket)
         try:
@@ -83,18 +131,23 @@ def session_identity(request: HttpRequest | Request | LiveSession | str) -> Iter
         if nested:
             # Releasing a savepoint keeps the identity; rolling back to it does not.
             if bound:
-                bound[-1].bind()
+                bound[-1].bind_in(alias)
             else:
-                session_service.bind(None)
+                with aliases.using(alias):
+                    session_service.bind(None)
 
 
-def bound_user_id() -> str | None:
+def bound_user_id(using: str | None = None) -> str | None:
     """The user id bound to the current transaction, or None."""
-    value = call(f"SELECT {function('session_user_id')}() AS id")[0]["id"]
-    return None if value is None else str(value)
+    return _bound("session_user_id", using)
 
 
-def bound_tenant_id() -> str | None:
+def bound_tenant_id(using: str | None = None) -> str | None:
     """The tenant id bound to the current transaction, or None."""
-    value = call(f"SELECT {function('session_tenant_id')}() AS id")[0]["id"]
+    return _bound("session_tenant_id", using)
+
+
+def _bound(name: str, using: str | None) -> str | None:
+    with aliases.using(using):
+        value = call(f"SELECT {function(name)}() AS id")[0]["id"]
     return None if value is None else str(value)

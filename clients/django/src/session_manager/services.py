@@ -530,6 +530,44 @@ class SessionService:
         )
         return bool(rows[0]["bound"])
 
+    def bind_assertion(self, assertion: str) -> bool:
+        """The same for a session of another database, by what that says in assertion()."""
+        rows = call(f"SELECT {function('session_bind')}(%s) AS bound", [text_argument(assertion)])
+        return bool(rows[0]["bound"])
+
+    def assertion(self, token: str | None, audience: str) -> str | None:
+        """A signed statement, for 30 seconds, of whose live session this is; None if it is not live.
+
+        A JSON Web Token for one audience: what session_audience() returns in the database that is
+        to bind it, or the name of a service that checks it against session_assertion_keys().
+        """
+        rows = call(
+            f"SELECT {function('session_assertion')}(%s, %s) AS assertion",
+            [digest_form(token), text_argument(audience)],
+            idempotent=True,
+        )
+        assertion: str | None = rows[0]["assertion"]
+        return assertion
+
+    def assertion_id(
+        self, session_id: uuid.UUID | str, user_id: str, audience: str
+    ) -> str | None:
+        """The same for a user's session by its id."""
+        rows = call(
+            f"SELECT {function('session_assertion_id')}(%s::uuid, %s, %s) AS assertion",
+            [str(session_id), text_argument(user_id), text_argument(audience)],
+            idempotent=True,
+        )
+        assertion: str | None = rows[0]["assertion"]
+        return assertion
+
+    def audience(self) -> str | None:
+        """What an assertion must be made for to be bound in this database; None if none can be."""
+        audience: str | None = call(f"SELECT {function('session_audience')}() AS audience")[0][
+            "audience"
+        ]
+        return audience
+
     def _count(
         self, name: str, placeholders: str, params: Listing[Any], *, idempotent: bool = False
     ) -> int:

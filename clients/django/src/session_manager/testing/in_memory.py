@@ -63,6 +63,8 @@ SEVERITIES = {
     "new_device": "warning",
     "token_reused": "critical",
 }
+#: Of assertions that this database binds: its own.
+_AUDIENCE = "00000000-0000-4000-8000-000000000000"
 LONGEST_NAME = 512
 LONGEST_REASON = 64
 LONGEST_USER_AGENT = 512
@@ -895,8 +897,30 @@ class InMemory:
     # Identity
 
     def session_bind(self, token: str | None) -> bool:
+        audience, _, asserted = (token or "").partition(".")
+        if asserted:
+            session_id, _, user_id = asserted.partition(".")
+            wanted = audience == _AUDIENCE
+            return self._bind(self._find_live_id(session_id, user_id) if wanted else None)
         found = self._find_live(token, "bind_failed")
         return self._bind(found and found[0])
+
+    def session_assertion(self, token: str | None, audience: str) -> str | None:
+        found = self._find_live(token, "rejected")
+        return None if found is None else self._assertion(found[0], audience)
+
+    def session_assertion_id(
+        self, session_id: str, user_id: str | None, audience: str
+    ) -> str | None:
+        session = self._find_live_id(session_id, user_id)
+        return None if session is None else self._assertion(session, audience)
+
+    @staticmethod
+    def _assertion(session: StoredSession, audience: str) -> str:
+        return f"{audience}.{session.session_id}.{session.user_id}"
+
+    def session_audience(self) -> str:
+        return _AUDIENCE
 
     def session_bind_id(self, session_id: str, user_id: str | None) -> bool:
         return self._bind(self._find_live_id(session_id, user_id))
