@@ -19,10 +19,10 @@ CREATE TABLE session_installation (
 ) USING heap;
 
 COMMENT ON TABLE session_installation IS
-'one row, written with the first key or the first call of session_trust: the random id that separates this database''s subkeys from those of every other database under the same key file';
+'one row, written with the first key: the random id that separates this database''s subkeys from those of every other database under the same key file';
 COMMENT ON COLUMN session_installation.singleton IS 'always true: the table has at most one row';
 COMMENT ON COLUMN session_installation.installation_id IS 'random id from which every subkey is derived; not a secret, but no session opens without it';
-COMMENT ON COLUMN session_installation.created_at IS 'when the row was written';
+COMMENT ON COLUMN session_installation.created_at IS 'when the first key was added';
 
 CREATE TABLE session_keys (
 	key_id integer NOT NULL,
@@ -59,8 +59,11 @@ CREATE TABLE session_issuers (
 	public_key bytea NOT NULL,
 	issuer uuid NOT NULL,
 	added_at timestamptz NOT NULL,
+	key_id integer NOT NULL,
+	mac bytea NOT NULL,
 	CONSTRAINT session_issuers_pkey PRIMARY KEY (public_key),
-	CONSTRAINT session_issuers_public_key CHECK (octet_length(public_key) = 32)
+	CONSTRAINT session_issuers_public_key CHECK (octet_length(public_key) = 32),
+	CONSTRAINT session_issuers_mac CHECK (octet_length(mac) = 32)
 ) USING heap;
 
 COMMENT ON TABLE session_issuers IS
@@ -68,6 +71,8 @@ COMMENT ON TABLE session_issuers IS
 COMMENT ON COLUMN session_issuers.public_key IS 'Ed25519 key that the issuer''s assertions are signed with';
 COMMENT ON COLUMN session_issuers.issuer IS 'installation_id of the issuer';
 COMMENT ON COLUMN session_issuers.added_at IS 'when session_trust last recorded the key';
+COMMENT ON COLUMN session_issuers.key_id IS 'session key of this database whose subkey computed mac';
+COMMENT ON COLUMN session_issuers.mac IS 'keyed BLAKE2b of issuer and public_key: a row that session_trust has not written is not believed';
 
 -- Fixed-width columns first: session_get deforms this row on every request.
 -- Then what use, refresh, rotation and revocation change, side by side, and
@@ -509,7 +514,7 @@ AS 'MODULE_PATHNAME', 'sm_session_audience'
 LANGUAGE C STABLE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_audience() IS
-'the audience that an assertion must have to be bound in this database; null before the first call of session_trust or the first key';
+'the audience that an assertion must have to be bound in this database; null before the first key';
 
 CREATE FUNCTION session_trust(keys jsonb)
 RETURNS integer

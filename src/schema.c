@@ -114,7 +114,9 @@ static const Column outbox_columns[Natts_session_outbox] = {
 static const Column issuers_columns[Natts_session_issuers] = {
 	[Anum_issuers_public_key - 1] = {"public_key", BYTEAOID, InvalidOid},
 	[Anum_issuers_issuer - 1] = {"issuer", UUIDOID, InvalidOid},
-	[Anum_issuers_added_at - 1] = {"added_at", TIMESTAMPTZOID, InvalidOid}
+	[Anum_issuers_added_at - 1] = {"added_at", TIMESTAMPTZOID, InvalidOid},
+	[Anum_issuers_key_id - 1] = {"key_id", INT4OID, InvalidOid},
+	[Anum_issuers_mac - 1] = {"mac", BYTEAOID, InvalidOid}
 };
 
 static SmSchema current;

@@ -114,7 +114,9 @@ enum
 	Anum_issuers_public_key = 1,
 	Anum_issuers_issuer,
 	Anum_issuers_added_at,
-	Natts_session_issuers = Anum_issuers_added_at
+	Anum_issuers_key_id,
+	Anum_issuers_mac,
+	Natts_session_issuers = Anum_issuers_mac
 };
 
 extern void sm_schema_init(void);

@@ -14,6 +14,7 @@
  *	state MAC	SipHash-2-4-128(key = subkey, owner || rest of the row's state)
  *	seal		XChaCha20-Poly1305-IETF, random nonce
  *	signature	Ed25519, key pair from a subkey
+ *	trust MAC	BLAKE2b-256(key = subkey, issuer || public key)
  *
  * A seal is
  *
@@ -219,6 +220,8 @@ sm_derive_subkeys(const uint8 master[SM_KEY_LEN],
 									 1, "sm_state", k);
 	rc |= crypto_kdf_derive_from_key(out->signing, sizeof(out->signing),
 									 1, "sm_sign_", k);
+	rc |= crypto_kdf_derive_from_key(out->trust, sizeof(out->trust),
+									 1, "sm_trust", k);
 	rc |= crypto_kdf_derive_from_key(out->check, sizeof(out->check),
 									 1, "sm_check", k);
 	sodium_memzero(k, sizeof(k));
@@ -456,6 +459,24 @@ sm_signed(const uint8 public_key[SM_PUBLIC_KEY_LEN], const void *message,
 		  size_t len, const uint8 signature[SM_SIGNATURE_LEN])
 {
 	return crypto_sign_verify_detached(signature, message, len, public_key) == 0;
+}
+
+/*
+ * MAC over whose assertions are believed, so that writing to the table is not
+ * enough to be one of them.
+ */
+void
+sm_trust_mac(const uint8 key[SM_KEY_LEN], const uint8 issuer[16],
+			 const uint8 public_key[SM_PUBLIC_KEY_LEN],
+			 uint8 mac[SM_TRUST_MAC_LEN])
+{
+	uint8		message[16 + SM_PUBLIC_KEY_LEN];
+
+	memcpy(message, issuer, 16);
+	memcpy(message + 16, public_key, SM_PUBLIC_KEY_LEN);
+	if (crypto_generichash(mac, SM_TRUST_MAC_LEN, message, sizeof(message),
+						   key, SM_KEY_LEN) != 0)
+		elog(ERROR, "could not compute the MAC of an issuer");
 }
 
 void

@@ -24,6 +24,7 @@
 #define SM_PUBLIC_KEY_LEN	32
 #define SM_SIGNATURE_LEN	64
 #define SM_SHA256_LEN	32
+#define SM_TRUST_MAC_LEN	32
 
 /* Longest user, tenant or actor id: bounds what is fed to a MAC from a table row. */
 #define SM_MAX_NAME_LEN 512
@@ -38,6 +39,7 @@ typedef struct SmSubkeys
 	uint8		verifier[SM_KEY_LEN];
 	uint8		state[SM_STATE_KEY_LEN];
 	uint8		signing[SM_SEED_LEN];	/* of assertions */
+	uint8		trust[SM_KEY_LEN];
 	uint8		check[SM_CHECK_LEN];	/* the only one that is stored */
 } SmSubkeys;
 
@@ -126,6 +128,9 @@ extern void sm_sign(const uint8 seed[SM_SEED_LEN], const void *message,
 extern bool sm_signed(const uint8 public_key[SM_PUBLIC_KEY_LEN],
 					  const void *message, size_t len,
 					  const uint8 signature[SM_SIGNATURE_LEN]);
+extern void sm_trust_mac(const uint8 key[SM_KEY_LEN], const uint8 issuer[16],
+						 const uint8 public_key[SM_PUBLIC_KEY_LEN],
+						 uint8 mac[SM_TRUST_MAC_LEN]);
 extern void sm_sha256(const void *message, size_t len,
 					  uint8 hash[SM_SHA256_LEN]);
 extern char *sm_base64url(const void *bin, size_t len);

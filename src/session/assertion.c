@@ -73,6 +73,9 @@ static bool find_issuer(const SmSchema *schema, const char *header, size_t len,
 						const char *message, size_t message_len,
 						const uint8 signature[SM_SIGNATURE_LEN],
 						pg_uuid_t *issuer);
+static bool decode_issuer(const SmSchema *schema, TupleTableSlot *slot,
+						  pg_uuid_t *issuer,
+						  uint8 public_key[SM_PUBLIC_KEY_LEN]);
 static Jsonb *parse_claims(const char *text, size_t len);
 static bool claim_is(Jsonb *claims, const char *name, const char *value);
 static bool has_claim(Jsonb *claims, const char *name);
@@ -314,28 +317,52 @@ find_issuer(const SmSchema *schema, const char *header, size_t len,
 
 	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		bytea	   *public_key;
+		uint8		public_key[SM_PUBLIC_KEY_LEN];
 		char	   *expected;
 
-		slot_getallattrs(slot);
-		if (slot->tts_isnull[Anum_issuers_public_key - 1] ||
-			slot->tts_isnull[Anum_issuers_issuer - 1])
+		if (!decode_issuer(schema, slot, issuer, public_key))
 			continue;
-		public_key = DatumGetByteaPP(slot->tts_values[Anum_issuers_public_key - 1]);
-		if (VARSIZE_ANY_EXHDR(public_key) != SM_PUBLIC_KEY_LEN)
-			continue;
-		expected = header_of((uint8 *) VARDATA_ANY(public_key));
+		expected = header_of(public_key);
 		found = strlen(expected) == len && memcmp(expected, header, len) == 0 &&
-			sm_signed((uint8 *) VARDATA_ANY(public_key), message, message_len,
-					  signature);
-		if (found)
-			*issuer = *DatumGetUUIDP(slot->tts_values[Anum_issuers_issuer - 1]);
+			sm_signed(public_key, message, message_len, signature);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	return found;
+}
+
+/*
+ * Decode a row of session_issuers.  False if it is none that session_trust has
+ * written, or the key of its MAC is gone.
+ */
+static bool
+decode_issuer(const SmSchema *schema, TupleTableSlot *slot, pg_uuid_t *issuer,
+			  uint8 public_key[SM_PUBLIC_KEY_LEN])
+{
+	Datum	   *values = slot->tts_values;
+	uint8		mac[SM_TRUST_MAC_LEN];
+	bytea	   *key;
+	bytea	   *stored;
+	int32		key_id;
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < Natts_session_issuers; i++)
+		if (slot->tts_isnull[i])
+			return false;
+	key = DatumGetByteaPP(values[Anum_issuers_public_key - 1]);
+	stored = DatumGetByteaPP(values[Anum_issuers_mac - 1]);
+	key_id = DatumGetInt32(values[Anum_issuers_key_id - 1]);
+	if (VARSIZE_ANY_EXHDR(key) != SM_PUBLIC_KEY_LEN ||
+		VARSIZE_ANY_EXHDR(stored) != SM_TRUST_MAC_LEN ||
+		!sm_key_present(schema, key_id))
+		return false;
+	memcpy(public_key, VARDATA_ANY(key), SM_PUBLIC_KEY_LEN);
+	*issuer = *DatumGetUUIDP(values[Anum_issuers_issuer - 1]);
+	sm_trust_mac(sm_key_usable(schema, key_id)->subkeys.trust, issuer->data,
+				 public_key, mac);
+	return sm_equal(mac, VARDATA_ANY(stored), SM_TRUST_MAC_LEN);
 }
 
 /* The claims, whose signature has been checked; NULL if they are no object. */

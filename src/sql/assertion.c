@@ -21,7 +21,6 @@
 #include "session/use.h"
 #include "spi.h"
 #include "sql/arguments.h"
-#include "sql/keyadmin.h"
 
 PG_FUNCTION_INFO_V1(sm_session_assertion);
 PG_FUNCTION_INFO_V1(sm_session_assertion_id);
@@ -135,7 +134,6 @@ sm_session_trust(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("session_trust()");
 	schema = sm_called_schema(fcinfo);
 	sm_spi_connect();
-	sm_create_installation(schema);
 	(void) forget_issuer(schema, issuer);
 	it = JsonbIteratorInit(list->val.binary.data);
 	while ((part = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
@@ -183,18 +181,26 @@ read_issuer(Jsonb *keys)
 static void
 trust_key(const SmSchema *schema, const pg_uuid_t *issuer, const JsonbValue *key)
 {
+	const SmKey *mac_key = sm_key_active(schema);
 	bytea	   *public_key = palloc(VARHDRSZ + SM_PUBLIC_KEY_LEN);
-	Oid			types[] = {BYTEAOID, UUIDOID};
-	Datum		values[] = {PointerGetDatum(public_key), UUIDPGetDatum(issuer)};
+	bytea	   *mac = palloc(VARHDRSZ + SM_TRUST_MAC_LEN);
+	Oid			types[] = {BYTEAOID, UUIDOID, INT4OID, BYTEAOID};
+	Datum		values[] = {
+		PointerGetDatum(public_key), UUIDPGetDatum(issuer),
+		Int32GetDatum(mac_key->id), PointerGetDatum(mac)
+	};
 
 	SET_VARSIZE(public_key, VARHDRSZ + SM_PUBLIC_KEY_LEN);
+	SET_VARSIZE(mac, VARHDRSZ + SM_TRUST_MAC_LEN);
 	if (key->type != jbvBinary ||
 		!JsonContainerIsObject(key->val.binary.data) ||
 		!sm_assertion_key_read(key->val.binary.data,
 							   (uint8 *) VARDATA(public_key)))
 		report_keys("One of its keys is not a public key of Ed25519.");
-	(void) sm_spi_execute_with(psprintf("INSERT INTO %s (public_key, issuer, added_at)"
-										" VALUES ($1, $2, pg_catalog.clock_timestamp())",
+	sm_trust_mac(mac_key->subkeys.trust, issuer->data,
+				 (uint8 *) VARDATA(public_key), (uint8 *) VARDATA(mac));
+	(void) sm_spi_execute_with(psprintf("INSERT INTO %s (public_key, issuer, added_at, key_id, mac)"
+										" VALUES ($1, $2, pg_catalog.clock_timestamp(), $3, $4)",
 										sm_schema_qualify(schema, "session_issuers")),
 							   lengthof(types), types, values, InvalidSnapshot);
 }
@@ -207,7 +213,9 @@ forget_issuer(const SmSchema *schema, const pg_uuid_t *issuer)
 	Datum		value = UUIDPGetDatum(issuer);
 	char	   *issuers = sm_schema_qualify(schema, "session_issuers");
 
-	(void) sm_spi_execute(psprintf("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE", issuers));
+	/* nor may the key of the MAC be retired meanwhile */
+	(void) sm_spi_execute(psprintf("LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE",
+								   sm_schema_qualify(schema, "session_keys"), issuers));
 	return (int64) sm_spi_execute_with(psprintf("DELETE FROM %s WHERE issuer OPERATOR(pg_catalog.=) $1",
 												issuers),
 									   1, &type, &value, InvalidSnapshot);

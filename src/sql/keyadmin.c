@@ -30,7 +30,6 @@
 #include "session/locks.h"
 #include "spi.h"
 #include "sql/arguments.h"
-#include "sql/keyadmin.h"
 #include "sql/result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_key_generate);
@@ -44,6 +43,7 @@ PG_FUNCTION_INFO_V1(sm_session_keys_changed);
 static const SmSchema *admin_begin(FunctionCallInfo fcinfo, const char *name);
 static void admin_end(void);
 static int64 query_int64(const char *sql);
+static void create_installation(const SmSchema *schema);
 static void record_key(const SmSchema *schema, int32 key_id);
 static char *key_state(const SmSchema *schema, int32 key_id);
 static void key_event(const SmSchema *schema, SmEventType type, int32 key_id);
@@ -70,7 +70,7 @@ sm_session_key_generate(PG_FUNCTION_ARGS)
 				 errhint("ALTER SYSTEM SET session_manager.key_file = '/etc/postgresql/session_manager.keys'; SELECT pg_reload_conf(); then try again.")));
 
 	schema = admin_begin(fcinfo, "session_key_generate()");
-	sm_create_installation(schema);
+	create_installation(schema);
 	highest = query_int64(psprintf("SELECT pg_catalog.max(key_id)::pg_catalog.int8 FROM %s",
 								   sm_schema_qualify(schema, "session_keys")));
 	key_id = sm_key_file_append((int32) highest);
@@ -96,7 +96,7 @@ sm_session_key_add(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("session key %d has already been added", key_id)));
-	sm_create_installation(schema);
+	create_installation(schema);
 	record_key(schema, key_id);
 	admin_end();
 	PG_RETURN_VOID();
@@ -150,6 +150,7 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 	char	   *state;
 	int64		sealed;
 	int64		verified;
+	int64		trusted;
 	char	   *sessions;
 
 	PreventCommandIfReadOnly("session_key_retire()");
@@ -186,6 +187,8 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 	verified = query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s"
 									" WHERE verifier_key_id = %d OR previous_key_id = %d",
 									sessions, key_id, key_id));
+	trusted = query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE key_id = %d",
+								   sm_schema_qualify(schema, "session_issuers"), key_id));
 	if (sealed > 0 || verified > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -193,6 +196,14 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 				 errdetail("It seals %lld sessions and verifies the tokens of %lld.",
 						   (long long) sealed, (long long) verified),
 				 errhint("Move seals with session_reencrypt(). Verifiers move when a session is refreshed, those of previous tokens when it is rotated; both disappear with the session.")));
+
+	if (trusted > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("session key %d is in use", key_id),
+				 errdetail("It confirms that %lld keys of other databases are trusted.",
+						   (long long) trusted),
+				 errhint("Call session_trust() again for each of these databases.")));
 
 	(void) sm_spi_execute(psprintf("UPDATE %s SET state = 'retired', retired_at = pg_catalog.clock_timestamp()"
 								   " WHERE key_id = %d AND state <> 'retired'",
@@ -320,11 +331,9 @@ query_int64(const char *sql)
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
-/*
- * Make the row that separates this database's subkeys, unless it is there.
- */
-void
-sm_create_installation(const SmSchema *schema)
+/* Make the row that separates this database's subkeys, unless it is there. */
+static void
+create_installation(const SmSchema *schema)
 {
 	pg_uuid_t	id;
 	Oid			type = UUIDOID;

@@ -81,22 +81,28 @@ $application->safe_psql('postgres',
 	"CREATE ROLE web; CREATE DATABASE app; CREATE DATABASE other");
 for my $dbname ('app', 'other')
 {
+	$application->safe_psql($dbname,
+		'CREATE EXTENSION session_manager CASCADE');
+	is( $application->safe_psql($dbname, 'SELECT session_audience() IS NULL'),
+		't',
+		"$dbname: no audience before there is a key");
+	my ($rc, $out, $errors) = $application->psql($dbname,
+		"SELECT session_trust('" . keys_of($sessions) . "')");
+	like(
+		$errors,
+		qr/no session key is active/,
+		"$dbname: nor can it trust anybody");
+	$application->safe_psql($dbname, 'SELECT session_key_add(1)');
 	$application->safe_psql(
 		$dbname, q(
-		SET client_min_messages = warning;
-		CREATE EXTENSION session_manager CASCADE;
 		SELECT session_grant('web', 'app');
 		CREATE TABLE note (owner text, body text);
 		INSERT INTO note VALUES ('ann', 'of ann'), ('bob', 'of bob');
 		ALTER TABLE note ENABLE ROW LEVEL SECURITY;
 		CREATE POLICY own ON note USING (owner = session_user_id());
 		GRANT SELECT ON note TO web;));
-	is( $application->safe_psql($dbname, 'SELECT session_audience() IS NULL'),
-		't',
-		"$dbname: no audience before anybody is trusted");
 	is(trust($application, $dbname, keys_of($sessions)),
-		'1',
-		"$dbname: trusts the sessions' server, without a key of its own");
+		'1', "$dbname: trusts the sessions' server");
 }
 my $audience = $application->safe_psql('app', 'SELECT session_audience()');
 my $other = $application->safe_psql('other', 'SELECT session_audience()');
@@ -269,6 +275,37 @@ for my $bad (
 		'an error: ' . unpack('H*', substr($bad, 0, 12)));
 	unlike($errors, qr/server closed|XX000/, 'and no worse');
 }
+
+# Who writes to the table is not believed, nor what was trusted under another
+# name or elsewhere.
+my $row = "'\\x" . unpack('H*', decode_base64url($public)) . "'";
+for my $write (
+	"UPDATE session_issuers SET issuer = '$installation' WHERE public_key = $row",
+	"UPDATE session_issuers SET mac = sha256(mac) WHERE public_key = $row",
+	"UPDATE session_issuers SET mac = (SELECT mac FROM session_issuers WHERE public_key <> $row) WHERE public_key = $row",
+	"UPDATE session_issuers SET key_id = 2 WHERE public_key = $row")
+{
+	$application->safe_psql('app',
+		"CREATE TABLE kept AS TABLE session_issuers; $write");
+	my $issuer = $write =~ /SET issuer/ ? $installation : $liar;
+	is( bound($application, forge(claims({ iss => qq("$issuer") }), $right)),
+		'f',
+		"refused after: $write");
+	$application->safe_psql('app',
+		'DELETE FROM session_issuers; INSERT INTO session_issuers TABLE kept; DROP TABLE kept'
+	);
+}
+like(bound($application, forge(claims({}), $right)),
+	qr/^t,ann/, 'as it was, it is believed');
+my $copied = $application->safe_psql('app',
+	"SELECT s FROM session_issuers AS s WHERE public_key = $row");
+$application->safe_psql('other',
+	"INSERT INTO session_issuers SELECT ('$copied'::session_issuers).*");
+is( bound(
+		$application, forge(claims({ aud => qq("$other") }), $right),
+		'other'),
+	'f',
+	'a row of another database is not believed');
 is($application->safe_psql('app', "SELECT session_distrust('$liar')"),
 	'1', 'no longer trusted');
 is(bound($application, forge(claims({}), $right)), 'f', 'nor believed');
@@ -298,8 +335,34 @@ is(trust($application, 'app', keys_of($sessions)),
 is(bound($application, $before), 'f',
 	'what it has signed is refused at once');
 
-# Standbys make them and bind them; a dump keeps whom a database trusts.
 $ann = create_session($sessions, 'ann');
+
+# A key of this side confirms whom it trusts, and cannot go before that has moved.
+append_to_file(key_file($application), '2:' . random_key() . "\n");
+$application->safe_psql('app',
+	'SELECT session_key_add(2); SELECT session_key_activate(2)');
+like(bound($application, assertion($sessions, $ann, $audience)),
+	qr/^t,ann/, 'another active key here');
+my ($rc, $out, $errors) =
+  $application->psql('app', 'SELECT session_key_retire(1)');
+like(
+	$errors,
+	qr/session key 1 is in use.*session_trust/s,
+	'the old one is in use');
+is(trust($application, 'app', keys_of($sessions)), '1', 'trusted again');
+$application->safe_psql('app', 'SELECT session_key_retire(1)');
+like(bound($application, assertion($sessions, $ann, $audience)),
+	qr/^t,ann/, 'and then not');
+append_to_file(key_file($application), '3:' . random_key() . "\n");
+$application->safe_psql('app',
+	'SELECT session_key_add(3); SELECT session_key_activate(3); SELECT session_key_revoke(2)'
+);
+is(bound($application, assertion($sessions, $ann, $audience)),
+	'f', 'a revoked key confirms nothing');
+is(trust($application, 'app', keys_of($sessions)),
+	'1', 'trusted under the new one');
+
+# Standbys make them and bind them; a dump keeps whom a database trusts.
 for my $node ($sessions, $application)
 {
 	$node->backup('base');
