@@ -36,7 +36,7 @@ my $successor = $old->safe_psql('postgres',
 # As the page has it, on the old server and on the new one.
 $old->safe_psql(
 	'postgres', q(
-	CREATE PUBLICATION sessions FOR TABLE session_installation, session_keys, user_sessions;
+	CREATE PUBLICATION sessions FOR TABLE session_installation, session_keys, session_issuers, user_sessions;
 	CREATE PUBLICATION session_audit FOR TABLE session_events
 		WITH (publish = 'insert', publish_via_partition_root = true);));
 $new->safe_psql('postgres',

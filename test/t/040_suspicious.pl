@@ -50,6 +50,15 @@ sub entries
 	my ($indexes, @login) = @_;
 	my $sum =
 	  "SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes WHERE indexrelname ~ '$indexes'";
+
+	# a connection that is about to end has not yet reported what it read
+	wait_until(
+		sub {
+			value(
+				"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+			) eq '0';
+		},
+		30);
 	my $before = value($sum);
 	my $new = login(@login, 'SELECT pg_stat_force_next_flush();');
 	$new =~ s/\s//g;

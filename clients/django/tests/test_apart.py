@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
@@ -23,7 +22,6 @@ from session_manager.store.aliases import same_database
 from session_manager.store.relations import attach_users
 
 from .apart import add_alias, remove_alias
-from .conftest import Superuser
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default"])
 LIST = "/admin/session_manager/usersession/"

@@ -536,7 +536,7 @@ class SessionService:
         return bool(rows[0]["bound"])
 
     def assertion(self, token: str | None, audience: str) -> str | None:
-        """A signed statement, for 30 seconds, of whose live session this is; None if it is not live.
+        """A signed statement, for 30 seconds, of whose live session this is; None without one.
 
         A JSON Web Token for one audience: what session_audience() returns in the database that is
         to bind it, or the name of a service that checks it against session_assertion_keys().
@@ -549,9 +549,7 @@ class SessionService:
         assertion: str | None = rows[0]["assertion"]
         return assertion
 
-    def assertion_id(
-        self, session_id: uuid.UUID | str, user_id: str, audience: str
-    ) -> str | None:
+    def assertion_id(self, session_id: uuid.UUID | str, user_id: str, audience: str) -> str | None:
         """The same for a user's session by its id."""
         rows = call(
             f"SELECT {function('session_assertion_id')}(%s::uuid, %s, %s) AS assertion",
