@@ -574,6 +574,14 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION session_bucket(uuid) IS
 'bucket 0 to 65535 of a session: the same as its user''s';
 
+CREATE FUNCTION session_token_bucket(token text)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'sm_session_token_bucket'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION session_token_bucket(text) IS
+'bucket 0 to 65535 of a token or digest form, without looking for its session; null if it is malformed';
+
 CREATE FUNCTION session_event_severity(event text)
 RETURNS text
 AS 'MODULE_PATHNAME', 'sm_session_event_severity'

@@ -83,6 +83,9 @@ info_answered(const SmRequest *request, const SmRedisAnswer *answer)
 		warn_of("maxmemory-policy is noeviction: when Redis is full, it refuses tombstones");
 	if (role[0] != '\0' && strcmp(role, "master") != 0)
 		sm_link_drop("the server is a replica, not the primary");
+	else if (find_field(info, "cluster_enabled", value, sizeof(value)) &&
+			 strcmp(value, "1") == 0)
+		sm_link_drop("the server belongs to a Redis Cluster, which cannot keep the cache");
 }
 
 static void

@@ -100,6 +100,7 @@ static const BundledFunction functions[] = {
 	{"session_end_reason", APP | ADMIN},
 	{"session_token_digest", APP | ADMIN},
 	{"session_bucket", APP | ADMIN | MONITOR},
+	{"session_token_bucket", APP | ADMIN | MONITOR},
 	{"session_event_severity", APP | ADMIN | MONITOR},
 	{"session_invalidate_tenant", ADMIN},
 	{"session_invalidate_everything", ADMIN},

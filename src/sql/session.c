@@ -34,6 +34,7 @@ PG_FUNCTION_INFO_V1(sm_session_end_reason);
 PG_FUNCTION_INFO_V1(sm_session_token_digest);
 PG_FUNCTION_INFO_V1(sm_session_bucket_user);
 PG_FUNCTION_INFO_V1(sm_session_bucket_id);
+PG_FUNCTION_INFO_V1(sm_session_token_bucket);
 
 static const SmSchema *arg_token(FunctionCallInfo fcinfo, SmToken *token);
 static Datum renewal_row(FunctionCallInfo fcinfo, const SmRenewal *renewal);
@@ -360,6 +361,24 @@ Datum
 sm_session_bucket_id(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT32(sm_id_bucket(PG_GETARG_UUID_P(0)->data));
+}
+
+/*
+ * session_token_bucket(token)
+ */
+Datum
+sm_session_token_bucket(PG_FUNCTION_ARGS)
+{
+	text	   *token = PG_GETARG_TEXT_PP(0);
+	uint8		id[SM_ID_LEN];
+	uint8		payload[SM_SECRET_LEN];
+	SmTokenKind kind = sm_token_parse(VARDATA_ANY(token),
+									  VARSIZE_ANY_EXHDR(token), id, payload);
+
+	sm_wipe(payload, sizeof(payload));
+	if (kind == SM_TOKEN_MALFORMED)
+		PG_RETURN_NULL();
+	PG_RETURN_INT32(sm_id_bucket(id));
 }
 
 /*

@@ -114,6 +114,11 @@ SELECT bool_and(session_bucket(session_id) = session_bucket(user_id)) AS same_bu
 FROM test.token;
 SELECT session_bucket(NULL::text), session_bucket(NULL::uuid);
 SELECT session_bucket('00000000-0000-0000-0000-00000000ffff'::uuid);
+SELECT bool_and(session_token_bucket(session_token) = session_bucket(session_id)) AS of_tokens,
+	bool_and(session_token_bucket(session_token_digest(session_token)) = session_bucket(session_id)) AS of_digests
+FROM generate_series(1, 20) AS i, session_create('user' || i);
+SELECT token, session_token_bucket(token) FROM (VALUES (NULL), (''), ('x'), ('sm1_'), ('sm2_' || repeat('A', 64)),
+	('sm1_' || repeat('A', 63)), ('sm1_' || repeat('A', 63) || '='), ('sm1_' || repeat('_', 64))) AS t(token);
 
 SELECT sum(session_invalidate_all(user_id)) FROM test.token;
 DROP TABLE test.token;

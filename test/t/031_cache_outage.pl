@@ -373,6 +373,13 @@ set(redis_user => '',
 	redis_password_file => '',
 	redis_socket => $replica->socket);
 reason(qr/the server is a replica, not the primary/, 'a replica');
+my $cluster = RedisServer->new('cluster-enabled yes');
+set(redis_socket => $cluster->socket, redis_db => 0);
+reason(qr/the server belongs to a Redis Cluster/, 'a server of a cluster');
+set(redis_db => 1);
+reason(
+	qr/SELECT is not allowed in cluster mode/,
+	'and of a database that it does not have');
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 set(redis_socket => '', redis_host => '127.0.0.1', redis_port => $port);
 reason(qr/Connection refused/, 'nobody there');

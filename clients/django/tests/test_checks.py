@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.conf import settings as django_settings
 from django.core.checks import run_checks
 from django.db import connection, connections
@@ -278,6 +280,28 @@ def test_redis(redis_server: RedisServer) -> None:
     wait_for(lambda: servers() == set())
     redis_server.stop()
     assert servers() == {"W019"}
+
+
+def answers(socket: str) -> bool:
+    try:
+        return bool(redis.Redis(unix_socket_path=socket).ping())
+    except redis.RedisError:
+        return False
+
+
+@pytest.mark.parametrize("db", [0, 1])
+def test_redis_cluster(redis_server: RedisServer, configure: Any, tmp_path: Any, db: int) -> None:
+    options = f"--port 0 --cluster-enabled yes --dir {tmp_path} --unixsocket {tmp_path}/s"
+    command = ["redis-server", *options.split(), "--save", ""]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: answers(f"{tmp_path}/s"))
+            configure(REDIS_URL=f"unix://{tmp_path}/s", REDIS_DB=db)
+            (warning,) = check_servers(None, databases=["default"])
+            assert warning.id == "session_manager.W019"
+            assert ("Redis Cluster" if db == 0 else "cluster mode") in warning.msg
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,9 @@ sub call
 		$self->{fh} = IO::Socket::UNIX->new(Peer => $self->{socket})
 		  or die "$self->{socket}: $!";
 		$self->call('AUTH', $self->{password}) if $self->{password};
-		$self->call('SELECT', 1);
+		# a cluster has one database only
+		$self->call('SELECT', 1)
+		  unless grep { $_ eq 'cluster-enabled yes' } @{ $self->{conf} };
 	}
 	my $text = '*' . @words . "\r\n";
 	$text .= '$' . length($_) . "\r\n$_\r\n" foreach @words;

@@ -134,6 +134,8 @@ class SessionCache:
         installation = self.installation()
         if installation is None:
             return "session_manager.redis_mode is off on the server, or it did not answer"
+        if self._is_of_cluster():
+            return "it belongs to a Redis Cluster, which cannot keep the cache: use one server"
         # Ids begin with the time, so that this is no session's.
         key = _value_key(bytes(6) + secrets.token_bytes(10))
         keys = [key, installation.epoch_key]
@@ -145,6 +147,14 @@ class SessionCache:
         if epoch is None:
             return f"the extension keeps no epoch in database {settings.REDIS_DB} of this Redis"
         return None
+
+    def _is_of_cluster(self) -> bool:
+        try:
+            info = self._channel.command("INFO", "cluster")
+        except ResponseError:
+            # The user may not ask.
+            return False
+        return b"cluster_enabled:1" in cast(bytes, info)
 
     def installation(self) -> _Installation | None:
         """How the extension wants to be read; None if it has no cache, or has not said so yet."""
