@@ -91,7 +91,7 @@ text *
 sm_assert(const SmSchema *schema, const SmSession *session,
 		  const text * audience, TimestampTz now)
 {
-	const SmKey *key = sm_key_active(schema);
+	const SmKey *key;
 	TimestampTz until = Min(now + ASSERTION_SECONDS * USECS_PER_SEC,
 							Min(session->expires_at, session->absolute_expires_at));
 	uint8		public_key[SM_PUBLIC_KEY_LEN];
@@ -103,7 +103,7 @@ sm_assert(const SmSchema *schema, const SmSession *session,
 
 	if (session->actor_session_id)
 		until = Min(until, sm_actor_deadline(schema, session));
-	/* the key would not be there without */
+	/* the session's key would not be there without */
 	if (!sm_installation_id(schema, installation.data))
 		elog(ERROR, "session_installation contains no id");
 
@@ -124,6 +124,8 @@ sm_assert(const SmSchema *schema, const SmSession *session,
 					 unix_seconds(now), unix_seconds(until));
 	utf8 = pg_server_to_any(json.data, json.len, PG_UTF8);
 
+	/* only now: another look at the keys may load them anew */
+	key = sm_key_active(schema);
 	sm_public_key(key->subkeys.signing, public_key);
 	initStringInfo(&assertion);
 	appendStringInfo(&assertion, "%s.%s", header_of(public_key),
@@ -211,7 +213,7 @@ Jsonb *
 sm_assertion_keys(const SmSchema *schema)
 {
 	const SmKey *keys;
-	int			n = sm_key_list(schema, &keys);
+	int			n;
 	pg_uuid_t	installation;
 	StringInfoData json;
 	const char *separator = "";
@@ -221,6 +223,7 @@ sm_assertion_keys(const SmSchema *schema)
 	if (sm_installation_id(schema, installation.data))
 		appendStringInfo(&json, "\"issuer\":\"%s\",", uuid_text(&installation));
 	appendStringInfoString(&json, "\"keys\":[");
+	n = sm_key_list(schema, &keys);
 	for (int i = 0; i < n; i++)
 	{
 		uint8		public_key[SM_PUBLIC_KEY_LEN];
