@@ -97,6 +97,7 @@ case $1 in
   react) scripts/check-react.sh ;;
   react-*)
     IFS=- read -r _ next react bundler <<<"$1"
+    scripts/deps.sh react
     FRONTEND=no CONNECT_TIMEOUT=20 \
       scripts/example.sh node clients/react/scripts/quick-start.mjs "$next" "$react" "$bundler"
     ;;

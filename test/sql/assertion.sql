@@ -27,7 +27,7 @@ SELECT session_token FROM session_create('alice', ttl => '10 s') \gset s_
 SELECT (c ->> 'exp')::int - (c ->> 'iat')::int BETWEEN 9 AND 10 AS short
 FROM test.part(session_assertion(:'s_session_token', 'billing'), 2) AS c;
 -- the keys: those that may sign, and no secret
-SELECT key - '{x,kid}'::text[] AS key, length(key ->> 'x') AS x, length(key ->> 'kid') AS kid, count(*)
+SELECT key - '{x,kid}'::text[] AS key, length(key ->> 'x') AS x, length(key ->> 'kid') AS kid
 FROM jsonb_array_elements(session_assertion_keys() -> 'keys') AS key GROUP BY 1, 2, 3;
 SELECT jsonb_array_length(session_assertion_keys() -> 'keys') = count(*) AS all_keys FROM session_keys()
 WHERE state IN ('added', 'active', 'inactive');
