@@ -55,6 +55,12 @@
  */
 #define MAX_SECONDS_AHEAD	(2 * ASSERTION_SECONDS)
 
+/*
+ * Longest claim.  Names may have been shorter in the encoding of the database
+ * that made the assertion, but no more than that.
+ */
+#define MAX_CLAIM_LEN		(4 * SM_MAX_NAME_LEN)
+
 /* Room for three names, each character of which may take six in JSON. */
 #define MAX_ASSERTION_LEN	32768
 
@@ -85,24 +91,27 @@ static text * claim_text(const JsonbContainer *claims, const char *name);
 static char *uuid_text(const pg_uuid_t *id);
 
 /*
- * Say whose a live session is.
+ * Say whose a live session is, which ends at "until" at the latest.
  */
 text *
 sm_assert(const SmSchema *schema, const SmSession *session,
-		  const text * audience, TimestampTz now)
+		  const text * audience, TimestampTz now,
+		  TimestampTz until)
 {
 	const SmKey *key;
-	TimestampTz until = Min(now + ASSERTION_SECONDS * USECS_PER_SEC,
-							Min(session->expires_at, session->absolute_expires_at));
 	uint8		public_key[SM_PUBLIC_KEY_LEN];
 	uint8		signature[SM_SIGNATURE_LEN];
 	pg_uuid_t	installation;
+	int64		ends_at;
 	StringInfoData json;
 	StringInfoData assertion;
 	char	   *utf8;
 
 	if (session->actor_session_id)
 		until = Min(until, sm_actor_deadline(schema, session));
+	/* a session's last second is rounded up: else it would be over already */
+	ends_at = Min(unix_seconds(now) + ASSERTION_SECONDS,
+				  unix_seconds(until + USECS_PER_SEC - 1));
 	/* the session's key would not be there without */
 	if (!sm_installation_id(schema, installation.data))
 		elog(ERROR, "session_installation contains no id");
@@ -121,7 +130,7 @@ sm_assert(const SmSchema *schema, const SmSession *session,
 		appendStringInfoChar(&json, '}');
 	}
 	appendStringInfo(&json, ",\"iat\":" INT64_FORMAT ",\"exp\":" INT64_FORMAT "}",
-					 unix_seconds(now), unix_seconds(until));
+					 unix_seconds(now), ends_at);
 	utf8 = pg_server_to_any(json.data, json.len, PG_UTF8);
 
 	/* only now: another look at the keys may load them anew */
@@ -203,6 +212,32 @@ sm_assertion_opens(const SmSchema *schema, const text * assertion,
 	session->session_id = DatumGetUUIDP(DirectFunctionCall1(uuid_in,
 															CStringGetDatum(text_to_cstring(id))));
 	return true;
+}
+
+/*
+ * Is there a key of an issuer, whatever policies hide it?
+ */
+bool
+sm_issuer_trusted(const SmSchema *schema, const pg_uuid_t *issuer)
+{
+	Relation	rel = table_open(schema->issuers, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	bool		found = false;
+
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		Datum		value = slot_getattr(slot, Anum_issuers_issuer, &isnull);
+
+		found = !isnull && memcmp(DatumGetUUIDP(value), issuer, sizeof(pg_uuid_t)) == 0;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return found;
 }
 
 /*
@@ -425,7 +460,7 @@ claim_time(Jsonb *claims, const char *name, int64 *seconds)
 	return *seconds > 0 && *seconds < PG_INT64_MAX / USECS_PER_SEC;
 }
 
-/* A member that is a text and no longer than names are; NULL if there is none. */
+/* A member that is a text, and not too long; NULL if there is none. */
 static text *
 claim_text(const JsonbContainer *claims, const char *name)
 {
@@ -433,7 +468,7 @@ claim_text(const JsonbContainer *claims, const char *name)
 													 name, strlen(name), NULL);
 
 	if (claim == NULL || claim->type != jbvString ||
-		claim->val.string.len == 0 || claim->val.string.len > SM_MAX_NAME_LEN)
+		claim->val.string.len == 0 || claim->val.string.len > MAX_CLAIM_LEN)
 		return NULL;
 	return cstring_to_text_with_len(claim->val.string.val, claim->val.string.len);
 }

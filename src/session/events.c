@@ -69,6 +69,8 @@ static const struct
 	[SM_EVENT_KEY_ACTIVATED] = {"key_activated", "notice"},
 	[SM_EVENT_KEY_RETIRED] = {"key_retired", "notice"},
 	[SM_EVENT_KEY_REVOKED] = {"key_revoked", "critical"},
+	[SM_EVENT_ISSUER_TRUSTED] = {"issuer_trusted", "notice"},
+	[SM_EVENT_ISSUER_DISTRUSTED] = {"issuer_distrusted", "notice"},
 	[SM_EVENT_NEW_DEVICE] = {"new_device", "warning"},
 	[SM_EVENT_TOKEN_GUESSING] = {"token_guessing", "warning"},
 };

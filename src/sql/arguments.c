@@ -62,7 +62,7 @@ sm_arg_tenant_id(FunctionCallInfo fcinfo, int n)
 }
 
 /*
- * Why a session is ended.
+ * Whom an assertion is for.
  */
 text *
 sm_arg_audience(FunctionCallInfo fcinfo, int n)
@@ -78,6 +78,9 @@ sm_arg_audience(FunctionCallInfo fcinfo, int n)
 	return audience;
 }
 
+/*
+ * Why a session is ended.
+ */
 text *
 sm_arg_reason(FunctionCallInfo fcinfo, int n)
 {

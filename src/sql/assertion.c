@@ -8,16 +8,19 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/uuid.h"
 
+#include "commit.h"
 #include "compat.h"
 #include "keys/keyring.h"
 #include "session/assertion.h"
 #include "session/authenticate.h"
+#include "session/events.h"
 #include "session/use.h"
 #include "spi.h"
 #include "sql/arguments.h"
@@ -32,7 +35,10 @@ PG_FUNCTION_INFO_V1(sm_session_distrust);
 static pg_uuid_t *read_issuer(Jsonb *keys);
 static void trust_key(const SmSchema *schema, const pg_uuid_t *issuer,
 					  const JsonbValue *key);
-static int64 forget_issuer(const SmSchema *schema, const pg_uuid_t *issuer);
+static const SmSchema *trust_begin(FunctionCallInfo fcinfo, const char *name);
+static void put_on_record(const SmSchema *schema, SmEventType type,
+						  const pg_uuid_t *issuer, int n);
+static int	forget_issuer(const SmSchema *schema, const pg_uuid_t *issuer);
 pg_noreturn static void report_keys(const char *detail);
 
 /*
@@ -54,7 +60,9 @@ sm_session_assertion(PG_FUNCTION_ARGS)
 	if (sm_find_live(&scan, schema, &token, AccessShareLock,
 					 SM_EVENT_REJECTED, &sm_no_client) == SM_LOOKUP_LIVE)
 	{
-		assertion = sm_assert(schema, &scan.session, audience, now);
+		assertion = sm_assert(schema, &scan.session, audience, now,
+							  Min(scan.session.expires_at,
+								  scan.session.absolute_expires_at));
 		if (sm_can_touch() && sm_touch_due(&scan.session, &token, now))
 			sm_touch_session(&scan, &token, now, false, &sm_no_client);
 	}
@@ -80,7 +88,8 @@ sm_session_assertion_id(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (sm_find_live_id(&scan, schema, PG_GETARG_UUID_P(0), user_id))
 		assertion = sm_assert(schema, &scan.session, audience,
-							  GetCurrentTimestamp());
+							  GetCurrentTimestamp(),
+							  sm_session_deadline(&scan.session));
 	sm_scan_end(&scan);
 	if (assertion == NULL)
 		PG_RETURN_NULL();
@@ -131,9 +140,7 @@ sm_session_trust(PG_FUNCTION_ARGS)
 	if (list == NULL || list->type != jbvBinary ||
 		!JsonContainerIsArray(list->val.binary.data))
 		report_keys("It has no array \"keys\".");
-	PreventCommandIfReadOnly("session_trust()");
-	schema = sm_called_schema(fcinfo);
-	sm_spi_connect();
+	schema = trust_begin(fcinfo, "session_trust()");
 	(void) forget_issuer(schema, issuer);
 	it = JsonbIteratorInit(list->val.binary.data);
 	while ((part = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
@@ -142,6 +149,7 @@ sm_session_trust(PG_FUNCTION_ARGS)
 			trust_key(schema, issuer, &key);
 			n++;
 		}
+	put_on_record(schema, SM_EVENT_ISSUER_TRUSTED, issuer, n);
 	sm_spi_finish();
 	PG_RETURN_INT32(n);
 }
@@ -152,15 +160,14 @@ sm_session_trust(PG_FUNCTION_ARGS)
 Datum
 sm_session_distrust(PG_FUNCTION_ARGS)
 {
-	const SmSchema *schema;
-	int64		n;
+	const SmSchema *schema = trust_begin(fcinfo, "session_distrust()");
+	pg_uuid_t  *issuer = PG_GETARG_UUID_P(0);
+	int			n = forget_issuer(schema, issuer);
 
-	PreventCommandIfReadOnly("session_distrust()");
-	schema = sm_called_schema(fcinfo);
-	sm_spi_connect();
-	n = forget_issuer(schema, PG_GETARG_UUID_P(0));
+	if (n > 0)
+		put_on_record(schema, SM_EVENT_ISSUER_DISTRUSTED, issuer, n);
 	sm_spi_finish();
-	PG_RETURN_INT32((int32) n);
+	PG_RETURN_INT32(n);
 }
 
 /* The installation that a key set is of. */
@@ -205,20 +212,64 @@ trust_key(const SmSchema *schema, const pg_uuid_t *issuer, const JsonbValue *key
 							   lengthof(types), types, values, InvalidSnapshot);
 }
 
+/*
+ * Refuse where nothing can be written, or not all that is there be seen, and
+ * exclude others that change whom this database trusts, or the keys that
+ * confirm it.
+ */
+static const SmSchema *
+trust_begin(FunctionCallInfo fcinfo, const char *name)
+{
+	const SmSchema *schema;
+
+	PreventCommandIfReadOnly(name);
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s must run at isolation level READ COMMITTED", name)));
+	schema = sm_called_schema(fcinfo);
+	sm_spi_connect();
+	(void) sm_spi_execute(psprintf("LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE",
+								   sm_schema_qualify(schema, "session_keys"),
+								   sm_schema_qualify(schema, "session_issuers")));
+	return schema;
+}
+
+/* Put on record that n keys of an issuer were added, or removed, and keep it so. */
+static void
+put_on_record(const SmSchema *schema, SmEventType type, const pg_uuid_t *issuer,
+			  int n)
+{
+	SmEvent		event = {.type = type};
+	JsonbParseState *detail = sm_detail_begin();
+
+	sm_detail_cstring(&detail, "issuer",
+					  DatumGetCString(DirectFunctionCall1(uuid_out,
+														  UUIDPGetDatum(issuer))));
+	sm_detail_int(&detail, "keys", n);
+	event.detail = sm_detail_end(&detail);
+	sm_event(schema, &event);
+	/* whatever synchronous_commit says: who was distrusted must stay so */
+	sm_commit_durably();
+}
+
 /* How many of its keys were trusted? */
-static int64
+static int
 forget_issuer(const SmSchema *schema, const pg_uuid_t *issuer)
 {
 	Oid			type = UUIDOID;
 	Datum		value = UUIDPGetDatum(issuer);
-	char	   *issuers = sm_schema_qualify(schema, "session_issuers");
+	uint64		n;
 
-	/* nor may the key of the MAC be retired meanwhile */
-	(void) sm_spi_execute(psprintf("LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE",
-								   sm_schema_qualify(schema, "session_keys"), issuers));
-	return (int64) sm_spi_execute_with(psprintf("DELETE FROM %s WHERE issuer OPERATOR(pg_catalog.=) $1",
-												issuers),
-									   1, &type, &value, InvalidSnapshot);
+	n = sm_spi_execute_with(psprintf("DELETE FROM %s WHERE issuer OPERATOR(pg_catalog.=) $1",
+									 sm_schema_qualify(schema, "session_issuers")),
+							1, &type, &value, InvalidSnapshot);
+	if (sm_issuer_trusted(schema, issuer))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not remove the keys of an issuer"),
+				 errdetail("A policy or a trigger on session_issuers has kept them.")));
+	return (int) n;
 }
 
 static void

@@ -46,6 +46,7 @@ static int64 query_int64(const char *sql);
 static void create_installation(const SmSchema *schema);
 static void record_key(const SmSchema *schema, int32 key_id);
 static char *key_state(const SmSchema *schema, int32 key_id);
+static int64 trusted_by(const SmSchema *schema, int32 key_id);
 static void key_event(const SmSchema *schema, SmEventType type, int32 key_id);
 
 /*
@@ -187,8 +188,7 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 	verified = query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s"
 									" WHERE verifier_key_id = %d OR previous_key_id = %d",
 									sessions, key_id, key_id));
-	trusted = query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE key_id = %d",
-								   sm_schema_qualify(schema, "session_issuers"), key_id));
+	trusted = trusted_by(schema, key_id);
 	if (sealed > 0 || verified > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -203,7 +203,8 @@ sm_session_key_retire(PG_FUNCTION_ARGS)
 				 errmsg("session key %d is in use", key_id),
 				 errdetail("It confirms that %lld keys of other databases are trusted.",
 						   (long long) trusted),
-				 errhint("Call session_trust() again for each of these databases.")));
+				 errhint("Call %s() again for each of these databases.",
+						 sm_schema_qualify(schema, "session_trust"))));
 
 	(void) sm_spi_execute(psprintf("UPDATE %s SET state = 'retired', retired_at = pg_catalog.clock_timestamp()"
 								   " WHERE key_id = %d AND state <> 'retired'",
@@ -223,6 +224,7 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 	int32		key_id = PG_GETARG_INT32(0);
 	const SmSchema *schema = admin_begin(fcinfo, "session_key_revoke()");
 	char	   *state = key_state(schema, key_id);
+	int64		trusted;
 
 	if (state == NULL)
 		ereport(ERROR,
@@ -236,6 +238,13 @@ sm_session_key_revoke(PG_FUNCTION_ARGS)
 		key_event(schema, SM_EVENT_KEY_REVOKED, key_id);
 		/* whatever synchronous_commit says */
 		sm_commit_durably();
+		trusted = trusted_by(schema, key_id);
+		if (trusted > 0)
+			ereport(NOTICE,
+					(errmsg("session key %d confirmed that %lld keys of other databases are trusted: they no longer are",
+							key_id, (long long) trusted),
+					 errhint("Call %s() again for each of these databases.",
+							 sm_schema_qualify(schema, "session_trust"))));
 		if (strcmp(state, "active") == 0)
 			ereport(NOTICE,
 					(errmsg("no session key is active now: nobody can log in"),
@@ -396,6 +405,14 @@ key_state(const SmSchema *schema, int32 key_id)
 	if (SPI_processed == 0)
 		return NULL;
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+/* How many keys of other databases are trusted on the word of a key? */
+static int64
+trusted_by(const SmSchema *schema, int32 key_id)
+{
+	return query_int64(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE key_id = %d",
+								sm_schema_qualify(schema, "session_issuers"), key_id));
 }
 
 static void

@@ -24,7 +24,7 @@ SELECT test.part(:'z', 2) - '{iss,sid,iat,exp}'::text[] AS claims;
 SELECT test.part(:'i', 2) - '{iss,sid,iat,exp}'::text[] AS claims;
 -- no longer than the session
 SELECT session_token FROM session_create('alice', ttl => '10 s') \gset s_
-SELECT (c ->> 'exp')::int - (c ->> 'iat')::int BETWEEN 9 AND 10 AS short
+SELECT (c ->> 'exp')::int - (c ->> 'iat')::int BETWEEN 1 AND 11 AS short
 FROM test.part(session_assertion(:'s_session_token', 'billing'), 2) AS c;
 -- the keys: those that may sign, and no secret
 SELECT key - '{x,kid}'::text[] AS key, length(key ->> 'x') AS x, length(key ->> 'kid') AS kid
@@ -125,4 +125,54 @@ SELECT session_bind(session_assertion(:'a_session_token', session_audience()));
 SELECT session_distrust(session_audience()::uuid) > 0 AS distrusted;
 SELECT session_bind(session_assertion(:'a_session_token', session_audience()));
 SELECT count(*) FROM session_issuers;
+-- on record, and durable whatever synchronous_commit says
+SELECT event, detail ->> 'issuer' = session_audience() AS issuer, (detail ->> 'keys')::int > 0 AS keys
+FROM session_events WHERE event LIKE 'issuer%' ORDER BY event_id;
+SET synchronous_commit = off;
+SELECT session_trust(session_assertion_keys()) > 0 AS trusted;
+BEGIN;
+SELECT session_distrust(session_audience()::uuid) > 0 AS distrusted;
+SELECT pg_current_wal_insert_lsn() AS written \gset
+COMMIT;
+SELECT pg_current_wal_flush_lsn() >= :'written'::pg_lsn AS durable;
+RESET synchronous_commit;
+-- what was trusted after the transaction's snapshot cannot be missed
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+CALL test.error('SELECT session_trust(session_assertion_keys())');
+CALL test.error('SELECT session_distrust(session_audience()::uuid)');
+COMMIT;
+-- nor can a policy or a trigger keep it
+SELECT session_trust(session_assertion_keys()) > 0 AS trusted;
+CREATE FUNCTION test.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER keep BEFORE DELETE ON session_issuers FOR EACH ROW EXECUTE FUNCTION test.keep();
+CALL test.error('SELECT session_distrust(session_audience()::uuid)');
+DROP TRIGGER keep ON session_issuers;
+DROP FUNCTION test.keep;
+SELECT session_distrust(session_audience()::uuid) > 0 AS distrusted;
+-- A session's last second: what is made can be bound.
+SELECT session_token FROM session_create('last', ttl => '2 s') \gset l_
+SELECT session_trust(session_assertion_keys()) > 0 AS trusted;
+CREATE FUNCTION test.to_the_end(token text) RETURNS TABLE (bound bigint, refused bigint) LANGUAGE plpgsql AS $$
+DECLARE
+	assertion text;
+	ends timestamptz := clock_timestamp() + interval '10 s';
+BEGIN
+	bound := 0;
+	refused := 0;
+	LOOP
+		assertion := session_assertion(token, session_audience());
+		EXIT WHEN assertion IS NULL OR clock_timestamp() > ends;
+		IF session_bind(assertion) THEN bound := bound + 1; ELSE refused := refused + 1; END IF;
+		PERFORM pg_sleep(0.02);
+	END LOOP;
+	RETURN NEXT;
+END
+$$;
+SELECT bound > 0 AS bound, refused <= 1 AS no_more_than_one_that_was_slow FROM test.to_the_end(:'l_session_token');
+DROP FUNCTION test.to_the_end;
+SELECT session_distrust(session_audience()::uuid) > 0 AS distrusted;
+-- by id it is no use of the session, and ends when that will have idled out
+SELECT session_id FROM session_create('idler', idle_timeout => '5 s') \gset i_
+SELECT (c ->> 'exp')::int - (c ->> 'iat')::int BETWEEN 1 AND 6 AS short
+FROM test.part(session_assertion_id(:'i_session_id', 'idler', 'billing'), 2) AS c;
 DROP FUNCTION test.part;

@@ -41,7 +41,8 @@ ROLLBACK;
 SELECT event, session_event_severity(event)
 FROM unnest(ARRAY['created', 'refreshed', 'rotated', 'updated', 'elevated', 'bind_failed', 'client_changed',
 	'invalidated', 'evicted', 'expired', 'idle', 'token_reused', 'rejected', 'corrupt', 'erased',
-	'new_device', 'token_guessing', 'key_added', 'key_activated', 'key_retired', 'key_revoked', 'no_such', '', 'CREATED', NULL]) AS event;
+	'new_device', 'token_guessing', 'key_added', 'key_activated', 'key_retired', 'key_revoked',
+	'issuer_trusted', 'issuer_distrusted', 'no_such', '', 'CREATED', NULL]) AS event;
 
 -- Where events are: before the first session_cleanup in the default partition
 SELECT count(*) > 0 AS some FROM session_events;

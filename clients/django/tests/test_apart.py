@@ -182,3 +182,14 @@ def test_a_request(apart: str, configure: Any) -> None:
 @pytest.mark.django_db(databases="__all__")
 def test_another_role_is_no_other_database() -> None:
     assert same_database("default", "admin")
+
+
+def test_a_service_of_libpq_is_a_database() -> None:
+    connections.settings["elsewhere"] = {
+        **connections["default"].settings_dict,
+        "OPTIONS": {"service": "elsewhere"},
+    }
+    try:
+        assert not same_database("default", "elsewhere")
+    finally:
+        remove_alias("elsewhere")

@@ -11,6 +11,7 @@ from django.test import RequestFactory
 from rest_framework.exceptions import NotAuthenticated
 
 from session_manager.conf import settings
+from session_manager.exceptions import InvalidArgument
 from session_manager.identity import bound_tenant_id, bound_user_id, session_identity
 from session_manager.services import session_service
 from session_manager.types import CreatedSession
@@ -114,3 +115,6 @@ def test_assertions(backend: str, user_id: str) -> None:
     assert session_service.assertion(created.token, audience) is None
     assert session_service.assertion_id(created.id, user_id, audience) is None
     assert not session_service.bind_assertion("no.such.assertion")
+    for wrong in ("", "x" * 513):
+        with pytest.raises(InvalidArgument, match="audience"):
+            session_service.assertion(created.token, wrong)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -91,6 +93,26 @@ def test_within_a_transaction(trusting: str) -> None:
         assert bound_user_id("default") is None
 
 
+def test_the_outer_session_ends_within(trusting: str) -> None:
+    ada, bob = session_service.create("ada"), session_service.create("bob")
+    with session_identity(ada.token, using="default"):
+        with session_identity(bob.token, using="default"):
+            session_service.invalidate(ada.token)
+        assert bound_user_id("default") is None
+        assert bodies() == []
+
+
+def test_to_the_last_moment(trusting: str) -> None:
+    """A session that ends between two steps has ended; nothing is wrong with the settings."""
+    ada = session_service.create("ada", ttl=timedelta(seconds=2))
+    started = time.monotonic()
+    with pytest.raises(NotAuthenticated):
+        while time.monotonic() - started < 10:
+            with session_identity(ada.token, using="default"):
+                pass
+            time.sleep(0.02)
+
+
 def test_ended(trusting: str) -> None:
     ada = session_service.create("ada")
     live = session_service.get_id(ada.id, "ada")
@@ -115,6 +137,41 @@ def test_not_trusted(trusting: str, superuser: Any) -> None:
         session_identity(ada.token, using="default"),
     ):
         pytest.fail("ran without an identity")
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "message"),
+    [
+        (
+            "REVOKE EXECUTE ON FUNCTION session_audience() FROM webapp",
+            "GRANT EXECUTE ON FUNCTION session_audience() TO webapp",
+            "may not call",
+        ),
+        (
+            "ALTER FUNCTION session_audience() RENAME TO somewhere",
+            "ALTER FUNCTION somewhere() RENAME TO session_audience",
+            "does not have the extension",
+        ),
+        (
+            "CREATE TABLE kept AS TABLE session_installation; DELETE FROM session_installation",
+            "INSERT INTO session_installation TABLE kept; DROP TABLE kept",
+            "session_key_generate",
+        ),
+    ],
+)
+def test_what_the_database_lacks(
+    trusting: str, superuser: Any, change: str, back: str, message: str
+) -> None:
+    ada = session_service.create("ada")
+    superuser.execute(change)
+    try:
+        with (
+            pytest.raises(ImproperlyConfigured, match=message),
+            session_identity(ada.token, using="default"),
+        ):
+            pytest.fail("ran without an identity")
+    finally:
+        superuser.execute(back)
 
 
 def test_another_audience(trusting: str) -> None:

@@ -25,15 +25,17 @@ from rest_framework.request import Request
 
 from .api.refusals import session_ended
 from .conf import settings
-from .exceptions import SessionEnded
+from .exceptions import SessionEnded, StoreUnavailable
 from .http.lookup import current_token, django_request, look_up
 from .services import session_service
 from .store import aliases
-from .store.database import call, function, translating_errors
+from .store.database import call, function, sqlstate, translating_errors
 from .store.transactions import in_block
 from .types import LiveSession
 
 _BOUND = "_session_manager_bound"
+#: No such function, or schema; not allowed.
+_LACKING = ("42883", "3F000", "42501")
 #: Of databases that bind assertions, by their aliases.
 _audiences: dict[str, str | None] = {}
 
@@ -47,23 +49,28 @@ class _Ticket(NamedTuple):
     refusal: Callable[[], Exception]
 
     def bind_in(self, alias: str) -> bool:
-        """Bind it in the transaction of a database."""
+        """Bind it in the transaction of a database; if it is not live, nobody is bound."""
         if not aliases.same_database(alias, settings.DATABASE):
             return self._bind_elsewhere(alias)
         with aliases.using(alias):
             return self.bind()
 
     def _bind_elsewhere(self, alias: str) -> bool:
-        known = _audiences.get(alias)
-        for audience in (known, None) if known is not None else (None,):
-            with aliases.using(alias):
+        with aliases.using(alias), _requirements_of(alias):
+            session_service.bind(None)
+        # The second time for a database that has been exchanged for another one.
+        for audience in (_audiences.get(alias), None):
+            with aliases.using(alias), _requirements_of(alias):
                 audience = audience or session_service.audience()
             if audience is None:
-                break
+                raise ImproperlyConfigured(
+                    f"The database {alias!r} has no session key, without which it can trust "
+                    "nobody. Call session_key_generate() and session_trust() there."
+                )
             assertion = self.assertion(audience)
             if assertion is None:
                 return False
-            with aliases.using(alias):
+            with aliases.using(alias), _requirements_of(alias):
                 if session_service.bind_assertion(assertion):
                     _audiences[alias] = audience
                     return True
@@ -72,6 +79,21 @@ class _Ticket(NamedTuple):
             "the keys of that database, or their clocks differ. Call session_trust() there with "
             "what session_assertion_keys() returns in the other one."
         )
+
+
+@contextmanager
+def _requirements_of(alias: str) -> Iterator[None]:
+    """What a database lacks is no outage."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        if error.__cause__ is None or sqlstate(error.__cause__) not in _LACKING:
+            raise
+        raise ImproperlyConfigured(
+            f"The database {alias!r} does not have the extension session_manager, in the schema "
+            "of SESSION_MANAGER['SCHEMA'], or its role may not call session_bind and "
+            f"session_audience: {error.__cause__}"
+        ) from error
 
 
 def _ticket(whose: HttpRequest | Request | LiveSession | str) -> _Ticket:

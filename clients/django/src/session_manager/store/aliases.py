@@ -38,6 +38,9 @@ def model_alias() -> str | None:
 def same_database(one: str, other: str) -> bool:
     """Whether two aliases are of one database, by another role for example."""
     first, second = (connections[alias].settings_dict for alias in (one, other))
-    return one == other or all(
-        first[part] == second[part] for part in ("ENGINE", "HOST", "PORT", "NAME")
+    # Of libpq's own, what decides about the server and the database.
+    options = ("service", "host", "hostaddr", "port", "dbname")
+    return one == other or (
+        all(first[part] == second[part] for part in ("ENGINE", "HOST", "PORT", "NAME"))
+        and all(first["OPTIONS"].get(part) == second["OPTIONS"].get(part) for part in options)
     )

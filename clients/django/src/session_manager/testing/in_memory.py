@@ -906,12 +906,14 @@ class InMemory:
         return self._bind(found and found[0])
 
     def session_assertion(self, token: str | None, audience: str) -> str | None:
+        _name(audience, "audience")
         found = self._find_live(token, "rejected")
         return None if found is None else self._assertion(found[0], audience)
 
     def session_assertion_id(
         self, session_id: str, user_id: str | None, audience: str
     ) -> str | None:
+        _name(audience, "audience")
         session = self._find_live_id(session_id, user_id)
         return None if session is None else self._assertion(session, audience)
 
