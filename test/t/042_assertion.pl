@@ -95,7 +95,8 @@ for my $dbname ('app', 'other')
 	$application->safe_psql($dbname, 'SELECT session_key_add(1)');
 	$application->safe_psql(
 		$dbname, q(
-		SELECT session_grant('web', 'app');
+		GRANT EXECUTE ON FUNCTION session_bind(text), session_audience(), session_user_id(), session_tenant_id(),
+			session_actor_id(), session_id() TO web;	-- as docs/django.md has it
 		CREATE TABLE note (owner text, body text);
 		INSERT INTO note VALUES ('ann', 'of ann'), ('bob', 'of bob');
 		ALTER TABLE note ENABLE ROW LEVEL SECURITY;
