@@ -125,6 +125,22 @@ ok( wait_until(
 			) == 1;
 		}),
 	'somebody waits to write to the session');
+
+# No worker is to come before who waits: whichever is first locks the row.
+my $launcher = value(
+	"SELECT pid FROM pg_stat_activity WHERE backend_type = 'session_manager launcher'"
+);
+kill 'STOP', $launcher or die "cannot stop the launcher: $!";
+my $looks = 0;
+ok( wait_until(
+		sub {
+			my $workers = value(
+				"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'session_manager worker'"
+			);
+			$looks = $workers eq '0' ? $looks + 1 : 0;
+			return $looks == 5;
+		}),
+	'no worker is under way');
 query($replay, 'ROLLBACK');
 ok( wait_until(
 		sub {
@@ -133,6 +149,7 @@ ok( wait_until(
 			) == 1;
 		}),
 	'and then has written, and not committed');
+kill 'CONT', $launcher or die "cannot continue the launcher: $!";
 my $passes = value('SELECT last_pass_at FROM session_stats');
 ok( wait_until(
 		sub {

@@ -639,6 +639,10 @@ class SessionService:
     aget_active_sessions_count = acount_active
     abind = _twin(bind)
     abind_id = _twin(bind_id)
+    abind_assertion = _twin(bind_assertion)
+    aassertion = _twin(assertion)
+    aassertion_id = _twin(assertion_id)
+    aaudience = _twin(audience)
 
 
 def _renew(
