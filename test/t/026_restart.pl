@@ -21,12 +21,10 @@ session_manager.touch_interval = 0
 restart_after_crash = on
 ));
 
-# What a query says, or nothing while the server is not there to ask
 sub value
 {
 	my ($sql) = @_;
-	my ($status, $stdout) = $node->psql('postgres', $sql);
-	return $status == 0 ? $stdout : '';
+	return if_there($node, $sql);
 }
 
 # A dead session is swept in five seconds, counted from now.
@@ -170,10 +168,9 @@ for my $round (1 .. 3 * long_runs())
 	finish_all(@running);
 	ok( wait_until(
 			sub {
-				my ($status, $live) = $node->psql('postgres',
+				return value(
 					"SELECT count(*) FROM session_get('$token', touch => false)"
-				);
-				return $status == 0 && $live == 1;
+				) eq '1';
 			}),
 		"round $round: the server is back, and the session as well");
 }

@@ -139,10 +139,9 @@ foreach my $round (1 .. $rounds)
 	my $back = time();
 	ok( wait_until(
 			sub {
-				my ($status, $on) = $node->psql('postgres',
+				return if_there($node,
 					"SELECT count(*) FROM session_info() WHERE key = 'workers' AND value LIKE 'on%'"
-				);
-				return $status == 0 && $on == 1;
+				) eq '1';
 			}),
 		"$label: the server and its workers are back");
 	note sprintf('%s: %.1f s', $label, time() - $back);

@@ -38,7 +38,7 @@ sub served { return defined served_at($redis, @_) ? 1 : 0; }
 
 sub wait_for_server
 {
-	wait_until(sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 })
+	wait_until(sub { if_there($node, 'SELECT 1') eq '1' })
 	  or die 'the server does not come back';
 	return;
 }

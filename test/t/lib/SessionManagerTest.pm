@@ -37,6 +37,7 @@ our @EXPORT = qw(
   create_session
   digest_form
   token_parts
+  if_there
   live
   count_live
   connection
@@ -264,6 +265,15 @@ sub no_worker
 			$looks = $seen eq 'f' ? $looks + 1 : 0;
 			return $looks == 5;
 		});
+}
+
+# What a query says, or nothing while the server is not there to ask: a psql
+# that is refused may be gone before it was handed the query.
+sub if_there
+{
+	my ($node, $sql) = @_;
+	my ($status, $stdout) = eval { $node->psql('postgres', $sql) };
+	return defined $status && $status == 0 ? $stdout : '';
 }
 
 # What a statement answers, and how many seconds it takes by the server's clock:
