@@ -74,7 +74,7 @@
 static int64 unix_seconds(TimestampTz time);
 static char *header_of(const uint8 public_key[SM_PUBLIC_KEY_LEN]);
 static char *thumbprint(const char *x);
-static void append_claim(StringInfo json, const char *name, const text * value);
+static void append_claim(StringInfo json, const char *name, const text *value);
 static bool find_issuer(const SmSchema *schema, const char *header, size_t len,
 						const char *message, size_t message_len,
 						const uint8 signature[SM_SIGNATURE_LEN],
@@ -82,12 +82,12 @@ static bool find_issuer(const SmSchema *schema, const char *header, size_t len,
 static bool decode_issuer(const SmSchema *schema, TupleTableSlot *slot,
 						  pg_uuid_t *issuer,
 						  uint8 public_key[SM_PUBLIC_KEY_LEN]);
-static Jsonb *parse_claims(const char *text, size_t len);
+static Jsonb *parse_claims(const char *part, size_t len);
 static bool claim_is(Jsonb *claims, const char *name, const char *value);
 static bool has_claim(Jsonb *claims, const char *name);
-static text * actor_of(Jsonb *claims);
+static text *actor_of(Jsonb *claims);
 static bool claim_time(Jsonb *claims, const char *name, int64 *seconds);
-static text * claim_text(const JsonbContainer *claims, const char *name);
+static text *claim_text(const JsonbContainer *claims, const char *name);
 static char *uuid_text(const pg_uuid_t *id);
 
 /*
@@ -95,7 +95,7 @@ static char *uuid_text(const pg_uuid_t *id);
  */
 text *
 sm_assert(const SmSchema *schema, const SmSession *session,
-		  const text * audience, TimestampTz now,
+		  const text *audience, TimestampTz now,
 		  TimestampTz until)
 {
 	const SmKey *key;
@@ -148,7 +148,7 @@ sm_assert(const SmSchema *schema, const SmSession *session,
  * Can this be an assertion?  Tokens have no dots.
  */
 bool
-sm_is_assertion(const text * credential)
+sm_is_assertion(const text *credential)
 {
 	return memchr(VARDATA_ANY(credential), '.', VARSIZE_ANY_EXHDR(credential)) != NULL;
 }
@@ -159,7 +159,7 @@ sm_is_assertion(const text * credential)
  * only the ids of session, user, tenant and actor are set.
  */
 bool
-sm_assertion_opens(const SmSchema *schema, const text * assertion,
+sm_assertion_opens(const SmSchema *schema, const text *assertion,
 				   TimestampTz now, SmSession *session)
 {
 	const char *compact = VARDATA_ANY(assertion);
@@ -332,7 +332,7 @@ thumbprint(const char *x)
 }
 
 static void
-append_claim(StringInfo json, const char *name, const text * value)
+append_claim(StringInfo json, const char *name, const text *value)
 {
 	appendStringInfo(json, ",\"%s\":", name);
 	escape_json(json, text_to_cstring(value));
@@ -405,14 +405,14 @@ decode_issuer(const SmSchema *schema, TupleTableSlot *slot, pg_uuid_t *issuer,
 
 /* The claims, whose signature has been checked; NULL if they are no object. */
 static Jsonb *
-parse_claims(const char *text, size_t len)
+parse_claims(const char *part, size_t len)
 {
 	size_t		max = len / 4 * 3 + 3;
 	char	   *utf8 = palloc(max + 1);
 	size_t		json_len;
 	Jsonb	   *claims;
 
-	if (!sm_base64url_decode(utf8, max, &json_len, text, len))
+	if (!sm_base64url_decode(utf8, max, &json_len, part, len))
 		return NULL;
 	utf8[json_len] = '\0';
 	claims = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,

@@ -26,6 +26,8 @@
 
 static inet *arg_ip(FunctionCallInfo fcinfo, int n);
 static text *arg_user_agent(FunctionCallInfo fcinfo, int n);
+static text *required_text(FunctionCallInfo fcinfo, int n, const char *name,
+						   int longest);
 static void check_length(const text *value, const char *name, int longest);
 static int64 interval_to_us(const Interval *interval);
 
@@ -35,15 +37,7 @@ static int64 interval_to_us(const Interval *interval);
 text *
 sm_arg_user_id(FunctionCallInfo fcinfo, int n)
 {
-	text	   *user_id;
-
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("user_id must not be null")));
-	user_id = PG_GETARG_TEXT_PP(n);
-	check_length(user_id, "user_id", SM_MAX_NAME_LEN);
-	return user_id;
+	return required_text(fcinfo, n, "user_id", SM_MAX_NAME_LEN);
 }
 
 /*
@@ -67,15 +61,7 @@ sm_arg_tenant_id(FunctionCallInfo fcinfo, int n)
 text *
 sm_arg_audience(FunctionCallInfo fcinfo, int n)
 {
-	text	   *audience;
-
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("audience must not be null")));
-	audience = PG_GETARG_TEXT_PP(n);
-	check_length(audience, "audience", SM_MAX_NAME_LEN);
-	return audience;
+	return required_text(fcinfo, n, "audience", SM_MAX_NAME_LEN);
 }
 
 /*
@@ -84,15 +70,7 @@ sm_arg_audience(FunctionCallInfo fcinfo, int n)
 text *
 sm_arg_reason(FunctionCallInfo fcinfo, int n)
 {
-	text	   *reason;
-
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("reason must not be null")));
-	reason = PG_GETARG_TEXT_PP(n);
-	check_length(reason, "reason", MAX_REASON_LEN);
-	return reason;
+	return required_text(fcinfo, n, "reason", MAX_REASON_LEN);
 }
 
 /*
@@ -218,6 +196,20 @@ sm_arg_max_rows(FunctionCallInfo fcinfo, int n)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_rows must be between 1 and %d", MAX_ROWS)));
 	return max_rows;
+}
+
+static text *
+required_text(FunctionCallInfo fcinfo, int n, const char *name, int longest)
+{
+	text	   *value;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+	value = PG_GETARG_TEXT_PP(n);
+	check_length(value, name, longest);
+	return value;
 }
 
 static void

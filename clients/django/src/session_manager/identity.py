@@ -56,8 +56,6 @@ class _Ticket(NamedTuple):
             return self.bind()
 
     def _bind_elsewhere(self, alias: str) -> bool:
-        with aliases.using(alias), _requirements_of(alias):
-            session_service.bind(None)
         # The second time for a database that has been exchanged for another one.
         for audience in (_audiences.get(alias), None):
             with aliases.using(alias), _requirements_of(alias):
@@ -69,6 +67,9 @@ class _Ticket(NamedTuple):
                 )
             assertion = self.assertion(audience)
             if assertion is None:
+                # Whoever was bound before is not to stay so.
+                with aliases.using(alias):
+                    session_service.bind(None)
                 return False
             with aliases.using(alias), _requirements_of(alias):
                 if session_service.bind_assertion(assertion):
