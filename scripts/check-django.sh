@@ -101,7 +101,7 @@ owner_command() {
 }
 
 # Run the tests on the server NAME, in the environment of that name; "newest-2"
-# is a second server for the newest.
+# and so on are further servers for the newest.
 run_tests() {
   local name=$1 status=0
 
@@ -110,9 +110,9 @@ run_tests() {
     SM_TEST_REDIS_SOCKET="$work/redis-$name/s" \
     SM_TEST_PG_STOP="$(owner_command "$name" stop)" \
     SM_TEST_PG_START="$(owner_command "$name" start)" \
-    "$root/build/django/${name%-2}/bin/python" -m pytest -v --color=no -p no:cacheprovider "$@") \
+    "$root/build/django/${name%-*}/bin/python" -m pytest -v --color=no -p no:cacheprovider "$@") \
     >"$work/$name.out" 2>&1 || status=$?
-  sed -nE "s/^(tests\/.*) PASSED( .*)?$/ok ${name%-2} \1/p; s/^(tests\/.*) (FAILED|ERROR)( .*)?$/not ok ${name%-2} \1/p" \
+  sed -nE "s/^(tests\/.*) PASSED( .*)?$/ok ${name%-*} \1/p; s/^(tests\/.*) (FAILED|ERROR)( .*)?$/not ok ${name%-*} \1/p" \
     "$work/$name.out" >"$work/$name.lines"
   if [ $status -ne 0 ] || grep -q ' SKIPPED' "$work/$name.out"; then
     printf 'not ok %s ended with status %s\n' "$name" $status >>"$work/$name.lines"
@@ -185,9 +185,12 @@ older=(tests/test_services.py tests/test_transactions.py tests/test_authenticati
   tests/test_login_authentication.py tests/test_engine_requests.py tests/test_statuses.py tests/test_clients.py
   tests/test_in_memory.py tests/test_round_trips.py tests/test_cached_requests.py tests/test_schemathesis.py)
 
-# Every second file of the tests, from the first or the second on.
-half() {
-  (cd "$client" && printf '%s\n' tests/test_*.py) | awk -v first="$1" 'NR % 2 == first % 2'
+# On the newest version the tests are dealt out to so many servers, as they wait most of the time.
+parts=3
+
+# The files of the tests that are the share of the part SHARE.
+share() {
+  (cd "$client" && printf '%s\n' tests/test_*.py) | awk -v share="$1" -v parts=$parts 'NR % parts == share % parts'
 }
 
 # The tests on a server and its version of Django.
@@ -195,11 +198,11 @@ run_version() {
   local files
 
   case $1 in
-    newest | newest-2)
+    newest*)
       if [ ${#arguments[@]} -gt 0 ]; then
         run_tests "$1" "${arguments[@]}"
       else
-        mapfile -t files < <(half "$([ "$1" = newest ] && printf 1 || printf 2)")
+        mapfile -t files < <(share "${1#newest-}")
         run_tests "$1" "${files[@]}"
       fi
       ;;
@@ -227,14 +230,16 @@ for name in $versions; do
   # the newest that this Python runs may be one of the others
   [ "$name" != "${newest%.*}" ] || continue
   [ "$name" != newest ] || newest=$version
-  names+=("$name")
   printf '# %s: Django %s, %s\n' "$name" "$version" "$("$venv/bin/python" -V)"
-  start_database "$name"
-  # In two halves, each on a server of its own: most of the time it waits.
   if [ "$name" = newest ] && [ ${#arguments[@]} -eq 0 ]; then
-    names+=(newest-2)
-    start_database newest-2
+    servers=$(seq -f 'newest-%.0f' $parts)
+  else
+    servers=$name
   fi
+  for server in $servers; do
+    names+=("$server")
+    start_database "$server"
+  done
 done
 [ ${#arguments[@]} -gt 0 ] || [ -z "$newest" ] || lint_client
 # Side by side: each waits for its own servers most of the time.

@@ -112,6 +112,8 @@ sort -u "$temporary/own" "$tools/typedefs.list" >"$temporary/typedefs-src"
 grep -vx text "$temporary/typedefs-src" >"$temporary/typedefs-no-text"
 # Programs that do not include PostgreSQL's headers use words such as "text" for variables.
 grep -vxE '[a-z]+' "$tools/typedefs.list" | sort -u "$temporary/own" - >"$temporary/typedefs-other"
+perltidy=no
+! perltidy -v | grep -qF "v$perltidy_version" || perltidy=yes
 for file in "${files[@]}"; do
   case $file in
     *.[ch])
@@ -124,7 +126,7 @@ for file in "${files[@]}"; do
       lay_out "$file" "$temporary/file.c"
       ;;
     *.p[lm])
-      perltidy -v | grep -qF "v$perltidy_version" || { left_out=$((left_out + 1)); continue; }
+      [ $perltidy = yes ] || { left_out=$((left_out + 1)); continue; }
       perltidy --profile="$root/scripts/perltidyrc" --standard-output "$file" >"$temporary/file.pl"
       lay_out "$file" "$temporary/file.pl"
       ;;

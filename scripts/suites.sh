@@ -339,7 +339,7 @@ both_isolation_tests() {
 }
 
 # The test that test_alone runs.
-alone=test/t/036_cache_async.pl
+alone=test/t/045_cache_busy.pl
 
 # Every suite that needs a server but that, on the build TREE.
 server_suites() {

@@ -220,6 +220,21 @@ sub run_enough
 	return \%all;
 }
 
+# What redis_mode = async promises, while a fault goes on: nothing is served
+# that was changed more than 3 seconds ago, and the database itself is never
+# stale.  Three tests; returns what run_enough() does.
+sub run_async
+{
+	my ($self, $name, $seconds, $fault) = @_;
+	my $r = $self->run_enough($name, $seconds, $fault);
+
+	cmp_ok($r->{max_stale}, '<=', 3000, "$name: stale by 3 s at most")
+	  or diag($r->{complaints});
+	is($r->{stale_database}, 0, "$name: the database is never stale");
+	is($r->{wrongly_none}, 0, "$name: no live session denied");
+	return $r;
+}
+
 # One line for the log of the test.
 sub summary
 {
