@@ -177,9 +177,9 @@ lint_client() {
 # What an older Django is tested with: what depends on Django most, and with
 # --long what depends on it at all, without a browser.
 older=(tests/test_services.py tests/test_transactions.py tests/test_authentication.py tests/test_middleware.py
-  tests/test_engine.py tests/test_models.py tests/test_admin.py tests/test_checks.py tests/test_asgi.py tests/test_adopter.py
-  tests/test_suites.py)
-[ "$scope" != --long ] || older+=(tests/test_cookie_decision.py tests/test_api.py tests/test_throttling.py
+  tests/test_engine.py tests/test_models.py tests/test_checks.py)
+[ "$scope" != --long ] || older+=(tests/test_admin.py tests/test_asgi.py tests/test_adopter.py tests/test_suites.py
+  tests/test_cookie_decision.py tests/test_api.py tests/test_throttling.py
   tests/test_cache_control.py tests/test_apart.py tests/test_users.py tests/test_user_changes.py tests/test_lazy_users.py
   tests/test_identity.py tests/test_commands.py tests/test_importing.py tests/test_csrf.py tests/test_refusals.py
   tests/test_login_authentication.py tests/test_engine_requests.py tests/test_statuses.py tests/test_clients.py
