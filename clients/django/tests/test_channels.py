@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from session_manager.channels import SessionWebSocketMiddleware
 from session_manager.conf import settings
 from session_manager.services import session_service
-from session_manager.store.revocations import revocations
+from session_manager.store.revocations import revocations_of
 from session_manager.store.tokens import digest_form, session_id_of
 from session_manager.store.users import new_guest_id
 from session_manager.types import Session
@@ -336,7 +336,7 @@ async def test_a_loader_that_fails_hangs_nobody_up(
         await asyncio.wait_for(talk(), 60)
     finally:
         serving.cancel()
-        revocations.close()
+        revocations_of(session_id_of(token)).close()
     assert [message.get("code") for message in sent] == [None, ENDED]
 
 
@@ -376,7 +376,7 @@ async def test_a_client_that_does_not_read(user_id: str, monkeypatch: pytest.Mon
         await asyncio.wait_for(talk(), 60)
     finally:
         serving.cancel()
-        revocations.close()
+        revocations_of(session_id_of(token)).close()
     assert heard == []
 
 

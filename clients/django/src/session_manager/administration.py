@@ -2,12 +2,22 @@
 
 with using("admin"):  # an alias of a role that has the bundle
     cleanup()
+
+With SHARDS what concerns a user is done where the user's sessions are, and the rest on each shard:
+where one cannot be reached the others have done it, ShardsUnreachable says what is missing, and a
+second call does that.  ``info``, ``list_keys`` and ``generate_key`` are of one database, which
+``using`` names.
 """
 
 from __future__ import annotations
 
+from operator import add
+from typing import Any
+
 from .store.aliases import using
 from .store.database import call, function, text_argument, utc
+from .store.fan_out import each_shard
+from .store.shards import bucket_of_user
 from .store.transactions import note_change
 from .types import Cleanup, Key
 
@@ -28,31 +38,40 @@ __all__ = [
 
 def cleanup(batch: int | None = None, max_batches: int | None = None) -> Cleanup:
     """Delete dead sessions and maintain the audit trail, in the current transaction."""
-    rows = call(
-        "SELECT sessions_deleted, sessions_requeued, events_dropped, partitions_created, "
-        f"partitions_dropped, events_moved FROM {function('session_cleanup')}(%s, %s)",
-        [batch, max_batches],
-    )
-    return Cleanup(**rows[0])
+
+    def clean() -> Cleanup:
+        rows = call(
+            "SELECT sessions_deleted, sessions_requeued, events_dropped, partitions_created, "
+            f"partitions_dropped, events_moved FROM {function('session_cleanup')}(%s, %s)",
+            [batch, max_batches],
+        )
+        return Cleanup(**rows[0])
+
+    done = each_shard(clean, add)
+    return sum(done.values(), Cleanup(0, 0, 0, 0, 0, 0))
 
 
 def invalidate_tenant(tenant_id: str, reason: str = "admin") -> int:
     """End all live sessions of a tenant; how many ended."""
-    note_change(None)
-    rows = call(
+    return _end_on_each_shard(
         f"SELECT {function('session_invalidate_tenant')}(%s, %s) AS n",
         [text_argument(tenant_id), text_argument(reason)],
     )
-    return int(rows[0]["n"])
 
 
 def invalidate_everything(reason: str = "admin") -> int:
     """End all live sessions of the database; how many ended."""
-    note_change(None)
-    rows = call(
+    return _end_on_each_shard(
         f"SELECT {function('session_invalidate_everything')}(%s) AS n", [text_argument(reason)]
     )
-    return int(rows[0]["n"])
+
+
+def _end_on_each_shard(sql: str, params: list[Any]) -> int:
+    def end() -> int:
+        note_change(None, None)
+        return int(call(sql, params)[0]["n"])
+
+    return sum(each_shard(end, add).values())
 
 
 def export(user_id: str, pgp_public_key: str | None = None) -> str:
@@ -60,14 +79,18 @@ def export(user_id: str, pgp_public_key: str | None = None) -> str:
     rows = call(
         f"SELECT {function('session_export')}(%s, %s) AS document",
         [text_argument(user_id), pgp_public_key],
+        bucket=bucket_of_user(user_id),
     )
     return str(rows[0]["document"])
 
 
 def erase(user_id: str) -> int:
     """Delete a user's sessions and take the user out of the audit trail; sessions deleted."""
-    note_change(None)
-    rows = call(f"SELECT {function('session_erase')}(%s) AS n", [text_argument(user_id)])
+    bucket = bucket_of_user(user_id)
+    note_change(None, bucket)
+    rows = call(
+        f"SELECT {function('session_erase')}(%s) AS n", [text_argument(user_id)], bucket=bucket
+    )
     return int(rows[0]["n"])
 
 
@@ -91,14 +114,21 @@ def change_key(action: str, key_id: int) -> None:
     """Carry out ``add``, ``activate``, ``retire`` or ``revoke`` on a key."""
     if action not in ("add", "activate", "retire", "revoke"):
         raise ValueError(f"unknown action {action!r}")
-    note_change(None)
-    call(f"SELECT {function(f'session_key_{action}')}(%s)", [key_id])
+
+    def change() -> None:
+        note_change(None, None)
+        call(f"SELECT {function(f'session_key_{action}')}(%s)", [key_id])
+
+    each_shard(change)
 
 
 def reencrypt(batch: int = 500) -> int:
     """Seal up to batch sessions under the active key; 0 when none is left."""
-    rows = call(f"SELECT {function('session_reencrypt')}(%s) AS n", [batch])
-    return int(rows[0]["n"])
+
+    def seal() -> int:
+        return int(call(f"SELECT {function('session_reencrypt')}(%s) AS n", [batch])[0]["n"])
+
+    return sum(each_shard(seal, add).values())
 
 
 def generate_key() -> int:

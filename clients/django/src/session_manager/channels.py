@@ -37,7 +37,7 @@ from .http.bearer import challenge, token_of_header
 from .http.cookies import token_from
 from .http.csrf import foreign_reason
 from .services import session_service
-from .store.revocations import revocations
+from .store.revocations import revocations_of
 from .store.users import load_user
 from .types import NoSession, Session
 
@@ -161,7 +161,7 @@ class _Socket:
     async def run(self, app: Application, scope: Message) -> None:
         wake = asyncio.Event()
         call_back = partial(asyncio.get_running_loop().call_soon_threadsafe, wake.set)
-        with revocations.watching(self._session.id, call_back):
+        with revocations_of(self._session.id).watching(self._session.id, call_back):
             watcher = asyncio.create_task(self._watch(wake))
             try:
                 await app(scope, self.receive, self.send)

@@ -427,7 +427,7 @@ def check_servers(
                 id="session_manager.W012",
             )
         ]
-    return found + _redis()
+    return found + _redis(alias)
 
 
 def _extension(alias: str) -> Iterator[CheckMessage]:
@@ -554,12 +554,10 @@ def _missing(alias: str, *, available: bool) -> CheckMessage:
     )
 
 
-def _redis() -> list[CheckMessage]:
-    if settings.REDIS_URL is None:
-        return []
+def _redis(alias: str) -> list[CheckMessage]:
     from .store.cache import redis_problem
 
-    problem = redis_problem()
+    problem = redis_problem(alias)
     if problem is None:
         return []
     return [

@@ -91,8 +91,12 @@ class Settings:
 
     #: Database alias whose database has the extension.
     DATABASE: str = "default"
-    #: Alias that notifications of ended sessions are listened to by, where DATABASE is a pooler's.
-    LISTEN_DATABASE: str | None = None
+    #: Alias that notifications of ended sessions are listened to by, where DATABASE is a pooler's;
+    #: with SHARDS a mapping of their aliases to such ones.
+    LISTEN_DATABASE: str | Mapping[str, str] | None = None
+    #: Aliases of the databases that share the sessions, or the dotted path of a function that
+    #: returns them: each is of an equal share of the buckets, in this order.  None: DATABASE alone.
+    SHARDS: tuple[str, ...] | str | None = None
     #: Schema of the extension's objects; None leaves it to search_path.
     SCHEMA: str | None = None
     #: Role that the migration grants to; None: the role that migrates, unless it is a superuser.
@@ -150,8 +154,9 @@ class Settings:
     #: Dotted path of ``f(user, data) -> dict``: what to keep of a Django session's data.
     IMPORT_DATA: str | None = None
 
-    #: Redis: URL without database, or None for no cache.
-    REDIS_URL: str | None = None
+    #: Redis: URL without database, or None for no cache; with SHARDS a mapping of their aliases to
+    #: URLs.
+    REDIS_URL: str | Mapping[str, str] | None = None
     REDIS_DB: int = 1
     #: Key that seals cached values: 32 bytes as base64 or hex.  Not SECRET_KEY.
     CACHE_KEY: str | None = None
@@ -179,6 +184,11 @@ class Settings:
     DEBUG: bool = False
     #: Whether SESSION_ENGINE is this package's.  Then Django's settings of the cookie hold for all.
     IS_ENGINE: bool = False
+
+    @cached_property
+    def is_sharded(self) -> bool:
+        """Whether several databases share the sessions; the stand-in is one."""
+        return self.SHARDS is not None and self.IN_MEMORY is None
 
     @cached_property
     def cookie_path(self) -> str:
@@ -304,6 +314,23 @@ def _client_data(given: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
+def _check_shards(given: dict[str, Any]) -> None:
+    """Each shard has a Redis of its own, and a connection of its own to listen on."""
+    shards = given.get("SHARDS")
+    if shards is not None and not isinstance(shards, str):
+        if not shards or not all(isinstance(alias, str) for alias in shards):
+            raise ImproperlyConfigured('SESSION_MANAGER["SHARDS"] must be a list of aliases.')
+        given["SHARDS"] = tuple(shards)
+    for name in ("REDIS_URL", "LISTEN_DATABASE"):
+        value = given.get(name)
+        if value is not None and isinstance(value, Mapping) != (shards is not None):
+            raise ImproperlyConfigured(
+                f'SESSION_MANAGER["{name}"] must be a mapping of the aliases in SHARDS.'
+                if shards is not None
+                else f'SESSION_MANAGER["{name}"] is a mapping, but there are no SHARDS.'
+            )
+
+
 def _check_lazy_user(given: Mapping[str, Any]) -> None:
     """Without its row nothing but the end of the sessions tells that a user is gone."""
     if not given.get("LAZY_USER"):
@@ -380,6 +407,7 @@ def load_settings() -> Settings:
     given["THROTTLE_RATES"] = {**DEFAULT_THROTTLE_RATES, **rates}
     _refuse_none(given, Settings, "SESSION_MANAGER")
     _check_lazy_user(given)
+    _check_shards(given)
     if not isinstance(given.get("IN_MEMORY") or {}, Mapping):
         raise ImproperlyConfigured(
             'SESSION_MANAGER["IN_MEMORY"] must be a dictionary of settings of the extension.'

@@ -6,7 +6,8 @@ is None, a verdict.  StoreUnavailable is no verdict at all, so the cookie is kep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .types import ListedSession
 
@@ -17,6 +18,31 @@ class SessionError(Exception):
 
 class StoreUnavailable(SessionError):
     """PostgreSQL, or a key that it needs, is not there.  Nothing is known about the session."""
+
+
+class WrongShard(StoreUnavailable):
+    """The server does not have the bucket, and the map of shards says so still (SQLSTATE SM005).
+
+    Nothing has been changed.
+    """
+
+
+class ShardUnknown(SessionError, LookupError):
+    """What is asked does not say which of several databases is to answer."""
+
+
+class ShardsUnreachable(StoreUnavailable):
+    """Some shards have not done what concerns all of them; the others have.
+
+    Call it again for the rest: what has been revoked stays so.
+    """
+
+    def __init__(self, results: Mapping[str, Any], failed: Mapping[str, SessionError]) -> None:
+        self.results = results
+        self.failed = failed
+        problems = "; ".join(f"{alias}: {error}" for alias, error in failed.items())
+        done = f"Done on {', '.join(results)}." if results else "Done nowhere."
+        super().__init__(f"not done on {', '.join(failed)} ({problems}). {done}")
 
 
 class DataCorrupt(SessionError):

@@ -30,6 +30,7 @@ from .http.lookup import current_token, django_request, look_up
 from .services import session_service
 from .store import aliases
 from .store.database import call, function, sqlstate, translating_errors
+from .store.shards import bucket_of_id, bucket_of_token, home_of
 from .store.transactions import in_block
 from .types import LiveSession
 
@@ -47,10 +48,12 @@ class _Ticket(NamedTuple):
     #: What its database says of it to an audience.
     assertion: Callable[[str], str | None]
     refusal: Callable[[], Exception]
+    #: The alias of its database.
+    home: str
 
     def bind_in(self, alias: str) -> bool:
         """Bind it in the transaction of a database; if it is not live, nobody is bound."""
-        if not aliases.same_database(alias, settings.DATABASE):
+        if not aliases.same_database(alias, self.home):
             return self._bind_elsewhere(alias)
         with aliases.using(alias):
             return self.bind()
@@ -76,7 +79,7 @@ class _Ticket(NamedTuple):
                     _audiences[alias] = audience
                     return True
         raise ImproperlyConfigured(
-            f"The database {alias!r} binds no session of {settings.DATABASE!r}: it does not trust "
+            f"The database {alias!r} binds no session of {self.home!r}: it does not trust "
             "the keys of that database, or their clocks differ. Call session_trust() there with "
             "what session_assertion_keys() returns in the other one."
         )
@@ -104,6 +107,7 @@ def _ticket(whose: HttpRequest | Request | LiveSession | str) -> _Ticket:
             lambda: session_service.bind_id(session_id, user_id),
             lambda audience: session_service.assertion_id(session_id, user_id, audience),
             lambda: SessionEnded("the session has ended"),
+            home_of(bucket_of_id(session_id)),
         )
     token: str | None
     if isinstance(whose, str):
@@ -115,11 +119,13 @@ def _ticket(whose: HttpRequest | Request | LiveSession | str) -> _Ticket:
         if knows_users and look_up(django_request(whose)).session is None:
             token = None
     if token is None:
-        return _Ticket(lambda: False, lambda audience: None, NotAuthenticated)
+        home = home_of(bucket_of_token(token))
+        return _Ticket(lambda: False, lambda audience: None, NotAuthenticated, home)
     return _Ticket(
         lambda: session_service.bind(token),
         lambda audience: session_service.assertion(token, audience),
         lambda: session_ended(token),
+        home_of(bucket_of_token(token)),
     )
 
 
@@ -171,6 +177,6 @@ def bound_tenant_id(using: str | None = None) -> str | None:
 
 
 def _bound(name: str, using: str | None) -> str | None:
-    with aliases.using(using):
+    with aliases.using(using or settings.DATABASE):
         value = call(f"SELECT {function(name)}() AS id")[0]["id"]
     return None if value is None else str(value)

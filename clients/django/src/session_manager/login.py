@@ -13,12 +13,10 @@ SessionMiddleware puts the cookie into the response, if the transaction commits;
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
 from django.http import HttpRequest
 from rest_framework.request import Request
 
@@ -45,8 +43,9 @@ from .http.lookup import (
 from .http.request_session import request_session
 from .services import session_service
 from .store.database import translating_errors
+from .store.shards import Bucket, bucket_of_token, bucket_of_user
 from .store.tokens import is_token, session_id_of
-from .store.transactions import Outcome
+from .store.transactions import Outcome, settled, together
 from .store.users import load_user, marked, user_id_of
 from .types import JSON, REMEMBER, CreatedSession, RefreshedSession, Session
 
@@ -104,30 +103,39 @@ def log_in(
     store = request_session(request)
     if store is not None:
         data = {**(data or {}), MEMBER: store.entries_of_login(user, csrf.get("CSRF_COOKIE"))}
-    together: Any = nullcontext()
+    user_id = user_id_of(user)
+    buckets: list[Bucket] = []
+    first = None
     if presented is not None and acting is None:
-        together = transaction.atomic(using=settings.DATABASE)
-    with translating_errors(), together:
-        if acting is None and settings.IMPORT_DJANGO_SESSIONS:
-            from .http.importing import forget_django_session
+        # The new session's last: it may be there in vain, but the older one must not be gone so.
+        buckets = [bucket_of_token(presented), bucket_of_user(user_id)]
+        if settings.IMPORT_DJANGO_SESSIONS:
+            first = settings.DATABASE
 
-            forget_django_session(request)
-        if acting is None:
-            session_service.invalidate(presented, reason)
-            sign_out_actor(request, reason)
-        created = session_service.create(
-            user_id_of(user),
-            data,
-            ttl=_first(ttl, lifetimes.TTL, lifetimes.MAX_LIFETIME),
-            cut_ttl=ttl is None and lifetimes.TTL is not None,
-            ip=client_ip(request),
-            user_agent=user_agent(request),
-            tenant_id=tenant_id,
-            auth=marked(auth, user),
-            max_lifetime=_first(max_lifetime, lifetimes.MAX_LIFETIME),
-            idle_timeout=_first(idle_timeout, lifetimes.IDLE_TIMEOUT),
-            actor_token=presented if acting else None,
-        )
+    def write() -> CreatedSession:
+        with translating_errors(), together(*buckets, first=first):
+            if acting is None and settings.IMPORT_DJANGO_SESSIONS:
+                from .http.importing import forget_django_session
+
+                forget_django_session(request)
+            if acting is None:
+                session_service.invalidate(presented, reason)
+                sign_out_actor(request, reason)
+            return session_service.create(
+                user_id,
+                data,
+                ttl=_first(ttl, lifetimes.TTL, lifetimes.MAX_LIFETIME),
+                cut_ttl=ttl is None and lifetimes.TTL is not None,
+                ip=client_ip(request),
+                user_agent=user_agent(request),
+                tenant_id=tenant_id,
+                auth=marked(auth, user),
+                max_lifetime=_first(max_lifetime, lifetimes.MAX_LIFETIME),
+                idle_timeout=_first(idle_timeout, lifetimes.IDLE_TIMEOUT),
+                actor_token=presented if acting else None,
+            )
+
+    created = settled(write)
     # touch=False: the first use of the token is the browser's.
     session = session_service.get(
         created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
@@ -155,20 +163,23 @@ def step_up(
     """
     request = django_request(request)
     presented = current_token(request)
-    together: Any = nullcontext()
-    if data is not None:
-        together = transaction.atomic(using=settings.DATABASE)
-    with translating_errors(), together:
-        if data is not None:
-            data = {**data, **_request_data(request, presented)}
-        elevated = session_service.elevate(
-            presented,
-            auth,
-            data,
-            ip=client_ip(request),
-            user_agent=user_agent(request),
-            with_session=True,
-        )
+    buckets = [] if data is None else [bucket_of_token(presented)]
+
+    def write() -> RefreshedSession:
+        with translating_errors(), together(*buckets):
+            new = data
+            if new is not None:
+                new = {**new, **_request_data(request, presented)}
+            return session_service.elevate(
+                presented,
+                auth,
+                new,
+                ip=client_ip(request),
+                user_agent=user_agent(request),
+                with_session=True,
+            )
+
+    elevated = settled(write)
     if elevated.token is not None:
         _give(request, elevated, elevated.session)
         store = request_session(request)
@@ -255,7 +266,7 @@ def stop_impersonation(request: HttpRequest | Request) -> Session | None:
         own = None
     session_service.invalidate(current_token(request), "impersonation_ended")
     if token is not None:
-        forget_actor_on_commit(request)
+        forget_actor_on_commit(request, current_token(request))
     if own is None or token is None:
         _leave(request)
     else:
@@ -328,9 +339,10 @@ def _give(request: HttpRequest, issued: Issued, session: Session | None) -> None
     refuses this client.  Then there is no cookie to give.
     """
     given = issued if session else None
-    outcome = Outcome()
     if session is not None:
         outcome = set_cookie_on_commit(request, issued, persistent=session.persistent)
+    else:
+        outcome = Outcome(bucket_of_token(issued.token))
     remember_lookup(request, Lookup(issued.token, session, given, outcome))
 
 
@@ -345,7 +357,7 @@ def _replace(request: HttpRequest, issued: Issued, session: Session | None) -> N
 def _leave(request: HttpRequest) -> None:
     """Let the request have no session from now on, and the browser no cookie."""
     token = current_token(request)
-    outcome = None if token is None else clear_cookie_on_commit(request)
+    outcome = None if token is None else clear_cookie_on_commit(request, token)
     remember_lookup(request, Lookup(token, None, outcome=outcome))
     store = request_session(request)
     if store is not None:

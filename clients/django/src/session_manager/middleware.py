@@ -39,6 +39,7 @@ from .http.lookup import alook_up, failure, look_up, set_user
 from .http.request_session import hold, request_session
 from .http.spared import end_spared, ending_spared, has_spared
 from .store.database import is_lost, translate
+from .store.shards import all_aliases
 from .types import NoSession, Session
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -65,7 +66,7 @@ def _translated(exception: Exception) -> Exception:
     Django raises that around the view, in the place of the view's own answer.  The error has to
     tell: by now Django has connected anew.
     """
-    atomic = connections[settings.DATABASE].settings_dict["ATOMIC_REQUESTS"]
+    atomic = any(connections[alias].settings_dict["ATOMIC_REQUESTS"] for alias in all_aliases())
     if atomic and isinstance(exception, Error) and is_lost(exception):
         return translate(exception)
     return exception

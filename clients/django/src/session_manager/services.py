@@ -15,7 +15,9 @@ Each method has an asynchronous twin with an ``a`` before its name.
 from __future__ import annotations
 
 import functools
+import heapq
 import ipaddress
+import itertools
 import json
 import uuid
 from collections.abc import Callable, Coroutine
@@ -26,8 +28,8 @@ from asgiref.sync import sync_to_async
 
 from . import signals
 from .conf import settings
-from .exceptions import LimitReached
-from .store.cache import session_cache
+from .exceptions import InvalidArgument, LimitReached
+from .store.cache import Lease, SessionCache, session_cache
 from .store.database import (
     call,
     function,
@@ -36,9 +38,18 @@ from .store.database import (
     translating_errors,
     utc,
 )
+from .store.fan_out import each_shard
 from .store.imported import use_up_all
 from .store.live_session import session_of
 from .store.request_data import take_out
+from .store.shards import (
+    Bucket,
+    alias_of,
+    bucket_of_bytes,
+    bucket_of_id,
+    bucket_of_token,
+    bucket_of_user,
+)
 from .store.tokens import digest_form, session_id_of, token_bytes
 from .store.transactions import changed_here, note_change
 from .types import (
@@ -117,8 +128,11 @@ class SessionService:
         session ends with that one.
         Raises LimitReached, TooLarge, InvalidArgument, StoreUnavailable.
         """
+        bucket = bucket_of_user(user_id)
+        if actor_token and alias_of(bucket_of_token(actor_token)) != alias_of(bucket):
+            raise InvalidArgument("the session of the actor is on another shard than the user's")
         # Beyond max_sessions_per_user the oldest ones end.
-        note_change(None)
+        note_change(None, bucket)
         try:
             rows = call(
                 "SELECT session_id, session_token, "
@@ -138,6 +152,7 @@ class SessionService:
                     idle_timeout,
                     digest_form(actor_token),
                 ],
+                bucket=bucket,
                 savepoint=True,
             )
         except LimitReached as error:
@@ -160,9 +175,10 @@ class SessionService:
             "ip": ip,
             "user_agent": user_agent,
         }
-        signals.send(signals.session_created, type(self), **seen)
+        signals.send(signals.session_created, type(self), bucket, **seen)
         if created.new_device:
-            signals.send(signals.new_device, type(self), **seen, created_at=created.created_at)
+            at = created.created_at
+            signals.send(signals.new_device, type(self), bucket, **seen, created_at=at)
         return created
 
     def get(
@@ -182,15 +198,17 @@ class SessionService:
         raw = token_bytes(token)
         if token is None or raw is None:
             return None
-        cache = session_cache()
+        bucket = bucket_of_bytes(raw)
+        cache = session_cache(bucket)
         lease = None
-        if cache is not None and not changed_here(token):
+        if cache is not None and not changed_here(raw):
             session, lease = cache.read(raw)
             if session is not None:
                 return session
         (answer,) = call(
             f"SELECT {function('session_get_json')}(%s, %s::inet, %s, %s)::text AS session",
             [digest_form(token), ip, _storable(user_agent), touch],
+            bucket=bucket,
             idempotent=True,
         )
         text: str | None = answer["session"]
@@ -199,7 +217,7 @@ class SessionService:
         row = json.loads(text)
         session = session_of(row)
         if cache is not None and lease is not None and row["cacheable"]:
-            cache.fill(raw, lease, row, text)
+            self._fill(cache, bucket, raw, lease, row, text)
         return session
 
     def get_id(self, session_id: uuid.UUID | str, user_id: str) -> LiveSession | None:
@@ -212,6 +230,7 @@ class SessionService:
             + utc(*SESSION_TIMES, "ends_at")
             + f" FROM {function('session_get_id')}(%s::uuid, %s)",
             [str(session_id), text_argument(user_id)],
+            bucket=bucket_of_id(session_id),
             idempotent=True,
         )
         if not rows:
@@ -234,11 +253,13 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return None
-        note_change(session_id_of(token))
+        bucket = bucket_of_token(token)
+        note_change(session_id_of(token), bucket)
         rows = call(
             f"SELECT version, data FROM {function('session_update')}"
             "(%s, %s::jsonb, %s::integer, %s)",
             [digest, json_argument(patch), expected_version, replace],
+            bucket=bucket,
             json_columns=("data",),
             savepoint=True,
         )
@@ -246,11 +267,13 @@ class SessionService:
 
     def update_user(self, user_id: str, patch: JSON, *, tenant_id: str | None = None) -> int:
         """Patch the data of all live sessions of a user; how many there are."""
-        note_change(None)
+        bucket = bucket_of_user(user_id)
+        note_change(None, bucket)
         return self._count(
             "session_update_user",
             "%s, %s::jsonb, %s",
             [text_argument(user_id), json_argument(patch), text_argument(tenant_id)],
+            bucket=bucket,
         )
 
     def refresh(
@@ -272,20 +295,22 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return _ENDED
-        session_id = session_id_of(token)
-        note_change(session_id)
+        session_id, bucket = session_id_of(token), bucket_of_token(token)
+        note_change(session_id, bucket)
         watched = ip is not None and signals.client_changed.has_listeners(type(self))
         known = self._last_known(session_id) if watched else None
         refreshed = _renew(
             digest,
             "session_refresh(%s, %s, %s::interval, %s::inet, %s)",
             [digest, rotate, ttl, ip, _storable(user_agent)],
+            bucket,
             client=(ip, _storable(user_agent)) if with_session else None,
         )
         if refreshed.status == "reused":
             signals.send(
                 signals.token_reused,
                 type(self),
+                bucket,
                 session_id=session_id,
                 user_id=refreshed.user_id,
                 ip=ip,
@@ -297,6 +322,7 @@ class SessionService:
                 signals.send(
                     signals.client_changed,
                     type(self),
+                    bucket,
                     session_id=session_id,
                     user_id=event.user_id,
                     previous_ip=event.ip,
@@ -324,11 +350,13 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return _ENDED
-        note_change(session_id_of(token))
+        bucket = bucket_of_token(token)
+        note_change(session_id_of(token), bucket)
         return _renew(
             digest,
             "session_elevate(%s, %s::jsonb, %s::jsonb)",
             [digest, json_argument(auth), json_argument(data)],
+            bucket,
             client=(ip, _storable(user_agent)) if with_session else None,
             savepoint=True,
         )
@@ -353,17 +381,18 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return _ENDED
-        session_id = session_id_of(token)
-        note_change(session_id)
+        session_id, bucket = session_id_of(token), bucket_of_token(token)
+        note_change(session_id, bucket)
         switched = _renew(
             digest,
             "session_switch_tenant(%s, %s, %s::jsonb)",
             [digest, text_argument(tenant_id), json_argument(data)],
+            bucket,
             client=(ip, _storable(user_agent)) if with_session else None,
             savepoint=True,
         )
         if switched.id is not None and switched.token is not None:
-            self._send_invalidated(session_id, switched.user_id, None, "tenant_switched", 1)
+            self._send_invalidated(bucket, session_id, switched.user_id, None, "tenant_switched", 1)
             self._send_created(switched.id)
         return switched
 
@@ -372,30 +401,34 @@ class SessionService:
         digest = digest_form(token)
         if token is None or digest is None:
             return False
-        note_change(session_id_of(token))
+        bucket = bucket_of_token(token)
+        note_change(session_id_of(token), bucket)
         rows = call(
             f"SELECT {function('session_invalidate')}(%s, %s) AS user_id",
             [digest, text_argument(reason)],
+            bucket=bucket,
             idempotent=True,
         )
         owner: str | None = rows[0]["user_id"]
         if owner is not None:
-            self._send_invalidated(session_id_of(token), owner, None, reason, 1)
+            self._send_invalidated(bucket, session_id_of(token), owner, None, reason, 1)
         return owner is not None
 
     def invalidate_id(
         self, session_id: uuid.UUID | str, user_id: str | None = None, reason: str = "admin"
     ) -> bool:
         """End a session by its id; give user_id whenever a user asks for it."""
-        note_change(uuid.UUID(str(session_id)))
+        bucket = bucket_of_id(session_id)
+        note_change(uuid.UUID(str(session_id)), bucket)
         rows = call(
             f"SELECT {function('session_invalidate_id')}(%s::uuid, %s, %s) AS user_id",
             [str(session_id), text_argument(user_id), text_argument(reason)],
+            bucket=bucket,
             idempotent=True,
         )
         owner: str | None = rows[0]["user_id"]
         if owner is not None:
-            self._send_invalidated(uuid.UUID(str(session_id)), owner, None, reason, 1)
+            self._send_invalidated(bucket, uuid.UUID(str(session_id)), owner, None, reason, 1)
         return owner is not None
 
     def invalidate_all(
@@ -410,7 +443,8 @@ class SessionService:
 
         except_token spares the session of that token if it is a live one of this user.
         """
-        note_change(None)
+        bucket = bucket_of_user(user_id)
+        note_change(None, bucket)
         if settings.IMPORT_DJANGO_SESSIONS and tenant_id is None:
             with translating_errors():
                 use_up_all(user_id)
@@ -419,13 +453,15 @@ class SessionService:
             "%s, %s, %s, %s",
             [
                 text_argument(user_id),
-                digest_form(except_token),
+                # Another shard's is none of the user's.
+                digest_form(except_token) if bucket_of_token(except_token) == bucket else None,
                 text_argument(tenant_id),
                 text_argument(reason),
             ],
+            bucket=bucket,
         )
         if count:
-            self._send_invalidated(None, user_id, tenant_id, reason, count)
+            self._send_invalidated(bucket, None, user_id, tenant_id, reason, count)
         return count
 
     def end_reason(self, token: str | None) -> str | None:
@@ -440,6 +476,7 @@ class SessionService:
         rows = call(
             f"SELECT {function('session_end_reason')}(%s) AS reason",
             [digest],
+            bucket=bucket_of_token(token),
             savepoint=True,
             idempotent=True,
         )
@@ -456,6 +493,7 @@ class SessionService:
         max_rows: int = 100,
     ) -> list[ListedSession]:
         """A user's sessions, newest first; for the next page give the last one's id as after."""
+        bucket = bucket_of_user(user_id)
         rows = call(
             "SELECT session_id AS id, tenant_id, is_current, host(ip) AS ip, user_agent, auth, "
             "ended_reason, actor_id AS actor, idle_timeout, "
@@ -463,11 +501,12 @@ class SessionService:
             + f" FROM {function('session_list')}(%s, %s, %s, %s::uuid, %s)",
             [
                 text_argument(user_id),
-                digest_form(current_token),
+                digest_form(current_token) if bucket_of_token(current_token) == bucket else None,
                 include_ended,
                 None if after is None else str(after),
                 max_rows,
             ],
+            bucket=bucket,
             json_columns=("auth",),
             idempotent=True,
         )
@@ -484,6 +523,23 @@ class SessionService:
         max_rows: int = 100,
     ) -> Listing[Event]:
         """The audit trail of a session, of a user or of all, newest first."""
+        if session_id is None and user_id is None:
+            found = each_shard(lambda: self._history(None, None, since, max_rows, None)).values()
+            events = heapq.merge(*found, key=lambda event: event.at, reverse=True)
+            return Listing(itertools.islice(events, max_rows))
+        bucket = bucket_of_user(user_id) if session_id is None else bucket_of_id(session_id)
+        if user_id is not None and bucket_of_user(user_id) != bucket:
+            return []
+        return self._history(session_id, user_id, since, max_rows, bucket)
+
+    def _history(
+        self,
+        session_id: uuid.UUID | str | None,
+        user_id: str | None,
+        since: datetime | None,
+        max_rows: int,
+        bucket: Bucket,
+    ) -> Listing[Event]:
         rows = call(
             "SELECT event_id AS id, session_id, user_id, tenant_id, event, "
             f"{function('session_event_severity')}(event) AS severity, host(ip) AS ip, "
@@ -496,30 +552,46 @@ class SessionService:
                 since,
                 max_rows,
             ],
+            bucket=bucket,
             json_columns=("detail",),
             idempotent=True,
         )
         return [Event(**row) for row in rows]
 
     def count_active(self, *, tenant_id: str | None = None, user_id: str | None = None) -> int:
-        """The exact number of live sessions; without an argument it reads the whole table."""
-        return self._count(
-            "session_active_count",
-            "%s, %s",
-            [text_argument(tenant_id), text_argument(user_id)],
-            idempotent=True,
-        )
+        """The exact number of live sessions; without an argument it reads the whole table.
+
+        With SHARDS, unless of a user, of all of them; ShardsUnreachable has those that answered.
+        """
+        params = [text_argument(tenant_id), text_argument(user_id)]
+
+        def count(bucket: Bucket) -> int:
+            return self._count(
+                "session_active_count", "%s, %s", params, bucket=bucket, idempotent=True
+            )
+
+        if user_id is not None:
+            return count(bucket_of_user(user_id))
+        return sum(each_shard(lambda: count(None)).values())
 
     def estimate_active(self) -> int:
         """About how many sessions are live, at the same cost for a table of any size."""
-        return self._count("session_active_estimate", "", [], idempotent=True)
+
+        def estimate() -> int:
+            return self._count("session_active_estimate", "", [], idempotent=True)
+
+        return sum(each_shard(estimate).values())
 
     def bind(self, token: str | None) -> bool:
         """Bind a session's user and tenant to the current transaction, for row-level security.
 
         See identity.session_identity, which opens the transaction too.
         """
-        rows = call(f"SELECT {function('session_bind')}(%s) AS bound", [digest_form(token)])
+        rows = call(
+            f"SELECT {function('session_bind')}(%s) AS bound",
+            [digest_form(token)],
+            bucket=bucket_of_token(token),
+        )
         return bool(rows[0]["bound"])
 
     def bind_id(self, session_id: uuid.UUID | str, user_id: str) -> bool:
@@ -527,6 +599,7 @@ class SessionService:
         rows = call(
             f"SELECT {function('session_bind_id')}(%s::uuid, %s) AS bound",
             [str(session_id), text_argument(user_id)],
+            bucket=bucket_of_id(session_id),
         )
         return bool(rows[0]["bound"])
 
@@ -544,6 +617,7 @@ class SessionService:
         rows = call(
             f"SELECT {function('session_assertion')}(%s, %s) AS assertion",
             [digest_form(token), text_argument(audience)],
+            bucket=bucket_of_token(token),
             idempotent=True,
         )
         assertion: str | None = rows[0]["assertion"]
@@ -554,6 +628,7 @@ class SessionService:
         rows = call(
             f"SELECT {function('session_assertion_id')}(%s::uuid, %s, %s) AS assertion",
             [str(session_id), text_argument(user_id), text_argument(audience)],
+            bucket=bucket_of_id(session_id),
             idempotent=True,
         )
         assertion: str | None = rows[0]["assertion"]
@@ -566,14 +641,34 @@ class SessionService:
         ]
         return audience
 
+    @staticmethod
+    def _fill(
+        cache: SessionCache, bucket: Bucket, raw: bytes, lease: Lease, row: JSON, text: str
+    ) -> None:
+        # A row that is another shard's by now would stay here when that one's is revoked.
+        if session_cache(bucket) is cache:
+            cache.fill(raw, lease, row, text)
+
     def _count(
-        self, name: str, placeholders: str, params: Listing[Any], *, idempotent: bool = False
+        self,
+        name: str,
+        placeholders: str,
+        params: Listing[Any],
+        *,
+        bucket: Bucket = None,
+        idempotent: bool = False,
     ) -> int:
-        rows = call(f"SELECT {function(name)}({placeholders}) AS n", params, idempotent=idempotent)
+        rows = call(
+            f"SELECT {function(name)}({placeholders}) AS n",
+            params,
+            bucket=bucket,
+            idempotent=idempotent,
+        )
         return int(rows[0]["n"])
 
     def _send_invalidated(
         self,
+        bucket: Bucket,
         session_id: uuid.UUID | None,
         user_id: str | None,
         tenant_id: str | None,
@@ -585,6 +680,7 @@ class SessionService:
         signals.send(
             signals.session_invalidated,
             type(self),
+            bucket,
             session_id=session_id,
             user_id=user_id,
             tenant_id=tenant_id,
@@ -601,6 +697,7 @@ class SessionService:
             signals.send(
                 signals.session_created,
                 type(self),
+                bucket_of_id(session_id),
                 session_id=session_id,
                 user_id=event.user_id,
                 tenant_id=event.tenant_id,
@@ -649,6 +746,7 @@ def _renew(
     digest: str,
     called: str,
     params: list[Any],
+    bucket: Bucket,
     *,
     client: tuple[str | None, str | None] | None,
     savepoint: bool = False,
@@ -668,7 +766,9 @@ def _renew(
             " %s::inet, %s, false)::text AS session"
         )
         params = [digest, *client, *params]
-    (row,) = call(f"SELECT {columns} FROM {function(called)} AS r", params, savepoint=savepoint)
+    (row,) = call(
+        f"SELECT {columns} FROM {function(called)} AS r", params, bucket=bucket, savepoint=savepoint
+    )
     text: str | None = row.get("session")
     return RefreshedSession(
         row["status"],

@@ -18,6 +18,7 @@ from typing import Any
 
 from django.dispatch import Signal
 
+from .store.shards import Bucket
 from .store.transactions import when_committed
 
 logger = logging.getLogger("session_manager")
@@ -35,6 +36,6 @@ def _send(signal: Signal, sender: type, values: dict[str, Any]) -> None:
             logger.error("receiver %r failed", receiver, exc_info=result)
 
 
-def send(signal: Signal, sender: type, **values: Any) -> None:
-    """Send a signal once the current transaction, if any, has committed."""
-    when_committed(partial(_send, signal, sender, values))
+def send(signal: Signal, sender: type, bucket: Bucket, **values: Any) -> None:
+    """Send a signal once the transaction that is open on a bucket's database has committed."""
+    when_committed(partial(_send, signal, sender, values), bucket)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
+from operator import add
 from typing import Any
 
 JSON = dict[str, Any]
@@ -203,6 +204,10 @@ class Cleanup:
     partitions_created: int
     partitions_dropped: int
     events_moved: int
+
+    def __add__(self, other: Cleanup) -> Cleanup:
+        """What two did."""
+        return Cleanup(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from .exceptions import SessionError
 from .http.current import current_request
 from .http.spared import Spared, spare
 from .services import session_service
-from .store.aliases import database_alias
+from .store.shards import alias_of, bucket_of_user
 from .store.transactions import Outcome
 from .store.users import BY_KEY, knows_users, user_id_of
 
@@ -169,10 +169,11 @@ def _auth_hash(user: Any) -> str:
 
 
 def _end(user_id: str, using: str, reason: str, spared: Spared | None = None) -> None:
-    if settings.stand_in is None and connections[settings.DATABASE].vendor != "postgresql":
+    alias = alias_of(bucket_of_user(user_id))
+    if settings.stand_in is None and connections[alias].vendor != "postgresql":
         return  # Tests on SQLite: there are no sessions.
     end = partial(_end_all, user_id, reason, spared)
-    if using == database_alias():
+    if using == alias:
         end()
     else:
         transaction.on_commit(partial(_end_late, end, user_id), using=using)
@@ -182,7 +183,7 @@ def _end_all(user_id: str, reason: str, spared: Spared | None) -> None:
     except_token = spared.token if spared is not None else None
     session_service.invalidate_all(user_id, except_token=except_token, reason=reason)
     if spared is not None:
-        spared.outcome = Outcome()
+        spared.outcome = Outcome(bucket_of_user(user_id))
 
 
 def _end_late(end: partial[None], user_id: str) -> None:

@@ -50,6 +50,7 @@ from ..http.lookup import Lookup, django_request, known_lookup, remember_lookup
 from ..login import leave_ended, log_in, log_out, stop_impersonation, switch_tenant
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
 from ..services import session_service
+from ..store.shards import all_aliases
 from ..store.tokens import session_id_of
 from ..store.transactions import keeping_block
 from ..store.users import load_user, marked, user_id_of
@@ -94,7 +95,9 @@ class SessionView(APIView):
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
         view = super().as_view(**initkwargs)
-        return transaction.non_atomic_requests(using=settings.DATABASE)(view)
+        for alias in all_aliases():
+            view = transaction.non_atomic_requests(using=alias)(view)
+        return view
 
     def get_exception_handler(self) -> Any:
         return exception_handler
@@ -250,10 +253,11 @@ class CurrentSessionView(SessionView):
         return self.session_response(request, session)
 
     def delete(self, request: Request) -> Response:
+        token = token_from(request._request)
         if not log_out(request._request):
             address_limit("junk", request._request).spend()
         # Whatever is in it, and whether or not it was a session's.
-        clear_cookie_on_commit(request._request)
+        clear_cookie_on_commit(request._request, token)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import cache
@@ -28,7 +28,6 @@ from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
 from django.middleware.csrf import CSRF_SESSION_KEY
 
 from ..administration import cleanup
@@ -42,8 +41,9 @@ from ..store.request_data import (
     encode_entry,
     entry_name,
 )
+from ..store.shards import Bucket, bucket_of_token, bucket_of_user
 from ..store.tokens import is_token, session_id_of
-from ..store.transactions import Outcome
+from ..store.transactions import Outcome, settled, together
 from ..store.users import (
     is_guest,
     load_user,
@@ -320,20 +320,28 @@ class SessionStore(SessionBase):
         backend = data.get(BACKEND_SESSION_KEY)
         auth = {"backend": backend} if isinstance(backend, str) else None
         mark = mark_of_login(data)
-        with self._writing(transactional=bool(ending)):
-            for token in ending:
-                session_service.invalidate(token, "replaced")
-            if not is_guest(user_id):
-                self._holder.signs_in()
-            created = session_service.create(
-                user_id,
-                {**carried, MEMBER: entries},
-                ttl=self._age(),
-                cut_ttl=True,
-                ip=ip,
-                user_agent=user_agent,
-                auth=with_mark(auth, mark),
-            )
+        bucket = bucket_of_user(user_id)
+        # The new session's last: it may be there in vain, but no older one must be gone so.
+        buckets = [*map(bucket_of_token, ending), bucket] if ending else []
+
+        def write() -> CreatedSession:
+            with together(*buckets):
+                for token in ending:
+                    session_service.invalidate(token, "replaced")
+                if not is_guest(user_id):
+                    self._holder.signs_in()
+                return session_service.create(
+                    user_id,
+                    {**carried, MEMBER: entries},
+                    ttl=self._age(),
+                    cut_ttl=True,
+                    ip=ip,
+                    user_agent=user_agent,
+                    auth=with_mark(auth, mark),
+                )
+
+        with self._writing(bucket):
+            created = settled(write)
         row = Session(
             id=created.id,
             user_id=user_id,
@@ -375,17 +383,23 @@ class SessionStore(SessionBase):
         entries, token = self._entries(), self._known.replaced or self.session_key
         patch, row = self._patch(entries), self._known.row
         ip, user_agent = self._holder.client
-        with self._writing(transactional=bool(patch) or self._is_due()):
-            if patch and session_service.update(token, patch) is None:
-                raise UpdateError
-            token = self._extend(token)
-            renewed = session_service.elevate(
-                token,
-                with_mark(row.auth if row else None, mark_of_login(self._session)) or {},
-                ip=ip,
-                user_agent=user_agent,
-                with_session=True,
-            )
+        bucket = bucket_of_token(token)
+        buckets = [bucket] if patch or self._is_due() else []
+
+        def write() -> RefreshedSession:
+            with together(*buckets):
+                if patch and session_service.update(token, patch) is None:
+                    raise UpdateError
+                return session_service.elevate(
+                    self._extend(token),
+                    with_mark(row.auth if row else None, mark_of_login(self._session)) or {},
+                    ip=ip,
+                    user_agent=user_agent,
+                    with_session=True,
+                )
+
+        with self._writing(bucket):
+            renewed = settled(write)
             if renewed.token is None or renewed.session is None:
                 raise UpdateError
         self._session_key = renewed.token
@@ -395,7 +409,7 @@ class SessionStore(SessionBase):
     def _update(self) -> None:
         entries = self._entries()
         patch = self._patch(entries)
-        with self._writing():
+        with self._writing(bucket_of_token(self.session_key)):
             if (patch or self.modified) and session_service.update(self.session_key, patch) is None:
                 raise UpdateError
             self._session_key = self._extend(self.session_key)
@@ -438,15 +452,12 @@ class SessionStore(SessionBase):
         return refreshed.token
 
     @contextmanager
-    def _writing(self, *, transactional: bool = False) -> Iterator[None]:
-        """A write: all or nothing, and what was known before it, should it be rolled back."""
+    def _writing(self, bucket: Bucket) -> Iterator[None]:
+        """A write of a session, and what was known before it, should it be rolled back."""
         token, known = self.session_key, self._known
-        together: Any = nullcontext()
-        if transactional:
-            together = transaction.atomic(using=settings.DATABASE)
-        with translating_errors(), together:
+        with translating_errors():
             yield
-        self._remember(_Before(Outcome(), token, known))
+        self._remember(_Before(Outcome(bucket), token, known))
 
     def _remember(self, before: _Before) -> None:
         if not before.outcome.committed:
@@ -486,7 +497,7 @@ class SessionStore(SessionBase):
         self.clear()
         if is_token(token):
             self.delete(token)
-            self._flushed.append((token, Outcome()))
+            self._flushed.append((token, Outcome(bucket_of_token(token))))
         self._session_key = None
         self._known = _Known()
         self._holder.ended(token)
@@ -551,7 +562,8 @@ class SessionStore(SessionBase):
     def follow(self, token: str | None, row: Session | None) -> None:
         """Be the session that the request has been given, or (None) none."""
         data: dict[Any, Any] | None = self.__dict__.get("_session_cache")
-        before = _Before(Outcome(), self.session_key, self._known, data, data is None)
+        outcome = Outcome(bucket_of_token(token or self.session_key))
+        before = _Before(outcome, self.session_key, self._known, data, data is None)
         self._session_key = token
         self._session_cache = self._take(row)
         self.modified = False
@@ -559,7 +571,7 @@ class SessionStore(SessionBase):
 
     def go_on(self, token: str, row: Session, user: Any = None) -> None:
         """Be the same session with a new token, and with the user's new password, if given."""
-        before = _Before(Outcome(), self.session_key, self._known)
+        before = _Before(Outcome(bucket_of_token(token)), self.session_key, self._known)
         login = {} if user is None else login_of(user)
         if self.get(SESSION_KEY) is not None and self.get(SESSION_KEY) == login.get(SESSION_KEY):
             self[HASH_SESSION_KEY] = login[HASH_SESSION_KEY]

@@ -12,7 +12,7 @@ the session's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -20,6 +20,7 @@ from typing import Protocol
 from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
+from ..store.shards import bucket_of_token
 from ..store.transactions import Outcome
 from .bearer import RESPONSE_HEADER, keeps_token, token_of_header
 from .cache_control import forbid_caching
@@ -46,9 +47,9 @@ class _Decision:
 
     name: str
     write: Callable[[HttpResponseBase], None]
+    outcome: Outcome
     #: What the cookie will hold; None: it is cleared.
     token: str | None = None
-    outcome: Outcome = field(default_factory=Outcome)
 
     def tell(self, response: HttpResponseBase) -> None:
         """Write it for a client without cookies."""
@@ -69,9 +70,11 @@ def _decided(
     request: HttpRequest,
     name: str,
     write: Callable[[HttpResponseBase], None],
+    changed: str | None,
     token: str | None = None,
 ) -> Outcome:
-    decision = _Decision(name, write, token)
+    """Decide once the transaction commits which changes the session of a token."""
+    decision = _Decision(name, write, Outcome(bucket_of_token(changed)), token)
     request.__dict__.setdefault(_ATTRIBUTE, []).append(decision)
     return decision.outcome
 
@@ -79,33 +82,39 @@ def _decided(
 def set_cookie_on_commit(request: HttpRequest, issued: Issued, *, persistent: bool) -> Outcome:
     """Let the cookie hold a session's token, if the transaction commits."""
     name = settings.cookie_name
-    return _decided(request, name, partial(_give, name, issued, persistent), issued.token)
+    give = partial(_give, name, issued, persistent)
+    return _decided(request, name, give, issued.token, issued.token)
 
 
 def set_token_on_commit(request: HttpRequest, token: str, max_age: int | None) -> Outcome:
     """Let the cookie hold a token for some seconds, or (None) until the browser is closed."""
     name = settings.cookie_name
-    return _decided(request, name, partial(give_token, token=token, max_age=max_age), token)
+    give = partial(give_token, token=token, max_age=max_age)
+    return _decided(request, name, give, token, token)
 
 
-def clear_cookie_on_commit(request: HttpRequest) -> Outcome:
+def clear_cookie_on_commit(request: HttpRequest, ended: str | None) -> Outcome:
     """Let the cookie be cleared, if the transaction commits: by who signs out alone.
+
+    ended: the token of the session that has been ended.
 
     That a session was found to have ended is about the cookie that the request came with: when the
     answer arrives, the browser may hold a newer one.
     """
-    return _decided(request, settings.cookie_name, clear_cookie)
+    return _decided(request, settings.cookie_name, clear_cookie, ended)
 
 
 def keep_actor_on_commit(request: HttpRequest, issued: Issued, *, persistent: bool) -> None:
     """Let the browser keep the session of who acts as somebody else from now on."""
     name = settings.actor_cookie_name
-    _decided(request, name, partial(_give, name, issued, persistent))
+    # The session in which they act is on the same shard.
+    _decided(request, name, partial(_give, name, issued, persistent), issued.token)
 
 
-def forget_actor_on_commit(request: HttpRequest) -> None:
+def forget_actor_on_commit(request: HttpRequest, ended: str | None) -> None:
+    """Let the browser forget it, once the session of a token is ended."""
     name = settings.actor_cookie_name
-    _decided(request, name, partial(clear_cookie, name=name))
+    _decided(request, name, partial(clear_cookie, name=name), ended)
 
 
 def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:

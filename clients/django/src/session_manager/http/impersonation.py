@@ -48,4 +48,4 @@ def sign_out_actor(request: HttpRequest, reason: str) -> None:
     token = actor_token_from(request)
     if token is not None:
         session_service.invalidate(token, reason)
-        forget_actor_on_commit(request)
+        forget_actor_on_commit(request, token)

@@ -21,6 +21,8 @@ from ..exceptions import StoreUnavailable
 from ..services import session_service
 from ..store.database import translating_errors
 from ..store.lazy_users import LazyUser, lazy_user
+from ..store.shards import bucket_of_bytes
+from ..store.tokens import token_bytes
 from ..store.transactions import Outcome, changed_here
 from ..store.users import load_user, mark_of_login
 from ..types import Session
@@ -172,8 +174,8 @@ def _look_up(request: HttpRequest) -> Lookup:
             session, created = adopted
     if created is not None:
         outcome = set_cookie_on_commit(request, created, persistent=True)
-    elif session is None and token is not None and changed_here(token):
-        outcome = Outcome()
+    elif session is None and (raw := token_bytes(token)) and changed_here(raw):
+        outcome = Outcome(bucket_of_bytes(raw))
     lookup = Lookup(token, session, created, outcome, own=own)
     remember_lookup(request, lookup)
     return lookup

@@ -10,6 +10,7 @@ from django.utils.functional import LazyObject
 from ..backends.sessions import Client, Issued, SessionStore
 from ..conf import settings
 from ..services import session_service
+from ..store.shards import bucket_of_token
 from ..store.transactions import Outcome
 from ..types import Session
 from .addresses import client_ip, user_agent
@@ -54,14 +55,15 @@ class RequestHolder:
         sign_out_actor(self._request, "replaced")
 
     def renewed(self, issued: Issued, session: Session) -> None:
-        remember_lookup(self._request, Lookup(issued.token, session, issued, Outcome()))
+        outcome = Outcome(bucket_of_token(issued.token))
+        remember_lookup(self._request, Lookup(issued.token, session, issued, outcome))
 
     def ended(self, token: str | None) -> None:
         sign_out_actor(self._request, "logout")
         if settings.cookie_name in self._request.COOKIES:
-            outcome = clear_cookie_on_commit(self._request)
+            outcome = clear_cookie_on_commit(self._request, token)
         else:
-            outcome = Outcome()
+            outcome = Outcome(bucket_of_token(token))
         remember_lookup(self._request, Lookup(token, None, outcome=outcome))
 
 

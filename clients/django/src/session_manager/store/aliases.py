@@ -23,8 +23,13 @@ def using(alias: str | None) -> Iterator[None]:
         _alias.reset(token)
 
 
+def chosen_alias() -> str | None:
+    """The alias that ``using`` has named, if any."""
+    return _alias.get()
+
+
 def database_alias() -> str:
-    """The alias that calls go to."""
+    """The alias that calls go to which concern no user."""
     return _alias.get() or settings.DATABASE
 
 

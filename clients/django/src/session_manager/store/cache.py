@@ -15,7 +15,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -26,10 +26,12 @@ from ..conf import settings
 from ..exceptions import SessionError
 from ..types import JSON, Session
 from . import sealing
+from .aliases import using
 from .breaker import Breaker
 from .channel import Channel, LateError
 from .database import call, function
 from .live_session import session_of
+from .shards import Bucket, home_of
 
 logger = logging.getLogger("session_manager")
 
@@ -103,9 +105,12 @@ def _value_key(session_id: bytes) -> str:
 
 
 class SessionCache:
-    """One per process and Redis; used by many threads."""
+    """One per process and database, whose alias it has; used by many threads."""
 
-    def __init__(self, url: str, db: int, key: bytes, timeout: float, breaker: Breaker) -> None:
+    def __init__(
+        self, alias: str, url: str, db: int, key: bytes, timeout: float, breaker: Breaker
+    ) -> None:
+        self._alias = alias
         self._key = key
         self._breaker = breaker
         self._channel = Channel(url, db, timeout, breaker.seconds)
@@ -174,7 +179,8 @@ class SessionCache:
 
     def _refresh_installation(self) -> None:
         try:
-            self._installation = _fetch_installation()
+            with using(self._alias):
+                self._installation = _fetch_installation()
             self._doubtful = self._installation is None
         except SessionError as error:
             # What is known stays good: an epoch that has ended never comes back.
@@ -304,47 +310,56 @@ def _fetch_installation() -> _Installation | None:
     )
 
 
-_cache: SessionCache | None = None
-_cache_of: Any = None
-_cache_lock = threading.Lock()
+#: By the aliases of the databases: what each was made of, and it.
+_caches: dict[str, tuple[Any, SessionCache]] = {}
+_caches_lock = threading.Lock()
 
 
-def session_cache() -> SessionCache | None:
-    """The cache of the settings, or None without REDIS_URL."""
-    global _cache, _cache_of
+def _url(alias: str) -> str | None:
+    """Of the Redis that a database's worker tells of revocations, and no other."""
+    given = settings.REDIS_URL
+    return given.get(alias) if isinstance(given, Mapping) else given
+
+
+def session_cache(bucket: Bucket = None) -> SessionCache | None:
+    """The cache of the database that has a bucket, or None without REDIS_URL."""
     if settings.REDIS_URL is None or settings.stand_in is not None:
         return None
+    alias = home_of(bucket)
+    url = _url(alias)
+    if url is None:
+        return None
     wanted = (
-        settings.REDIS_URL,
+        alias,
+        url,
         settings.REDIS_DB,
         settings.cache_key,
         settings.REDIS_TIMEOUT,
         settings.BREAKER_FAILURES,
         settings.BREAKER_SECONDS,
-        settings.DATABASE,
     )
-    if _cache is None or _cache_of != wanted:
-        with _cache_lock:
-            if _cache is None or _cache_of != wanted:
+    known = _caches.get(alias)
+    if known is None or known[0] != wanted:
+        with _caches_lock:
+            known = _caches.get(alias)
+            if known is None or known[0] != wanted:
                 breaker = Breaker(settings.BREAKER_FAILURES, settings.BREAKER_SECONDS)
-                _cache = SessionCache(*wanted[:4], breaker)
-                _cache_of = wanted
-    return _cache
+                known = _caches[alias] = (wanted, SessionCache(*wanted[:5], breaker))
+    return known[1]
 
 
-def redis_problem() -> str | None:
-    """Why Redis is not used, or None; for the system check.
+def redis_problem(alias: str) -> str | None:
+    """Why the Redis of a database is not used, or None; for the system check.
 
     Asked over a connection of its own that waits longer than a request may: the check says whether
     Redis can be used, and not whether it, or this machine, is busy at the moment.
     """
-    if settings.REDIS_URL is None:
+    url = _url(alias)
+    if url is None:
         return None
     timeout = max(settings.REDIS_TIMEOUT, CHECK_TIMEOUT)
     breaker = Breaker(settings.BREAKER_FAILURES, settings.BREAKER_SECONDS)
-    cache = SessionCache(
-        settings.REDIS_URL, settings.REDIS_DB, settings.cache_key, timeout, breaker
-    )
+    cache = SessionCache(alias, url, settings.REDIS_DB, settings.cache_key, timeout, breaker)
     try:
         return cache.problem()
     except RedisError as error:

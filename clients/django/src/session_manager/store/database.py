@@ -28,7 +28,7 @@ from django.db import (
 
 from .. import exceptions
 from ..conf import settings
-from .aliases import database_alias
+from .shards import Bucket, Retries, alias_of, all_aliases
 from .transactions import in_block
 
 logger = logging.getLogger("session_manager")
@@ -42,6 +42,8 @@ _UNAVAILABLE_QUIETLY = (OperationalError, InterfaceError)
 _RETRY = ("40001", "40P01")
 # The session of who is going to act as somebody else has just ended.
 _ACTOR_ENDED = "SM006"
+# The server does not have the bucket.  It has changed nothing.
+_WRONG_SHARD = "SM005"
 # The server is in recovery, or its administrator lets nobody write.
 _READ_ONLY = "25006"
 # The connection broke, or the server stops, starts or lets no more in.
@@ -82,7 +84,7 @@ def is_lost(error: BaseException) -> bool:
     if state is not None:
         return state.startswith(_LOST)
     # Without a SQLSTATE it is not the server's: libpq's, or the driver's own.
-    driver: Any = connections[settings.DATABASE].Database  # type: ignore[attr-defined]
+    driver: Any = connections[all_aliases()[0]].Database  # type: ignore[attr-defined]
     cause = error.__cause__
     return isinstance(cause, driver.OperationalError) or (
         isinstance(cause, driver.InterfaceError) and "connection already closed" in str(cause)
@@ -98,6 +100,8 @@ def translate(error: Error) -> exceptions.SessionError:
         return exceptions.LimitReached(_message(error))
     if state == "SM004":
         return exceptions.DataCorrupt(_message(error))
+    if state == _WRONG_SHARD:
+        return exceptions.WrongShard(_message(error))
     if state == "54000":
         return exceptions.TooLarge(_message(error))
     if state.startswith(_INVALID) or state == _ACTOR_ENDED:
@@ -163,12 +167,14 @@ def call(
     sql: str,
     params: Sequence[Any] = (),
     *,
+    bucket: Bucket = None,
     json_columns: Sequence[str] = (),
     savepoint: bool = False,
     idempotent: bool = False,
 ) -> list[Row]:
     """Run a statement and return its rows.
 
+    bucket: of the user whom the statement concerns, see shards.alias_of.
     savepoint: an expected error leaves the caller's transaction usable.
     idempotent: may be sent again when it turns out that a kept connection had been closed by the
     server, or after a deadlock.
@@ -177,7 +183,7 @@ def call(
     if settings.stand_in is not None:
         rows = settings.stand_in(sql, params)
     else:
-        rows = _rows(sql, params, savepoint=savepoint, idempotent=idempotent)
+        rows = _rows(sql, params, bucket, savepoint=savepoint, idempotent=idempotent)
     for row in rows:
         for name, value in row.items():
             if isinstance(value, datetime):
@@ -188,16 +194,19 @@ def call(
     return rows
 
 
-def _rows(sql: str, params: Sequence[Any], *, savepoint: bool, idempotent: bool) -> list[Row]:
+def _rows(
+    sql: str, params: Sequence[Any], bucket: Bucket, *, savepoint: bool, idempotent: bool
+) -> list[Row]:
     """What PostgreSQL answers."""
-    connection = connections[database_alias()]
-    if connection.vendor != "postgresql":
-        raise ImproperlyConfigured(
-            f"session_manager needs PostgreSQL, and the database {connection.alias!r} is "
-            f"{connection.display_name}: no session can be created or read."
-        )
-    attempts = 3 if not in_block(connection) else 1
+    attempts = 3
+    retries = Retries()
     while True:
+        connection = connections[alias_of(bucket)]
+        if connection.vendor != "postgresql":
+            raise ImproperlyConfigured(
+                f"session_manager needs PostgreSQL, and the database {connection.alias!r} is "
+                f"{connection.display_name}: no session can be created or read."
+            )
         attempts -= 1
         try:
             guard: Any = nullcontext()
@@ -208,6 +217,9 @@ def _rows(sql: str, params: Sequence[Any], *, savepoint: bool, idempotent: bool)
                 names = [column[0] for column in cursor.description or ()]
                 return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except Error as error:
+            if sqlstate(error) == _WRONG_SHARD and _may_move(connection) and retries.again():
+                attempts += 1
+                continue
             retry = sqlstate(error) in _RETRY
             if isinstance(error, _UNAVAILABLE_QUIETLY) and not in_block(connection):
                 # Without this a connection that died stays until the end of the request.
@@ -215,9 +227,18 @@ def _rows(sql: str, params: Sequence[Any], *, savepoint: bool, idempotent: bool)
                 if lost:
                     connection.close()
                 retry = retry or (lost and idempotent)
-            if retry and attempts > 0:
+            if retry and attempts > 0 and not in_block(connection):
                 continue
             raise translate(error) from error
+
+
+def _may_move(connection: Any) -> bool:
+    """Whether what a wrong shard has refused may be asked of another one.
+
+    In a transaction it belongs to what was done there before, which would have to move as well:
+    whoever opened it does it all again.
+    """
+    return not in_block(connection) and bool(connection.get_autocommit())
 
 
 def utc(*columns: str, table: str = "") -> str:

@@ -17,7 +17,7 @@ import socket
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,6 +25,7 @@ from django.db import connections
 from django.db.utils import ConnectionHandler
 
 from ..conf import settings
+from .shards import bucket_of_id, home_of
 
 logger = logging.getLogger("session_manager")
 
@@ -59,9 +60,10 @@ def _wait(selector: selectors.BaseSelector, woken: socket.socket, seconds: float
     return _Woken.BY_US if readable == {woken} else _Woken.BY_THE_SERVER
 
 
-def _own_connection() -> Any:
+def _own_connection(alias: str) -> Any:
     """A connection that is in no pool, and in no thread's list."""
-    alias = settings.LISTEN_DATABASE or settings.DATABASE
+    listen = settings.LISTEN_DATABASE
+    alias = (listen.get(alias) if isinstance(listen, Mapping) else listen) or alias
     given = connections[alias].settings_dict
     options = {name: value for name, value in given["OPTIONS"].items() if name != "pool"}
     config = {**given, "OPTIONS": options, "ATOMIC_REQUESTS": False, "AUTOCOMMIT": True}
@@ -69,9 +71,10 @@ def _own_connection() -> Any:
 
 
 class Revocations:
-    """Who wants to know of which session; callbacks come from another thread."""
+    """Who wants to know of which session of a database; callbacks come from another thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
         self._lock = threading.Lock()
         self._wanted: dict[uuid.UUID, list[Callback]] = defaultdict(list)
         self._thread: threading.Thread | None = None
@@ -143,7 +146,7 @@ class Revocations:
             while True:
                 connection = None
                 try:
-                    connection = _own_connection()
+                    connection = _own_connection(self._alias)
                     if self._listen(connection, selector, woken):
                         return
                 except Exception as error:
@@ -225,5 +228,14 @@ def _payloads_of(driver: Any) -> Callable[[], list[str]]:
     return take
 
 
-#: One for each process.
-revocations = Revocations()
+_by_alias: dict[str, Revocations] = {}
+_by_alias_lock = threading.Lock()
+
+
+def revocations_of(session_id: uuid.UUID) -> Revocations:
+    """Those of the database that has a session: one for each process."""
+    alias = home_of(bucket_of_id(session_id))
+    with _by_alias_lock:
+        if alias not in _by_alias:
+            _by_alias[alias] = Revocations(alias)
+        return _by_alias[alias]

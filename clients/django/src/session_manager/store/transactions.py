@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 from django.db import connections, transaction
 
-from ..conf import settings
-from .aliases import database_alias
-from .tokens import session_id_of
+from ..exceptions import WrongShard
+from .shards import Bucket, Retries, alias_of, all_aliases, bucket_of_bytes, holding_map, home_of
+
+R = TypeVar("R")
 
 # libpq's PQTRANS_IDLE: connected, and no transaction is open.
 _IDLE = 0
@@ -29,14 +30,18 @@ def in_block(connection: Any) -> bool:
 
 @contextmanager
 def keeping_block() -> Iterator[None]:
-    """Leave an open block to who has opened it, whatever DRF's handler of errors makes of it."""
-    connection = connections[database_alias()]
-    is_broken = in_block(connection) and connection.needs_rollback
+    """Leave open blocks to who has opened them, whatever DRF's handler of errors makes of them."""
+    before = [
+        (connection, connection.needs_rollback)
+        for connection in map(connections.__getitem__, all_aliases())
+        if in_block(connection)
+    ]
     try:
         yield
     finally:
-        if in_block(connection):
-            connection.needs_rollback = is_broken
+        for connection, is_broken in before:
+            if in_block(connection):
+                connection.needs_rollback = is_broken
 
 
 def _is_managed(connection: Any) -> bool:
@@ -47,9 +52,37 @@ def _is_managed(connection: Any) -> bool:
     return in_block(connection) and bool(connection.commit_on_exit)
 
 
-def when_committed(callback: Callable[[], None]) -> None:
+@contextmanager
+def together(*buckets: Bucket, first: str | None = None) -> Iterator[None]:
+    """A transaction on the database that is named first, and each that has one of the buckets.
+
+    Of several databases that of the last bucket commits first.  If it fails the others roll back;
+    what has been committed stays, should the commit of another one fail.
+    """
+    with holding_map(), ExitStack() as stack:
+        given = [] if first is None else [first]
+        for alias in dict.fromkeys([*given, *map(alias_of, buckets)]):
+            stack.enter_context(transaction.atomic(using=alias))
+        yield
+
+
+def settled(work: Callable[[], R]) -> R:
+    """Do what is done ``together``, and again where a bucket has moved to another shard meanwhile.
+
+    Not inside of a transaction of the caller's, whose part has been refused with it.
+    """
+    retries = Retries()
+    while True:
+        try:
+            return work()
+        except WrongShard:
+            if any(in_block(connections[alias]) for alias in all_aliases()) or not retries.again():
+                raise
+
+
+def when_committed(callback: Callable[[], None], bucket: Bucket) -> None:
     """Call it once what has been done is committed; at once if no block of Django's is open."""
-    connection = connections[database_alias()]
+    connection = connections[alias_of(bucket)]
     if _is_managed(connection):
         transaction.on_commit(callback, using=connection.alias, robust=True)
     else:
@@ -74,9 +107,9 @@ def _changes(connection: Any) -> _Changes | None:
     return next((hook for hook in hooks if isinstance(hook, _Changes)), None)
 
 
-def note_change(session_id: uuid.UUID | None) -> None:
+def note_change(session_id: uuid.UUID | None, bucket: Bucket) -> None:
     """Remember that the open transaction changes a session; None for an unknown number."""
-    connection = connections[database_alias()]
+    connection = connections[alias_of(bucket)]
     if not _is_managed(connection):
         return
     changes = _changes(connection)
@@ -86,19 +119,22 @@ def note_change(session_id: uuid.UUID | None) -> None:
     changes.ids.add(session_id)
 
 
-def changed_here(token: str) -> bool:
-    """Whether the transaction that is open may have changed the session of a token.
+def changed_here(raw: bytes) -> bool:
+    """Whether the transaction that is open may have changed the session of a token's bytes.
 
     Where Django does not know of the transaction (autocommit off, BEGIN by hand) any session may
     have been changed.
     """
-    alias = database_alias()
-    if alias != settings.DATABASE:
+    bucket = bucket_of_bytes(raw)
+    alias = alias_of(bucket)
+    if alias != home_of(bucket):
         return True
     connection = connections[alias]
     if _is_managed(connection):
         changes = _changes(connection)
-        return changes is not None and (None in changes.ids or session_id_of(token) in changes.ids)
+        return changes is not None and (
+            None in changes.ids or uuid.UUID(bytes=raw[:16]) in changes.ids
+        )
     driver: Any = connection.connection
     if driver is None:
         return False
@@ -108,13 +144,16 @@ def changed_here(token: str) -> bool:
 
 
 class Outcome:
-    """What becomes of the transaction, or savepoint, that is open when this is made."""
+    """What becomes of the transaction, or savepoint, that is open when this is made.
 
-    def __init__(self) -> None:
-        self._connection = connections[database_alias()]
+    That of the database which has a bucket.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._connection = connections[alias_of(bucket)]
         self._committed = False
         self._callback: Callable[[], None] | None = None
-        when_committed(self)
+        when_committed(self, bucket)
         self._go_first()
 
     def __call__(self) -> None:

@@ -198,7 +198,7 @@ class InMemory:
     def _undoable(self, undo: Callable[[], None]) -> bool:
         """Whether the transaction that is open will undo it if it rolls back."""
         if self._outcome is None:
-            self._outcome = Outcome()
+            self._outcome = Outcome(None)
         if not self._outcome.pending:
             return False
         self._done.setdefault(connections[database_alias()], []).append((self._outcome, undo))
