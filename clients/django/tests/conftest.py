@@ -44,6 +44,16 @@ def _connections_of_asynchronous_tests(request: pytest.FixtureRequest) -> Iterat
         SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each test use the servers that share the sessions, if they do."""
+    for item in items if django_settings.SHARDS else []:
+        marker = item.get_closest_marker("django_db")
+        if marker is None and not {"db", "transactional_db"} & set(item.fixturenames):
+            continue
+        given = {} if marker is None else marker.kwargs
+        item.add_marker(pytest.mark.django_db(**{**given, "databases": "__all__"}), append=False)
+
+
 @pytest.fixture(scope="session")
 def issuer() -> Iterator[Issuer]:
     with Issuer() as running:
@@ -53,16 +63,21 @@ def issuer() -> Iterator[Issuer]:
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
     """A key of the test database's own: with the first key it becomes an installation."""
-    with django_db_blocker.unblock(), Superuser() as superuser:
-        superuser.execute("SELECT session_key_generate()")
+    for alias in ["default", *django_settings.SHARDS]:
+        with django_db_blocker.unblock(), Superuser(alias=alias) as superuser:
+            superuser.execute("SELECT session_key_generate()")
 
 
 class Superuser:
     """A connection of the database's superuser, through whichever psycopg Django uses."""
 
-    def __init__(self, name: str | None = None) -> None:
-        name = name or connection.settings_dict["NAME"]
-        config = {**django_settings.PG_SUPERUSER, "NAME": name}
+    def __init__(self, name: str | None = None, alias: str = "default") -> None:
+        server = connections[alias].settings_dict
+        config = {
+            **django_settings.PG_SUPERUSER,
+            "HOST": server["HOST"],
+            "NAME": name or server["NAME"],
+        }
         self.connection = ConnectionHandler({"default": config})["default"]
 
     def __enter__(self) -> Superuser:
@@ -182,16 +197,19 @@ def database_setting(
         yield request.getfixturevalue("stand_in_setting")
         return
     name = connection.settings_dict["NAME"]
-    # A setting is known once the library is loaded.
-    superuser.execute("LOAD 'session_manager'")
 
-    def change(setting: str, value: str) -> None:
-        superuser.execute(f"ALTER DATABASE {name} SET session_manager.{setting} = '{value}'")
+    def on_each_server(sql: str) -> None:
+        for alias in django_settings.SHARDS or ["default"]:
+            with Superuser(alias=alias) as one:
+                # A setting is known once the library is loaded.
+                one.execute("LOAD 'session_manager'")
+                one.execute(sql)
         connections.close_all()
 
-    yield change
-    superuser.execute(f"ALTER DATABASE {name} RESET ALL")
-    connections.close_all()
+    yield lambda setting, value: on_each_server(
+        f"ALTER DATABASE {name} SET session_manager.{setting} = '{value}'"
+    )
+    on_each_server(f"ALTER DATABASE {name} RESET ALL")
 
 
 @pytest.fixture

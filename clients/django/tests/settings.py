@@ -35,6 +35,10 @@ if os.environ.get("SM_TEST_POOL"):
     # Seconds that a request waits for a connection.
     _WAIT = float(os.environ["SM_TEST_POOL"])
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": _WAIT}}
+# Where the sessions are shared by several servers: of each the directory of its socket.
+SHARDS = [f"s{n}" for n, _ in enumerate(os.environ.get("SM_TEST_SHARDS", "").split(), 1)]
+for _alias, _directory in zip(SHARDS, os.environ.get("SM_TEST_SHARDS", "").split(), strict=True):
+    DATABASES[_alias] = {**DATABASES["default"], "HOST": _directory}
 PG_SUPERUSER = {**_COMMON, "USER": "postgres"}
 
 INSTALLED_APPS = [
@@ -89,6 +93,7 @@ SESSION_MANAGER = {
     "GRANT_ROLE": os.environ.get("SM_TEST_GRANT_ROLE"),
     "AUTH0": {"ISSUER": "https://issuer.invalid/", "AUDIENCE": "https://api.example.com"},
     "THROTTLE_RATES": None,
+    **({"SHARDS": SHARDS} if SHARDS else {}),
     # What a test says of a server that it starts.
     **json.loads(os.environ.get("SM_TEST_SESSION_MANAGER", "{}")),
 }

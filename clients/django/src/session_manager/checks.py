@@ -6,7 +6,7 @@ database checks, which Django runs with ``manage.py check --database default`` a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from django.urls import reverse
 from django.utils.module_loading import import_string
 
 from .conf import DEFAULT_THROTTLE_RATES, ENGINE, ENGINE_COOKIE, settings
+from .exceptions import StoreUnavailable
 from .management import grants
 from .management.test_databases import under_test
 from .reporting import ExceptionReporterFilter
+from .shard_checks import fleet_problems
 from .store.database import function
+from .store.shards import all_aliases
 
 TAG = "session_manager"
 #: Versions of the extension that this package works with: this major version.
@@ -54,6 +57,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         ]
     return [
         *_database(),
+        *_shards(),
         *_hooks(),
         *_user_id_field(),
         *_first_login(),
@@ -70,14 +74,51 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def _database() -> Iterator[CheckMessage]:
-    for name in ("DATABASE", "LISTEN_DATABASE"):
-        alias = getattr(settings, name)
-        if alias is not None and alias not in connections:
+    listen = settings.LISTEN_DATABASE
+    named = [("DATABASE", settings.DATABASE)]
+    named += [
+        ("LISTEN_DATABASE", alias)
+        for alias in (listen.values() if isinstance(listen, Mapping) else filter(None, [listen]))
+    ]
+    for name, alias in named:
+        if alias not in connections:
             yield Error(
                 f'SESSION_MANAGER["{name}"] is {alias!r}, which is not in DATABASES.',
                 hint="Name the alias of the database with the extension.",
                 id="session_manager.E011",
             )
+
+
+def _shards() -> Iterator[CheckMessage]:
+    if not settings.is_sharded:
+        return
+    try:
+        aliases = all_aliases()
+    except (ImproperlyConfigured, StoreUnavailable) as error:
+        yield Error(
+            f"The shards are not known: {error}",
+            hint='Set SESSION_MANAGER["SHARDS"] to a list of aliases in DATABASES, or to the '
+            "dotted path of a function that returns one.",
+            id="session_manager.E070",
+        )
+        return
+    for name in ("REDIS_URL", "LISTEN_DATABASE"):
+        given = getattr(settings, name)
+        odd = set(given or {}) - set(aliases)
+        if odd and not isinstance(settings.SHARDS, str):
+            yield Error(
+                f'SESSION_MANAGER["{name}"] has {", ".join(sorted(odd))}, which SHARDS does not.',
+                hint="Its keys are the aliases in SHARDS.",
+                id="session_manager.E071",
+            )
+    atomic = [alias for alias in aliases if connections[alias].settings_dict["ATOMIC_REQUESTS"]]
+    if atomic:
+        yield Error(
+            f"ATOMIC_REQUESTS is on for {', '.join(atomic)}, which SHARDS has: each request would "
+            "begin a transaction on each of them, and none would be served while one is down.",
+            hint="Set it for the databases of the application alone.",
+            id="session_manager.E072",
+        )
 
 
 def _hooks() -> Iterator[CheckMessage]:
@@ -391,14 +432,20 @@ def check_servers(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     try:
-        alias = settings.DATABASE
-    except (ImproperlyConfigured, TypeError, ValueError):
-        return []  # E001 has said so
+        aliases = all_aliases()
+    except (ImproperlyConfigured, TypeError, ValueError, StoreUnavailable):
+        return []  # E001, or E070, has said so
     # As Django's own: not unless asked.  Else every command would ask the servers first.
-    if databases is None or alias not in databases:
-        return []
+    asked = [alias for alias in aliases if alias in (databases or ())]
     if settings.stand_in is not None and under_test():
         return []
+    found = [message for alias in asked for message in _server(alias)]
+    if settings.is_sharded and not any(isinstance(message, Error) for message in found):
+        found += fleet_problems(asked)
+    return found
+
+
+def _server(alias: str) -> list[CheckMessage]:
     if connections[alias].vendor != "postgresql":
         if under_test():
             return [

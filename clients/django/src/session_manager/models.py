@@ -8,7 +8,9 @@ services.SessionService.
 ``UserSession.objects.filter(user__email="ada@example.com")`` work.  The join is on the text of
 USER_ID_FIELD.
 
-The models are in the database that the setting DATABASE names.
+The models are in the database that the setting DATABASE names.  With SHARDS a query goes to the one
+that has the user, or the session, which it is restricted to; where it names none, ShardUnknown says
+what to do.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from .conf import settings
 from .services import session_service
 from .store.aliases import model_alias
 from .store.database import quote
+from .store.named import alias_named_by
 from .store.relations import SessionUserField, user_ids
 from .store.users import user_id_of
 
@@ -56,7 +59,15 @@ class Manager(models.Manager[M]):
 
 
 class ReadOnlyQuerySet(models.QuerySet[M]):
-    """Refuses whatever would write."""
+    """Refuses whatever would write.  With SHARDS it asks the database that it is about."""
+
+    _db: str | None
+
+    @property
+    def db(self) -> str:
+        if self._db is None and settings.is_sharded:
+            return alias_named_by(self.query)
+        return super().db
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise WritesRefused(_REFUSAL)

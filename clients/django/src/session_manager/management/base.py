@@ -12,11 +12,25 @@ from django.db import DatabaseError
 
 from ..conf import settings
 from ..exceptions import SessionError
-from ..store.aliases import using
+from ..models import UserSession, UserSessionQuerySet
+from ..store.aliases import chosen_alias, database_alias, using
 from ..store.database import sqlstate
+from ..store.shards import all_aliases
 from .grants import command
 
 INSUFFICIENT_PRIVILEGE = "42501"
+
+
+def _given(aliases: str | list[str] | None) -> list[str]:
+    """From a command line, or from call_command()."""
+    return [aliases] if isinstance(aliases, str) else aliases or []
+
+
+def user_sessions() -> UserSessionQuerySet:
+    """The sessions of the database that calls go to; with SHARDS else of whom a filter names."""
+    if settings.is_sharded and chosen_alias() is None:
+        return UserSession.objects.all()
+    return UserSession.objects.using(database_alias())
 
 
 class SessionCommand(BaseCommand):
@@ -34,9 +48,10 @@ class SessionCommand(BaseCommand):
         self.add_base_argument(
             parser,
             "--database",
-            default=None,
+            action="append",
             help='alias to use instead of SESSION_MANAGER["DATABASE"]; administrative '
-            "functions need a role with the bundle admin",
+            "functions need a role with the bundle admin. With SHARDS once for each of them, "
+            "unless a user or a session says which is meant",
         )
 
     def add_actions(self, parser: CommandParser) -> Callable[..., CommandParser]:
@@ -57,9 +72,38 @@ class SessionCommand(BaseCommand):
 
         return add
 
+    def on_each(self, given: str | list[str] | None, work: Callable[[], None]) -> None:
+        """Do work on each alias that is given, else on each shard, whatever becomes of the others.
+
+        Each is named before what it has to say, and at the end those that have failed.
+        """
+        aliases = _given(given) or (all_aliases() if settings.is_sharded else [])
+        if len(aliases) < 2:
+            with self.calls(aliases[0] if aliases else None):
+                work()
+            return
+        failed = []
+        for alias in aliases:
+            self.stdout.write(f"{alias}:")
+            try:
+                with self.calls(alias):
+                    work()
+            except CommandError as error:
+                failed.append(f"{alias}: {error}")
+                self.stdout.write("  failed")
+        if failed:
+            raise CommandError("Not done everywhere; run it again for\n" + "\n".join(failed))
+
     @contextmanager
-    def calls(self, alias: str | None) -> Iterator[None]:
-        """Calls go to the alias; errors are told as PostgreSQL tells them."""
+    def calls(self, given: str | list[str] | None) -> Iterator[None]:
+        """Calls go to the alias that is given, else to where a user's or a session's do.
+
+        Errors are told as PostgreSQL tells them.
+        """
+        aliases = _given(given)
+        if len(aliases) > 1:
+            raise CommandError("Here --database can be given once.")
+        alias = aliases[0] if aliases else None
         try:
             with using(alias):
                 yield
@@ -69,5 +113,5 @@ class SessionCommand(BaseCommand):
             # The models' tables, without the bundle reader.
             if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
                 raise
-            repair = command(alias or settings.DATABASE)
+            repair = command(alias or all_aliases()[0])
             raise CommandError(f"{error}".strip() + f"\nRun: {repair}") from error

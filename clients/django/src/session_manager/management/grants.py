@@ -14,6 +14,7 @@ from django.db import connections
 
 from ..conf import settings
 from ..store.database import function, quote
+from ..store.shards import all_aliases
 
 
 def literal(text: str) -> str:
@@ -51,9 +52,11 @@ def statements(role: str) -> list[str]:
     return [*create_statements(), *grant_statements(role), key_statement()]
 
 
-def default_role() -> str | None:
-    """Who is to use the extension, as far as the settings say."""
-    return settings.GRANT_ROLE or connections[settings.DATABASE].settings_dict["USER"] or None
+def default_role(alias: str) -> str | None:
+    """Who is to use the extension in a database, as far as the settings say."""
+    aliases = all_aliases()
+    alias = alias if alias in aliases else aliases[0]
+    return settings.GRANT_ROLE or connections[alias].settings_dict["USER"] or None
 
 
 def connectable(name: str) -> str:
@@ -93,7 +96,7 @@ def command(alias: str, role: str | None = None, option: str = "--print") -> str
     words = ["python", "manage.py", "setup_session_manager", option]
     if alias != settings.DATABASE:
         words += ["--database", alias]
-    if role and role != default_role():
+    if role and role != default_role(alias):
         words += ["--role", role]
     server = connections[alias].settings_dict
     psql = ["psql"]

@@ -16,6 +16,7 @@ from django.db import connections
 
 from ..conf import settings
 from ..store.database import function, quote
+from ..store.shards import all_aliases
 from . import grants
 
 logger = logging.getLogger("session_manager")
@@ -123,7 +124,11 @@ def flush_sessions(using: str | None = None) -> None:
     if settings.stand_in is not None:
         settings.stand_in.flush()
         return
-    connection = connections[using or settings.DATABASE]
+    for alias in all_aliases() if using is None else [using]:
+        _flush(connections[alias])
+
+
+def _flush(connection: Any) -> None:
     if not under_test() or connection.vendor != "postgresql":
         return
     if connection.settings_dict["NAME"] == _configured.get(connection.alias):
@@ -155,5 +160,5 @@ def _warn(sessions: str) -> None:
 
 def after_flush(*, using: str, **kwargs: Any) -> None:
     """Receiver of post_migrate, which flush sends as well."""
-    if using == settings.DATABASE:
+    if using in all_aliases():
         flush_sessions(using)

@@ -8,17 +8,19 @@ from session_manager.conf import settings
 from session_manager.management import installation
 from session_manager.models import table
 from session_manager.store.aliases import same_database
+from session_manager.store.shards import all_aliases
 
 
 def is_ours(alias: str) -> bool:
-    return same_database(alias, settings.DATABASE)
+    return any(same_database(alias, one) for one in all_aliases())
 
 
 class CreateTable(migrations.CreateModel):
-    """Where the sessions are and nowhere else, without a router."""
+    """In DATABASE and nowhere else, without a router."""
 
     def allow_migrate_model(self, connection_alias: Any, model: Any) -> bool:
-        return is_ours(connection_alias) and super().allow_migrate_model(connection_alias, model)
+        ours = same_database(connection_alias, settings.DATABASE)
+        return ours and super().allow_migrate_model(connection_alias, model)
 
 
 def install(apps: Any, schema_editor: Any) -> None:

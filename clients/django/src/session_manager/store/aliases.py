@@ -34,8 +34,8 @@ def database_alias() -> str:
 
 
 def model_alias() -> str | None:
-    """The alias that the models read from; None leaves it to Django's routers."""
-    if settings.DATABASE == DEFAULT_DB_ALIAS:
+    """The alias that the models read from; None leaves it to Django's routers, or to the query."""
+    if settings.is_sharded or settings.DATABASE == DEFAULT_DB_ALIAS:
         return _alias.get()
     return database_alias()
 

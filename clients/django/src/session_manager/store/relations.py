@@ -27,7 +27,8 @@ from .aliases import same_database
 
 def users_apart() -> bool:
     """Whether the users are in another database than the sessions, so that no join finds them."""
-    return not same_database(settings.DATABASE, router.db_for_write(get_user_model()))
+    users = router.db_for_write(get_user_model())
+    return settings.is_sharded or not same_database(settings.DATABASE, users)
 
 
 def require_user_id_field() -> None:

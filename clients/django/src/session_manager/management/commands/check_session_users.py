@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db.models import Count
 
 from session_manager.conf import settings
-from session_manager.management.base import SessionCommand
+from session_manager.management.base import SessionCommand, user_sessions
 from session_manager.management.progress import Progress
 from session_manager.management.user_check import Finding, find_orphans
-from session_manager.models import UserSession
 from session_manager.services import session_service
-from session_manager.store.aliases import database_alias
+from session_manager.store.aliases import chosen_alias
+from session_manager.store.shards import all_aliases, bucket_of_user, home_of
 from session_manager.store.users import GUEST, knows_users
+
+
+def _is_at_home(user_id: str) -> bool:
+    """Whether it is this shard that has a user, and not one that the user has moved to."""
+    alias = chosen_alias()
+    return alias not in all_aliases() or home_of(bucket_of_user(user_id)) == alias
 
 
 class Command(SessionCommand):
@@ -41,18 +48,20 @@ class Command(SessionCommand):
             )
         self.dry_run: bool = options["dry_run"]
         self.verbose: bool = options["verbosity"] > 1
+        self.on_each(options["database"], partial(self.check_users, options["batch"]))
+
+    def check_users(self, batch: int) -> None:
         counts: dict[str, int] = {}
-        with self.calls(options["database"]):
-            total = self.live().aggregate(n=Count("user_id", distinct=True))["n"]
-            with Progress(total, "users", self.stderr.write) as progress:
-                for user_ids in self.batches(options["batch"]):
-                    for finding in find_orphans(user_ids):
-                        ended = self.end(finding)
-                        counts[finding.reason] = counts.get(finding.reason, 0) + ended
-                        if self.verbose and ended:
-                            with progress.aside():
-                                self.stdout.write(f"{finding.user_id}  {finding.reason}  {ended}")
-                    progress.advance(len(user_ids))
+        total = self.live().aggregate(n=Count("user_id", distinct=True))["n"]
+        with Progress(total, "users", self.stderr.write) as progress:
+            for user_ids in self.batches(batch):
+                for finding in find_orphans([one for one in user_ids if _is_at_home(one)]):
+                    ended = self.end(finding)
+                    counts[finding.reason] = counts.get(finding.reason, 0) + ended
+                    if self.verbose and ended:
+                        with progress.aside():
+                            self.stdout.write(f"{finding.user_id}  {finding.reason}  {ended}")
+                progress.advance(len(user_ids))
         verb = "would end" if self.dry_run else "ended"
         self.stdout.write(
             f"{total} users with live sessions, {sum(counts.values())} sessions {verb}"
@@ -60,7 +69,7 @@ class Command(SessionCommand):
         )
 
     def live(self) -> Any:
-        sessions = UserSession.objects.using(database_alias()).active().order_by()
+        sessions = user_sessions().active().order_by()
         return sessions.exclude(user_id__startswith=GUEST)
 
     def batches(self, size: int) -> Iterator[list[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -11,8 +13,8 @@ from django.db.models import F, Func, Q
 from django.db.models.functions import Now
 
 from session_manager import administration
-from session_manager.management.base import SessionCommand
-from session_manager.models import IdleDeadline, UserSession
+from session_manager.management.base import SessionCommand, user_sessions
+from session_manager.models import IdleDeadline
 from session_manager.store.aliases import database_alias
 
 
@@ -44,14 +46,14 @@ class Command(SessionCommand):
         for name in ("batch", "max_batches"):
             if options[name] is not None and options[name] < 1:
                 raise CommandError(f"--{name.replace('_', '-')} must be at least 1.")
-        with self.calls(options["database"]):
-            if options["dry_run"]:
-                self.count()
-            else:
-                self.clean(options["batch"], options["max_batches"], options["pause"])
+        work: Callable[[], None] = self.count
+        if not options["dry_run"]:
+            limits = options["batch"], options["max_batches"], options["pause"]
+            work = partial(self.clean, *limits)
+        self.on_each(options["database"], work)
 
     def count(self) -> None:
-        sessions = UserSession.objects.using(database_alias()).alias(
+        sessions = user_sessions().alias(
             idle_deadline=IdleDeadline(F("last_seen_at")), kept_until=RetainedUntil("revoked_at")
         )
         over = Q(expires_at__lte=Now()) | Q(absolute_expires_at__lte=Now())

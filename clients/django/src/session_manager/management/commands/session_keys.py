@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -41,18 +42,22 @@ class Command(SessionCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         action = options["action"]
-        with self.calls(options["database"]):
-            if action == "list":
-                self.list()
-            elif action == "generate":
+        if action == "generate":
+            # Into one key file, which all shards have a copy of.
+            with self.calls(options["database"]):
                 self.stdout.write(f"Key {administration.generate_key()} has been created.")
-            elif action == "reencrypt":
-                self.reencrypt(options["batch"])
-            else:
-                if action == "revoke" and not options["yes"]:
-                    self.confirm(options["key_id"])
-                administration.change_key(action, options["key_id"])
-                self.list()
+            return
+        if action == "revoke" and not options["yes"]:
+            self.confirm(options["key_id"])
+        self.on_each(options["database"], partial(self.carry_out, action, options))
+
+    def carry_out(self, action: str, options: dict[str, Any]) -> None:
+        if action == "reencrypt":
+            self.reencrypt(options["batch"])
+            return
+        if action != "list":
+            administration.change_key(action, options["key_id"])
+        self.list()
 
     def list(self) -> None:
         self.stdout.write(

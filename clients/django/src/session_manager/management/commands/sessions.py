@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from session_manager import administration
-from session_manager.management.base import SessionCommand
+from session_manager.management.base import SessionCommand, user_sessions
 from session_manager.management.tables import cell, table
-from session_manager.models import UserSession
 from session_manager.services import session_service
-from session_manager.store.aliases import database_alias
 
 
 def session_id(text: str) -> uuid.UUID:
@@ -47,13 +46,17 @@ class Command(SessionCommand):
         count.add_argument("--tenant")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        with self.calls(options["database"]):
-            getattr(self, options["action"])(options)
+        action = getattr(self, options["action"])
+        if options.get("id") is None and options.get("user") is None:
+            self.on_each(options["database"], partial(action, options))
+        else:
+            with self.calls(options["database"]):
+                action(options)
 
     def list(self, options: dict[str, Any]) -> None:
         if options["limit"] < 1:
             raise CommandError("--limit must be at least 1.")
-        sessions = UserSession.objects.using(database_alias()).all()
+        sessions = user_sessions().all()
         if not options["all"]:
             sessions = sessions.active()
         if options["user"]:
@@ -84,7 +87,7 @@ class Command(SessionCommand):
         )
 
     def show(self, options: dict[str, Any]) -> None:
-        row = UserSession.objects.using(database_alias()).filter(session_id=options["id"]).first()
+        row = user_sessions().filter(session_id=options["id"]).first()
         events = session_service.history(session_id=options["id"])
         if row is None and not events:
             raise CommandError(f"There is no session {options['id']}.")
@@ -93,7 +96,7 @@ class Command(SessionCommand):
             width = max(map(len, names))
             for name in names:
                 self.stdout.write(f"{name.ljust(width)}  {cell(getattr(row, name))}")
-            live = UserSession.objects.using(database_alias()).active().filter(pk=row.pk).exists()
+            live = user_sessions().active().filter(pk=row.pk).exists()
             self.stdout.write(f"{'live'.ljust(width)}  {cell(live)}")
             self.stdout.write("")
         self.stdout.write(

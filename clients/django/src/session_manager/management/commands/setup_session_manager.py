@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from session_manager.conf import settings
 from session_manager.management import grants, installation, test_databases
+from session_manager.store.shards import all_aliases
 
 
 class Command(BaseCommand):
@@ -43,11 +43,21 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        alias = options["database"] or settings.DATABASE
+        aliases = all_aliases() if options["database"] is None else [options["database"]]
+        if len(aliases) == 1:
+            self.set_up(aliases[0], options)
+        elif options["print"]:
+            raise CommandError(f"Name one with --database: {', '.join(aliases)}.")
+        else:
+            for alias in aliases:
+                self.stdout.write(f"{alias}: ", ending="")
+                self.set_up(alias, options)
+
+    def set_up(self, alias: str, options: dict[str, Any]) -> None:
         if connections[alias].vendor != "postgresql":
             raise CommandError(f"The database {alias!r} is not PostgreSQL.")
         if options["print"] or options["template"]:
-            role = options["role"] or grants.default_role()
+            role = options["role"] or grants.default_role(alias)
             if not role:
                 raise CommandError(
                     "Name the application's role: with --role, or as USER in DATABASES."
