@@ -27,8 +27,8 @@ class WrongShard(StoreUnavailable):
     """
 
 
-class ShardUnknown(SessionError, LookupError):
-    """What is asked does not say which of several databases is to answer."""
+class ShardUnknown(LookupError):
+    """The program does not say which of several databases is to answer: a mistake in it."""
 
 
 class ShardsUnreachable(StoreUnavailable):
@@ -36,6 +36,10 @@ class ShardsUnreachable(StoreUnavailable):
 
     Call it again for the rest: what has been revoked stays so.
     """
+
+    #: What the others have answered, and why the rest have not, by their aliases.
+    results: Mapping[str, Any]
+    failed: Mapping[str, SessionError]
 
     def __init__(self, results: Mapping[str, Any], failed: Mapping[str, SessionError]) -> None:
         self.results = results

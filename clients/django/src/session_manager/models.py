@@ -25,7 +25,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .conf import settings
 from .services import session_service
-from .store.aliases import model_alias
+from .store.aliases import chosen_alias, model_alias
 from .store.database import quote
 from .store.named import alias_named_by
 from .store.relations import SessionUserField, user_ids
@@ -66,7 +66,7 @@ class ReadOnlyQuerySet(models.QuerySet[M]):
     @property
     def db(self) -> str:
         if self._db is None and settings.is_sharded:
-            return alias_named_by(self.query)
+            return chosen_alias() or alias_named_by(self.query)
         return super().db
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
@@ -49,6 +50,9 @@ _READ_ONLY = "25006"
 # The connection broke, or the server stops, starts or lets no more in.
 _LOST = ("08", "57P", "53300")
 
+
+# Seconds within which a shard's lost connection is replaced by another, and asked again.
+QUICK = 1.0
 
 # Levels of JSON.  Python's reader and writer give up where their stack ends, some ten times as
 # deep, and by then what has been written could not be read back.
@@ -200,6 +204,9 @@ def _rows(
     """What PostgreSQL answers."""
     attempts = 3
     retries = Retries()
+    # Behind a pooler a frozen shard breaks the connection after a time limit.  A connection that
+    # had been closed before says so at once.
+    patient_until = None if bucket is None else time.monotonic() + QUICK
     while True:
         connection = connections[alias_of(bucket)]
         if connection.vendor != "postgresql":
@@ -226,7 +233,8 @@ def _rows(
                 lost = connection.connection is not None and not connection.is_usable()
                 if lost:
                     connection.close()
-                retry = retry or (lost and idempotent)
+                in_time = patient_until is None or time.monotonic() < patient_until
+                retry = retry or (lost and idempotent and in_time)
             if retry and attempts > 0 and not in_block(connection):
                 continue
             raise translate(error) from error
