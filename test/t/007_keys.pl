@@ -224,7 +224,9 @@ foreach my $preloaded (0, 1)
 	my $node = new_node(
 		"keys$preloaded",
 		key => $first,
-		preload => $preloaded ? 'session_manager' : '');
+		preload => $preloaded ? 'session_manager' : '',
+		# a worker would seal sessions before session_reencrypt does
+		conf => "session_manager.sweep_interval = 1h\n");
 	rotation($node, $kind);
 
 	$node->safe_psql('postgres',
