@@ -16,7 +16,8 @@
  *
  * Never do less than this: PostgreSQL answers whenever Redis has no answer
  * that passes every check of open_value().  What is filled was read on the
- * primary after the lease was taken, and PostgreSQL said "cacheable".
+ * primary after the lease was taken, and PostgreSQL said "cacheable", under
+ * the installation whose epoch the lease is of.
  *
  *-------------------------------------------------------------------------
  */
@@ -79,6 +80,7 @@ typedef struct CacheReader
 	uint8_t		application_key[KEY_LEN];
 
 	bool		enabled;		/* what session_cache_settings() said: */
+	char		installation[36 + 1];
 	char		epoch_key[64];
 	int64_t		max_age;
 	int64_t		settings_at;	/* when they were asked for; monotonic */
@@ -130,7 +132,8 @@ static const char settings_query[] =
 /* The row as it is cached, and what fill() needs of it. */
 static const char get_query[] =
 "SELECT s, s ->> 'cacheable', s ->> 'read_at',"
-" least((s ->> 'expires_at')::bigint, (s ->> 'absolute_expires_at')::bigint)"
+" least((s ->> 'expires_at')::bigint, (s ->> 'absolute_expires_at')::bigint),"
+" s ->> 'cache_installation'"
 " FROM session_get_json($1) AS s WHERE s IS NOT NULL";
 
 static int64_t
@@ -603,8 +606,10 @@ refresh_settings(CacheReader *reader)
 	reader->enabled = PQntuples(result) == 1 && *PQgetvalue(result, 0, 0) == 't';
 	if (reader->enabled)
 	{
-		snprintf(reader->epoch_key, sizeof(reader->epoch_key), "session:epoch:%s",
+		snprintf(reader->installation, sizeof(reader->installation), "%s",
 				 PQgetvalue(result, 0, 1));
+		snprintf(reader->epoch_key, sizeof(reader->epoch_key), "session:epoch:%s",
+				 reader->installation);
 		reader->max_age = strtoll(PQgetvalue(result, 0, 2), NULL, 10);
 	}
 	else
@@ -648,6 +653,9 @@ session_read(CacheReader *reader, const char *text, char **row)
 	{
 		source = SESSION_DATABASE;
 		*row = strdup(PQgetvalue(result, 0, 0));
+		if (strcmp(PQgetvalue(result, 0, 4), reader->installation) != 0)
+			/* another server answered: the lease is of an epoch that it cannot end */
+			leased = false;
 		if (leased && strcmp(PQgetvalue(result, 0, 1), "true") == 0)
 			fill(reader, &token, &lease,
 				 strtoll(PQgetvalue(result, 0, 2), NULL, 10),

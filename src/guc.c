@@ -13,6 +13,7 @@
 
 #include <limits.h>
 
+#include "common/hashfn.h"
 #include "miscadmin.h"
 
 #include "compat.h"
@@ -62,6 +63,7 @@ char	   *sm_redis_ca_file;
 int			sm_cache_ttl;
 int			sm_shard_part;
 int			sm_shard_parts;
+uint64		sm_shard_hash;
 
 static char *shard_text;
 
@@ -468,4 +470,6 @@ assign_shard(const char *newval, void *extra)
 {
 	sm_shard_part = ((int *) extra)[0];
 	sm_shard_parts = ((int *) extra)[1];
+	sm_shard_hash = hash_bytes_extended((const unsigned char *) newval,
+										strlen(newval), 0);
 }

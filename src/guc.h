@@ -90,6 +90,7 @@ extern int	sm_cache_ttl;
 /* session_manager.shard, parsed: 0 parts means that there are no shards */
 extern int	sm_shard_part;
 extern int	sm_shard_parts;
+extern uint64 sm_shard_hash;	/* of the setting's text */
 
 extern void sm_guc_init(void);
 

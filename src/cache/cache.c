@@ -64,6 +64,16 @@
  *	  which was before the first epoch; the worker waits for those that revoke
  *	  keys.
  *
+ * 10. Other buckets may be revoked elsewhere, where nobody tells this worker.
+ *	  So a changed setting "shard" ends the epoch, and from before the next
+ *	  one session_get says "cacheable" only where it goes by the new setting.
+ *	  session_info's cache_shard tells when nothing older is served, which is
+ *	  when another server may take buckets over.
+ * 11. Servers may share a Redis by mistake, and copies of a server the ids of
+ *	  their sessions.  A value counts under one epoch, a server publishes its
+ *	  own under a random name, and a reader fills a value only if the row names
+ *	  the installation whose epoch its lease is of.
+ *
  * What becomes of a crash or a cut connection at each step:
  *
  * - Rows stamped, nothing told: the transaction aborts, the values are right.
@@ -138,6 +148,7 @@ init_cache(void *share)
 
 	pg_atomic_init_u32(&cache->mode, sm_redis_mode);
 	pg_atomic_init_u32(&cache->commits, 0);
+	pg_atomic_init_u64(&cache->shard, sm_shard_hash);
 	/* the server may have crashed a moment ago, and left an epoch alive */
 	cache->dead_at = sm_shared->started_at + SM_EPOCH_MAX_US;
 	sm_random(cache->installation, sizeof(cache->installation));

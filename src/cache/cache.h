@@ -52,6 +52,8 @@ typedef struct SmCache
 	bool		no_place;		/* for a worker: others need it */
 	bool		back_soon;		/* it left to be in nobody's way */
 	pg_atomic_uint32 commits;	/* that left something in the outbox */
+	pg_atomic_uint64 shard;		/* sm_shard_hash, as of the current epoch */
+	bool		former_shard;	/* so was another of an epoch that may live */
 
 	/* for session_info */
 	SmLinkState link;
@@ -78,6 +80,13 @@ sm_cache_in_use(void)
 {
 	return sm_cache != NULL &&
 		pg_atomic_read_u32(&sm_cache->mode) != SM_REDIS_OFF;
+}
+
+/* Has this process the setting "shard" that the current epoch is for? */
+static inline bool
+sm_cache_shard_agrees(void)
+{
+	return pg_atomic_read_u64(&sm_cache->shard) == sm_shard_hash;
 }
 
 #endif							/* SM_CACHE_H */

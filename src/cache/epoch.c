@@ -358,6 +358,7 @@ epoch_has_died(void)
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
 	sm_cache->dead_at = 0;
 	sm_cache->epoch_at = 0;
+	sm_cache->former_shard = false;
 	sm_fence_open_all();
 	LWLockRelease(sm_shared->cache_lock);
 }

@@ -201,6 +201,14 @@ static void
 apply_settings(void)
 {
 	sm_link_configure();
+	if (!sm_cache_shard_agrees())
+	{
+		LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
+		sm_cache->former_shard = true;
+		pg_atomic_write_u64(&sm_cache->shard, sm_shard_hash);
+		LWLockRelease(sm_shared->cache_lock);
+		sm_epoch_want_end();
+	}
 	if (sm_redis_mode != SM_REDIS_OFF)
 		pg_atomic_write_u32(&sm_cache->mode, sm_redis_mode);
 }

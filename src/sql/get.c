@@ -36,7 +36,7 @@
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 /* The members of the JSON but data, auth and the ids, at their longest. */
-#define MEMBERS_LEN			512
+#define MEMBERS_LEN			576
 
 /* A live session that has been read, until its use has been recorded. */
 typedef struct SmReading
@@ -139,8 +139,12 @@ sm_session_get_json(PG_FUNCTION_ARGS)
 	append_time(&json, "last_seen_at", reading.last_seen_at);
 	append_time(&json, "expires_at", session->expires_at);
 	append_time(&json, "absolute_expires_at", session->absolute_expires_at);
-	appendStringInfoString(&json, reading.cacheable ?
-						   ", \"cacheable\": true" : ", \"cacheable\": false");
+	if (reading.cacheable)
+		appendStringInfo(&json, ", \"cacheable\": true, \"cache_installation\": \"%s\"",
+						 DatumGetCString(DirectFunctionCall1(uuid_out,
+															 UUIDPGetDatum((pg_uuid_t *) sm_cache->installation))));
+	else
+		appendStringInfoString(&json, ", \"cacheable\": false, \"cache_installation\": null");
 	append_text(&json, "actor_id", session->actor_id);
 	append_time(&json, "read_at", reading.now);
 	appendStringInfoChar(&json, '}');
@@ -227,7 +231,8 @@ end_reading(SmReading *reading)
 static bool
 is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now)
 {
-	return !sm_touch_due(&scan->session, token, now) &&
+	return sm_cache_shard_agrees() &&
+		!sm_touch_due(&scan->session, token, now) &&
 		token->match == SM_MATCH_CURRENT &&
 		scan->session.actor_session_id == NULL &&
 		sm_may_go_unnoticed(&scan->session) &&

@@ -45,6 +45,7 @@ static const char *errors(SmStep step);
 static const char *cache_state(void);
 static const char *cache_server(void);
 static const char *cache_epoch(void);
+static const char *cache_shard(void);
 static const char *cache_outbox(const SmSchema *schema);
 static const char *cache_warnings(void);
 static bool cache_read(SmCache *cache);
@@ -111,6 +112,7 @@ sm_session_info(PG_FUNCTION_ARGS)
 	add_line(&result, "cache", cache_state());
 	add_line(&result, "cache_server", cache_server());
 	add_line(&result, "cache_epoch", cache_epoch());
+	add_line(&result, "cache_shard", cache_shard());
 	add_line(&result, "cache_outbox", cache_outbox(schema));
 	add_line(&result, "cache_warnings", cache_warnings());
 	add_line(&result, "event_partitions",
@@ -325,6 +327,19 @@ cache_epoch(void)
 	return left <= 0 ? "none: nothing is served from the cache" :
 		psprintf("none: the last one ends within %.1f s",
 				 (double) left / USECS_PER_SEC);
+}
+
+/* Does the cache go by the setting "shard" as it is here? */
+static const char *
+cache_shard(void)
+{
+	SmCache		cache;
+
+	if (!cache_read(&cache))
+		return "none";
+	return sm_cache_shard_agrees() &&
+		!(cache.former_shard && sm_clock() <= cache.dead_at) ? "current" :
+		"changing: sessions of the former shard may be served from the cache";
 }
 
 /* Shows also what is left of a time when there was a cache. */

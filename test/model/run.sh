@@ -29,6 +29,8 @@ searches=(
   "holds strict.pml -DEPOCHS=4"
   "holds strict.pml -DREADERS=3 -DCHANGES=1"
   "holds async.pml"
+  "holds shards.pml"
+  "holds shards.pml -DSHARED"
 )
 for change in BLIND_FILL NO_XMAX NO_EPOCH EPOCH_REUSED RELATIVE NO_WAIT \
   EPOCH_LATE EARLY_TOMBSTONE FORGETFUL USELESS; do
@@ -36,6 +38,10 @@ for change in BLIND_FILL NO_XMAX NO_EPOCH EPOCH_REUSED RELATIVE NO_WAIT \
 done
 for change in NO_STOP RELATIVE TIME_LATE NO_EPOCH BLIND_FILL TIGHT; do
   searches+=("breaks async.pml -D$change")
+done
+
+for change in ANY_INSTALLATION EPOCH_STAYS BACKEND_ALONE TOO_EARLY USELESS; do
+  searches+=("breaks shards.pml -D$change" "breaks shards.pml -DSHARED -D$change")
 done
 
 # As many at once as there are processors, of which each may take 1 GB.

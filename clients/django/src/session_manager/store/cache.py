@@ -4,7 +4,8 @@ The extension keeps the cache honest; this is a reader, which fills it.  Whateve
 worst that happens is that PostgreSQL answers: no error of Redis ever reaches a caller.
 
 A value is used only under the epoch that came with it in the same MGET.  A fill takes a lease
-first, then reads the row, and stores it only if the lease still holds.
+first, then reads the row, and stores it only if the lease still holds and the row is of the server
+whose epoch it was taken under.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Lease:
     """The right to fill a session's value."""
 
     nonce: str
+    #: The installation whose epoch it is.
+    installation: str
     epoch: bytes
     #: Redis's clock when the lease was taken, milliseconds since 1970.
     time: int
@@ -75,8 +78,12 @@ class Lease:
 class _Installation:
     """What session_cache_settings() says."""
 
-    epoch_key: str
+    id: str
     max_age: int
+
+    @property
+    def epoch_key(self) -> str:
+        return f"session:epoch:{self.id}"
 
 
 class _Script:
@@ -227,7 +234,7 @@ class SessionCache:
         answer = self._acquire(keys=keys, args=[nonce])
         if not isinstance(answer, list) or len(answer) != 2:
             return None, None
-        return None, Lease(nonce, answer[0], int(answer[1]))
+        return None, Lease(nonce, installation.id, answer[0], int(answer[1]))
 
     def _open(self, token: bytes, epoch: bytes, value: bytes, max_age: int) -> Session | None:
         opened = sealing.unseal(self._key, token, epoch, value)
@@ -244,6 +251,10 @@ class SessionCache:
         """Store a row that PostgreSQL said may be kept, as the text that PostgreSQL sent."""
         installation = self.installation()
         if installation is None:
+            return
+        if row["cache_installation"] != lease.installation:
+            # Of another server, which cannot end this epoch when it revokes the session.
+            self._doubtful = True
             return
         cached_at = row["read_at"]
         not_after = min(
@@ -306,7 +317,7 @@ def _fetch_installation() -> _Installation | None:
     if not rows or rows[0]["mode"] == "off" or rows[0]["installation"] is None:
         return None
     return _Installation(
-        f"session:epoch:{rows[0]['installation']}", rows[0]["max_age"] // timedelta(microseconds=1)
+        str(rows[0]["installation"]), rows[0]["max_age"] // timedelta(microseconds=1)
     )
 
 

@@ -515,6 +515,7 @@ class InMemory:
                 "auth": session.auth,
                 **{name: microseconds(getattr(session, name)) for name in SESSION_TIMES},
                 "cacheable": False,
+                "cache_installation": None,
                 "actor_id": session.actor_id,
                 "read_at": microseconds(now),
             }
