@@ -168,6 +168,10 @@ long_suites() {
     check "every benchmark runs" env QUICK=1 PG_CONFIG="$pg_config" "$root/bench/all.sh"
   check "growth is measured" env QUICK=1 STEP=growth PG_CONFIG="$pg_config" "$root/bench/all.sh"
 
+  # (the load comes from a package of PyPI)
+  [ "${PACKAGES-yes}" != yes ] ||
+    check "four shards, against their forecast" env PG_CONFIG="$pg_config" "$root/bench/fleet.sh"
+
   heading "an outage of Redis for a minute"
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
 

@@ -164,6 +164,7 @@ unit_tests() {
   build_tree tree unit >"$work/unit.out" 2>&1 || status=$?
   cat "$work/unit.out"
   count "unit tests" "$work/unit.out" '^ok ' '^not ok ' $status
+  check "the forecast of a fleet" python3 -B "$root/bench/fleet/test_forecast.py"
 }
 
 protocol_tests() {
