@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -782,3 +783,25 @@ def test_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [breaker.allows() for _ in range(2)] == [True, False]
     breaker.succeeded()
     assert not breaker.is_open
+
+
+def test_nothing_is_stored_under_the_epoch_of_another_server(
+    redis_server: RedisServer, token: str, configure: Any
+) -> None:
+    """As where a failover, or an old map of shards, leads to another than the settings are of."""
+    cache = session_cache()
+    assert cache is not None
+    own = wait_for(cache.installation)
+    other = cache_module._Installation(str(uuid.uuid4()), own.max_age)
+    redis_server.client.set(other.epoch_key, "0" * 32, px=60_000)
+    redis_server.client.delete(key_of(token))
+    cache._installation = other
+    try:
+        for _ in range(5):
+            assert not cached(token)
+            assert redis_server.client.get(key_of(token))[:1] in (b"L", b"T")
+        assert cache._doubtful
+    finally:
+        cache._installation = own
+        redis_server.client.delete(key_of(token), other.epoch_key)
+    fill(token)
