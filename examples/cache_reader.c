@@ -618,6 +618,19 @@ refresh_settings(CacheReader *reader)
 }
 
 /*
+ * Another server than that of the settings has answered: ask for them again in
+ * some seconds.
+ */
+static void
+ask_soon(CacheReader *reader)
+{
+	int64_t		soon = clock_us(CLOCK_MONOTONIC) - SETTINGS_LIFE + SETTINGS_RETRY;
+
+	if (reader->settings_at > soon)
+		reader->settings_at = soon;
+}
+
+/*
  * The session of a token.  *row is malloc'ed JSON, or NULL.
  */
 SessionSource
@@ -653,13 +666,16 @@ session_read(CacheReader *reader, const char *text, char **row)
 	{
 		source = SESSION_DATABASE;
 		*row = strdup(PQgetvalue(result, 0, 0));
-		if (strcmp(PQgetvalue(result, 0, 4), reader->installation) != 0)
-			/* another server answered: the lease is of an epoch that it cannot end */
-			leased = false;
 		if (leased && strcmp(PQgetvalue(result, 0, 1), "true") == 0)
-			fill(reader, &token, &lease,
-				 strtoll(PQgetvalue(result, 0, 2), NULL, 10),
-				 strtoll(PQgetvalue(result, 0, 3), NULL, 10), *row);
+		{
+			/* another server could not end the epoch that the lease is of */
+			if (strcmp(PQgetvalue(result, 0, 4), reader->installation) != 0)
+				ask_soon(reader);
+			else
+				fill(reader, &token, &lease,
+					 strtoll(PQgetvalue(result, 0, 2), NULL, 10),
+					 strtoll(PQgetvalue(result, 0, 3), NULL, 10), *row);
+		}
 	}
 	PQclear(result);
 	sodium_memzero(token.sealing_key, KEY_LEN);

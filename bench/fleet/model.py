@@ -171,7 +171,8 @@ def expected(costs: Costs, load: Load, option: Option, shards: int) -> Forecast:
     size = session_size(costs, load)
     copies = 1 + option.standbys
     connections = sum(rate * operations[name]["wait_us"] for name, rate in rates.items()) / 1e6
-    standby_cpu = option.standbys * wal / 1e6 * costs["replay_cpu_s_per_mb"]
+    # to replay the image of a page is to copy it
+    standby_cpu = option.standbys * records / 1e6 * costs["replay_cpu_s_per_mb"]
     if option.read_standbys:
         standby_cpu += misses * operations["reads"]["cpu_us"] / 1e6
     memory = load.sessions * size + newest * costs["event_index_bytes"]

@@ -113,7 +113,10 @@ found_out(
 		CacheHistory::pause(0.02, 0.02);
 	},
 	CacheHistory::sabotaged(
-		'strcmp(PQgetvalue(result, 0, 1), "true") == 0', 'true'));
+		'strcmp(PQgetvalue(result, 0, 1), "true") == 0',
+		'true',
+		'strcmp(PQgetvalue(result, 0, 4), reader->installation) != 0',
+		'false'));
 
 $history->stop;
 done_testing();

@@ -82,7 +82,8 @@ my $two = shard('two', $redis, $one, "session_manager.shard = '2/2'\n");
 	ok(remembered($two, $redis, $second), 'the cache of two is as it was');
 	my $epoch = epoch($two, $redis);
 	$one->safe_psql('postgres', 'TRUNCATE user_sessions');
-	is(epoch($two, $redis), $epoch, 'and so is its epoch when that of one ends');
+	is(epoch($two, $redis),
+		$epoch, 'and so is its epoch when that of one ends');
 }
 $two->stop;
 
@@ -118,8 +119,10 @@ my $new_redis = RedisServer->new;
 		my $user = $one->safe_psql('postgres', 'SELECT current_user');
 		my $run = IPC::Run::start(
 			[
-				$reader, "host=$where port=5432 dbname=postgres user=$user application_name=reader",
-				$old_redis->socket, $application_key
+				$reader,
+				"host=$where port=5432 dbname=postgres user=$user application_name=reader",
+				$old_redis->socket,
+				$application_key
 			],
 			\$in,
 			\$out);
@@ -136,11 +139,14 @@ my $new_redis = RedisServer->new;
 		$one->safe_psql('postgres',
 			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reader'"
 		);
-		push @results, $ask->($tokens[1]);	  # finds the connection gone
-		wait_until(sub { !defined $old_redis->call('GET', redis_key($tokens[1])) }, 10);
+		push @results, $ask->($tokens[1]);    # finds the connection gone
+		wait_until(
+			sub { !defined $old_redis->call('GET', redis_key($tokens[1])) },
+			10);
 		push @results, $ask->($tokens[1]), $ask->($tokens[1]);
 		is( $successor->safe_psql(
-				'postgres', "SELECT session_invalidate('$tokens[1]') IS NOT NULL"),
+				'postgres',
+				"SELECT session_invalidate('$tokens[1]') IS NOT NULL"),
 			't',
 			'the new server ends the session');
 		push @results, $ask->($tokens[1]);
@@ -148,7 +154,8 @@ my $new_redis = RedisServer->new;
 		return "@results";
 	};
 	is( $read_by->(
-			CacheHistory::compile('examples/cache_reader.c'), @tokens[0, 1]),
+			CacheHistory::compile('examples/cache_reader.c'),
+			@tokens[ 0, 1 ]),
 		'database cache error database database none',
 		'what another server answers is not cached under the epoch of the first'
 	);
@@ -158,7 +165,7 @@ my $new_redis = RedisServer->new;
 				'examples/cache_reader.c',
 				'strcmp(PQgetvalue(result, 0, 4), reader->installation) != 0',
 				'false'),
-			@tokens[2, 3]),
+			@tokens[ 2, 3 ]),
 		qr/^database cache error database cache cache$/,
 		'a reader that does so serves what has been revoked');
 	$successor->stop;
@@ -179,7 +186,11 @@ my $new_redis = RedisServer->new;
 		$one,
 		{
 			cmd => [
-				'psql', '-XAtq', '-d', 'postgres', '-c',
+				'psql',
+				'-XAtq',
+				'-d',
+				'postgres',
+				'-c',
 				"SELECT s.cacheable, s.user_id FROM pg_sleep(4), LATERAL session_get('$other', touch => false) AS s"
 			],
 			out => $slow
@@ -212,8 +223,10 @@ my $new_redis = RedisServer->new;
 		sub {
 			$one->safe_psql('postgres', 'SHOW session_manager.shard') eq '';
 		});
-	like(info($one, 'cache_shard'),
-		qr/^changing: /, 'Redis does not answer: it may still serve');
+	like(
+		info($one, 'cache_shard'),
+		qr/^changing: /,
+		'Redis does not answer: it may still serve');
 	ok(wait_until(sub { info($one, 'cache_shard') eq 'current' }, 10),
 		'until the epoch is over');
 	like(info($one, 'cache_epoch'), qr/^none: /, 'there is none then');
@@ -269,13 +282,16 @@ END;
 	}
 	my $done = sub {
 		return 0 +
-		  $nodes[3]->safe_psql('postgres', 'SELECT count(ms) FROM revocations');
+		  $nodes[3]
+		  ->safe_psql('postgres', 'SELECT count(ms) FROM revocations');
 	};
 	wait_until(sub { $done->() >= 20 });
 	my $before = $done->();
 	$redis[3]->kill9;
-	is_deeply([ finish_all(@running) ], [ 0, 0, 0, 0 ], 'every client ends well')
-	  or diag(map { slurp_file($_) } @outs);
+	is_deeply(
+		[ finish_all(@running) ],
+		[ 0, 0, 0, 0 ],
+		'every client ends well') or diag(map { slurp_file($_) } @outs);
 	cmp_ok($before, '<', $count, 'Redis was killed during the revocations');
 	foreach my $i (0 .. 3)
 	{
@@ -293,7 +309,8 @@ END;
 			"$count|0",
 			"shard $i: every session is ended");
 		next if $i < 3;
-		cmp_ok($longest, '<=', 3000, 'its own revocations wait once, for a time');
+		cmp_ok($longest, '<=', 3000,
+			'its own revocations wait once, for a time');
 		cmp_ok($longest, '>=', 250, 'which shows that Redis was needed');
 	}
 	$_->stop foreach @nodes;

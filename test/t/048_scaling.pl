@@ -64,7 +64,8 @@ sub demote
 	$transaction->quit;
 	return join ' ', map {
 		on_sessions(
-			"SELECT coalesce(max(data ->> 'role'), 'ended') FROM session_get('$_')")
+			"SELECT coalesce(max(data ->> 'role'), 'ended') FROM session_get('$_')"
+		)
 	} @tokens;
 }
 
@@ -103,7 +104,8 @@ $standby->promote;
 is(live($standby, $late), 0, 'a login is lost');
 is(live($standby, $successor), 0, 'a new token is unknown');
 is(live($standby, $revoked), 1, 'a revoked session is live again');
-my ($end) = $page =~ /^(SELECT session_invalidate_everything\('failover'\);)$/m
+my ($end) =
+  $page =~ /^(SELECT session_invalidate_everything\('failover'\);)$/m
   or die 'no statement';
 $standby->safe_psql('postgres', $end);
 is(live($standby, $revoked), 0, 'until all have been ended');

@@ -194,6 +194,11 @@ class SessionCache:
             logger.warning("the settings of the cache are not known: %s", error)
             self._doubtful = True
 
+    def _ask_soon(self) -> None:
+        if self._fetched_at is not None:
+            soon = time.monotonic() - SETTINGS_SECONDS + DOUBT_SECONDS
+            self._fetched_at = min(self._fetched_at, soon)
+
     def _outdated(self, now: float) -> bool:
         seconds = DOUBT_SECONDS if self._doubtful else SETTINGS_SECONDS
         return self._fetched_at is None or now - self._fetched_at >= seconds
@@ -254,7 +259,7 @@ class SessionCache:
             return
         if row["cache_installation"] != lease.installation:
             # Of another server, which cannot end this epoch when it revokes the session.
-            self._doubtful = True
+            self._ask_soon()
             return
         cached_at = row["read_at"]
         not_after = min(
