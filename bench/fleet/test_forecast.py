@@ -118,7 +118,8 @@ class Forecasts(unittest.TestCase):
             self.assertIn(True, exceeded, msg=str(machine))
 
     def test_one_suffices(self) -> None:
-        little = replace(LOAD, sessions=1000, reads=10, logins=1, refreshes=0, rotations=0)
+        quiet = {"refreshes": 0, "rotations": 0, "updates": 0, "logouts": 0}
+        little = replace(LOAD, sessions=1000, reads=10, logins=1, expiries=1, **quiet)
         self.assertEqual(needed(COSTS, little, MACHINE, ALONE).shards, 1)
 
     def test_impossible(self) -> None:
