@@ -114,8 +114,7 @@ found_out(
 	},
 	CacheHistory::sabotaged(
 		'strcmp(PQgetvalue(result, 0, 1), "true") == 0',
-		'true',
-		'strcmp(PQgetvalue(result, 0, 4), reader->installation) != 0',
+		'true', 'strcmp(PQgetvalue(result, 0, 4), reader->installation) != 0',
 		'false'));
 
 $history->stop;
