@@ -21,9 +21,10 @@
 #	make protocol		the cache protocol: test vectors and model
 #	make fuzz			fuzzing, FUZZ_TIME seconds for each target
 
-EXTENSION = session_manager
+EXTENSION = session_manager session_manager_router
 DATA = \
-	sql/session_manager--1.0.sql
+	sql/session_manager--1.0.sql \
+	sql/session_manager_router--1.0.sql
 
 MODULE_big = session_manager
 OBJS = \
