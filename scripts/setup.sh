@@ -43,6 +43,10 @@ pg_major() {
     sed -nE 's/.*Depends: postgresql-([0-9]+)$/\1/p' | head -n 1
 }
 
+can_install() {
+  apt-cache policy "$1" 2>/dev/null | grep -qE '^ +Candidate: +[^(]'
+}
+
 can_fuzz() {
   printf '#include <stddef.h>
 int LLVMFuzzerTestOneInput(const unsigned char *d, size_t n)
@@ -72,6 +76,8 @@ find_missing() {
   have prove || missing+=(perl)
   perl -MIPC::Run -e 1 2>/dev/null || missing+=(libipc-run-perl)
   have pgbouncer || missing+=(pgbouncer)
+  # there is none for some releases of PostgreSQL
+  [ -e "$(pg_config --pkglibdir)/plproxy.so" ] || ! can_install "postgresql-$1-plproxy" || missing+=("postgresql-$1-plproxy")
   have redis-server || missing+=(redis-server)
   have shellcheck || missing+=(shellcheck)
   have spin || missing+=(spin)

@@ -146,8 +146,9 @@ COMMENT ON FUNCTION session_router.fail(text, text, text, text) IS
 
 --
 -- The map.  PL/Proxy knows the parts as the options p0 to p15 of a foreign
--- server, which pg_dump dumps as it does every server; it sees a change at the
--- next call, whatever snapshot the transaction has.
+-- server, which pg_dump dumps as it does every server.  Every backend sees a
+-- change in its next transaction at the latest; until then the shards refuse what
+-- is no longer theirs.
 --
 
 CREATE FUNCTION session_router.checked(connection text) RETURNS text
@@ -225,7 +226,7 @@ END
 $$;
 
 COMMENT ON FUNCTION session_router_assign(integer[], text) IS
-'give parts to a shard: every call that begins after the commit goes there';
+'give parts to a shard: every transaction that begins after the commit uses it';
 
 CREATE FUNCTION session_router_map() RETURNS TABLE (shard text, parts integer[], buckets int4multirange)
 LANGUAGE sql STABLE
@@ -1063,7 +1064,7 @@ COMMENT ON FUNCTION session_bind_id(uuid, text) IS
 
 CREATE FUNCTION session_user_id()
 RETURNS text
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 BEGIN
 	RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
@@ -1076,7 +1077,7 @@ COMMENT ON FUNCTION session_user_id() IS 'user that session_bind or session_bind
 
 CREATE FUNCTION session_tenant_id()
 RETURNS text
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 BEGIN
 	RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
@@ -1089,7 +1090,7 @@ COMMENT ON FUNCTION session_tenant_id() IS 'tenant that session_bind or session_
 
 CREATE FUNCTION session_actor_id()
 RETURNS text
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 BEGIN
 	RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
@@ -1102,7 +1103,7 @@ COMMENT ON FUNCTION session_actor_id() IS 'person who acts as the user that sess
 
 CREATE FUNCTION session_id()
 RETURNS uuid
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE STRICT
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $$
 BEGIN
 	RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
@@ -1270,20 +1271,20 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 100
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	told jsonb[];
 	detail text;
 	hint text;
 BEGIN
 	IF $1 IS NULL AND $2 IS NULL THEN
-		RETURN QUERY SELECT h.*
-			FROM session_router.gather(true, NULL, 'history($1, NULL, NULL, $2[1]::timestamptz, $2[2]::integer)', $3::text, $4::text) g,
-				jsonb_populate_recordset(NULL::@extschema@.session_events, g.answer) h
-			ORDER BY h.at DESC, h.event_id DESC LIMIT $4;
+		told := ARRAY(SELECT g.answer
+			FROM session_router.gather(true, NULL, 'history($1, NULL, NULL, $2[1]::timestamptz, $2[2]::integer)', $3::text, $4::text) g);
 	ELSE
-		RETURN QUERY SELECT h.*
-			FROM jsonb_populate_recordset(NULL::@extschema@.session_events,
-				session_router.history(CASE WHEN $1 IS NULL THEN session_router.user_part($2) ELSE session_router.id_part($1) END,
-					$1, $2, $3, $4)) h;
+		told[1] := session_router.history(CASE WHEN $1 IS NULL THEN session_router.user_part($2) ELSE session_router.id_part($1) END,
+			$1, $2, $3, $4);
 	END IF;
+	RETURN QUERY SELECT h.*
+		FROM unnest(told) AS t (answer), jsonb_populate_recordset(NULL::@extschema@.session_events, t.answer) h
+		ORDER BY h.at DESC, h.event_id DESC LIMIT $4;
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
 	PERFORM session_router.fail(SQLSTATE, SQLERRM, detail, hint);
