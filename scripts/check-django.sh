@@ -5,12 +5,15 @@
 # The newest gets every test, the browser's included; 4.2 those that depend on
 # Django most.  4.2 uses psycopg2, the others psycopg 3.
 #
-#   scripts/check-django.sh [--long | --lint | pytest argument ...]
+#   scripts/check-django.sh [--long | --lint | --router [pytest argument ...] | pytest argument ...]
 #
 # --long tests on Django 5.2 too, which seldom fails where its two neighbours
 # pass, and runs on 4.2 and 5.2 every test that depends on Django; --lint runs
 # ruff and mypy alone.  With arguments for pytest the tests run on the newest
-# Django alone, without ruff and mypy.
+# Django alone, without ruff and mypy.  --router does the same, by default with
+# the tests of the service, the API and what is like them, where the database has
+# session_manager_router in front of four servers; tests/router.txt names those
+# that cannot pass there, and they must fail.
 #
 #	DJANGO		the versions to test on (newest 4.2; with --long 5.2 too)
 #	PYTHON		interpreter for the virtual environments (/usr/bin/python3)
@@ -24,12 +27,22 @@ set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/router.sh
+. "$(dirname "$0")/router.sh"
 
 # Arguments for pytest.
 arguments=()
 scope=
 case ${1-} in
   --long | --lint) scope=$1 ;;
+  --router)
+    scope=$1
+    shift
+    arguments=("$@")
+    # what neither looks into tables nor is about transactions
+    [ $# -gt 0 ] || arguments=(tests/test_services.py tests/test_api.py tests/test_authentication.py tests/test_middleware.py
+      tests/test_engine.py tests/test_bearer.py tests/test_csrf.py tests/test_users.py tests/test_login_authentication.py)
+    ;;
   *) arguments=("$@") ;;
 esac
 
@@ -89,6 +102,24 @@ from session_manager.management.grants import grant_statements
 print(';\n'.join(grant_statements('webapp')), end=';\n')")
   } | "$bindir/psql" -X -q -o /dev/null -v ON_ERROR_STOP=1 -h "$work/$name" -U postgres -d template1 2>"$work/$name.sql" ||
     { cat "$work/$name.sql" >&2; die "cannot prepare the database"; }
+}
+
+# A server NAME whose template1 has the router in the place of the extension, and
+# four servers that have the sessions.
+start_router() {
+  local name=$1 i connections=() hosts=()
+
+  start_shards "$name-shard" 4 "fsync = off" "shared_buffers = 16MB" "max_connections = 300" \
+    "session_manager.flush_interval = 1s" "session_manager.sweep_interval = 2s"
+  for i in 1 2 3 4; do
+    hosts+=("$work/$name-shard$i")
+    connections+=("host=$work/$name-shard$i dbname=sessions")
+  done
+  export SM_TEST_ROUTED="${hosts[*]}"
+  mkdir -m 777 "$work/redis-$name"
+  start_server "$name" "fsync = off" "max_connections = 300" "shared_preload_libraries = 'session_manager'"
+  make_router "$name" template1 "${connections[@]}"
+  run_sql "$name" template1 >/dev/null <<<"CREATE ROLE webapp LOGIN CREATEDB; SELECT session_grant('webapp', 'app');"
 }
 
 owner_command() {
@@ -238,7 +269,11 @@ for name in $versions; do
   fi
   for server in $servers; do
     names+=("$server")
-    start_database "$server"
+    if [ "$scope" = --router ]; then
+      start_router "$server"
+    else
+      start_database "$server"
+    fi
   done
 done
 [ ${#arguments[@]} -gt 0 ] || [ -z "$newest" ] || lint_client

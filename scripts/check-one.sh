@@ -20,7 +20,7 @@ set -euo pipefail
 # shellcheck source=scripts/lint.sh
 . "$(dirname "$0")/lint.sh"
 
-suites="lint unit fuzz protocol regress isolation tap django peers react example walk"
+suites="lint unit fuzz protocol regress isolation tap django router peers react example walk"
 
 # The suites that were named, and the tests of the others, a line each.
 declare -A tests whole
@@ -160,6 +160,11 @@ run_tap() {
 run_django() {
   staged newest
   script check-django.sh env BINDIR="$bindir" "$root/scripts/check-django.sh" "$@"
+}
+
+run_router() {
+  staged server newest
+  router_tests
 }
 
 run_peers() {

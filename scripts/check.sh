@@ -130,6 +130,11 @@ react_and_example() {
 django_and_walk() {
   heading "Django package"
   script check-django.sh env BINDIR="$bindir" "$root/scripts/check-django.sh" "$@"
+  if [ "$scope" = --long ]; then
+    router_tests
+  else
+    router_tests tests/test_services.py
+  fi
   heading "quick start for Django, as it is written; it installs the package into a temporary directory"
   script walk-django.sh env BINDIR="$bindir" "$root/scripts/walk-django.sh"
   peers "$@"

@@ -146,6 +146,16 @@ peers() {
   script check-peers.sh env BINDIR="$bindir" "$root/scripts/check-peers.sh" "$@"
 }
 
+# Tests of the Django package through session_manager_router.
+router_tests() {
+  heading "Django package, its database a router in front of four servers"
+  if [ -e "$("$pg_config" --pkglibdir)/plproxy.so" ]; then
+    script router env BINDIR="$bindir" "$root/scripts/check-django.sh" --router "$@"
+  else
+    printf 'left out: PL/Proxy is not installed for this PostgreSQL\n'
+  fi
+}
+
 # Build the extension as $work/tree and set it up for servers.
 build_extension() {
   heading "build, $("$pg_config" --version)"

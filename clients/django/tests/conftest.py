@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -32,6 +33,10 @@ from .issuer import AUDIENCE, Issuer
 
 SERVER, STAND_IN = "server", "stand-in"
 
+# Where the sessions are if the database is a router: hosts, each with a database of this name.
+ROUTED = os.environ.get("SM_TEST_ROUTED", "").split()
+ROUTED_DATABASE = "sessions"
+
 T = TypeVar("T")
 
 
@@ -45,6 +50,12 @@ def _connections_of_asynchronous_tests(request: pytest.FixtureRequest) -> Iterat
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _use_each_server(items)
+    if ROUTED:
+        _expect_of_a_router(items)
+
+
+def _use_each_server(items: list[pytest.Item]) -> None:
     """Let each test use the servers that share the sessions, if they do."""
     for item in items if django_settings.SHARDS else []:
         marker = item.get_closest_marker("django_db")
@@ -52,6 +63,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         given = {} if marker is None else marker.kwargs
         item.add_marker(pytest.mark.django_db(**{**given, "databases": "__all__"}), append=False)
+
+
+def _expect_of_a_router(items: list[pytest.Item]) -> None:
+    """The tests that router.txt names must fail: it has the reason indented below them."""
+    reasons: dict[str, str] = {}
+    names: list[str] = []
+    for line in Path(__file__).with_name("router.txt").read_text().splitlines():
+        if line.startswith("tests/"):
+            names.append(line)
+        elif line.startswith(" "):
+            reasons.update(dict.fromkeys(names, line.strip()))
+            names = []
+    for item in items:
+        whole = item.nodeid.partition("[")[0]
+        reason = reasons.get(item.nodeid) or reasons.get(whole)
+        if reason is not None:
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +91,7 @@ def issuer() -> Iterator[Issuer]:
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
     """A key of the test database's own: with the first key it becomes an installation."""
-    for alias in ["default", *django_settings.SHARDS]:
+    for alias in () if ROUTED else ("default", *django_settings.SHARDS):
         with django_db_blocker.unblock(), Superuser(alias=alias) as superuser:
             superuser.execute("SELECT session_key_generate()")
 
@@ -71,11 +99,13 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
 class Superuser:
     """A connection of the database's superuser, through whichever psycopg Django uses."""
 
-    def __init__(self, name: str | None = None, alias: str = "default") -> None:
+    def __init__(
+        self, name: str | None = None, alias: str = "default", host: str | None = None
+    ) -> None:
         server = connections[alias].settings_dict
         config = {
             **django_settings.PG_SUPERUSER,
-            "HOST": server["HOST"],
+            "HOST": host or server["HOST"],
             "NAME": name or server["NAME"],
         }
         self.connection = ConnectionHandler({"default": config})["default"]
@@ -111,7 +141,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses ``backend`` on the extension and on the stand-in for it."""
     if "backend" in metafunc.fixturenames:
         alone = metafunc.definition.get_closest_marker("server_only")
-        backends = [SERVER] if alone else [SERVER, STAND_IN]
+        # The stand-in does not know of a router.
+        backends = [SERVER] if alone or ROUTED else [SERVER, STAND_IN]
         metafunc.parametrize("backend", backends, indirect=True)
 
 
@@ -196,11 +227,16 @@ def database_setting(
     if "backend" in request.fixturenames and request.getfixturevalue("backend") == STAND_IN:
         yield request.getfixturevalue("stand_in_setting")
         return
-    name = connection.settings_dict["NAME"]
+    name = ROUTED_DATABASE if ROUTED else connection.settings_dict["NAME"]
+    servers: list[dict[str, str]] = [
+        {"alias": alias} for alias in django_settings.SHARDS or ["default"]
+    ]
+    if ROUTED:
+        servers = [{"name": name, "host": host} for host in ROUTED]
 
     def on_each_server(sql: str) -> None:
-        for alias in django_settings.SHARDS or ["default"]:
-            with Superuser(alias=alias) as one:
+        for server in servers:
+            with Superuser(**server) as one:
                 # A setting is known once the library is loaded.
                 one.execute("LOAD 'session_manager'")
                 one.execute(sql)

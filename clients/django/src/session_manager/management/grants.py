@@ -126,13 +126,14 @@ def rights(cursor: Any) -> Rights | None:
         "SELECT n.nspname,"
         " CASE WHEN %s::text IS NULL THEN pg_function_is_visible(p.oid) ELSE n.nspname = %s END,"
         " has_schema_privilege(n.oid, 'usage') AND has_function_privilege(p.oid, 'execute'),"
-        " has_column_privilege(c.oid, 'session_id', 'select')"
+        " coalesce(has_column_privilege(c.oid, 'session_id', 'select'), false)"
         " FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
         " JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid"
         " AND d.classid = 'pg_proc'::regclass"
         " JOIN pg_proc p ON p.oid = d.objid AND p.proname = 'session_get'"
-        " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'user_sessions'"
-        " WHERE e.extname = 'session_manager'",
+        # (a router has no tables)
+        " LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'user_sessions'"
+        " WHERE e.extname IN ('session_manager', 'session_manager_router') ORDER BY 2 DESC",
         [settings.SCHEMA or None] * 2,
     )
     row = cursor.fetchone()
