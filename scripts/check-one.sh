@@ -164,7 +164,7 @@ run_django() {
 
 run_router() {
   staged server newest
-  router_tests
+  router_tests "$@"
 }
 
 run_peers() {
