@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 
 reference=docs/reference.md
 script=sql/session_manager--$(sed -n "s/^default_version = '\(.*\)'/\1/p" session_manager.control).sql
+router=sql/session_manager_router--$(sed -n "s/^default_version = '\(.*\)'/\1/p" session_manager_router.control).sql
 pages=(*.md docs/*.md)
 status=0
 
@@ -75,6 +76,10 @@ reference_default() {
 }
 
 in_reference function < <(functions)
+# The router's page says of each function where it goes.
+while IFS= read -r name; do
+  grep -qE -- "(\`|^ *)$name\b" docs/router.md || complain "docs/router.md has no function $name"
+done < <(sed -nE 's/^CREATE FUNCTION (session_[a-z_]+)\(.*/\1/p' "$router" | grep -vxE 'session_router_(grant|revoke)' | sort -u)
 in_reference setting < <(settings)
 in_reference event < <(events)
 in_reference SQLSTATE < <(sqlstates)
@@ -89,7 +94,7 @@ done < <(code_defaults)
 [ "$(code_defaults | wc -l)" -ge 10 ] || complain "the defaults in src/guc.c are not found"
 
 # Names in the pages that the code does not have.
-known=$(cat "$script" src/*.c src/*/*.c clients/django/src/session_manager/{,*/}*.py |
+known=$(cat "$script" "$router" src/*.c src/*/*.c clients/django/src/session_manager/{,*/}*.py |
   grep -oE '\bsession_[a-z_]+' | sort -u)
 # session_manager.services is a module of the Django package, session_manager.E001 a check's id.
 modules=$(cd clients/django/src/session_manager && printf '%s\n' *.py */__init__.py | sed -E 's/(\/__init__)?\.py$//')
