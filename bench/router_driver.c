@@ -82,7 +82,7 @@ clock_ns(clockid_t clock)
 }
 
 static int64_t
-sum_of(const clockid_t *clocks, int n)
+sum_of(const clockid_t * clocks, int n)
 {
 	int64_t		sum = 0;
 

@@ -24,7 +24,8 @@ plan skip_all => 'pgbouncer is not installed' unless defined $pgbouncer;
 my $page = slurp_file('docs/router.md');
 my ($on_shards, $on_router) = $page =~ /^```sql\n(.*?)^```/msg;
 my ($pooling) = $page =~ /^```ini\n(.*?)^```/ms;
-my ($create, $grant) = $on_router =~ /^(SELECT session_router_create.*?;\n)(.*)/ms;
+my ($create, $grant) =
+  $on_router =~ /^(SELECT session_router_create.*?;\n)(.*)/ms;
 
 my $shards = 4;
 my $log_all = "log_statement = all\nlog_parameter_max_length_on_error = -1\n";
@@ -45,9 +46,9 @@ my $router = new_node(
 
 # One installation: its row and its keys are copied before the first session.
 install_extension($shard[0], 'postgres');
-my %copied = map {
-	$_ => $shard[0]->safe_psql('postgres', "COPY $_ TO stdout")
-} qw(session_installation session_keys);
+my %copied =
+  map { $_ => $shard[0]->safe_psql('postgres', "COPY $_ TO stdout") }
+  qw(session_installation session_keys);
 foreach my $node (@shard)
 {
 	$node->safe_psql(
@@ -68,8 +69,7 @@ write_file(
 	join(
 		"\n",
 		'[databases]',
-		(
-			map {
+		(   map {
 				"shard$_ = host=@{[$shard[$_ - 1]->host]} port=@{[$shard[$_ - 1]->port]} dbname=postgres"
 			} 1 .. $shards),
 		'[pgbouncer]',
@@ -96,10 +96,9 @@ END
 
 wait_until(
 	sub {
-		-S "$dir/.s.PGSQL.$port" && $shard[0]->psql(
-			'postgres', 'SELECT 1',
-			connstr =>
-			  "host=$dir port=$port user=router dbname=shard1") == 0;
+		-S "$dir/.s.PGSQL.$port"
+		  && $shard[0]->psql('postgres', 'SELECT 1',
+			connstr => "host=$dir port=$port user=router dbname=shard1") == 0;
 	}) or die 'pgbouncer does not start';
 
 my @connection =
@@ -206,8 +205,13 @@ is( $router->safe_psql(
 		'app',
 		'SELECT shard, parts, version, holds, count(*) OVER (PARTITION BY installation), problem FROM session_router_status()'
 	),
-	join("\n",
-		map { "$connection[$_]|{" . join(',', 4 * $_ .. 4 * $_ + 3) . "}|1.0|@{[$_ + 1]}/4|4|" } 0 .. 3),
+	join(
+		"\n",
+		map {
+				"$connection[$_]|{"
+			  . join(',', 4 * $_ .. 4 * $_ + 3)
+			  . "}|1.0|@{[$_ + 1]}/4|4|"
+		} 0 .. 3),
 	'four shards of one installation, each with its part');
 
 # Who may do what
@@ -231,7 +235,8 @@ is( $router->safe_psql(
 		'app', q(
 		SELECT count(*) FROM pg_proc p, unnest(ARRAY['web', 'chief', 'watch', 'nobody']) r
 		WHERE p.pronamespace = 'session_router'::regnamespace
-			AND (has_function_privilege(r, p.oid, 'execute') OR has_schema_privilege(r, 'session_router', 'usage')))),
+			AND (has_function_privilege(r, p.oid, 'execute') OR has_schema_privilege(r, 'session_router', 'usage')))
+	),
 	'0',
 	'nobody calls a shard directly');
 foreach my $forbidden (
@@ -249,7 +254,8 @@ foreach my $forbidden (
 	my (undef, $errors) = said('web', $forbidden);
 	like($errors, qr/ERROR:\s+42501:/, "not for everyone: $forbidden");
 }
-is( said('web',
+is( said(
+		'web',
 		'SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL'),
 	'0',
 	'the password is for superusers');
@@ -283,7 +289,8 @@ foreach my $n (1 .. $shards)
 		SELECT session_invalidate_all('$user', :'a');
 		SELECT session_invalidate(:'a'), session_invalidate(:'b') IS NULL;
 		SELECT string_agg(event, ' ') FROM session_history(user_id => '$user', max_rows => 3);
-		SELECT count(DISTINCT session_id) FROM session_history(session_id => :'i4')));
+		SELECT count(DISTINCT session_id) FROM session_history(session_id => :'i4'))
+	);
 	is( $out, qq($user|acme|{"n": 1}|1|{"amr": ["pwd"]}
 $user
 2|{"m": 2}
@@ -301,7 +308,8 @@ $user|t
 invalidated invalidated created
 1), "sessions live on shard $n");
 	is($errors, '', 'without a word');
-	is( $shard[ $n - 1 ]->safe_psql('postgres',
+	is( $shard[ $n - 1 ]->safe_psql(
+			'postgres',
 			"SELECT count(*) > 0 FROM user_sessions WHERE user_id = '$user'"),
 		't',
 		'there and');
@@ -309,7 +317,8 @@ invalidated invalidated created
 			',',
 			map {
 				$_->safe_psql('postgres',
-					"SELECT count(*) FROM user_sessions WHERE user_id = '$user'")
+					"SELECT count(*) FROM user_sessions WHERE user_id = '$user'"
+				)
 			} grep { $_ != $shard[ $n - 1 ] } @shard),
 		'0,0,0',
 		'nowhere else');
@@ -349,6 +358,7 @@ is( join("\n", ($here =~ /^(SM001.*|DETAIL.*|HINT.*)$/mg)),
 	'an error is that of the shard');
 like($here, qr/^SM001: .*\nDETAIL: .*\nHINT: /, 'with all its parts');
 unlike($here, qr/REMOTE|Remote|shard1/, 'and nothing of how it came');
+
 foreach (
 	[ "SELECT session_create(NULL)", '22004' ],
 	[ "SELECT session_create('')", '22023' ],
@@ -378,7 +388,8 @@ is( said(
 		SELECT version FROM session_update('$digest', '{"k": 1}');
 		ROLLBACK;
 		SELECT version, data FROM session_get('$digest');)),
-	qq(2\n2|{"k": 1}), 'a rollback does not undo it');
+	qq(2\n2|{"k": 1}),
+	'a rollback does not undo it');
 
 # Which functions go where: a new one has to be added to one of these lists.
 my $id = $router->safe_psql('app',
@@ -408,9 +419,9 @@ my %routed = (
 my %refused = (
 	session_bind => "'$digest'",
 	session_bind_id => "'$id', '$ann'",
-	(
-		map { $_ => '' }
-		  qw(session_user_id session_tenant_id session_actor_id session_id session_audience session_key_generate)),
+	(   map { $_ => '' }
+		  qw(session_user_id session_tenant_id session_actor_id session_id session_audience session_key_generate)
+	),
 	session_trust => "'{}'",
 	session_distrust => "'$id'");
 my @everywhere =
@@ -424,19 +435,19 @@ is_deeply(
 	[ sort(keys %routed, keys %refused, @everywhere, @local) ],
 	[ sort keys %all ],
 	'every function is routed, asked of all, local or refused');
+
 foreach my $name (sort keys %refused)
 {
 	my (undef, $errors) = said('postgres', "SELECT $name($refused{$name})");
-	like($errors, qr/ERROR:\s+0A000: .*\nHINT:  \S/, "$name says where to go");
+	like($errors, qr/ERROR:\s+0A000: .*\nHINT:  \S/,
+		"$name says where to go");
 }
 
 # A stale map sends what is on shard 1 to shard 4.  A connection that is open
 # all the time sees the map change.
 my $open = connection($router, 'app');
-like(
-	query($open, "SELECT user_id FROM session_get('$digest')"),
-	qr/^$ann$/m,
-	'a connection is open');
+like(query($open, "SELECT user_id FROM session_get('$digest')"),
+	qr/^$ann$/m, 'a connection is open');
 $router->safe_psql('app',
 	"SELECT session_router_assign('{0, 1, 2, 3}', '$connection[3]')");
 foreach my $name (sort keys %routed)
@@ -450,12 +461,12 @@ is( $router->safe_psql(
 	),
 	"session_manager.shard = '4/4' does not hold all of these parts",
 	'the status knows');
-my (undef, $wrong) = query($open, "SELECT user_id FROM session_get('$digest')");
+my (undef, $wrong) =
+  query($open, "SELECT user_id FROM session_get('$digest')");
 like($wrong, qr/SM005/, 'the open connection goes there too');
 $router->safe_psql('app',
 	"SELECT session_router_assign('{0, 1, 2, 3}', '$connection[0]')");
-like(
-	query($open, "SELECT user_id FROM session_get('$digest')"),
+like(query($open, "SELECT user_id FROM session_get('$digest')"),
 	qr/^$ann$/m,
 	'nothing has been changed there, and the open connection is back');
 $open->quit;
@@ -474,8 +485,15 @@ foreach my $bad (
 # Everything of a fleet in one answer
 sub log_in_everywhere
 {
-	return
-	  map { [ $_, $router->safe_psql('app', "SELECT session_token FROM session_create('$_', tenant_id => 'acme')") ] }
+	return map {
+		[
+			$_,
+			$router->safe_psql(
+				'app',
+				"SELECT session_token FROM session_create('$_', tenant_id => 'acme')"
+			)
+		]
+	  }
 	  map { user_on($_) } 1 .. $shards;
 }
 $router->safe_psql('app', 'SELECT session_invalidate_everything()');
@@ -493,7 +511,8 @@ is( $router->safe_psql(
 	),
 	'app|4|t|t',
 	'counters');
-is( $router->safe_psql('app',
+is( $router->safe_psql(
+		'app',
 		"SELECT count(*), count(DISTINCT user_id), bool_and(event = 'created') FROM session_history(max_rows => 4)"
 	),
 	'4|4|t',
@@ -515,7 +534,8 @@ is( $router->safe_psql(
 	),
 	't|0',
 	'maintenance');
-is( said('watch',
+is( said(
+		'watch',
 		'SELECT count(*) > 9, session_active_count() FROM session_info()'),
 	't|4',
 	'for who monitors');
@@ -530,8 +550,9 @@ like(
 	said('chief', 'SELECT session_key_add(2)'),
 	qr/ERROR:\s+SM003: 1 of 4 session shards have not done this.*\nDETAIL:  .*dbname=shard4/,
 	'a key that one shard does not have');
-is( $router->safe_psql('app',
-		"SELECT state, available FROM session_keys() WHERE key_id = 2"),
+is( $router->safe_psql(
+		'app', "SELECT state, available FROM session_keys() WHERE key_id = 2"
+	),
 	'added/none|f',
 	'as the list of keys shows');
 is(state('SELECT session_assertion_keys()'),
@@ -539,8 +560,8 @@ is(state('SELECT session_assertion_keys()'),
 write_file(key_file($shard[3]), "1:$key\n2:$second\n");
 is(said('chief', 'SELECT session_key_add(2)'), '', 'is added later');
 is(said('chief', 'SELECT session_key_activate(2)'), '', 'and activated');
-is( $router->safe_psql('app',
-		'SELECT key_id, state, available FROM session_keys()'),
+is( $router->safe_psql(
+		'app', 'SELECT key_id, state, available FROM session_keys()'),
 	"1|inactive|t\n2|active|t",
 	'on all shards');
 
@@ -551,7 +572,7 @@ my $unreached =
   qr/WARNING:  08\w+: 1 of 4 session shards have not taken part\n.*DETAIL:  .*dbname=shard4 \(parts 12, 13, 14, 15\)/s;
 foreach my $n (0 .. 2)
 {
-	is( said('web', "SELECT user_id FROM session_get('$sessions[$n][1]')"),
+	is(said('web', "SELECT user_id FROM session_get('$sessions[$n][1]')"),
 		$sessions[$n][0], "shard @{[$n + 1]} serves");
 }
 my ($said, $took) =
@@ -591,11 +612,8 @@ is( $router->safe_psql(
 	),
 	'4|3|0',
 	'and so for all tenants');
-is( join(
-		',',
-		map { live($shard[$_], $sessions[$_][1]) } 0 .. 2),
-	'0,0,0',
-	'their sessions have ended');
+is(join(',', map { live($shard[$_], $sessions[$_][1]) } 0 .. 2),
+	'0,0,0', 'their sessions have ended');
 $shard[3]->start;
 ok( wait_until(
 		sub {
@@ -633,11 +651,8 @@ foreach my $try (1, 2)
 ($count, $warned) = said('chief', "SELECT session_invalidate_tenant('acme')");
 is($count, '3', 'a tenant is signed out where it can be');
 like($warned, $unreached, 'and the one that hangs is named');
-is( join(
-		',',
-		map { live($shard[$_], $sessions[$_][1]) } 0 .. 2),
-	'0,0,0',
-	'their sessions have ended');
+is(join(',', map { live($shard[$_], $sessions[$_][1]) } 0 .. 2),
+	'0,0,0', 'their sessions have ended');
 kill 'CONT', @frozen;
 @frozen = ();
 ok( wait_until(
@@ -651,10 +666,8 @@ is(live($shard[3], $sessions[3][1]), '0', 'and has ended the rest');
 
 # No shard at all
 $_->stop('fast') foreach @shard;
-like(
-	state("SELECT session_invalidate_tenant('acme')"),
-	qr/^08/,
-	'where no shard answers, nothing has been done');
+like(state("SELECT session_invalidate_tenant('acme')"),
+	qr/^08/, 'where no shard answers, nothing has been done');
 $_->start foreach @shard;
 wait_until(sub { state('SELECT session_active_count()') eq '0' });
 
@@ -688,15 +701,21 @@ like($said, qr/22023/, 'nor for errors');
 my $map = 'SELECT shard, parts FROM session_router_map()';
 my $mapped = $router->safe_psql('app', $map);
 my $dump = $router->basedir . '/app.dump';
-$router->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $router->connstr('app') ],
+$router->command_ok(
+	[ 'pg_dump', '-Fc', '-f', $dump, $router->connstr('app') ],
 	'the router is dumped');
 $router->command_ok(
-	[ 'pg_restore', '--exit-on-error', '-d', $router->connstr('copy'), $dump ],
+	[
+		'pg_restore', '--exit-on-error', '-d', $router->connstr('copy'),
+		$dump
+	],
 	'and restored');
 is($router->safe_psql('copy', $map), $mapped, 'with its map');
-my $restored = $router->safe_psql('copy', "SELECT session_token FROM session_create('$bob')");
+my $restored = $router->safe_psql('copy',
+	"SELECT session_token FROM session_create('$bob')");
 is( $router->safe_psql('app', "SELECT user_id FROM session_get('$restored')"),
-	$bob, 'a copy reaches the same shards');
+	$bob,
+	'a copy reaches the same shards');
 is( $router->safe_psql('copy', $may),
 	$router->safe_psql('app', $may),
 	'and has the privileges');
@@ -709,8 +728,10 @@ is( $router->safe_psql(
 	'0|t|1',
 	'DROP EXTENSION leaves the map alone');
 $router->safe_psql('copy', 'CREATE EXTENSION session_manager_router');
-is( $router->safe_psql('copy', "SELECT user_id FROM session_get('$restored')"),
-	$bob, 'and CREATE EXTENSION finds it');
+is( $router->safe_psql(
+		'copy', "SELECT user_id FROM session_get('$restored')"),
+	$bob,
+	'and CREATE EXTENSION finds it');
 is(state("CREATE EXTENSION session_manager CASCADE"),
 	'42P07', 'one schema has room for one of the two');
 
