@@ -1276,8 +1276,10 @@ DECLARE
 	hint text;
 BEGIN
 	IF $1 IS NULL AND $2 IS NULL THEN
+		-- as ISO 8601, whatever DateStyle the caller has
 		told := ARRAY(SELECT g.answer
-			FROM session_router.gather(true, NULL, 'history($1, NULL, NULL, $2[1]::timestamptz, $2[2]::integer)', $3::text, $4::text) g);
+			FROM session_router.gather(true, NULL, 'history($1, NULL, NULL, $2[1]::timestamptz, $2[2]::integer)',
+				to_jsonb($3) #>> '{}', $4::text) g);
 	ELSE
 		told[1] := session_router.history(CASE WHEN $1 IS NULL THEN session_router.user_part($2) ELSE session_router.id_part($1) END,
 			$1, $2, $3, $4);

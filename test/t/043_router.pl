@@ -540,6 +540,15 @@ is( said(
 	't|4',
 	'for who monitors');
 
+is( said(
+		'web', q(
+		SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Kolkata';
+		SELECT count(*) FROM session_history(since => now() - interval '1 hour', max_rows => 4);
+		SELECT count(*) FROM session_history(since => now() + interval '1 hour');)
+	),
+	"4\n0",
+	'times mean the same whatever the caller writes them like');
+
 # A second key: what one shard lacks is said, and the second call ends it.
 my $second = random_key();
 foreach my $n (0 .. 2)
