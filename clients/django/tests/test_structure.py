@@ -39,6 +39,8 @@ PUBLIC = {
     "links": (),
     "middleware": (),
     "reporting": (),
+    "shards": (),
+    "shard_checks": (),
     "signals": (),
     "pytest_plugin": (),
     "testing": (),

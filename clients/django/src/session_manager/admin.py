@@ -6,6 +6,7 @@ sessions; who did it is in the admin's own log, as the audit trail knows no admi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +17,7 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -34,7 +35,11 @@ from .conf import settings
 from .local_time import local_time
 from .models import SessionEvent, UserSession
 from .services import session_service
-from .store.relations import attach_users, user_ids, users_apart
+from .shards import alias_of_id, alias_of_user
+from .store.aliases import using
+from .store.relations import attach_users, users_apart
+from .store.relations import user_ids as user_ids_of
+from .store.shards import all_aliases
 
 REVOKE = "session_manager.revoke_usersession"
 EVENTS = (
@@ -50,6 +55,8 @@ EVENTS = (
     "erased",
     "key_revoked",
 )
+#: In an address: the alias of the database that is shown, where there are several.
+DATABASE = "database"
 #: Events shown of one session.
 HISTORY = 200
 #: Users looked for in another database by one word of a search.
@@ -109,6 +116,67 @@ class StateFilter(admin.SimpleListFilter):
         return queryset
 
 
+class ShardFilter(admin.SimpleListFilter):
+    """Which of several databases is shown: no query reads them all.
+
+    Unless one is chosen, that of whom or what is searched for, else the first.
+    """
+
+    title = _("database")
+    parameter_name = DATABASE
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, Any]]:
+        self.searched = request.GET.get(SEARCH_VAR, "").strip()
+        return [(alias, alias) for alias in all_aliases()] if settings.is_sharded else []
+
+    def alias(self) -> str:
+        chosen = self.value()
+        known = all_aliases()
+        return chosen if chosen in known else _alias_of_search(self.searched) or known[0]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        shown = self.alias()
+        for alias, title in self.lookup_choices:
+            yield {
+                "selected": alias == shown,
+                "query_string": changelist.get_query_string({DATABASE: alias}),
+                "display": title,
+            }
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        return queryset.using(self.alias())
+
+
+def _alias_of_search(text: str) -> str | None:
+    """The database of the session or user that is searched for, if it is one, and named in full."""
+    if not text:
+        return None
+    with suppress(ValueError):
+        return alias_of_id(text)
+    user_ids = {text}
+    fields = _user_search_fields()
+    if fields:
+        matches = reduce(or_, (Q(**{field: text}) for field in fields))
+        found = get_user_model()._default_manager.filter(matches).order_by("pk")
+        user_ids.update(user_ids_of(found[:2]))
+    aliases = {
+        alias_of_user(user_id)
+        for user_id in user_ids
+        if UserSession.objects.for_user(user_id).exists()
+    }
+    return aliases.pop() if len(aliases) == 1 else None
+
+
+def _user_search_fields() -> list[str]:
+    """What of the application's user can be searched for: name and e-mail, if it has them."""
+    if settings.USER_ID_FIELD is None:
+        return []
+    model: Any = get_user_model()
+    names = {field.name for field in model._meta.get_fields()}
+    wanted = (model.USERNAME_FIELD, getattr(model, "EMAIL_FIELD", "email"))
+    return [f"{name}__icontains" for name in dict.fromkeys(wanted) if name in names]
+
+
 class EventFilter(admin.SimpleListFilter):
     """Events of one type; the types are known, so that the table need not be read for them."""
 
@@ -132,23 +200,14 @@ class _ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def user_search_fields(self) -> list[str]:
-        """What of the application's user can be searched for: name and e-mail, if it has them."""
-        if settings.USER_ID_FIELD is None:
-            return []
-        model: Any = get_user_model()
-        names = {field.name for field in model._meta.get_fields()}
-        wanted = (model.USERNAME_FIELD, getattr(model, "EMAIL_FIELD", "email"))
-        return [f"{name}__icontains" for name in dict.fromkeys(wanted) if name in names]
-
     def get_search_fields(self, request: HttpRequest) -> list[str]:
-        users = [] if users_apart() else [f"user__{field}" for field in self.user_search_fields()]
+        users = [] if users_apart() else [f"user__{field}" for field in _user_search_fields()]
         return ["user_id__icontains", "=tenant_id", "=ip", *users]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        fields = self.user_search_fields()
+        fields = _user_search_fields()
         if not (fields and users_apart()):
             return super().get_search_results(request, queryset, search_term)
         # Each word in the session or in its user, who is looked for first.
@@ -158,12 +217,25 @@ class _ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             matches = reduce(or_, (Q(**{field: text}) for field in fields))
             users = get_user_model()._default_manager.filter(matches).order_by("pk")
             queryset = queryset.filter(
-                Q(pk__in=found.values("pk")) | Q(user_id__in=user_ids(users[:USERS]))
+                Q(pk__in=found.values("pk")) | Q(user_id__in=user_ids_of(users[:USERS]))
             )
         return queryset, False
 
 
-class SessionList(ChangeList):
+class _List(ChangeList):
+    """A page of one database, which it names where there are several."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if settings.is_sharded:
+            self.title = _("%(title)s: database %(alias)s of %(all)s") % {
+                "title": self.title,
+                "alias": self.queryset.db,
+                "all": ", ".join(all_aliases()),
+            }
+
+
+class SessionList(_List):
     """A page of sessions with their users, wherever those are."""
 
     def get_results(self, request: HttpRequest) -> None:
@@ -186,7 +258,7 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         "last_seen",
     )
     # No filter that would read the whole table to find its choices.
-    list_filter = (StateFilter, "created_at", "last_seen_at")
+    list_filter = (ShardFilter, StateFilter, "created_at", "last_seen_at")
     list_per_page = 50
     ordering = ("-session_id",)
     show_full_result_count = False
@@ -341,17 +413,20 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         css = {"all": ("session_manager/admin.css",)}
 
 
-class _EventList(ChangeList):
-    """Links that say when the event was, by which an index finds it."""
+class _EventList(_List):
+    """Links that say when the event was, by which an index finds it, and in which database."""
 
     def url_for_result(self, result: Any) -> str:
-        return f"{super().url_for_result(result)}?{urlencode({'at': result.at.isoformat()})}"
+        query = {"at": result.at.isoformat()}
+        if settings.is_sharded:
+            query[DATABASE] = self.queryset.db
+        return f"{super().url_for_result(result)}?{urlencode(query)}"
 
 
 @admin.register(SessionEvent)
 class SessionEventAdmin(_ReadOnlyAdmin):
     list_display = ("at", "event", "user_id", "tenant_id", "ip", "session_link", "detail")
-    list_filter = (EventFilter, "at")
+    list_filter = (ShardFilter, EventFilter, "at")
     list_per_page = 100
     ordering = ("-at", "-event_id")
     show_full_result_count = False
@@ -362,11 +437,21 @@ class SessionEventAdmin(_ReadOnlyAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> SessionEvent | None:
+        alias = request.GET.get(DATABASE)
+        if settings.is_sharded:
+            # Its number alone says nothing: each database counts its own.
+            if alias not in all_aliases():
+                return None
+            with using(alias):
+                return self.find_event(request, object_id)
+        return self.find_event(request, object_id)
+
+    def find_event(self, request: HttpRequest, object_id: str) -> SessionEvent | None:
         event = None
         with suppress(ValueError, ValidationError):
             if at := parse_datetime(request.GET.get("at", "")):
                 event = self.get_queryset(request).filter(at=at, pk=object_id).first()
-        return event or super().get_object(request, object_id, from_field)
+        return event or super().get_object(request, object_id)
 
     @admin.display(description=_("session"))
     def session_link(self, event: SessionEvent) -> str:

@@ -50,11 +50,7 @@ class Shard:
     def give(self, share: str | None) -> None:
         """Change session_manager.shard; None: the server takes every user."""
         self.execute("LOAD 'session_manager'")
-        self.execute(
-            "ALTER SYSTEM RESET session_manager.shard"
-            if share is None
-            else f"ALTER SYSTEM SET session_manager.shard = '{share}'"
-        )
+        self.execute(f"ALTER SYSTEM SET session_manager.shard = '{share or ''}'")
         self.execute("SELECT pg_reload_conf()")
         wait_for(lambda: self.share() == (share or ""))
 

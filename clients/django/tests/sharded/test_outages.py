@@ -132,6 +132,7 @@ pool_mode = transaction
 query_timeout = {LIMIT}
 query_wait_timeout = {LIMIT}
 server_connect_timeout = {LIMIT}
+server_login_retry = 1
 ignore_startup_parameters = extra_float_digits
 """
     )
@@ -186,7 +187,7 @@ def test_one_is_frozen(servers: dict[str, Shard], pooled: str) -> None:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
     # Once the pooler has found the server again.
-    wait_for(lambda: ends_the_rest("cold"))
+    wait_for(lambda: ends_the_rest("cold"), 30)
     assert [session_service.get(token) for token in tokens.values()] == [None] * 4
 
 
