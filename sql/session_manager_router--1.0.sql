@@ -1253,12 +1253,14 @@ CREATE TYPE session_events AS (
 COMMENT ON TYPE session_events IS
 'row type of session_history; the audit trail is on the shards';
 
-CREATE FUNCTION session_router.history(integer, uuid, text, timestamptz, integer) RETURNS jsonb
+-- The time as ISO 8601: PL/Proxy would write it as the caller's DateStyle is, and
+-- the shard read it as its own is.
+CREATE FUNCTION session_router.history(integer, uuid, text, text, integer) RETURNS jsonb
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE
 AS $$
 	CLUSTER 'session_shards';
 	RUN ON $1;
-	SELECT coalesce(jsonb_agg(to_jsonb(h)), '[]') FROM @extschema@.session_history($2, $3, $4, $5) h;
+	SELECT coalesce(jsonb_agg(to_jsonb(h)), '[]') FROM @extschema@.session_history($2, $3, $4::timestamptz, $5) h;
 $$;
 
 CREATE FUNCTION session_history(
@@ -1271,18 +1273,17 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 100
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	from_then_on CONSTANT text := to_jsonb($3) #>> '{}';
 	told jsonb[];
 	detail text;
 	hint text;
 BEGIN
 	IF $1 IS NULL AND $2 IS NULL THEN
-		-- as ISO 8601, whatever DateStyle the caller has
 		told := ARRAY(SELECT g.answer
-			FROM session_router.gather(true, NULL, 'history($1, NULL, NULL, $2[1]::timestamptz, $2[2]::integer)',
-				to_jsonb($3) #>> '{}', $4::text) g);
+			FROM session_router.gather(true, NULL, 'history($1, NULL, NULL, $2[1], $2[2]::integer)', from_then_on, $4::text) g);
 	ELSE
 		told[1] := session_router.history(CASE WHEN $1 IS NULL THEN session_router.user_part($2) ELSE session_router.id_part($1) END,
-			$1, $2, $3, $4);
+			$1, $2, from_then_on, $4);
 	END IF;
 	RETURN QUERY SELECT h.*
 		FROM unnest(told) AS t (answer), jsonb_populate_recordset(NULL::@extschema@.session_events, t.answer) h

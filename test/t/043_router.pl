@@ -544,9 +544,14 @@ is( said(
 		'web', q(
 		SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Kolkata';
 		SELECT count(*) FROM session_history(since => now() - interval '1 hour', max_rows => 4);
-		SELECT count(*) FROM session_history(since => now() + interval '1 hour');)
+		SELECT count(*) FROM session_history(since => now() + interval '1 hour');
+		SET IntervalStyle = 'sql_standard';
+		SELECT expires_at - created_at = '2 days 3 hours' FROM session_create('styled', ttl => '2 days 3 hours',
+			idle_timeout => '2 hours');
+		SELECT idle_timeout FROM session_list('styled');
+		SELECT session_invalidate_all('styled');)
 	),
-	"4\n0",
+	"4\n0\nt\n2:00:00\n1",
 	'times mean the same whatever the caller writes them like');
 
 # A second key: what one shard lacks is said, and the second call ends it.
