@@ -49,6 +49,7 @@ OBJS = \
 	src/maintenance/carry_out.o \
 	src/maintenance/contain.o \
 	src/maintenance/flush.o \
+	src/maintenance/hand_over.o \
 	src/maintenance/launcher.o \
 	src/maintenance/partition.o \
 	src/maintenance/pass.o \

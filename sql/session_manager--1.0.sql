@@ -743,6 +743,15 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION session_reencrypt(integer) IS
 're-seal up to batch sessions under the active key; call until it returns 0';
 
+CREATE FUNCTION session_hand_over()
+RETURNS void
+AS 'MODULE_PATHNAME', 'sm_session_hand_over'
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_hand_over() IS
+'wait until nothing is under way any more for sessions outside of session_manager.shard, so that another server may take them over';
+
 CREATE FUNCTION session_info()
 RETURNS TABLE (key text, value text)
 AS 'MODULE_PATHNAME', 'sm_session_info'

@@ -22,6 +22,9 @@
 /* Fifty years: keeps every sum of times far from overflow. */
 #define MAX_SECONDS		(50 * 366 * 24 * 3600)
 
+/* as many as 16 bits of a session id tell apart */
+#define N_BUCKETS		65536
+
 int			sm_ttl;
 int			sm_max_lifetime;
 int			sm_idle_timeout;
@@ -61,11 +64,9 @@ int			sm_redis_timeout;
 bool		sm_redis_tls;
 char	   *sm_redis_ca_file;
 int			sm_cache_ttl;
-int			sm_shard_part;
-int			sm_shard_parts;
+char	   *sm_shard;
+const uint8 *sm_shard_buckets;
 uint64		sm_shard_hash;
-
-static char *shard_text;
 
 static const struct config_enum_entry on_limit_options[] = {
 	{"evict_oldest", SM_LIMIT_EVICT_OLDEST, false},
@@ -110,6 +111,8 @@ static void define_seconds(const char *name, const char *short_desc,
 static bool check_redis_mode(int *newval, void **extra, GucSource source);
 static bool check_redis_tls(bool *newval, void **extra, GucSource source);
 static bool check_shard(char **newval, void **extra, GucSource source);
+static bool add_share(const char **text, uint8 *buckets);
+static void free_extra(void *extra);
 static void assign_shard(const char *newval, void *extra);
 
 /*
@@ -266,9 +269,9 @@ define_sessions(void)
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
 	DefineCustomStringVariable("session_manager.shard",
-							   "Share of the buckets that this server holds, as part/parts.",
-							   "Empty means all of them.",
-							   &shard_text,
+							   "Share of the buckets that this server holds, as a list of part/parts or first-last bucket.",
+							   "Empty means all of them, \"none\" none.",
+							   &sm_shard,
 							   "",
 							   PGC_SIGHUP, 0,
 							   check_shard, assign_shard, NULL);
@@ -433,43 +436,121 @@ check_redis_tls(bool *newval, void **extra, GucSource source)
 	return true;
 }
 
-/* "part/parts" with 1 <= part <= parts <= 65536, or empty */
+/*
+ * Empty, "none", or a list of shares, each part/parts or first-last bucket, of
+ * which no two have a bucket in common.
+ */
 static bool
 check_shard(char **newval, void **extra, GucSource source)
 {
-	int		   *parsed;
-	int			part = 0;
-	int			parts = 0;
-	int			used = 0;
+	const char *text = *newval;
+	uint8	   *buckets;
 
-	if (**newval != '\0' &&
-		(sscanf(*newval, "%5d/%5d%n", &part, &parts, &used) != 2 ||
-		 (*newval)[used] != '\0' ||
-		 part < 1 || part > parts || parts > 65536))
-	{
-		GUC_check_errdetail("A shard is written part/parts, such as \"1/4\", with 1 <= part <= parts <= 65536.");
-		return false;
-	}
+	if (*text == '\0')
+		return true;
 
 	/* freed by guc.c with free(), as extra always is */
 #if PG_VERSION_NUM >= 160000
-	parsed = guc_malloc(LOG, 2 * sizeof(int));
+	buckets = guc_malloc(LOG, N_BUCKETS / 8);
 #else
-	parsed = malloc(2 * sizeof(int));
+	buckets = malloc(N_BUCKETS / 8);
 #endif
-	if (parsed == NULL)
+	if (buckets == NULL)
 		return false;
-	parsed[0] = part;
-	parsed[1] = parts;
-	*extra = parsed;
+	memset(buckets, 0, N_BUCKETS / 8);
+	if (strcmp(text, "none") != 0)
+	{
+		do
+		{
+			if (!add_share(&text, buckets))
+			{
+				free_extra(buckets);
+				return false;
+			}
+		} while (*text++ == ',');
+	}
+	*extra = buckets;
 	return true;
+}
+
+/*
+ * Read one share of a list, up to the comma or the end behind it, and add its
+ * buckets.
+ */
+static bool
+add_share(const char **text, uint8 *buckets)
+{
+	const char *start = *text + strspn(*text, " ");
+	int			len = strcspn(start, ",");
+	int			a;
+	int			b;
+	int			first;
+	int			last;
+	int			used = 0;
+	char		sign;
+
+	*text = start + len;
+	while (len > 0 && start[len - 1] == ' ')
+		len--;
+	/* sscanf would skip blanks, and read signs */
+	if ((int) strspn(start, "0123456789/-") < len ||
+		sscanf(start, "%5d%c%5d%n", &a, &sign, &b, &used) != 3 ||
+		used != len || a < 0 || b < 0)
+	{
+		GUC_check_errdetail("\"%.*s\" is not a share: write part/parts, such as \"1/4\", or first-last bucket, such as \"0-16383\", a list of these, or \"none\".",
+							len, start);
+		return false;
+	}
+	if (sign == '/')
+	{
+		if (a < 1 || a > b || b > N_BUCKETS)
+		{
+			GUC_check_errdetail("In \"%.*s\", 1 <= part <= parts <= %d does not hold.",
+								len, start, N_BUCKETS);
+			return false;
+		}
+		/* those for which floor(bucket * parts / 65536) + 1 is the part */
+		first = (int) (((int64) (a - 1) * N_BUCKETS + b - 1) / b);
+		last = (int) (((int64) a * N_BUCKETS + b - 1) / b) - 1;
+	}
+	else
+	{
+		if (a > b || b >= N_BUCKETS)
+		{
+			GUC_check_errdetail("In \"%.*s\", 0 <= first <= last <= %d does not hold.",
+								len, start, N_BUCKETS - 1);
+			return false;
+		}
+		first = a;
+		last = b;
+	}
+	for (int bucket = first; bucket <= last; bucket++)
+	{
+		if (buckets[bucket / 8] & (1 << bucket % 8))
+		{
+			GUC_check_errdetail("Bucket %d of \"%.*s\" is in another share of the list as well.",
+								bucket, len, start);
+			return false;
+		}
+		buckets[bucket / 8] |= 1 << bucket % 8;
+	}
+	return true;
+}
+
+static void
+free_extra(void *extra)
+{
+#if PG_VERSION_NUM >= 160000
+	guc_free(extra);
+#else
+	free(extra);
+#endif
 }
 
 static void
 assign_shard(const char *newval, void *extra)
 {
-	sm_shard_part = ((int *) extra)[0];
-	sm_shard_parts = ((int *) extra)[1];
+	sm_shard_buckets = extra;
 	sm_shard_hash = hash_bytes_extended((const unsigned char *) newval,
 										strlen(newval), 0);
 }

@@ -87,11 +87,19 @@ extern bool sm_redis_tls;
 extern char *sm_redis_ca_file;
 extern int	sm_cache_ttl;
 
-/* session_manager.shard, parsed: 0 parts means that there are no shards */
-extern int	sm_shard_part;
-extern int	sm_shard_parts;
+/* session_manager.shard, and its buckets as a bitmap; NULL: all of them */
+extern char *sm_shard;
+extern const uint8 *sm_shard_buckets;
 extern uint64 sm_shard_hash;	/* of the setting's text */
 
 extern void sm_guc_init(void);
+
+/* Does this server hold a bucket? */
+static inline bool
+sm_holds_bucket(uint16 bucket)
+{
+	return sm_shard_buckets == NULL ||
+		(sm_shard_buckets[bucket / 8] & (1 << bucket % 8)) != 0;
+}
 
 #endif							/* SM_GUC_H */

@@ -35,6 +35,9 @@
 #define STATE_MAGIC		0x534D0000
 #define MAX_PARTS		16
 
+/* For how long a call of sm_shared_hurry counts. */
+#define HURRY_US		(USECS_PER_SEC / 10)
+
 SmShared   *sm_shared = NULL;
 SmDatabase *sm_database = NULL;
 
@@ -186,6 +189,27 @@ sm_shared_free(Oid oid)
 	if (database->oid == oid && database->worker_pid == 0)
 		database->oid = InvalidOid;
 	LWLockRelease(sm_shared->lock);
+}
+
+/*
+ * Have a worker write what shared memory holds of this database now: somebody
+ * waits for it, and calls this every few milliseconds.
+ */
+void
+sm_shared_hurry(void)
+{
+	pg_atomic_write_u64(&sm_database->hurry, (uint64) sm_clock());
+	pg_atomic_write_u32(&sm_database->wanted, 1);
+	sm_shared_wake();
+}
+
+/*
+ * Does somebody wait for that?
+ */
+bool
+sm_shared_in_a_hurry(void)
+{
+	return sm_clock() < (int64) pg_atomic_read_u64(&sm_database->hurry) + HURRY_US;
 }
 
 /*
@@ -421,6 +445,7 @@ init_slot(SmDatabase *database, Oid oid)
 			part->init(share);
 	}
 	pg_atomic_init_u32(&database->wanted, 0);
+	pg_atomic_init_u64(&database->hurry, 0);
 	pg_atomic_init_u64(&database->recorded, 0);
 	pg_atomic_init_u64(&database->flushed, 0);
 	for (int i = 0; i < SM_N_COUNTERS; i++)

@@ -48,6 +48,7 @@ typedef struct SmDatabase
 	int			failed_passes;	/* in a row */
 
 	pg_atomic_uint32 wanted;	/* findings wait for a worker */
+	pg_atomic_uint64 hurry;		/* when somebody waited for it, by sm_clock() */
 	pg_atomic_uint64 recorded;	/* touches recorded, ever */
 	pg_atomic_uint64 flushed;	/* of these, as of the last flush */
 	TimestampTz stats_reset;
@@ -114,6 +115,8 @@ extern void sm_shared_attach(void);
 extern SmDatabase *sm_shared_slot(Oid oid, bool create);
 extern void sm_shared_free(Oid oid);
 extern void sm_shared_wake(void);
+extern void sm_shared_hurry(void);
+extern bool sm_shared_in_a_hurry(void);
 
 /* clock.c */
 extern int64 sm_clock(void);

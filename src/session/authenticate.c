@@ -91,17 +91,11 @@ sm_token_from_text(text *text, SmToken *token)
 void
 sm_check_shard(uint16 bucket)
 {
-	int			part;
-
-	if (sm_shard_parts == 0)
-		return;
-	part = (int) (((uint32) bucket * (uint32) sm_shard_parts) >> 16) + 1;
-	if (part != sm_shard_part)
+	if (!sm_holds_bucket(bucket))
 		ereport(ERROR,
 				(errcode(ERRCODE_SM_WRONG_SHARD),
-				 errmsg("bucket %d belongs to shard %d/%d, but this server holds shard %d/%d",
-						bucket, part, sm_shard_parts,
-						sm_shard_part, sm_shard_parts),
+				 errmsg("bucket %d belongs to another server", bucket),
+				 errdetail("This server holds shard %s.", sm_shard),
 				 errhint("Refresh the routing map and use the server that holds the bucket.")));
 }
 
@@ -195,7 +189,8 @@ sm_session_own_life(const SmSchema *schema, const SmSession *session,
 
 /*
  * Is the session of the person who acts as a session's user alive, and its row
- * what was written?  True if nobody does.
+ * what was written?  True if nobody does.  What another server holds has ended
+ * for this one, which hears nothing of it: its row is a copy, if there is one.
  */
 bool
 sm_actor_lives(const SmSchema *schema, const SmSession *session,
@@ -206,6 +201,8 @@ sm_actor_lives(const SmSchema *schema, const SmSession *session,
 
 	if (session->actor_session_id == NULL)
 		return true;
+	if (!sm_holds_bucket(sm_id_bucket(session->actor_session_id->data)))
+		return false;
 	lives = find_actor(&scan, schema, session, now) &&
 		sm_session_intact(schema, &scan.session);
 	sm_scan_end(&scan);

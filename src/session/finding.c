@@ -227,6 +227,22 @@ sm_finding_retry_at(Oid database)
 	return at;
 }
 
+/*
+ * Is a finding of a database about certain sessions still on the queue?
+ */
+bool
+sm_finding_waits(Oid database, bool (*which) (const pg_uuid_t *session_id))
+{
+	bool		waits = false;
+
+	LWLockAcquire(&part.locks->lock, LW_SHARED);
+	for (int i = 0; i < queue->n && !waits; i++)
+		waits = queue->findings[i].database == database &&
+			which(&queue->findings[i].session_id);
+	LWLockRelease(&part.locks->lock);
+	return waits;
+}
+
 /* Forget the findings of a database that is gone. */
 static void
 forget(Oid database)

@@ -42,5 +42,7 @@ extern bool sm_finding_peek(Oid database, SmFinding *finding);
 extern void sm_finding_done(const SmFinding *finding);
 extern void sm_finding_later(const SmFinding *finding, bool failed);
 extern int64 sm_finding_retry_at(Oid database);
+extern bool sm_finding_waits(Oid database,
+							 bool (*which) (const pg_uuid_t *session_id));
 
 #endif							/* SM_FINDING_H */

@@ -271,6 +271,29 @@ sm_touch_collect(Oid database, SmTouch *touches, int max, int *position)
 }
 
 /*
+ * Has one of a database's touches that are about certain sessions not been
+ * written?
+ */
+bool
+sm_touch_waits(Oid database, bool (*which) (const pg_uuid_t *session_id))
+{
+	bool		waits = false;
+
+	for (uint32 i = 0; i < n_slots() && !waits; i += WAYS)
+	{
+		LWLock	   *lock = &part.locks[i / WAYS / table.sets_per_lock].lock;
+
+		LWLockAcquire(lock, LW_SHARED);
+		for (int way = 0; way < WAYS && !waits; way++)
+			waits = table.entries[i + way].database == database &&
+				is_dirty(&table.entries[i + way]) &&
+				which(&table.entries[i + way].touch.session_id);
+		LWLockRelease(lock);
+	}
+	return waits;
+}
+
+/*
  * A touch, as it was collected, has been written and committed.
  */
 void

@@ -36,6 +36,7 @@ extern TimestampTz sm_touch_first_use(const SmTouch *touch,
 									  TimestampTz rotation);
 extern int	sm_touch_collect(Oid database, SmTouch *touches, int max,
 							 int *position);
+extern bool sm_touch_waits(Oid database, bool (*which) (const pg_uuid_t *session_id));
 extern void sm_touch_flushed(Oid database, const SmTouch *touch);
 
 #endif							/* SM_TOUCH_H */

@@ -100,8 +100,7 @@ sm_session_info(PG_FUNCTION_ARGS)
 	}
 	add_line(&result, "active_key", active ? active : "none: session_create fails");
 	add_line(&result, "keys_unavailable", psprintf("%d", missing));
-	add_line(&result, "shard", sm_shard_parts == 0 ? "all buckets" :
-			 psprintf("%d/%d", sm_shard_part, sm_shard_parts));
+	add_line(&result, "shard", sm_shard_buckets == NULL ? "all buckets" : sm_shard);
 	add_line(&result, "workers", workers_state());
 	add_line(&result, "last_pass", last_pass());
 	add_line(&result, "clock", clock_state());

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * maintenance.c
- *	  session_cleanup and session_reencrypt: what workers do, at a call.
+ *	  session_cleanup and session_reencrypt: what workers do, at a call; and
+ *	  session_hand_over.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +21,7 @@
 #include "guc.h"
 #include "keys/keyring.h"
 #include "maintenance/contain.h"
+#include "maintenance/hand_over.h"
 #include "maintenance/partition.h"
 #include "maintenance/reseal.h"
 #include "maintenance/sweep.h"
@@ -30,6 +32,7 @@
 
 PG_FUNCTION_INFO_V1(sm_session_cleanup);
 PG_FUNCTION_INFO_V1(sm_session_reencrypt);
+PG_FUNCTION_INFO_V1(sm_session_hand_over);
 
 /* Who called, and with which search_path. */
 typedef struct Caller
@@ -137,6 +140,18 @@ sm_session_reencrypt(PG_FUNCTION_ARGS)
 						(long long) reseal.skipped),
 				 errhint("Call session_reencrypt() again.")));
 	PG_RETURN_INT64(resealed);
+}
+
+/*
+ * session_hand_over()
+ */
+Datum
+sm_session_hand_over(PG_FUNCTION_ARGS)
+{
+	PreventCommandDuringRecovery("session_hand_over()");
+	PreventCommandIfReadOnly("session_hand_over()");
+	sm_hand_over(sm_called_schema(fcinfo));
+	PG_RETURN_VOID();
 }
 
 static int64

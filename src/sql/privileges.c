@@ -69,8 +69,8 @@ static const Bundle bundles[] = {
 
 /*
  * In the order of the installation script.  In no bundle, and so left to the
- * owner: session_trust, session_distrust, session_key_generate, session_grant,
- * session_revoke and the trigger functions.
+ * owner: session_trust, session_distrust, session_key_generate,
+ * session_hand_over, session_grant, session_revoke and the trigger functions.
  */
 static const BundledFunction functions[] = {
 	{"session_create", APP | ADMIN},

@@ -89,6 +89,13 @@ ALTER SYSTEM SET session_manager.shard = '3/2';
 ALTER SYSTEM SET session_manager.shard = '0/2';
 ALTER SYSTEM SET session_manager.shard = '1/65537';
 ALTER SYSTEM SET session_manager.shard = '1/2x';
+ALTER SYSTEM SET session_manager.shard = '1/4,';
+ALTER SYSTEM SET session_manager.shard = '1/4 2/4';
+ALTER SYSTEM SET session_manager.shard = '-1-5';
+ALTER SYSTEM SET session_manager.shard = '9-8';
+ALTER SYSTEM SET session_manager.shard = '0-65536';
+ALTER SYSTEM SET session_manager.shard = '1/2, 32767-40000';
+ALTER SYSTEM SET session_manager.shard = 'none,1/2';
 \set VERBOSITY sqlstate
 SET session_manager.ttl = 0;
 SET session_manager.max_sessions_per_user = -1;

@@ -56,6 +56,7 @@ CALL test.error($$SELECT session_key_activate(1)$$);
 CALL test.error($$SELECT session_key_retire(1)$$);
 CALL test.error($$SELECT session_key_revoke(1)$$);
 CALL test.error($$SELECT session_reencrypt()$$);
+CALL test.error($$SELECT session_hand_over()$$);
 CALL test.error($$SELECT session_grant('regress_session_app', 'app')$$);
 CALL test.error($$SELECT session_revoke('regress_session_app', 'app')$$);
 ROLLBACK;

@@ -5,6 +5,8 @@ LOAD 'session_manager';
 -- one user of each half
 SELECT user_id AS low_user FROM (SELECT 'user' || i FROM generate_series(1, 100) AS i) AS u(user_id)
 WHERE session_bucket(user_id) < 32768 LIMIT 1 \gset
+SELECT user_id AS other_low_user FROM (SELECT 'user' || i FROM generate_series(1, 100) AS i) AS u(user_id)
+WHERE session_bucket(user_id) < 32768 OFFSET 1 LIMIT 1 \gset
 SELECT user_id AS high_user FROM (SELECT 'user' || i FROM generate_series(1, 100) AS i) AS u(user_id)
 WHERE session_bucket(user_id) >= 32768 LIMIT 1 \gset
 SELECT session_id, session_token FROM session_create(:'low_user', '{"half": 1}') \gset l_
@@ -55,6 +57,46 @@ CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-00000000
 CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-000000005556')$$);
 CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-00000000aaaa')$$);
 CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-00000000aaab')$$);
+
+-- a list of shares, of which each is one way or the other
+\set ECHO none
+SELECT test.configure('session_manager.shard', '1/4, 16384-21844,21846-21846 , 4/4') \gexec
+\set ECHO all
+SHOW session_manager.shard;
+SELECT value FROM session_info() WHERE key = 'shard';
+SELECT session_invalidate_id('00000000-0000-7000-8000-000000000000') AS of_first, session_invalidate_id('00000000-0000-7000-8000-000000005554') AS of_second,
+  session_invalidate_id('00000000-0000-7000-8000-000000005556') AS of_third, session_invalidate_id('00000000-0000-7000-8000-00000000ffff') AS of_last;
+CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-000000005555')$$);
+CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-000000005557')$$);
+CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-00000000bfff')$$);
+-- each of 65536 parts is a bucket
+\set ECHO none
+SELECT test.configure('session_manager.shard', '1/65536,65536/65536') \gexec
+\set ECHO all
+SELECT session_invalidate_id('00000000-0000-7000-8000-000000000000') AS of_first, session_invalidate_id('00000000-0000-7000-8000-00000000ffff') AS of_last;
+CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-000000000001')$$);
+CALL test.error($$SELECT session_invalidate_id('00000000-0000-7000-8000-00000000fffe')$$);
+
+-- a server that holds nothing
+\set ECHO none
+SELECT test.configure('session_manager.shard', 'none') \gexec
+\set ECHO all
+CALL test.error(format('SELECT session_get(%L)', :'l_session_token'));
+CALL test.error(format('SELECT session_get(%L)', :'h_session_token'));
+
+-- in a session in which somebody acts as a user, that person's session must be here too
+\set ECHO none
+SELECT test.configure('session_manager.shard') \gexec
+\set ECHO all
+SELECT session_token AS acting FROM session_create(:'low_user', actor_token => :'h_session_token') \gset
+SELECT session_token AS acting_here FROM session_create(:'other_low_user', actor_token => :'l_session_token') \gset
+SELECT count(*) FROM session_get(:'acting');
+\set ECHO none
+SELECT test.configure('session_manager.shard', '1/2') \gexec
+\set ECHO all
+SELECT count(*) FROM session_get(:'acting');
+SELECT count(*) FROM session_get(:'acting_here');
+CALL test.error(format('SELECT session_create(%L, actor_token => %L)', :'low_user', :'h_session_token'));
 
 \set ECHO none
 SELECT test.configure('session_manager.shard') \gexec

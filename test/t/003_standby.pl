@@ -130,6 +130,7 @@ foreach my $call (
 	"session_key_retire(1)",
 	"session_key_revoke(1)",
 	"session_reencrypt()",
+	"session_hand_over()",
 	"session_grant('postgres', 'app')",
 	"session_revoke('postgres', 'app')")
 {
