@@ -25,6 +25,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "guc.h"
+#include "keys/token.h"
 #include "maintenance/contain.h"
 #include "maintenance/sweep.h"
 #include "session/authenticate.h"
@@ -46,7 +47,7 @@
 /* Sessions swept in the first subtransaction. */
 #define FIRST_CHUNK		1000
 
-/* When a session that could not be swept is tried again. */
+/* When a session that could not be swept, or is another server's, is looked at again. */
 #define MIN_DELAY_US	(10 * USECS_PER_SEC)
 #define MAX_DELAY_US	USECS_PER_HOUR
 
@@ -322,9 +323,11 @@ sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 {
 	SmSession  *session = &scan->session;
 	SmChanges	changes = {0};
-	TimestampTz until = kept_until(scan->schema, session);
 
-	if (now >= until)
+	/* whether another server's session has ended is that server's to say */
+	bool		ours = sm_holds_bucket(sm_id_bucket(session->session_id->data));
+
+	if (ours && now >= kept_until(scan->schema, session))
 	{
 		SmEvent		event = {0};
 
@@ -347,7 +350,8 @@ sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 	if (!sm_scan_lock(scan, LockTupleNoKeyExclusive, LockWaitSkip))
 		return false;
 	sm_change(&changes, Anum_sweep_at,
-			  TimestampTzGetDatum(kept_until(scan->schema, session)));
+			  TimestampTzGetDatum(ours ? kept_until(scan->schema, session) :
+								  now + MAX_DELAY_US));
 	sm_scan_update(scan, &changes);
 	sweep->requeued++;
 	return true;

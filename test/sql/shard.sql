@@ -84,6 +84,24 @@ SELECT test.configure('session_manager.shard', 'none') \gexec
 CALL test.error(format('SELECT session_get(%L)', :'l_session_token'));
 CALL test.error(format('SELECT session_get(%L)', :'h_session_token'));
 
+-- cleanup leaves to the other server what it holds
+\set ECHO none
+SELECT test.configure('session_manager.shard') \gexec
+\set ECHO all
+SELECT session_id AS ended FROM session_create(:'high_user', ttl => '1 second') \gset
+\set ECHO none
+SELECT test.configure('session_manager.shard', '1/2') \gexec
+\set ECHO all
+SELECT pg_sleep_until(expires_at) FROM user_sessions WHERE session_id = :'ended';
+SELECT count(*) FROM session_cleanup();
+SELECT sweep_at > now() AS put_off FROM user_sessions WHERE session_id = :'ended';
+UPDATE user_sessions SET sweep_at = expires_at WHERE session_id = :'ended';
+\set ECHO none
+SELECT test.configure('session_manager.shard') \gexec
+\set ECHO all
+SELECT count(*) FROM session_cleanup();
+SELECT count(*) FROM user_sessions WHERE session_id = :'ended';
+
 -- in a session in which somebody acts as a user, that person's session must be here too
 \set ECHO none
 SELECT test.configure('session_manager.shard') \gexec

@@ -1,0 +1,225 @@
+# scripts/shard.sh: servers become shards of one installation, and a shard is
+# split while it is used.
+
+use strict;
+use warnings FATAL => 'all';
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use File::Copy;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use SessionManagerTest;
+use ShardTest;
+use Test::More;
+
+my $map = PostgreSQL::Test::Utils::tempdir() . '/map';
+
+# Setting up
+my ($one, $two) = map { shard_node($_, extension => 0) } 'one', 'two';
+unlink key_file($one);
+unlink key_file($two);
+fails(
+	'init without the key file on the second server',
+	qr/the shard 2 lacks the keys 1, copy the key file/,
+	'init', server($one), server($two));
+is( $one->safe_psql('postgres', 'SHOW session_manager.shard'),
+	'', 'and sets no share');
+copy(key_file($one), key_file($two)) or die;
+chmod 0600, key_file($two);
+
+$two->safe_psql('postgres',
+	q(ALTER SYSTEM SET session_manager.idle_timeout = '1h'; SELECT pg_reload_conf())
+);
+fails(
+	'init of servers with different settings',
+	qr/shard 1: session_manager.idle_timeout=0\n *shard 2: session_manager.idle_timeout=3600/,
+	'init',
+	server($one),
+	server($two));
+$two->safe_psql('postgres',
+	q(ALTER SYSTEM RESET session_manager.idle_timeout; SELECT pg_reload_conf())
+);
+fails('init of three servers',
+	qr/power of two/, 'init', server($one), server($two), server($one));
+succeeds('init', 'init', server($one), server($two));
+my $state = q(SELECT (SELECT json_agg(i) FROM session_installation AS i),
+	(SELECT json_agg((key_id, state, check_value)) FROM session_keys));
+is( $two->safe_psql('postgres', $state),
+	$one->safe_psql('postgres', $state),
+	'both servers have one installation and its keys');
+is( join(' ', map { $_->safe_psql('postgres', 'SHOW session_manager.shard') }
+		  $one, $two),
+	'0-32767 32768-65535',
+	'each has half of the buckets');
+my $first = create_session($one,
+	$one->safe_psql('postgres',
+		q(SELECT u FROM (SELECT 'u' || i AS u FROM generate_series(1, 99) AS i) AS q WHERE session_bucket(u) < 16384 LIMIT 1)
+	));
+my $numbers = 'SELECT last_value FROM session_events_event_id_seq';
+my @before = map { $_->safe_psql('postgres', $numbers) } $one, $two;
+cmp_ok($before[0], '<', 2**45, 'the events of the first have low numbers');
+cmp_ok($before[1], '>=', 128 * 2**45, 'those of the second its own');
+cmp_ok($before[1], '<', 2**53, 'which JavaScript can read');
+like(succeeds('init again', 'init', server($one), server($two)),
+	qr/shard 2 holds 32768-65535/, 'nothing has changed by init again');
+is_deeply([ map { $_->safe_psql('postgres', $numbers) } $one, $two ],
+	\@before, 'nor are events numbered anew');
+ok( wait_until(
+		sub {
+			$two->safe_psql('postgres',
+				"SELECT value FROM session_info() WHERE key = 'event_partitions'"
+			) > 1;
+		}),
+	'workers serve the second server');
+
+# Servers that are used already
+my $other = shard_node('other');
+create_session($other, 'ann');
+fails(
+	'init with a server that has sessions of its own',
+	qr/installation of its own, with 1 sessions/,
+	'init', server($one), server($other));
+$other->stop;
+
+my $status = succeeds('status', 'status', server($one), server($two));
+like($status, qr/shard 2 +primary +32768-65535/, 'status shows the shards');
+fails('status of half a fleet',
+	qr/nobody holds the buckets 32768-65535/,
+	'status', server($one));
+fails(
+	'status with a server twice',
+	qr/the shard 3 and others hold the buckets 0-32767/,
+	'status', server($one), server($two), server($one));
+
+# A split
+write_map($map, [ 0, 32767, $one ], [ 32768, 65535, $two ]);
+my @clients = start_traffic($map, 2);
+my $three = standby_of($one, 'three');
+my @split = (
+	'split', server($one), server($three),
+	'--on-switch', on_switch($map));
+
+fails('a split of what the source does not hold',
+	qr/does not hold all of 32768-49151/,
+	@split, '--give', '3/4');
+fails('a split of everything',
+	qr/would hold nothing/, @split, '--give', '1/2');
+fails(
+	'a split at a bucket within a byte',
+	qr/must begin at a multiple of 256/,
+	@split, '--give', '1/3');
+fails('a split to no standby',
+	qr/has not been made from the source/,
+	'split', server($one), server($two));
+
+my $open = connection($one);
+query($open, 'BEGIN; SELECT 1');
+sleep 2;
+fails('a split while a transaction is open',
+	qr/transactions are open for more than 1 s/, @split, '--wait', '1');
+query($open, 'COMMIT');
+
+my $dry = succeeds('a dry run', @split, '--dry-run');
+like(
+	$dry,
+	qr/the source holds 0-32767, with \d+ sessions; the target is to hold 16384-32767, with \d+ of them/,
+	'a dry run says what is given');
+is( $one->safe_psql(
+		'postgres',
+		"SELECT current_setting('session_manager.shard'), to_regclass('session_shard_split')"
+	),
+	'0-32767|',
+	'and does nothing');
+
+# What is open when the share has become smaller holds the split up until it
+# has waited for long enough; then the source has its share again.
+my $run = start_shard_sh(@split, '--wait', '2');
+my $held_up = 0;
+$held_up = killed_at(
+	$run, 'narrow',
+	sub {
+		# as if its signal were late: the transaction began before the wait
+		query($open,
+			q(BEGIN; CREATE TABLE IF NOT EXISTS t (i int); LOCK user_sessions IN ROW EXCLUSIVE MODE)
+		);
+	});
+ok($held_up, 'a transaction that writes is open when the share has become smaller');
+isnt($run->{run}->result(0), 0, 'the split fails');
+like($run->{output}, qr/undo +the source holds 0-32767 again/, 'having been undone');
+is( $one->safe_psql(
+		'postgres',
+		"SELECT current_setting('session_manager.shard'), to_regclass('session_shard_split')"
+	),
+	'0-32767|',
+	'with nothing left');
+query($open, 'ROLLBACK');
+$open->quit;
+
+my $done = succeeds('a split', @split);
+like($done, qr/done: the source holds 0-16383, the target 16384-32767/,
+	'a split says what it has done');
+like(succeeds('the same split again', @split),
+	qr/nothing to do/, 'it does nothing the second time');
+succeeds('status of the fleet', 'status', map { server($_) } $one, $three, $two);
+my %count = end_traffic($map, @clients);
+cmp_ok($count{wrong_shard}, '>', 0, 'clients have met a server that had given their users away');
+is($count{errors}, 0, 'no error');
+is($count{lost}, 0, 'no session is lost');
+is($count{revived}, 0, 'none is revived');
+is(strangers($_), 0, $_->name . ' has no rows of others') foreach $one, $three;
+my ($n, $different) = event_ids($one, $two, $three);
+is($different, $n, "$n events have different numbers");
+is( $three->safe_psql(
+		'postgres',
+		"SELECT count(*) FILTER (WHERE user_id IS NULL AND session_id IS NULL), current_setting('session_manager.databases') FROM session_events"
+	),
+	'0|',
+	'events of keys stay on the source, and the target has workers');
+ok(live($one, $first), 'a session that stayed lives');
+
+# An uneven split that takes the lowest buckets: the source numbers its events
+# anew, as the range of their numbers was that of these buckets.
+my $four = standby_of($one, 'four');
+succeeds('a split of the lowest buckets',
+	'split', server($one), server($four), '--give', '1/16,3/16');
+create_session($one,
+	$one->safe_psql('postgres',
+		q(SELECT u FROM (SELECT 'u' || i AS u FROM generate_series(1, 999) AS i) AS q WHERE session_bucket(u) / 4096 = 1 LIMIT 1)
+	));
+create_session($four,
+	$one->safe_psql('postgres',
+		q(SELECT u FROM (SELECT 'u' || i AS u FROM generate_series(1, 999) AS i) AS q WHERE session_bucket(u) / 4096 = 2 LIMIT 1)
+	));
+is( join(' ', map { $_->safe_psql('postgres', 'SHOW session_manager.shard') }
+		  $one, $four),
+	'4096-8191,12288-16383 0-4095,8192-12287',
+	'shares are lists');
+($n, $different) = event_ids($one, $two, $three, $four);
+is($different, $n, "$n events have different numbers");
+is(strangers($_), 0, $_->name . ' has no rows of others') foreach $one, $four;
+succeeds('status of four shards',
+	'status', map { server($_) } $one, $two, $three, $four);
+
+# Undone before the promotion
+my $five = standby_of($two, 'five');
+my @undone = ('split', server($two), server($five));
+ok(killed_at(start_shard_sh(@undone), 'narrow'), 'a split is killed');
+fails(
+	'another split meanwhile',
+	qr/a split that gives 49152-65535 has begun/,
+	@undone, '--give', '3/4');
+fails('status meanwhile',
+	qr/a split of the shard 1 is not finished/, 'status', server($two));
+$five->stop;
+succeeds('undo without the target', 'split', '--undo', server($two));
+is( $two->safe_psql('postgres', 'SHOW session_manager.shard'),
+	'32768-65535', 'the source has its share again');
+fails('undo of nothing', qr/no split of the source has begun/,
+	'split', '--undo', server($two));
+$five->start;
+succeeds('a split after it was undone', @undone);
+fails('undo of what is done', qr/no split of the source has begun/,
+	'split', '--undo', server($two));
+
+done_testing();
