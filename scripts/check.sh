@@ -180,6 +180,11 @@ long_suites() {
   heading "an outage of Redis for a minute"
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
 
+  heading "a shard is split while it is killed at each step, and at random"
+  SM_LONG=10 tap_test tree test/t/045_shard_crash.pl
+  tap_test tree test/t/long/shard.pl
+  grep '^# .* longest_wait' "$work/shard.out" || true
+
   heading "cache, each fault for ${SM_HISTORY_SECONDS:-60} s"
   for file in strict async; do
     tap_test tree "test/t/long/cache_$file.pl"

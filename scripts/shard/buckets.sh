@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # shares are arrays that functions fill by name
 #
 # Sourced by shard.sh: shares of the buckets.  A share is an array of the 256
 # high bytes of buckets that it has: servers that are filled from each other are

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # shard.sh sets what is not set here
 #
 # Sourced by shard.sh: deletes the sessions and events of buckets that a server
 # does not hold any more, in short transactions.

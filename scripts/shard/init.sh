@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # shard.sh sets what is not set here
 #
 # Sourced by shard.sh: makes servers the shards of one installation.  What is
 # so already stays as it is, so that it can be run again at any time.
@@ -32,8 +32,9 @@ run_init() {
   for i in "${names[@]}"; do
     number_events "$i" "${share[$i]}"
     must "$i" "SHOW session_manager.shard"
-    [ "$answer" != '' ] && [ "$(normal_share "$answer")" = "${share[$i]}" ] ||
+    if [ -z "$answer" ] || [ "$(normal_share "$answer")" != "${share[$i]}" ]; then
       configure "$i" session_manager.shard "${share[$i]}"
+    fi
     say "$i holds ${share[$i]}: $(shown "${conninfo[$i]}")"
   done
   say 'grant the functions on every shard: SELECT session_grant(...)'
@@ -56,8 +57,10 @@ give_installation() {
 
   must "$first" "SELECT count(*) FROM session_installation"
   if [ "$answer" = 0 ]; then
-    must "$first" "SELECT session_key_generate()"
-    say "the $first has made key $answer: copy its key file to the other servers"
+    if ! ask "$first" "SELECT session_key_add(1)"; then
+      must "$first" "SELECT session_key_generate()"
+      say "the $first has made key $answer: copy its key file to the other servers"
+    fi
   fi
   must "$first" "SELECT row_to_json(i) FROM session_installation AS i"
   installation=$answer

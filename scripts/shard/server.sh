@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # shard.sh sets what is not set here
 #
 # Sourced by shard.sh: connections that stay open, and what is asked of every
 # server.  A connection is a psql that reads statements from a pipe, so it ends
@@ -99,19 +99,19 @@ check_server() {
 # Change a setting by ALTER SYSTEM, or reset it without a value, and wait until
 # new connections have it: then the postmaster has told every process.
 configure() {
-  local name=$1 setting=$2 tries done
+  local name=$1 setting=$2 tries condition
 
   must "$name" "SELECT pg_conf_load_time()"
   if [ $# -eq 3 ]; then
-    done="current_setting($(literal "$setting")) = $(literal "$3")"
+    condition="current_setting($(literal "$setting")) = $(literal "$3")"
     must "$name" "ALTER SYSTEM SET $setting = $(literal "$3")"
   else
-    done="pg_conf_load_time() > $(literal "$answer")"
+    condition="pg_conf_load_time() > $(literal "$answer")"
     must "$name" "ALTER SYSTEM RESET $setting"
   fi
   must "$name" "SELECT pg_reload_conf()"
   for ((tries = 0; tries < 100; tries++)); do
-    ask_anew "$name" "SELECT $done" || die "the $name says:" "$answer"
+    ask_anew "$name" "SELECT $condition" || die "the $name says:" "$answer"
     [ "$answer" != t ] || return 0
     sleep 0.05
   done

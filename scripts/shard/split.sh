@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2034  # shard.sh sets what is not set here, and reads what is not read
 #
 # Sourced by shard.sh: gives a part of a shard's buckets to a standby of it,
 # which is promoted.
@@ -14,8 +14,7 @@
 # holds nothing before it is told so, after its promotion.
 
 run_split() {
-  local started=$SECONDS
-  local given='' kept='' held='' state='' databases='' given_up=no
+  local given='' kept='' held='' state='' databases=''
 
   connect source "$1"
   connect target "$2"
@@ -95,8 +94,10 @@ already_done() {
   given=$(normal_share "${answer#*|}")
   must source "SHOW session_manager.shard"
   kept=$(normal_share "$answer")
-  [ "$given" != none ] && { [ -z "$give" ] || [ "$(normal_share "$give")" = "$given" ]; } && [ -z "$(common_bytes "$given" "$kept")" ] ||
+  if [ "$given" = none ] || [ -n "$(common_bytes "$given" "$kept")" ] ||
+    { [ -n "$give" ] && [ "$(normal_share "$give")" != "$given" ]; }; then
     die "the target is no standby: make one of the source with pg_basebackup -R"
+  fi
 }
 
 # The target was made of the source.
@@ -135,8 +136,9 @@ make_plan() {
 check_standby() {
   local name
 
-  must target "SELECT status FROM pg_stat_wal_receiver"
-  [ "$answer" = streaming ] || die "the target does not receive the source's WAL: see its log"
+  # (one that has just been started may take a moment)
+  wait_for_target 10 "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')" ||
+    die "the target does not receive the source's WAL: see its log"
   must target "SELECT pg_is_wal_replay_paused() OR current_setting('recovery_min_apply_delay') <> '0'"
   [ "$answer" = f ] || die "the target pauses or delays replay"
   must target "SELECT current_setting('synchronous_standby_names') <> '' AND NOT EXISTS (SELECT FROM pg_stat_replication)"
@@ -208,9 +210,10 @@ cut_over() {
 }
 
 record_plan() {
+  # what a split that has been undone has left there is nothing to put back
   must target "SELECT setting FROM pg_file_settings WHERE name = 'session_manager.databases' AND sourcefile ~ 'postgresql\\.auto\\.conf$' ORDER BY seqno DESC LIMIT 1"
   must source "BEGIN; CREATE TABLE session_shard_split AS SELECT 'begun'::text AS state, $(literal "$given")::text AS given, $(literal "$kept")::text AS kept,
-    $(literal "$held")::text AS held, nullif($(literal "$answer"), '')::text AS databases, now() AS begun_at;
+    $(literal "$held")::text AS held, nullif(nullif($(literal "$answer"), ''), 'template0')::text AS databases, now() AS begun_at;
     REVOKE ALL ON session_shard_split FROM PUBLIC; COMMIT"
   must source "COMMENT ON TABLE session_shard_split IS 'the split of this shard that scripts/shard.sh has begun and not finished'"
   read_plan
@@ -298,13 +301,15 @@ run_undo() {
   undo
 }
 
-# The source holds again what it held; the target, which still holds nothing,
-# cannot have taken any of it.
+# The source holds again what it held; the target cannot have taken any of it.
+# The target is left as it is: a promotion that has been asked for may still
+# come, and must find that it holds nothing.
 undo() {
   step undo "the source holds $held again"
   configure source session_manager.shard "$held"
   must source "DROP TABLE session_shard_split"
-  say "the target still has session_manager.shard = 'none' and session_manager.databases = 'template0': run split again, or reset both"
+  [ "$databases" = - ] || databases="'$databases'"
+  say "the target still has session_manager.shard = 'none' and session_manager.databases = 'template0' (before: ${databases/#-/unset}): run split again, or put both back if it is to stay a standby"
 }
 
 finish() {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # shard.sh sets what is not set here
 #
 # Sourced by shard.sh: shows a fleet, and what is wrong with it.
 

@@ -134,19 +134,22 @@ is( $one->safe_psql(
 
 # What is open when the share has become smaller holds the split up until it
 # has waited for long enough; then the source has its share again.
-my $run = start_shard_sh(@split, '--wait', '2');
-my $held_up = 0;
-$held_up = killed_at(
-	$run, 'narrow',
+my ($there, $code, $output) = shard_sh_until(
+	'drain',
 	sub {
-		# as if its signal were late: the transaction began before the wait
 		query($open,
-			q(BEGIN; CREATE TABLE IF NOT EXISTS t (i int); LOCK user_sessions IN ROW EXCLUSIVE MODE)
-		);
-	});
-ok($held_up, 'a transaction that writes is open when the share has become smaller');
-isnt($run->{run}->result(0), 0, 'the split fails');
-like($run->{output}, qr/undo +the source holds 0-32767 again/, 'having been undone');
+			'BEGIN; LOCK user_sessions IN ROW EXCLUSIVE MODE');
+	},
+	@split,
+	'--wait',
+	'2');
+ok($there,
+	'a transaction that writes is open when the share has become smaller');
+isnt($code, 0, 'the split fails');
+like(
+	$output,
+	qr/undo +the source holds 0-32767 again/,
+	'having been undone');
 is( $one->safe_psql(
 		'postgres',
 		"SELECT current_setting('session_manager.shard'), to_regclass('session_shard_split')"
@@ -204,7 +207,7 @@ succeeds('status of four shards',
 # Undone before the promotion
 my $five = standby_of($two, 'five');
 my @undone = ('split', server($two), server($five));
-ok(killed_at(start_shard_sh(@undone), 'narrow'), 'a split is killed');
+ok((shard_sh_until('drain', undef, @undone))[0], 'a split is killed');
 fails(
 	'another split meanwhile',
 	qr/a split that gives 49152-65535 has begun/,

@@ -35,9 +35,9 @@ our @EXPORT = qw(
   shard_sh
   succeeds
   fails
-  start_shard_sh
-  killed_at
-  kill_server
+  shard_sh_until
+  shard_sh_killed
+  crash
   write_map
   on_switch
   start_traffic
@@ -119,43 +119,66 @@ sub fails
 	return;
 }
 
-# Start shard.sh; returns where it is, for killed_at().
-sub start_shard_sh
+# Run shard.sh, and do something when it comes to a step and has not begun it,
+# or kill it there.  Returns whether it has come there, its status, and what it
+# prints.
+sub shard_sh_until
 {
-	my (@arguments) = @_;
-	my %run = (output => '');
-	$run{run} = IPC::Run::start([ $script, @arguments ],
-		'<', '/dev/null', '>&', \$run{output},
+	my ($step, $action, @arguments) = @_;
+	my $hold = PostgreSQL::Test::Utils::tempdir();
+	my $output = '';
+
+	# bash reads this file first, and runs its trap before each command
+	write_file("$hold/env", <<"END");
+set -T
+trap '[[ \$BASH_COMMAND != "step $step "* ]] || {
+  trap - DEBUG
+  touch $hold/there
+  while [ ! -e $hold/go ]; do sleep 0.02; done; }' DEBUG
+END
+	my $run;
+	{
+		local $ENV{BASH_ENV} = "$hold/env";
+		$run = IPC::Run::start([ $script, @arguments ],
+			'<', '/dev/null', '>&', \$output,
+			IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	}
+	wait_until(
+		sub {
+			$run->pump_nb;
+			-e "$hold/there" || !$run->pumpable;
+		});
+	my $there = -e "$hold/there";
+	if ($there)
+	{
+		$action ? $action->() : $run->signal('KILL');
+	}
+	write_file("$hold/go", '');
+	$run->finish;
+	note("shard.sh @arguments\n$output");
+	return ($there, $run->result(0), $output);
+}
+
+# Run shard.sh, and after so many seconds do something, or kill it.  True if
+# that was before its end.
+sub shard_sh_killed
+{
+	my ($seconds, $action, @arguments) = @_;
+	my $output = '';
+	my $run = IPC::Run::start([ $script, @arguments ],
+		'<', '/dev/null', '>&', \$output,
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-	return \%run;
+	usleep(1_000_000 * $seconds);
+	$run->pump_nb;
+	my $in_time = $run->pumpable;
+	$action ? $action->() : $run->signal('KILL');
+	$run->finish;
+	note("shard.sh @arguments\n$output");
+	return $in_time;
 }
 
-# When a run of shard.sh says that it has come to a step, do something: by
-# default kill it.  False if it ends before.
-sub killed_at
-{
-	my ($run, $step, $action) = @_;
-	while ($run->{output} !~ /^[0-9:]{8} +[0-9]+ s  \Q$step\E /m)
-	{
-		last unless $run->{run}->pumpable;
-		$run->{run}->pump;
-	}
-	my $there = $run->{output} =~ /^[0-9:]{8} +[0-9]+ s  \Q$step\E /m;
-	if ($there && $action)
-	{
-		$action->();
-	}
-	elsif ($there)
-	{
-		$run->{run}->signal('KILL');
-	}
-	$run->{run}->finish;
-	note($run->{output});
-	return $there;
-}
-
-# Kill a server as a crash of its machine would, and start it again.
-sub kill_server
+# Kill all of a server's processes.
+sub crash
 {
 	my ($node) = @_;
 	my $pid = $node->{_pid};
@@ -166,7 +189,6 @@ sub kill_server
 		sub {
 			!grep { kill 0, $_ } $pid, @children;
 		}) or die 'the server lives on';
-	wait_until(sub { $node->start(fail_ok => 1) }) or die 'no start';
 	return;
 }
 
