@@ -208,6 +208,23 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# The tool for shards, which is no extension's script.
+shard_files = $(wildcard $(srcdir)/scripts/shard/*.sh)
+shard_dir = $(DESTDIR)$(datadir)/session_manager
+
+install: install-shard
+install-shard:
+	$(MKDIR_P) '$(shard_dir)/shard'
+	$(INSTALL_SCRIPT) $(srcdir)/scripts/shard.sh '$(shard_dir)'
+	$(INSTALL_DATA) $(shard_files) '$(shard_dir)/shard'
+
+uninstall: uninstall-shard
+uninstall-shard:
+	rm -f '$(shard_dir)/shard.sh' $(patsubst %,'$(shard_dir)/shard/%',$(notdir $(shard_files)))
+	-rmdir '$(shard_dir)/shard' '$(shard_dir)'
+
+.PHONY: install-shard uninstall-shard
+
 # PGXS does not know which object includes which header.
 $(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
 

@@ -7,11 +7,16 @@
 #	shard.sh split --undo SOURCE	take a split back that has not come far
 #	shard.sh status SERVER...		show the shards, and what is wrong with them
 #
+# Where the rows are moved by other means, as by logical replication:
+#	shard.sh give SERVER SHARE		SERVER holds SHARE no more, nothing of it is under way
+#	shard.sh take SERVER SHARE		SERVER holds SHARE as well
+#	shard.sh clean SERVER			delete what SERVER has and does not hold
+#
 # A server is a libpq connection string to the database, or the name of a service
 # in pg_service.conf; the role must be a superuser, without a pooler between.
 # Whatever ends a split, run it again: it goes on where it was.
 #
-# Options of split:
+# Options of split, --wait also of give, --pause also of clean:
 #	--give SHARE		what the target is to hold, as in session_manager.shard;
 #						by default the upper half of what the source holds
 #	--on-switch COMMAND	has clients use the target; called with the buckets, as
@@ -33,6 +38,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/shard/split.sh"
 # shellcheck source=scripts/shard/clean.sh
 . "$here/shard/clean.sh"
+# shellcheck source=scripts/shard/move.sh
+. "$here/shard/move.sh"
 # shellcheck source=scripts/shard/status.sh
 . "$here/shard/status.sh"
 
@@ -44,6 +51,7 @@ dry_run=no
 undo=no
 undo_at_failure=no
 answer=
+failure=
 end_of_wal=
 end_of_answer="-- end $$ $RANDOM"
 psql_options=(-X -A -t -q -w)
@@ -125,6 +133,9 @@ case $command/$undo/${#arguments[@]} in
   status/no/[1-9]*) run_status "${arguments[@]}" ;;
   split/no/2) run_split "${arguments[@]}" ;;
   split/yes/1) run_undo "${arguments[@]}" ;;
+  give/no/2) run_give "${arguments[@]}" ;;
+  take/no/2) run_take "${arguments[@]}" ;;
+  clean/no/1) run_clean "${arguments[@]}" ;;
   help/*) usage ;;
   *)
     usage >&2

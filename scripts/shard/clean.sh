@@ -8,11 +8,8 @@
 session_pages=40
 event_pages=200
 
-# Delete what a server has of a share; with "yes" also the events that are of
-# no user, as those of keys: they are the other server's.
+# Delete after a split what a server has of a share.
 clean() {
-  local name=$1 share=$2 of_nobody=$3 of_event
-
   # what is deleted here must be there
   target_holds "$given" || die "the target does not hold $given"
   must target "SELECT pg_is_in_recovery()"
@@ -20,7 +17,15 @@ clean() {
   must source "SHOW session_manager.shard"
   [ "$(normal_share "$answer")" = "$kept" ] || die "the source does not hold $kept"
 
-  step clean "sessions and events of $share go from the $name"
+  step clean "sessions and events of $2 go from the $1"
+  delete_share "$@"
+}
+
+# Delete what a server has of a share; with "yes" also the events that are of
+# no user, as those of keys: they are the other server's.
+delete_share() {
+  local name=$1 share=$2 of_nobody=$3 of_event table
+
   while
     clean_table "$name" user_sessions "$(in_share 'get_byte(uuid_send(session_id), 14)' "$share")" $session_pages
     must "$name" "SELECT EXISTS (SELECT FROM user_sessions WHERE $(in_share 'get_byte(uuid_send(session_id), 14)' "$share"))"

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154  # shard.sh sets what is not set here
+# shellcheck shell=bash disable=SC2154,SC2034  # shard.sh sets what is not set here, and reads what is not read
 #
 # Sourced by shard.sh: connections that stay open, and what is asked of every
 # server.  A connection is a psql that reads statements from a pipe, so it ends
@@ -70,9 +70,15 @@ must() {
   ask "$@" || die "the $1 says:" "$answer"
 }
 
-# Run SQL on a connection that is made for it.
+# Run statements on a connection that is made for them.
 ask_anew() {
-  answer=$(psql "${psql_options[@]}" -v ON_ERROR_STOP=1 -d "${conninfo[$1]}" -c "$2" 2>&1)
+  local name=$1 statement commands=()
+
+  shift
+  for statement in "$@"; do
+    commands+=(-c "$statement")
+  done
+  answer=$(psql "${psql_options[@]}" -v ON_ERROR_STOP=1 -d "${conninfo[$name]}" "${commands[@]}" 2>&1)
 }
 
 # A text as an SQL literal.
@@ -143,9 +149,11 @@ same_settings() {
 # begins behind what a server can have used of it before, at 4,096 numbers for
 # each second since 2020.  All ids stay below 2^53, which every client can read.
 number_events() {
-  local name=$1 share=$2
+  local name=$1 share=$2 lowest
   local -a bytes
 
+  # a server that holds nothing has no events of its own
+  [ "$share" != none ] || return 0
   parse_share bytes "$share"
   for lowest in "${!bytes[@]}"; do break; done
   must "$name" "SELECT $(in_share '(last_value >> 45)' "$share") AND is_called FROM session_events_event_id_seq"
@@ -161,4 +169,25 @@ number_events() {
       END IF;
       PERFORM nextval('session_events_event_id_seq');
     END \$\$"
+}
+
+# Wait until nothing is under way any more for what a server does not hold, and
+# note where its WAL has all of it.  In a new connection: that exists after the
+# postmaster has told every process of the new share.
+drain() {
+  ask_anew "$1" "SET search_path = ${schema[$1]}, pg_catalog" "SET statement_timeout = '${wait_seconds}s'" \
+    "SET synchronous_commit = local" "SELECT session_hand_over()" \
+    "SELECT pg_logical_emit_message(true, 'session_manager', 'handed over')" ||
+    { failure=$answer; return 1; }
+  # the commit of that message has been flushed, and all before it
+  must "$1" "SELECT pg_current_wal_flush_lsn()"
+  end_of_wal=$answer
+}
+
+# Say what holds that up.
+blockers() {
+  if ask "$1" "SELECT format('process %s (%s), %s, since %s', pid, usename, state, date_trunc('second', xact_start)) FROM pg_stat_activity
+    WHERE datname = current_database() AND xact_start < clock_timestamp() - interval '1 s' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"; then
+    [ -z "$answer" ] || warn "open transactions:" "$answer"
+  fi
 }

@@ -198,7 +198,10 @@ cut_over() {
   configure source session_manager.shard "$kept"
   number_events source "$kept"
   step drain "what is under way on the source ends"
-  drain
+  if ! drain source; then
+    blockers source
+    die "what is under way on the source has not come to an end:" "$failure"
+  fi
   step replay "the target replays the rest"
   wait_for_target "$wait_seconds" "SELECT pg_last_wal_replay_lsn() >= '$end_of_wal'" ||
     die "the target has not replayed the source's last changes within $wait_seconds s"
@@ -217,31 +220,6 @@ record_plan() {
     REVOKE ALL ON session_shard_split FROM PUBLIC; COMMIT"
   must source "COMMENT ON TABLE session_shard_split IS 'the split of this shard that scripts/shard.sh has begun and not finished'"
   read_plan
-}
-
-# Wait until nothing is under way any more for the given part, and note the end
-# of what the target must have.  In a new connection: it exists after the
-# postmaster has told every process of the new share.
-drain() {
-  answer=$(psql "${psql_options[@]}" -v ON_ERROR_STOP=1 -d "${conninfo[source]}" \
-    -c "SET search_path = ${schema[source]}, pg_catalog" -c "SET statement_timeout = '${wait_seconds}s'" \
-    -c "SET synchronous_commit = local" -c "SELECT session_hand_over()" \
-    -c "SELECT pg_logical_emit_message(true, 'session_manager', 'handed over')" 2>&1) ||
-    { blockers; die "the source has not come to an end of what is under way:" "$answer"; }
-  # the message is in WAL before its commit, which flushes both
-  must source "SELECT pg_current_wal_flush_lsn()"
-  end_of_wal=$answer
-}
-
-# Say what holds the cut-over up.
-blockers() {
-  local failure=$answer
-
-  if ask source "SELECT format('process %s (%s), %s, since %s', pid, usename, state, date_trunc('second', xact_start)) FROM pg_stat_activity
-    WHERE datname = current_database() AND xact_start < clock_timestamp() - interval '1 s' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"; then
-    [ -z "$answer" ] || warn "open transactions:" "$answer"
-  fi
-  answer=$failure
 }
 
 # Ask the target until it says yes.
@@ -314,6 +292,9 @@ undo() {
 
 finish() {
   local slot
+
+  must source "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+  [ "$answer" = 0 ] || say "the source has $answer other standbys: ALTER SYSTEM SET session_manager.shard = '$kept' on each of them"
 
   must target "SHOW primary_slot_name"
   slot=$answer

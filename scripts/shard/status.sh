@@ -5,6 +5,7 @@
 run_status() {
   local arguments=("$@") names=() i byte text wrong=0 first=
   local -a bytes all=() twice
+  local -A of_primary=() of_standby=()
 
   printf '%-10s %-8s %-28s %-12s %-11s %s\n' '' role buckets sessions 'event ids' server
   for ((i = 1; i <= $#; i++)); do
@@ -18,8 +19,11 @@ run_status() {
   for i in "${names[@]}"; do
     must "$i" "SELECT pg_is_in_recovery(), current_setting('session_manager.shard')"
     text=${answer#*|}
-    # a standby may serve what its primary holds
-    if [ "${answer%%|*}" = f ]; then
+    # a standby has to hold what its primary does
+    if [ "${answer%%|*}" = t ]; then
+      of_standby[$i]=$(normal_share "$text")
+    else
+      of_primary[$(normal_share "$text")]=$i
       parse_share bytes "$text"
       twice=()
       for byte in "${!bytes[@]}"; do
@@ -40,6 +44,10 @@ run_status() {
     keys_are_there "$i" || wrong=1
     must "$i" "SELECT to_regclass('session_shard_split') IS NOT NULL"
     [ "$answer" = f ] || { warn "a split of the $i is not finished: run it again"; wrong=1; }
+  done
+  for i in "${!of_standby[@]}"; do
+    [ -n "${of_primary[${of_standby[$i]}]-}" ] ||
+      { warn "the $i is a standby with session_manager.shard for ${of_standby[$i]}, which is the share of no primary here"; wrong=1; }
   done
   text=$(format_share all)
   [ "$text" = 0-65535 ] || { warn "nobody holds the buckets $(share_without 0-65535 "$text")"; wrong=1; }

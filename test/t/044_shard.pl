@@ -16,9 +16,13 @@ use Test::More;
 my $map = PostgreSQL::Test::Utils::tempdir() . '/map';
 
 # Setting up
-my ($one, $two) = map { shard_node($_, extension => 0) } 'one', 'two';
-unlink key_file($one);
-unlink key_file($two);
+my ($one, $two) =
+  map { shard_node($_, extension => 0, start => 0) } 'one', 'two';
+for ($one, $two)
+{
+	unlink key_file($_);
+	$_->start;
+}
 fails(
 	'init without the key file on the second server',
 	qr/the shard 2 lacks the keys 1, copy the key file/,
@@ -203,6 +207,44 @@ is($different, $n, "$n events have different numbers");
 is(strangers($_), 0, $_->name . ' has no rows of others') foreach $one, $four;
 succeeds('status of four shards',
 	'status', map { server($_) } $one, $two, $three, $four);
+
+# Servers that were shards without shard.sh have all numbered from 1 on.
+my $six = shard_node('six');
+my $seven = standby_of($six, 'seven');
+$seven->promote;
+for ([ $six, '1/2' ], [ $seven, '2/2' ])
+{
+	my ($node, $share) = @$_;
+	$node->safe_psql('postgres',
+		"ALTER SYSTEM SET session_manager.shard = '$share'; SELECT pg_reload_conf()"
+	);
+}
+my $user =
+  q(SELECT u FROM (SELECT 'u' || i AS u FROM generate_series(1, 99) AS i) AS q WHERE session_bucket(u) %s 32768 LIMIT 1);
+create_session($six, $six->safe_psql('postgres', sprintf $user, '<'));
+create_session($seven, $six->safe_psql('postgres', sprintf $user, '>='));
+($n, $different) = event_ids($six, $seven);
+cmp_ok($different, '<', $n, 'events of both have the same numbers');
+succeeds('init of servers that are shards already',
+	'init', server($six), server($seven));
+create_session($seven, $six->safe_psql('postgres', sprintf $user, '>='));
+cmp_ok($seven->safe_psql('postgres', $numbers),
+	'>=', 128 * 2**45, 'from then on they are numbered apart');
+$seven->safe_psql('postgres',
+	'UPDATE session_events SET event_id = event_id + (128::bigint << 45) WHERE event_id < 1::bigint << 45'
+);
+($n, $different) = event_ids($six, $seven);
+is($different, $n, 'and the older ones after the UPDATE of the page');
+my $eight = standby_of($seven, 'eight');
+succeeds('status with a standby',
+	'status', server($six), server($seven), server($eight));
+$eight->safe_psql('postgres',
+	"ALTER SYSTEM SET session_manager.shard = '1/1'; SELECT pg_reload_conf()");
+fails(
+	'status with a standby that has another share',
+	qr/shard 3 is a standby with session_manager.shard for 0-65535/,
+	'status', server($six), server($seven), server($eight));
+$_->stop for $eight, $seven, $six;
 
 # Undone before the promotion
 my $five = standby_of($two, 'five');

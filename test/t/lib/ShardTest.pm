@@ -47,7 +47,9 @@ our @EXPORT = qw(
 );
 
 my $root = abs_path(dirname(__FILE__) . '/../../..');
-my $script = "$root/scripts/shard.sh";
+# as it is installed
+chomp(my $script = `pg_config --sharedir`);
+$script .= '/session_manager/shard.sh';
 my $dir;
 my $program;
 my $backups = 0;
