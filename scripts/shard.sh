@@ -71,7 +71,7 @@ die() {
 
 # A step of a split: its name and what it does, with the time.
 step() {
-  printf '%s %4d s  %-8s %s\n' "$(date +%H:%M:%S)" $((SECONDS - started)) "$1" "$2"
+  printf '%(%H:%M:%S)T %4d s  %-8s %s\n' -1 $((SECONDS - started)) "$1" "$2"
 }
 
 usage() {

@@ -12,7 +12,7 @@ run_give() {
   held=$(normal_share "$answer") || exit
   kept=$(share_without "$held" "$2") || die "the server does not hold all of $2, but $held"
   configure server session_manager.shard "$kept"
-  if ! drain server; then
+  if ! drain server "$kept"; then
     blockers server
     configure server session_manager.shard "$held"
     die "what is under way has not come to an end, the server holds $held again:" "$failure"

@@ -103,23 +103,23 @@ check_server() {
 }
 
 # Change a setting by ALTER SYSTEM, or reset it without a value, and wait until
-# new connections have it: then the postmaster has told every process.
+# the connection has it.  New connections have it from then on.
 configure() {
   local name=$1 setting=$2 tries condition
 
-  must "$name" "SELECT pg_conf_load_time()"
   if [ $# -eq 3 ]; then
     condition="current_setting($(literal "$setting")) = $(literal "$3")"
     must "$name" "ALTER SYSTEM SET $setting = $(literal "$3")"
   else
+    must "$name" "SELECT pg_conf_load_time()"
     condition="pg_conf_load_time() > $(literal "$answer")"
     must "$name" "ALTER SYSTEM RESET $setting"
   fi
   must "$name" "SELECT pg_reload_conf()"
-  for ((tries = 0; tries < 100; tries++)); do
-    ask_anew "$name" "SELECT $condition" || die "the $name says:" "$answer"
+  for ((tries = 0; tries < 500; tries++)); do
+    must "$name" "SELECT $condition"
     [ "$answer" != t ] || return 0
-    sleep 0.05
+    sleep 0.01
   done
   die "the $name does not take over $setting: see its log, and whether the setting is on its command line"
 }
@@ -172,11 +172,14 @@ number_events() {
 }
 
 # Wait until nothing is under way any more for what a server does not hold, and
-# note where its WAL has all of it.  In a new connection: that exists after the
-# postmaster has told every process of the new share.
+# note where its WAL has all of it.  In a new connection, which exists after the
+# postmaster has told every process of the share: it tells them one after the
+# other, and does nothing else meanwhile.
 drain() {
   ask_anew "$1" "SET search_path = ${schema[$1]}, pg_catalog" "SET statement_timeout = '${wait_seconds}s'" \
-    "SET synchronous_commit = local" "SELECT session_hand_over()" \
+    "SET synchronous_commit = local" \
+    "DO \$\$ BEGIN ASSERT current_setting('session_manager.shard') = $(literal "$2"), 'the share is another one'; END \$\$" \
+    "SELECT session_hand_over()" \
     "SELECT pg_logical_emit_message(true, 'session_manager', 'handed over')" ||
     { failure=$answer; return 1; }
   # the commit of that message has been flushed, and all before it

@@ -48,6 +48,7 @@ run_split() {
   target_takes_over
   step switch "clients are told that the target holds $given"
   switch_map "$1" "$2"
+  target_maintains
   clean source "$given" no
   clean target "$kept" yes
   step finish "the plan is removed"
@@ -171,8 +172,8 @@ These are the steps. From narrow to switch, users of $given wait:
   drain     wait at most $wait_seconds s for what is under way on the source; else the source takes $given back
   replay    wait at most $wait_seconds s until the target has all of it; else the same
   promote   the target
-  open      number the target's events apart; its session_manager.shard = '$given'; its workers begin
-  switch    ${on_switch:-nothing: the map of the clients has to be changed by hand}
+  open      number the target's events apart; its session_manager.shard = '$given'
+  switch    ${on_switch:-nothing: the map of the clients has to be changed by hand}; then the target's workers begin
   clean     delete sessions and events of $given on the source, of $kept on the target
   finish    remove the plan
 EOT
@@ -198,7 +199,7 @@ cut_over() {
   configure source session_manager.shard "$kept"
   number_events source "$kept"
   step drain "what is under way on the source ends"
-  if ! drain source; then
+  if ! drain source "$kept"; then
     blockers source
     die "what is under way on the source has not come to an end:" "$failure"
   fi
@@ -234,17 +235,20 @@ wait_for_target() {
   return 1
 }
 
-# After the promotion: the target's events, its share, its workers.
+# After the promotion: the target's events, and its share.
 target_takes_over() {
   find_extension target
-  if target_holds "$given"; then
-    must target "SELECT to_regclass('session_shard_split') IS NOT NULL"
-    [ "$answer" = t ] || return 0
-  fi
+  ! target_holds "$given" || return 0
   step open "the target holds $given from now on"
   must source "UPDATE session_shard_split SET state = 'opening'"
   number_events target "$given"
   configure target session_manager.shard "$given"
+}
+
+# The target's workers begin.
+target_maintains() {
+  must target "SHOW session_manager.databases"
+  [ "$answer" = template0 ] || return 0
   if [ "$databases" = - ]; then
     configure target session_manager.databases
   else
