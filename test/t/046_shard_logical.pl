@@ -74,7 +74,8 @@ sub move
 		"\\copy (SELECT * FROM session_events WHERE $events) TO '$file'");
 	$to->safe_psql('postgres', "\\copy session_events FROM '$file'");
 	succeeds('clean', 'clean', server($from));
-	is(strangers($_), 0, $_->name . ' has no rows of others') foreach $old, $new;
+	is(strangers($_), 0, $_->name . ' has no rows of others')
+	  foreach $old, $new;
 	succeeds('the fleet is in order', 'status', server($old), server($new));
 	return;
 }
@@ -83,21 +84,22 @@ move($old, $new, 128, 191);
 cmp_ok($new->safe_psql('postgres', 'SELECT count(*) FROM user_sessions'),
 	'>', 0, 'sessions have moved');
 move($old, $new, 200, 255);
-is( $new->safe_psql('postgres', 'SHOW session_manager.shard'),
-	'32768-49151,51200-65535',
-	'the new server holds two parts');
+is($new->safe_psql('postgres', 'SHOW session_manager.shard'),
+	'32768-49151,51200-65535', 'the new server holds two parts');
 move($new, $old, 128, 191);
-is( $old->safe_psql('postgres', 'SHOW session_manager.shard'),
+is($old->safe_psql('postgres', 'SHOW session_manager.shard'),
 	'0-51199', 'a part has come back');
 
-fails('giving what is not held',
-	qr/does not hold all of/, 'give', server($new), '128-191');
+fails(
+	'giving what is not held',
+	qr/does not hold all of/,
+	'give', server($new), '128-191');
 fails(
 	'giving at a bucket within a byte',
 	qr/must begin at a multiple of 256/,
 	'give', server($new), '60000-65535');
-fails('taking what is held', qr/twice in/,
-	'take', server($new), '51200-51455');
+fails('taking what is held',
+	qr/twice in/, 'take', server($new), '51200-51455');
 my $open = connection($new);
 query($open, 'BEGIN; LOCK user_sessions IN ROW EXCLUSIVE MODE');
 fails(
@@ -105,7 +107,7 @@ fails(
 	qr/holds 51200-65535 again/,
 	'give', server($new), '51200-51455', '--wait', '1');
 $open->quit;
-is( $new->safe_psql('postgres', 'SHOW session_manager.shard'),
+is($new->safe_psql('postgres', 'SHOW session_manager.shard'),
 	'51200-65535', 'and takes it back');
 
 my %count = end_traffic($map, @traffic);

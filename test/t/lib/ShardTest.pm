@@ -199,7 +199,8 @@ sub write_map
 {
 	my ($map, @ranges) = @_;
 	write_file("$map.new",
-		join('', map { "$_->[0] $_->[1] " . server($_->[2]) . "\n" } @ranges));
+		join('', map { "$_->[0] $_->[1] " . server($_->[2]) . "\n" } @ranges)
+	);
 	rename "$map.new", $map or die "$map: $!";
 	return;
 }
@@ -248,8 +249,12 @@ sub start_traffic
 		my %client = (output => '');
 		$client{run} = IPC::Run::start(
 			[ $program, $map, "$map.stop", "user$_", 60 ],
-			'<', '/dev/null', '>&', \$client{output},
-			IPC::Run::timeout(10 * $PostgreSQL::Test::Utils::timeout_default));
+			'<',
+			'/dev/null',
+			'>&',
+			\$client{output},
+			IPC::Run::timeout(10 * $PostgreSQL::Test::Utils::timeout_default)
+		);
 		\%client;
 	} 1 .. $clients;
 }
@@ -290,9 +295,13 @@ sub compile
 	my $config = $ENV{PG_CONFIG} or die 'PG_CONFIG is not set';
 	chomp(my $include = `$config --includedir`);
 	chomp(my $lib = `$config --libdir`);
-	system_or_bail('gcc', '-O2', '-Wall', '-Wextra', '-Werror', "-I$include",
-		'-o', "$dir/shard_traffic", "$root/test/history/shard_traffic.c",
-		"-L$lib", '-lpq');
+	system_or_bail(
+		'gcc', '-O2',
+		'-Wall', '-Wextra',
+		'-Werror', "-I$include",
+		'-o', "$dir/shard_traffic",
+		"$root/test/history/shard_traffic.c", "-L$lib",
+		'-lpq');
 	return "$dir/shard_traffic";
 }
 
@@ -303,8 +312,10 @@ sub event_ids
 	my (%seen, $n);
 	for my $node (@nodes)
 	{
-		for (split /\n/,
-			$node->safe_psql('postgres', 'SELECT event_id FROM session_events'))
+		for (
+			split /\n/,
+			$node->safe_psql(
+				'postgres', 'SELECT event_id FROM session_events'))
 		{
 			$seen{$_} = 1;
 			$n++;
@@ -318,12 +329,14 @@ sub strangers
 {
 	my ($node) = @_;
 	my @held;
-	for (split /, */, $node->safe_psql('postgres', 'SHOW session_manager.shard'))
+	for (split /, */,
+		$node->safe_psql('postgres', 'SHOW session_manager.shard'))
 	{
 		push @held, "b BETWEEN $1 AND $2" if /^(\d+)-(\d+)$/;
 	}
 	my $held = join ' OR ', @held;
-	return $node->safe_psql('postgres',
+	return $node->safe_psql(
+		'postgres',
 		"SELECT (SELECT count(*) FROM (SELECT session_bucket(session_id) AS b FROM user_sessions) AS s WHERE NOT ($held))
 		+ (SELECT count(*) FROM (SELECT coalesce(session_bucket(session_id), session_bucket(user_id)) AS b FROM session_events) AS e WHERE NOT ($held))"
 	);

@@ -32,7 +32,7 @@ sub split_shard
 		my $server =
 			$victim eq 'source' ? $source
 		  : $victim eq 'target' ? $target
-		  : undef;
+		  :                       undef;
 		my $in_time = shard_sh_killed(
 			rand $kill_within,
 			$server ? sub { crash($server) } : undef,
@@ -43,8 +43,13 @@ sub split_shard
 	}
 	succeeds(
 		'a split succeeds after kills of '
-		  . (join(', ', map { "$_: $killed{$_}" } sort keys %killed) || 'nobody'),
-		'split', server($source), server($target), @arguments);
+		  . (
+			join(', ', map { "$_: $killed{$_}" } sort keys %killed)
+			  || 'nobody'),
+		'split',
+		server($source),
+		server($target),
+		@arguments);
 	return;
 }
 
@@ -52,7 +57,8 @@ sub four_become_eight
 {
 	my ($run) = @_;
 	my $map = PostgreSQL::Test::Utils::tempdir() . '/map';
-	my @sources = map { shard_node("run${run}_$_", key => $key, extension => 0) } 1 .. 4;
+	my @sources =
+	  map { shard_node("run${run}_$_", key => $key, extension => 0) } 1 .. 4;
 	succeeds('init', 'init', map { server($_) } @sources);
 	write_map($map,
 		map { [ $_ * 16384, $_ * 16384 + 16383, $sources[$_] ] } 0 .. 3);
@@ -65,16 +71,19 @@ sub four_become_eight
 			$source, $target, '--on-switch', on_switch($map));
 		push @targets, $target;
 	}
-	succeeds('the fleet is in order',
-		'status', map { server($_) } @sources, @targets);
+	succeeds(
+		'the fleet is in order', 'status',
+		map { server($_) } @sources, @targets);
 	my %count = end_traffic($map, @traffic);
-	is("$count{lost} $count{revived} $count{errors}",
-		'0 0 0', "run $run: none lost, none revived, no error");
+	is( "$count{lost} $count{revived} $count{errors}",
+		'0 0 0',
+		"run $run: none lost, none revived, no error");
 	my ($n, $different) = event_ids(@sources, @targets);
 	is($different, $n, "$n events have different numbers");
-	is(join(' ', map { strangers($_) } @sources, @targets),
-		join(' ', (0) x 8), 'no server has rows of others');
-	$_->stop for @targets, @sources;
+	is( join(' ', map { strangers($_) } @sources, @targets),
+		join(' ', (0) x 8),
+		'no server has rows of others');
+	$_->stop       for @targets, @sources;
 	$_->clean_node for @targets, @sources;
 	return;
 }

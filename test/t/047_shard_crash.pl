@@ -31,8 +31,9 @@ write_map($map, [ 0, 65535, $source ]);
 for my $victim ('script', 'source', 'target')
 {
 	my $target = standby_of($source, "for_$victim");
-	my @split =
-	  ('split', server($source), server($target), '--on-switch', on_switch($map));
+	my @split = (
+		'split', server($source), server($target), '--on-switch',
+		on_switch($map));
 	my @clients = start_traffic($map, 2);
 
 	# Where the split is undone because of that, the next run begins anew.
@@ -44,7 +45,7 @@ for my $victim ('script', 'source', 'target')
 		my $server =
 			$victim eq 'source' ? $source
 		  : $victim eq 'target' ? $target
-		  : undef;
+		  :                       undef;
 		my ($there) = shard_sh_until($step,
 			$server ? sub { crash($server) } : undef, @split);
 		ok($there, "the $victim is killed at step $step");
