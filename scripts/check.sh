@@ -181,7 +181,7 @@ long_suites() {
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
 
   heading "a shard is split while it is killed at each step, and at random"
-  SM_LONG=10 tap_test tree test/t/047_shard_crash.pl
+  SM_LONG=10 tap_test tree test/t/045_shard_crash.pl
   tap_test tree test/t/long/shard.pl
   grep '^# .* longest_wait' "$work/shard.out" || true
 

@@ -350,7 +350,7 @@ both_isolation_tests() {
 }
 
 # The test that test_alone runs.
-alone=test/t/045_cache_busy.pl
+alone=test/t/049_cache_busy.pl
 
 # Every suite that needs a server but that, on the build TREE.
 server_suites() {
