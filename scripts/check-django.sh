@@ -7,6 +7,9 @@
 #
 #   scripts/check-django.sh [--long | --lint | --router [pytest argument ...] | pytest argument ...]
 #
+# The newest runs some of the tests on four servers as well, which share the
+# sessions (SHARDS); --long runs more of them.
+#
 # --long tests on Django 5.2 too, which seldom fails where its two neighbours
 # pass, and runs on 4.2 and 5.2 every test that depends on Django; --lint runs
 # ruff and mypy alone.  With arguments for pytest the tests run on the newest
@@ -16,6 +19,8 @@
 # that cannot pass there, and they must fail.
 #
 #	DJANGO		the versions to test on (newest 4.2; with --long 5.2 too)
+#	SHARDS		with arguments for pytest: how many servers share the sessions;
+#			tests/sharded needs 4, and has them
 #	PYTHON		interpreter for the virtual environments (/usr/bin/python3)
 #	BINDIR		programs of a staged PostgreSQL that has the extension
 #
@@ -50,6 +55,13 @@ versions="newest 4.2"
 [ "$scope" != --long ] || versions+=" 5.2"
 versions=${DJANGO:-$versions}
 [ ${#arguments[@]} -eq 0 ] && [ "$scope" != --lint ] || versions=newest
+shards=${SHARDS-}
+if [ -z "$shards" ]; then
+  case ${arguments[*]-tests/sharded} in
+    *tests/sharded*) shards=4 ;;
+    *) shards=0 ;;
+  esac
+fi
 # shellcheck disable=SC2086
 "$root/scripts/deps.sh" build $versions
 home=$(getent passwd "$(id -u)" | cut -d: -f6)
@@ -79,12 +91,13 @@ install_client() {
     --force-reinstall "$work/package-$1"
 }
 
-# A server NAME whose template1 has the extension and what migrate grants, so
+# A server NAME, with settings of its own, whose template1 has the extension and what migrate grants, so
 # that test databases made from it have both.  Without a key: the first key
 # makes an installation, and each test database is one of its own.
 start_database() {
   local name=$1
 
+  shift
   mkdir -m 777 "$work/redis-$name"
   # Fifty clients, the backends that their last requests have left behind, and the tests.
   start_server "$name" "fsync = off" \
@@ -93,7 +106,7 @@ start_database() {
     "session_manager.redis_mode = strict" \
     "session_manager.redis_socket = '$work/redis-$name/s'" \
     "session_manager.flush_interval = 1s" \
-    "session_manager.sweep_interval = 2s"
+    "session_manager.sweep_interval = 2s" "$@"
   {
     printf 'CREATE ROLE webapp LOGIN CREATEDB;\nCREATE EXTENSION session_manager CASCADE;\n'
     (cd "$client" && DJANGO_SETTINGS_MODULE=tests.settings "$venv/bin/python" -c \
@@ -122,28 +135,52 @@ start_router() {
   run_sql "$name" template1 >/dev/null <<<"CREATE ROLE webapp LOGIN CREATEDB; SELECT session_grant('webapp', 'app');"
 }
 
-owner_command() {
-  local command=("$bindir/pg_ctl" -D "$work/$1/data" -l "$work/$1/log" -s -w "$2" -m fast)
+# The servers that share the sessions, and one that has none: newest-shards.
+start_sharded() {
+  local n
 
-  [ "$2" = stop ] || unset 'command[-1]' 'command[-1]'
+  start_database newest-shards
+  for ((n = 1; n <= shards; n++)); do
+    start_database "s$n" "shared_buffers = 16MB" "session_manager.shard = '$n/$shards'"
+  done
+}
+
+# Where they are, for tests/settings.py.
+shard_directories() {
+  local n
+
+  for ((n = 1; n <= shards; n++)); do
+    printf '%s ' "$work/s$n"
+  done
+}
+
+# pg_ctl with arguments, as whoever may run it, for tests to start and stop servers.
+pg_ctl_command() {
+  local command=("$bindir/pg_ctl" -s -w -m fast "$@")
+
   [ "$(id -u)" -ne 0 ] ||
     command=(setpriv --reuid=postgres --regid=postgres --init-groups -- "${command[@]}")
   printf '%q ' "${command[@]}"
 }
 
 # Run the tests on the server NAME, in the environment of that name; "newest-2"
-# and so on are further servers for the newest.
+# and so on are further servers for the newest, "newest-shards" one with SHARDS.
 run_tests() {
-  local name=$1 status=0
+  local name=$1 status=0 version=${1%-*} label=${1%-*} directories=
 
   shift
+  if [ "$name" = newest-shards ]; then
+    label=$name
+    directories=$(shard_directories)
+  fi
   (cd "$client" && env HOME="$work" SM_TEST_NO_SKIP=1 SM_TEST_PGHOST="$work/$name" SM_TEST_PGPORT=5432 \
-    SM_TEST_REDIS_SOCKET="$work/redis-$name/s" \
-    SM_TEST_PG_STOP="$(owner_command "$name" stop)" \
-    SM_TEST_PG_START="$(owner_command "$name" start)" \
-    "$root/build/django/${name%-*}/bin/python" -m pytest -v --color=no -p no:cacheprovider "$@") \
+    SM_TEST_REDIS_SOCKET="$work/redis-$name/s" SM_TEST_SHARDS="$directories" \
+    SM_TEST_PG_CTL="$(pg_ctl_command)" \
+    SM_TEST_PG_STOP="$(pg_ctl_command -D "$work/$name/data" -l "$work/$name/log" stop)" \
+    SM_TEST_PG_START="$(pg_ctl_command -D "$work/$name/data" -l "$work/$name/log" start)" \
+    "$root/build/django/$version/bin/python" -m pytest -v --color=no -p no:cacheprovider "$@") \
     >"$work/$name.out" 2>&1 || status=$?
-  sed -nE "s/^(tests\/.*) PASSED( .*)?$/ok ${name%-*} \1/p; s/^(tests\/.*) (FAILED|ERROR)( .*)?$/not ok ${name%-*} \1/p" \
+  sed -nE "s/^(tests\/.*) PASSED( .*)?$/ok $version \1/p; s/^(tests\/.*) (FAILED|ERROR)( .*)?$/not ok $label \1/p" \
     "$work/$name.out" >"$work/$name.lines"
   if [ $status -ne 0 ] || grep -q ' SKIPPED' "$work/$name.out"; then
     printf 'not ok %s ended with status %s\n' "$name" $status >>"$work/$name.lines"
@@ -216,6 +253,11 @@ older=(tests/test_services.py tests/test_transactions.py tests/test_authenticati
   tests/test_login_authentication.py tests/test_engine_requests.py tests/test_statuses.py tests/test_clients.py
   tests/test_in_memory.py tests/test_round_trips.py tests/test_cached_requests.py tests/test_schemathesis.py)
 
+# On several servers: what is about them, and what shows that all else is as on one.
+sharded=(tests/sharded/test_routing.py tests/test_services.py)
+[ "$scope" != --long ] || sharded=(tests/sharded tests/test_services.py tests/test_api.py tests/test_middleware.py
+  tests/test_engine.py tests/test_bearer.py tests/test_switching.py tests/test_refusals.py tests/test_statuses.py)
+
 # On the newest version the tests are dealt out to so many servers, as they wait most of the time.
 parts=3
 
@@ -229,6 +271,10 @@ run_version() {
   local files
 
   case $1 in
+    newest-shards)
+      [ ${#arguments[@]} -eq 0 ] || sharded=("${arguments[@]}")
+      run_tests "$1" "${sharded[@]}"
+      ;;
     newest*)
       if [ ${#arguments[@]} -gt 0 ]; then
         run_tests "$1" "${arguments[@]}"
@@ -262,6 +308,11 @@ for name in $versions; do
   [ "$name" != "${newest%.*}" ] || continue
   [ "$name" != newest ] || newest=$version
   printf '# %s: Django %s, %s\n' "$name" "$version" "$("$venv/bin/python" -V)"
+  if [ "$name" = newest ] && [ "$shards" -gt 0 ]; then
+    names+=(newest-shards)
+    start_sharded
+    [ ${#arguments[@]} -eq 0 ] || continue
+  fi
   if [ "$name" = newest ] && [ ${#arguments[@]} -eq 0 ]; then
     servers=$(seq -f 'newest-%.0f' $parts)
   else

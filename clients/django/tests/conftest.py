@@ -30,6 +30,10 @@ from session_manager.types import CreatedSession
 
 from . import apart as other_database
 from .issuer import AUDIENCE, Issuer
+from .peers.cannot_apply import cannot_apply
+
+#: What cannot hold where several servers share the sessions.
+CANNOT_APPLY = Path(__file__).parent / "sharded" / "cannot_apply.txt"
 
 SERVER, STAND_IN = "server", "stand-in"
 
@@ -63,6 +67,12 @@ def _use_each_server(items: list[pytest.Item]) -> None:
             continue
         given = {} if marker is None else marker.kwargs
         item.add_marker(pytest.mark.django_db(**{**given, "databases": "__all__"}), append=False)
+    if django_settings.SHARDS:
+        reasons = cannot_apply((), CANNOT_APPLY)
+        for item in items:
+            for name, reason in reasons.items():
+                if item.nodeid.startswith(name):
+                    item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def _expect_of_a_router(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Reads cannot_apply.txt: which of the peers' tests cannot hold for this engine, and why."""
+"""Reads lists of tests that cannot hold, and why, such as those of the peers for this engine."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 Version = tuple[int, ...]
 
 
-def cannot_apply(version: Version) -> dict[str, str]:
-    """The tests for a version of the peer, with the reasons."""
+#: Of the peers.
+LIST = Path(__file__).with_suffix(".txt")
+
+
+def cannot_apply(version: Version, path: Path = LIST) -> dict[str, str]:
+    """The tests of a list for a version of the peer, with the reasons."""
     found: dict[str, str] = {}
     name = None
-    path = Path(__file__).with_suffix(".txt")
     for line in path.read_text().splitlines():
         if not line.strip() or line.startswith("#"):
             continue
