@@ -4,7 +4,7 @@
 # fails does not keep the others from being made.
 #
 #	make bench
-#	make bench STEP="get create"	some of them: steps of bench/run.sh, cache, router, django, stores, fleet, growth
+#	make bench STEP="get create"	some of them: steps of bench/run.sh, cache, router, django, shards, stores, fleet, growth
 #	make bench QUICK=1		a first look: small tables, few calls, wide spreads
 #	make bench WRITE=1		puts the figures into docs/benchmarks.md
 #	make bench-long			growth with the number of sessions, and a day of traffic
@@ -19,9 +19,9 @@ write=()
 status=0
 steps=()
 others=()
-for step in ${STEP-cache router django stores fleet}; do
+for step in ${STEP-cache router django shards stores fleet}; do
   case $step in
-    cache | router | django | stores | fleet | growth) others+=("$step") ;;
+    cache | router | django | shards | stores | fleet | growth) others+=("$step") ;;
     *) steps+=("$step") ;;
   esac
 done
@@ -31,7 +31,7 @@ if [ -z "${STEP-}" ] || [ ${#steps[@]} -gt 0 ]; then
 fi
 for other in "${others[@]}"; do
   arguments=("${options[@]}")
-  [[ $other == cache || $other == router ]] || arguments+=("${write[@]}")
+  [[ $other == cache || $other == router || $other == shards ]] || arguments+=("${write[@]}")
   "$here/$other.sh" "${arguments[@]}" || status=1
 done
 exit $status

@@ -236,9 +236,9 @@ lint_client() {
   # RUF001: its tables have dashes.
   one "ruff check of the measurements" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
     --config 'lint.isort.known-first-party=["bars", "load", "model", "plot", "report", "sides", "tables"]' --extend-ignore RUF001 \
-    ../../bench/django ../../bench/fleet ../../bench/stores ../../bench/growth.py ../../bench/plot.py ../../bench/parts.py
+    ../../bench/django ../../bench/fleet ../../bench/shards ../../bench/stores ../../bench/growth.py ../../bench/plot.py ../../bench/parts.py
   one "ruff format of the measurements" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check \
-    ../../bench/django ../../bench/fleet ../../bench/stores ../../bench/growth.py ../../bench/plot.py ../../bench/parts.py
+    ../../bench/django ../../bench/fleet ../../bench/shards ../../bench/stores ../../bench/growth.py ../../bench/plot.py ../../bench/parts.py
   one "mypy" env PYTHONPATH=. "$venv/bin/mypy" --cache-dir "$work/mypy"
 }
 
