@@ -25,6 +25,7 @@
 #include "cache/cache.h"
 #include "guc.h"
 #include "session/authenticate.h"
+#include "session/client.h"
 #include "session/lifecycle.h"
 #include "session/use.h"
 #include "shared.h"
@@ -48,6 +49,7 @@ typedef struct SmReading
 	TimestampTz now;			/* after the row was read */
 	TimestampTz last_seen_at;
 	bool		due;			/* the use is to be recorded */
+	bool		missed;			/* it would be, but a standby cannot */
 	bool		moved;
 	bool		cacheable;
 } SmReading;
@@ -147,6 +149,8 @@ sm_session_get_json(PG_FUNCTION_ARGS)
 		appendStringInfoString(&json, ", \"cacheable\": false, \"cache_installation\": null");
 	append_text(&json, "actor_id", session->actor_id);
 	append_time(&json, "read_at", reading.now);
+	appendStringInfoString(&json, reading.missed ?
+						   ", \"touch_due\": true" : ", \"touch_due\": false");
 	appendStringInfoChar(&json, '}');
 	SET_VARSIZE(json.data, json.len);
 
@@ -203,8 +207,11 @@ begin_reading(FunctionCallInfo fcinfo, SmReading *reading)
 	reading->now = GetCurrentTimestamp();
 	reading->due = may_touch &&
 		(reading->moved || sm_touch_due(session, token, reading->now));
-	if (sm_database != NULL && RecoveryInProgress() &&
-		sm_touch_due(session, token, reading->now))
+	reading->missed = RecoveryInProgress() &&
+		(sm_touch_due(session, token, reading->now) ||
+		 (sm_client_binding != SM_BINDING_OFF &&
+		  sm_client_moved(session->ip, reading->client.ip)));
+	if (sm_database != NULL && reading->missed)
 		sm_count(SM_TOUCHES_DROPPED);
 	reading->last_seen_at = reading->due ? reading->now : session->last_seen_at;
 	reading->cacheable = sm_cache_in_use() &&

@@ -11,8 +11,11 @@ use PostgreSQL::Test::Utils;
 use SessionManagerTest;
 use Test::More;
 
-my $primary =
-  new_node('primary', preload => 'session_manager', streaming => 1);
+my $primary = new_node(
+	'primary',
+	preload => 'session_manager',
+	streaming => 1,
+	conf => 'session_manager.flush_interval = 1s');
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
@@ -51,6 +54,38 @@ is( $standby->safe_psql(
 	),
 	'ann|{"plan": "pro"}|1|t',
 	'session_get reads on a standby, and does not write when a touch is due');
+
+# Whether one is due, for whoever can have it recorded on the primary
+sub touch_due
+{
+	my ($node, $arguments) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT session_get_json($arguments) ->> 'touch_due'");
+}
+
+is(touch_due($standby, "'$token'"), 'true', 'and says that one is');
+is(touch_due($standby, "'$token', touch => false"),
+	'true', 'whether or not it should be recorded');
+is(touch_due($standby, "'$old'"),
+	'false', 'the old token of a rotation leaves none');
+is(touch_due($standby, "'$new'"), 'true', 'the first use of the new one is');
+is(touch_due($primary, "'$new'"), 'false', 'the primary records it');
+ok(wait_until(sub { touch_due($standby, "'$new'") eq 'false' }),
+	'after which none is due on the standby');
+my $bound = $primary->safe_psql('postgres',
+	"SELECT session_token FROM session_create('ben', ip => '192.0.2.1')");
+replay();
+my $binding = 'SET session_manager.client_binding = log; ';
+is(touch_due($standby, "'$bound', '192.0.2.99'"),
+	'false', 'a client within its network leaves none');
+is(touch_due($standby, "'$bound', '203.0.113.7'"),
+	'false', 'nor one that has moved, as long as that does not matter');
+is( $standby->safe_psql(
+		'postgres',
+		"$binding SELECT session_get_json('$bound', '203.0.113.7') ->> 'touch_due', session_get_json('$bound', '192.0.2.99') ->> 'touch_due'"
+	),
+	'true|false',
+	'with client_binding it does');
 is(live($standby, digest_form($token)), '1', 'the digest form works');
 is(live($standby, $new), '1', 'the new token of a rotation works');
 is(live($standby, $old), '1', 'the old one within its grace');

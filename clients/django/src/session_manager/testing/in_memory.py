@@ -518,6 +518,7 @@ class InMemory:
                 "cache_installation": None,
                 "actor_id": session.actor_id,
                 "read_at": microseconds(now),
+                "touch_due": False,
             }
         )
 
