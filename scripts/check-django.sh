@@ -158,10 +158,13 @@ shard_directories() {
 pg_ctl_command() {
   local command=("$bindir/pg_ctl" -s -w -m fast "$@")
 
-  [ "$(id -u)" -ne 0 ] ||
-    command=(setpriv --reuid=postgres --regid=postgres --init-groups -- "${command[@]}")
+  command=("${as_server_owner[@]}" "${command[@]}")
   printf '%q ' "${command[@]}"
 }
+
+# What runs a command as the user who owns the servers.
+as_server_owner=()
+[ "$(id -u)" -ne 0 ] || as_server_owner=(setpriv --reuid=postgres --regid=postgres --init-groups --)
 
 # Run the tests on the server NAME, in the environment of that name; "newest-2"
 # and so on are further servers for the newest, "newest-shards" one with SHARDS.
@@ -178,6 +181,7 @@ run_tests() {
     SM_TEST_PG_CTL="$(pg_ctl_command)" \
     SM_TEST_PG_STOP="$(pg_ctl_command -D "$work/$name/data" -l "$work/$name/log" stop)" \
     SM_TEST_PG_START="$(pg_ctl_command -D "$work/$name/data" -l "$work/$name/log" start)" \
+    SM_TEST_PG_BINDIR="$bindir" SM_TEST_PG_ROOM="$work" SM_TEST_PG_OWNER="${as_server_owner[*]}" \
     "$root/build/django/$version/bin/python" -m pytest -v --color=no -p no:cacheprovider "$@") \
     >"$work/$name.out" 2>&1 || status=$?
   sed -nE "s/^(tests\/.*) PASSED( .*)?$/ok $version \1/p; s/^(tests\/.*) (FAILED|ERROR)( .*)?$/not ok $label \1/p" \

@@ -7,7 +7,7 @@ Values are read once and again whenever Django reports a changed setting (tests 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cached_property
@@ -97,6 +97,14 @@ class Settings:
     #: Aliases of the databases that share the sessions, or the dotted path of a function that
     #: returns them: each is of an equal share of the buckets, in this order.  None: DATABASE alone.
     SHARDS: tuple[str, ...] | str | None = None
+    #: Alias of a standby that sessions are read from, or of several; with SHARDS a mapping of their
+    #: aliases to such ones.  None: all is read from the primary.
+    READ_DATABASE: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = None
+    #: Seconds that a standby may be behind to be asked; for as long a new session, and what a
+    #: request has written, is read from the primary.
+    READ_MAX_LAG: float = 3.0
+    #: Seconds to wait for a standby before the primary is asked.
+    READ_TIMEOUT: float = 1.0
     #: Schema of the extension's objects; None leaves it to search_path.
     SCHEMA: str | None = None
     #: Role that the migration grants to; None: the role that migrates, unless it is a superuser.
@@ -217,6 +225,19 @@ class Settings:
         return name
 
     @cached_property
+    def standbys(self) -> dict[str, tuple[str, ...]]:
+        """The aliases of READ_DATABASE by that of their primary."""
+        given = self.READ_DATABASE
+        if given is None or self.IN_MEMORY is not None:
+            return {}
+        if not isinstance(given, Mapping):
+            given = {self.DATABASE: given}
+        return {
+            primary: (aliases,) if isinstance(aliases, str) else tuple(aliases)
+            for primary, aliases in given.items()
+        }
+
+    @cached_property
     def stand_in(self) -> Any:
         """What answers in the place of the extension under IN_MEMORY, else None."""
         if self.IN_MEMORY is None:
@@ -315,13 +336,13 @@ def _client_data(given: Any) -> tuple[str, ...]:
 
 
 def _check_shards(given: dict[str, Any]) -> None:
-    """Each shard has a Redis of its own, and a connection of its own to listen on."""
+    """Each shard has its own Redis, its own connection to listen on, and its own standbys."""
     shards = given.get("SHARDS")
     if shards is not None and not isinstance(shards, str):
         if not shards or not all(isinstance(alias, str) for alias in shards):
             raise ImproperlyConfigured('SESSION_MANAGER["SHARDS"] must be a list of aliases.')
         given["SHARDS"] = tuple(shards)
-    for name in ("REDIS_URL", "LISTEN_DATABASE"):
+    for name in ("REDIS_URL", "LISTEN_DATABASE", "READ_DATABASE"):
         value = given.get(name)
         if value is not None and isinstance(value, Mapping) != (shards is not None):
             raise ImproperlyConfigured(
@@ -345,6 +366,21 @@ def _check_lazy_user(given: Mapping[str, Any]) -> None:
             f'SESSION_MANAGER["LAZY_USER"] needs {" and ".join(off)}: a request does not look '
             "whether its user may still sign in."
         )
+
+
+def _check_reading(given: Mapping[str, Any]) -> None:
+    aliases = given.get("READ_DATABASE")
+    lists = list(aliases.values()) if isinstance(aliases, Mapping) else [aliases]
+    for found in lists:
+        several = isinstance(found, Sequence) and all(isinstance(alias, str) for alias in found)
+        if found is not None and not several:
+            raise ImproperlyConfigured(
+                'SESSION_MANAGER["READ_DATABASE"] must be an alias, or a list of aliases; with '
+                "SHARDS a mapping of their aliases to such ones."
+            )
+    for name in ("READ_MAX_LAG", "READ_TIMEOUT"):
+        if not given.get(name, 1) > 0:
+            raise ImproperlyConfigured(f'SESSION_MANAGER["{name}"] must be more than 0 seconds.')
 
 
 def _duration(given: Any) -> timedelta | None:
@@ -412,6 +448,7 @@ def load_settings() -> Settings:
         raise ImproperlyConfigured(
             'SESSION_MANAGER["IN_MEMORY"] must be a dictionary of settings of the extension.'
         )
+    _check_reading(given)
     for name in {"REMEMBERED", "NOT_REMEMBERED"} & set(given):
         given[name] = _lifetimes(given[name], name)
     if "END_LINK_AGE" in given:

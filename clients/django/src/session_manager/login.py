@@ -222,7 +222,7 @@ def update_session_auth_hash(request: HttpRequest | Request, user: Any) -> bool:
     request = django_request(request)
     token = current_token(request)
     session = session_service.get(
-        token, ip=client_ip(request), user_agent=user_agent(request), touch=False
+        token, ip=client_ip(request), user_agent=user_agent(request), touch=False, fresh=True
     )
     if session is None or session.user_id != user_id_of(user):
         return False
@@ -261,7 +261,9 @@ def stop_impersonation(request: HttpRequest | Request) -> Session | None:
     own = None
     # What lies beside an impersonation in the browser may be somebody else's.
     if actor is not None:
-        own = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
+        own = session_service.get(
+            token, ip=client_ip(request), user_agent=user_agent(request), fresh=True
+        )
     if own is not None and (own.user_id != actor or own.actor is not None):
         own = None
     session_service.invalidate(current_token(request), "impersonation_ended")

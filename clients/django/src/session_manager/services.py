@@ -28,7 +28,7 @@ from asgiref.sync import sync_to_async
 
 from . import signals
 from .conf import settings
-from .exceptions import InvalidArgument, LimitReached
+from .exceptions import InvalidArgument, LimitReached, StoreUnavailable
 from .store.cache import Lease, SessionCache, session_cache
 from .store.database import (
     call,
@@ -50,8 +50,9 @@ from .store.shards import (
     bucket_of_token,
     bucket_of_user,
 )
+from .store.standby import Standby, has_standbys, standby_of_session, standby_of_user
 from .store.tokens import digest_form, session_id_of, token_bytes
-from .store.transactions import changed_here, note_change
+from .store.transactions import changed_any_here, changed_here, note_change
 from .types import (
     JSON,
     SESSION_TIMES,
@@ -157,7 +158,7 @@ class SessionService:
             )
         except LimitReached as error:
             # Now, as the caller's transaction, which may have ended one, is going to roll back.
-            error.sessions = self.list(user_id)
+            error.sessions = self.list(user_id, fresh=True)
             raise
         row = rows[0]
         created = CreatedSession(
@@ -188,29 +189,42 @@ class SessionService:
         ip: str | None = None,
         user_agent: str | None = None,
         touch: bool = True,
+        fresh: bool = False,
     ) -> Session | None:
         """The live session of a token, or None.
 
         ip and user_agent are stored when a use is noted; touch=False notes none.  With REDIS_URL
         the answer may come from the cache, which never has a session that was revoked, but not
-        after a change in the same transaction.
+        after a change in the same transaction.  With READ_DATABASE a standby may answer, but None
+        is always the primary's answer; with fresh=True every one is.
         """
         raw = token_bytes(token)
         if token is None or raw is None:
             return None
         bucket = bucket_of_bytes(raw)
-        cache = session_cache(bucket)
-        lease = None
-        if cache is not None and not changed_here(raw):
-            session, lease = cache.read(raw)
-            if session is not None:
-                return session
-        (answer,) = call(
+        statement = (
             f"SELECT {function('session_get_json')}(%s, %s::inet, %s, %s)::text AS session",
             [digest_form(token), ip, _storable(user_agent), touch],
-            bucket=bucket,
-            idempotent=True,
         )
+        cache = session_cache(bucket)
+        lease = stale = None
+        if (cache is not None or has_standbys()) and not changed_here(raw):
+            if cache is not None:
+                session, lease, answered = cache.read(raw)
+                if session is not None:
+                    return session
+                fresh = fresh or answered
+            if not fresh and has_standbys():
+                stale = _read_standby(standby_of_session(alias_of(bucket), raw), *statement)
+                if stale is not None and not (touch and stale["touch_due"]):
+                    return session_of(stale)
+        try:
+            (answer,) = call(*statement, bucket=bucket, idempotent=True)
+        except StoreUnavailable:
+            if stale is None:
+                raise
+            # It lives, as far as anybody can tell.  Only its use is not recorded.
+            return session_of(stale)
         text: str | None = answer["session"]
         if text is None:
             return None
@@ -491,25 +505,41 @@ class SessionService:
         include_ended: bool = False,
         after: uuid.UUID | str | None = None,
         max_rows: int = 100,
+        fresh: bool = False,
     ) -> list[ListedSession]:
-        """A user's sessions, newest first; for the next page give the last one's id as after."""
+        """A user's sessions, newest first; for the next page give the last one's id as after.
+
+        With READ_DATABASE a standby may answer, unless it has no session, or not that of
+        current_token; with fresh=True it never does.
+        """
         bucket = bucket_of_user(user_id)
-        rows = call(
+        # Another user's is on no page of this one's.
+        raw = token_bytes(current_token) if bucket_of_token(current_token) == bucket else None
+        statement = (
             "SELECT session_id AS id, tenant_id, is_current, host(ip) AS ip, user_agent, auth, "
             "ended_reason, actor_id AS actor, idle_timeout, "
             + utc("created_at", "last_seen_at", "expires_at", "absolute_expires_at", "ended_at")
             + f" FROM {function('session_list')}(%s, %s, %s, %s::uuid, %s)",
             [
                 text_argument(user_id),
-                digest_form(current_token) if bucket_of_token(current_token) == bucket else None,
+                None if raw is None else digest_form(current_token),
                 include_ended,
                 None if after is None else str(after),
                 max_rows,
             ],
-            bucket=bucket,
-            json_columns=("auth",),
-            idempotent=True,
         )
+        rows = None
+        if not fresh and has_standbys() and not changed_any_here(bucket):
+            alias = alias_of(bucket)
+            standby = (
+                standby_of_user(alias, user_id) if raw is None else standby_of_session(alias, raw)
+            )
+            if standby is not None:
+                rows = standby.ask(*statement, json_columns=("auth",))
+            if rows is not None and raw is not None and not any(r["is_current"] for r in rows):
+                rows = None
+        if not rows:
+            rows = call(*statement, bucket=bucket, json_columns=("auth",), idempotent=True)
         for row in rows:
             row["auth"], _, row["remember"] = take_own(row["auth"])
         return [ListedSession(**row) for row in rows]
@@ -740,6 +770,15 @@ class SessionService:
     aassertion = _twin(assertion)
     aassertion_id = _twin(assertion_id)
     aaudience = _twin(audience)
+
+
+def _read_standby(standby: Standby | None, sql: str, params: list[Any]) -> JSON | None:
+    """What a standby has of a live session; None is no verdict."""
+    found = None if standby is None else standby.ask(sql, params)
+    if not found or found[0]["session"] is None:
+        return None
+    row: JSON = json.loads(found[0]["session"])
+    return row
 
 
 def _renew(

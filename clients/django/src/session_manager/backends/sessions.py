@@ -111,7 +111,7 @@ class NoRequest:
     user = None
 
     def find(self, token: str) -> tuple[str, Session | None]:
-        return token, session_service.get(token)
+        return token, session_service.get(token, fresh=True)
 
     def expects_token(self) -> None:
         pass

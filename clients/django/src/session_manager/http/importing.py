@@ -300,7 +300,7 @@ def _lifetime(noted: ImportedSession, now: datetime) -> JSON:
 def _shared(noted: ImportedSession, data: JSON) -> Session | None:
     """The session that a Django session became, as far as it can be told without its token."""
     data, request_data = take_out(data)
-    for listed in session_service.list(noted.user_id):
+    for listed in session_service.list(noted.user_id, fresh=True):
         if listed.id == noted.session_id:
             return Session(
                 id=listed.id,

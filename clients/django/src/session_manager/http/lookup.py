@@ -33,6 +33,9 @@ from .cookie_decision import Issued, set_cookie_on_commit
 from .cookies import actor_token_from, token_from
 from .rights import may_go_on
 
+#: Those that a standby may answer.
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+
 _ATTRIBUTE = "_session_manager_lookups"
 _FAILURE = "_session_manager_failure"
 _OTHERS = "_session_manager_other_users"
@@ -157,13 +160,20 @@ def _look_up(request: HttpRequest) -> Lookup:
     session = None
     created = None
     outcome = None
+    # What may change something is not done for a session that the primary has ended.
+    fresh = request.method not in SAFE_METHODS
     if token is not None:
-        session = session_service.get(token, ip=client_ip(request), user_agent=user_agent(request))
+        session = session_service.get(
+            token, ip=client_ip(request), user_agent=user_agent(request), fresh=fresh
+        )
     own = None
     if session is not None and session.actor is not None:
         # A use of the actor's own session too, which would else come to its idle timeout.
         own = session_service.get(
-            actor_token_from(request), ip=client_ip(request), user_agent=user_agent(request)
+            actor_token_from(request),
+            ip=client_ip(request),
+            user_agent=user_agent(request),
+            fresh=fresh,
         )
     if session is None and settings.IMPORT_DJANGO_SESSIONS and not keeps_token(request):
         from .importing import adopt_django_session

@@ -42,7 +42,7 @@ class RequestHolder:
         header = token_of_header(self._request)
         if token != self._request.COOKIES.get(settings.cookie_name, header):
             ip, agent = self.client
-            return token, session_service.get(token, ip=ip, user_agent=agent)
+            return token, session_service.get(token, ip=ip, user_agent=agent, fresh=True)
         lookup = look_up_row(self._request)
         created = lookup.created.token if lookup.created is not None else None
         return created or token, lookup.row

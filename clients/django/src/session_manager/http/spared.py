@@ -51,7 +51,7 @@ def spare(request: HttpRequest, user_id: str, reason: str) -> Spared | None:
     row = lookup.row if lookup is not None else None
     if row is None:
         ip, agent = client_ip(request), user_agent(request)
-        row = session_service.get(token, ip=ip, user_agent=agent, touch=False)
+        row = session_service.get(token, ip=ip, user_agent=agent, touch=False, fresh=True)
     if row is None or row.user_id != user_id or row.actor is not None:
         return None
     spared = Spared(token, row.id, user_id, row.mark, reason)
@@ -107,5 +107,6 @@ def _is_kept(request: HttpRequest, spared: Spared) -> bool:
     store = request_session(request)
     token = store.session_key if store is not None else None
     ip, agent = client_ip(request), user_agent(request)
-    row = session_service.get(token or current_token(request), ip=ip, user_agent=agent, touch=False)
+    token = token or current_token(request)
+    row = session_service.get(token, ip=ip, user_agent=agent, touch=False, fresh=True)
     return row is not None and row.id == spared.session_id and row.mark != spared.mark

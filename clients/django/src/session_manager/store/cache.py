@@ -203,11 +203,15 @@ class SessionCache:
         seconds = DOUBT_SECONDS if self._doubtful else SETTINGS_SECONDS
         return self._fetched_at is None or now - self._fetched_at >= seconds
 
-    def read(self, token: bytes) -> tuple[Session | None, Lease | None]:
-        """The cached session of a token's bytes; or a lease, or neither: then ask PostgreSQL."""
+    def read(self, token: bytes) -> tuple[Session | None, Lease | None, bool]:
+        """The cached session of a token's bytes; or a lease, or neither: then ask PostgreSQL.
+
+        And whether Redis has answered.  Then ask the primary: what a standby says cannot be
+        cached, and the session may just have been revoked.
+        """
         installation = self.installation()
         if installation is None:
-            return None, None
+            return None, None, False
         if self._channel.owes:
             late = self._channel.collect()
             if late is True:
@@ -215,31 +219,31 @@ class SessionCache:
             elif late is False:
                 self._warn_once("no answer")
         if not self._breaker.allows():
-            return None, None
+            return None, None, False
         try:
             found = self._read(token, installation)
         except RedisError as error:
             self._failed(error)
-            return None, None
+            return None, None, False
         self._answered()
         return found
 
     def _read(
         self, token: bytes, installation: _Installation
-    ) -> tuple[Session | None, Lease | None]:
+    ) -> tuple[Session | None, Lease | None, bool]:
         keys = [_value_key(token[:16]), installation.epoch_key]
         value, epoch = cast("list[bytes | None]", self._channel.command("MGET", *keys))
         self._doubtful = epoch is None
         if epoch is None:
-            return None, None
+            return None, None, False
         if value is not None and (value[:1] != b"V" or value[1 : 1 + sealing.EPOCH_SIZE] == epoch):
             # A value to use, or a tombstone, a lease or another token's value: no lease over those.
-            return self._open(token, epoch, value, installation.max_age), None
+            return self._open(token, epoch, value, installation.max_age), None, True
         nonce = secrets.token_hex(16)
         answer = self._acquire(keys=keys, args=[nonce])
         if not isinstance(answer, list) or len(answer) != 2:
-            return None, None
-        return None, Lease(nonce, installation.id, answer[0], int(answer[1]))
+            return None, None, True
+        return None, Lease(nonce, installation.id, answer[0], int(answer[1])), True
 
     def _open(self, token: bytes, epoch: bytes, value: bytes, max_age: int) -> Session | None:
         opened = sealing.unseal(self._key, token, epoch, value)

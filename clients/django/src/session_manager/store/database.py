@@ -188,6 +188,11 @@ def call(
         rows = settings.stand_in(sql, params)
     else:
         rows = _rows(sql, params, bucket, savepoint=savepoint, idempotent=idempotent)
+    return decode_rows(rows, json_columns)
+
+
+def decode_rows(rows: list[Row], json_columns: Sequence[str]) -> list[Row]:
+    """The rows, with jsonb decoded and times in UTC."""
     for row in rows:
         for name, value in row.items():
             if isinstance(value, datetime):
@@ -196,6 +201,14 @@ def call(
             elif name in json_columns:
                 row[name] = decode(value)
     return rows
+
+
+def fetch(connection: Any, sql: str, params: Sequence[Any]) -> list[Row]:
+    """The rows of a statement as the driver has them; raises Django's errors."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _rows(
@@ -219,10 +232,8 @@ def _rows(
             guard: Any = nullcontext()
             if savepoint and (in_block(connection) or not connection.get_autocommit()):
                 guard = transaction.atomic(using=connection.alias)
-            with guard, connection.cursor() as cursor:
-                cursor.execute(sql, params)
-                names = [column[0] for column in cursor.description or ()]
-                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            with guard:
+                return fetch(connection, sql, params)
         except Error as error:
             if sqlstate(error) == _WRONG_SHARD and _may_move(connection) and retries.again():
                 attempts += 1

@@ -7,13 +7,17 @@ in that list, so that it is forgotten with the transaction, or the savepoint, th
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from django.core.signals import request_started
 from django.db import connections, transaction
 
+from ..conf import settings
 from ..exceptions import WrongShard
 from .shards import Bucket, Retries, alias_of, all_aliases, bucket_of_bytes, holding_map, home_of
 
@@ -21,6 +25,8 @@ R = TypeVar("R")
 
 # libpq's PQTRANS_IDLE: connected, and no transaction is open.
 _IDLE = 0
+# Whatever session it is.
+_ANY = (None,)
 
 
 def in_block(connection: Any) -> bool:
@@ -107,8 +113,26 @@ def _changes(connection: Any) -> _Changes | None:
     return next((hook for hook in hooks if isinstance(hook, _Changes)), None)
 
 
+#: When (monotonic clock) this request, or task, has changed a session last.
+_written_at: ContextVar[float | None] = ContextVar("session_manager_written", default=None)
+
+
+def _forget_writing(**kwargs: Any) -> None:
+    """Django's hook: the thread begins another request."""
+    _written_at.set(None)
+
+
+def written_within(seconds: float) -> bool:
+    """Whether this request, or task, has changed a session in the last seconds."""
+    written_at = _written_at.get()
+    return written_at is not None and time.monotonic() - written_at < seconds
+
+
 def note_change(session_id: uuid.UUID | None, bucket: Bucket) -> None:
     """Remember that the open transaction changes a session; None for an unknown number."""
+    if settings.standbys:
+        request_started.connect(_forget_writing, dispatch_uid=__name__)
+        _written_at.set(time.monotonic())
     connection = connections[alias_of(bucket)]
     if not _is_managed(connection):
         return
@@ -125,22 +149,30 @@ def changed_here(raw: bytes) -> bool:
     Where Django does not know of the transaction (autocommit off, BEGIN by hand) any session may
     have been changed.
     """
-    bucket = bucket_of_bytes(raw)
+    changed = _changed(bucket_of_bytes(raw))
+    return None in changed or (bool(changed) and uuid.UUID(bytes=raw[:16]) in changed)
+
+
+def changed_any_here(bucket: Bucket) -> bool:
+    """Whether it may have changed any session of the database that has a bucket."""
+    return bool(_changed(bucket))
+
+
+def _changed(bucket: Bucket) -> Collection[uuid.UUID | None]:
+    """The sessions that the open transaction may have changed; None among them: any."""
     alias = alias_of(bucket)
     if alias != home_of(bucket):
-        return True
+        return _ANY
     connection = connections[alias]
     if _is_managed(connection):
         changes = _changes(connection)
-        return changes is not None and (
-            None in changes.ids or uuid.UUID(bytes=raw[:16]) in changes.ids
-        )
+        return () if changes is None else changes.ids
     driver: Any = connection.connection
     if driver is None:
-        return False
+        return ()
     # psycopg 3 makes a new object for info, which asks pgconn; psycopg2 has only info.
     libpq = getattr(driver, "pgconn", None) or driver.info
-    return bool(libpq.transaction_status != _IDLE)
+    return () if libpq.transaction_status == _IDLE else _ANY
 
 
 class Outcome:

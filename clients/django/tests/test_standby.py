@@ -1,0 +1,455 @@
+"""Reads from a streaming standby: what is asked of it, what is believed, and what ends well.
+
+On a pair of servers of its own.  ``elsewhere`` is another worker process as far as this package can
+tell: it does not know what the test has just written.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from session_manager.conf import settings
+from session_manager.exceptions import StoreUnavailable
+from session_manager.services import session_service
+from session_manager.store import standby as reads
+
+from .apart import remove_alias
+from .conftest import Browser, wait_for
+from .pair import Pair, Server
+
+T = TypeVar("T")
+
+CURRENT = "/api/sessions/current/"
+#: Seconds that a standby may be behind here.
+LAG = 0.6
+TIMEOUT = 0.5
+#: Seconds by which this machine may be late.
+SLACK = 1.0
+
+
+@pytest.fixture(scope="module")
+def pair(django_db_blocker: Any) -> Iterator[Pair]:
+    # Nothing of this is the test database's.
+    with django_db_blocker.unblock():
+        pair = Pair()
+        try:
+            yield pair
+        finally:
+            pair.end()
+
+
+def add_alias(alias: str, server: Server, **options: Any) -> None:
+    connections.settings[alias] = {
+        **connections["default"].settings_dict,
+        "HOST": str(server.directory),
+        "NAME": "app",
+        "OPTIONS": {"connect_timeout": 2, **options},
+        "CONN_MAX_AGE": None,
+    }
+
+
+@pytest.fixture
+def aliases(pair: Pair, configure: Callable[..., None]) -> Iterator[Pair]:
+    """``main`` and its standby ``copy``, with settings that make the tests short."""
+    add_alias("main", pair.primary)
+    add_alias("copy", pair.standby)
+    configure(
+        DATABASE="main",
+        READ_DATABASE="copy",
+        READ_MAX_LAG=LAG,
+        READ_TIMEOUT=TIMEOUT,
+        BREAKER_SECONDS=0.2,
+    )
+    pair.catch_up()
+    try:
+        yield pair
+    finally:
+        configure(DATABASE="default", READ_DATABASE=None)
+        # What waits for the standby to come back ends with its settings.
+        reads.standby_of_user("default", "")
+        wait_for(lambda: not any(t.name == "session_manager copy" for t in threading.enumerate()))
+        for alias in ("main", "copy"):
+            remove_alias(alias)
+
+
+def elsewhere(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    return Context().run(function, *args, **kwargs)
+
+
+def get(token: str, **kwargs: Any) -> Any:
+    return elsewhere(session_service.get, token, **kwargs)
+
+
+@contextmanager
+def counting(*, primary: int, standby: int) -> Iterator[None]:
+    """What the block asks, apart from how far the servers are."""
+    with (
+        CaptureQueriesContext(connections["main"]) as main,
+        CaptureQueriesContext(connections["copy"]) as copy,
+    ):
+        yield
+    asked = [
+        sum("_lsn()" not in query["sql"] for query in queries.captured_queries)
+        for queries in (main, copy)
+    ]
+    assert asked == [primary, standby]
+
+
+def age(*tokens: str) -> None:
+    """Let sessions be as old as a standby's must be, and the standby be known to have them."""
+    time.sleep(LAG)
+    wait_for(lambda: all(_is_read_from_standby(token) for token in tokens))
+
+
+def _is_read_from_standby(token: str) -> bool:
+    with CaptureQueriesContext(connections["main"]) as main:
+        get(token, touch=False)
+    return not any("session_get" in query["sql"] for query in main.captured_queries)
+
+
+@pytest.fixture
+def token(aliases: Pair, user_id: str) -> str:
+    """Of a session that is read from the standby."""
+    token = session_service.create(user_id, {"cart": [1]}).token
+    age(token)
+    return token
+
+
+# What is asked.
+
+
+def test_a_read(token: str, user_id: str) -> None:
+    with counting(primary=0, standby=1):
+        session = get(token)
+    assert (session.user_id, session.data) == (user_id, {"cart": [1]})
+
+
+def test_a_fresh_read(token: str) -> None:
+    with counting(primary=1, standby=0):
+        assert get(token, fresh=True)
+
+
+def test_asynchronously(token: str) -> None:
+    async def read() -> Any:
+        return await session_service.aget(token), await session_service.alist("nobody")
+
+    session, listed = async_to_sync(read)()
+    assert session is not None
+    assert listed == []
+
+
+def test_after_a_login(aliases: Pair, user_id: str) -> None:
+    created = session_service.create(user_id)
+    with counting(primary=1, standby=0):
+        assert get(created.token)
+
+
+def test_after_a_write(token: str, user_id: str) -> None:
+    def write() -> Any:
+        session_service.update(token, {"a": 1})
+        return session_service.get(token), session_service.list(user_id)
+
+    with counting(primary=3, standby=0):
+        session, listed = elsewhere(write)
+    assert session.data["a"] == 1
+    assert len(listed) == 1
+
+
+def test_in_a_transaction(token: str) -> None:
+    with transaction.atomic(using="main"):
+        with counting(primary=0, standby=1):
+            assert get(token)
+        session_service.update(token, {"a": 1})
+        # Whatever the request's other threads know: this transaction has changed it.
+        with counting(primary=1, standby=0):
+            assert get(token).data["a"] == 1
+        transaction.set_rollback(True, using="main")
+
+
+def test_in_a_transaction_of_the_standby(token: str) -> None:
+    with transaction.atomic(using="copy"), counting(primary=1, standby=0):
+        assert get(token)
+
+
+def test_a_list(token: str, user_id: str) -> None:
+    with counting(primary=0, standby=1):
+        (listed,) = elsewhere(session_service.list, user_id, current_token=token)
+    assert listed.is_current
+    with counting(primary=0, standby=1):
+        assert len(elsewhere(session_service.list, user_id)) == 1
+    with counting(primary=1, standby=1):
+        assert elsewhere(session_service.list, "nobody") == []
+    with counting(primary=1, standby=0):
+        assert elsewhere(session_service.list, user_id, fresh=True)
+
+
+def test_what_the_primary_alone_answers(token: str, user_id: str) -> None:
+    session = get(token)
+    with counting(primary=6, standby=0):
+        assert elsewhere(session_service.get_id, session.id, user_id)
+        assert elsewhere(session_service.end_reason, token) is None
+        assert elsewhere(session_service.history, user_id=user_id)
+        assert elsewhere(session_service.count_active, user_id=user_id) == 1
+        assert elsewhere(session_service.estimate_active) >= 0
+        assert elsewhere(session_service.assertion, token, "elsewhere")
+
+
+def test_several_standbys(token: str, configure: Callable[..., None], aliases: Pair) -> None:
+    """A session is read from one of them; from another one where that is down."""
+    add_alias("other", aliases.standby)
+    try:
+        configure(READ_DATABASE=["copy", "other"])
+        tokens = [session_service.create(f"{i}").token for i in range(16)]
+        age(*tokens)
+        asked = {alias: set[str]() for alias in ("copy", "other")}
+        for _ in range(2):
+            for one in tokens:
+                for alias, found in asked.items():
+                    with CaptureQueriesContext(connections[alias]) as queries:
+                        assert get(one)
+                    if any("session_get" in query["sql"] for query in queries.captured_queries):
+                        found.add(one)
+        assert asked["copy"] | asked["other"] == set(tokens)
+        assert not asked["copy"] & asked["other"]
+        assert all(asked.values())
+    finally:
+        remove_alias("other")
+
+
+# What is believed.
+
+
+def test_a_miss(token: str) -> None:
+    forged = token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
+    with counting(primary=1, standby=1):
+        assert get(forged) is None
+
+
+def test_an_ended_session_keeps_its_verdict(token: str, aliases: Pair) -> None:
+    elsewhere(session_service.invalidate, token)
+    aliases.catch_up()
+    with counting(primary=1, standby=1):
+        assert get(token) is None
+
+
+def test_logins_read_at_once(aliases: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a worker whose clock is ahead, so that it takes no session for a young one."""
+    age(session_service.create("somebody").token)
+    now = time.time
+    monkeypatch.setattr(reads.time, "time", lambda: now() + 3600)
+    with CaptureQueriesContext(connections["copy"]) as copy:
+        found = [get(session_service.create(f"{i}").token) for i in range(1000)]
+    assert None not in found
+    asked = [query for query in copy.captured_queries if "session_get" in query["sql"]]
+    assert len(asked) > 900
+
+
+def test_rotations_read_at_once(token: str) -> None:
+    for _ in range(100):
+        rotated = elsewhere(session_service.refresh, token, rotate=True)
+        assert rotated.token is not None
+        token = rotated.token
+        assert get(token) is not None
+
+
+def test_the_first_use_of_a_new_token_is_recorded(token: str, aliases: Pair) -> None:
+    """Or the old token would work on, and its replay look like a lost answer."""
+    aliases.primary.set(session_manager__rotation_grace="0")
+    try:
+        rotated = elsewhere(session_service.refresh, token, rotate=True)
+        aliases.catch_up()
+        with counting(primary=1, standby=1):
+            assert get(rotated.token)
+        assert elsewhere(session_service.refresh, token, rotate=True).status == "reused"
+    finally:
+        aliases.primary.set(session_manager__rotation_grace="30s")
+
+
+def test_a_session_in_use_is_not_idle(aliases: Pair) -> None:
+    created = session_service.create("busy", idle_timeout=timedelta(seconds=4))
+    unused = session_service.create("unused", idle_timeout=timedelta(seconds=4))
+    age(created.token)
+    end = time.monotonic() + 6
+    from_standby = 0
+    while time.monotonic() < end:
+        with CaptureQueriesContext(connections["main"]) as main:
+            assert get(created.token) is not None
+        from_standby += not any("session_get" in q["sql"] for q in main.captured_queries)
+        time.sleep(0.05)
+    assert from_standby > 20
+    assert get(unused.token) is None
+
+
+def test_remote_apply(aliases: Pair) -> None:
+    """Nobody is served a session that has been revoked."""
+    aliases.primary.set(
+        synchronous_standby_names="standby", synchronous_commit="local",
+        session_manager__revoke_commit="remote_apply",
+    )  # fmt: skip
+    connections["main"].close()
+    try:
+        tokens = [session_service.create(f"{i % 50}").token for i in range(1000)]
+        age(tokens[-1])
+        with CaptureQueriesContext(connections["copy"]) as copy:
+            for token in tokens:
+                assert elsewhere(session_service.invalidate, token)
+                assert get(token) is None
+        asked = [query for query in copy.captured_queries if "session_get" in query["sql"]]
+        assert len(asked) > 900
+    finally:
+        aliases.primary.set(synchronous_standby_names="", session_manager__revoke_commit="local")
+
+
+def test_a_standby_that_does_not_replay(
+    aliases: Pair, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it has is believed no longer than READ_MAX_LAG, and no read waits."""
+    with aliases.paused():
+        began = time.monotonic()
+        assert elsewhere(session_service.invalidate, token)
+        longest = 0.0
+        while time.monotonic() < began + LAG + SLACK:
+            asked_at = time.monotonic()
+            session = get(token)
+            longest = max(longest, time.monotonic() - asked_at)
+            assert session is None or asked_at < began + LAG
+        assert longest < SLACK
+        created = session_service.create("meanwhile")
+        time.sleep(LAG)
+        assert get(created.token)
+        assert "is more than" in caplog.text
+    age(created.token)
+
+
+def test_a_revocation_that_no_standby_confirms(aliases: Pair, token: str) -> None:
+    """When it gives up waiting, no reader believes the standby any more."""
+    aliases.primary.set(
+        synchronous_standby_names="standby", synchronous_commit="local",
+        session_manager__revoke_commit="remote_apply",
+        session_manager__revoke_commit_timeout="1s",
+    )  # fmt: skip
+    connections["main"].close()
+    try:
+        with aliases.paused():
+            began = time.monotonic()
+            assert elsewhere(session_service.invalidate, token)
+            assert 1 <= time.monotonic() - began < 1 + SLACK
+            assert get(token) is None
+    finally:
+        aliases.primary.set(synchronous_standby_names="", session_manager__revoke_commit="local")
+
+
+# A standby that is not there.
+
+
+def longest_read(token: str, seconds: float) -> float:
+    """Of reads one after the other, all of which have to find the session."""
+    longest = 0.0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        assert get(token) is not None
+        longest = max(longest, time.monotonic() - began)
+        time.sleep(0.01)
+    return longest
+
+
+def test_a_stopped_standby(aliases: Pair, token: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "session_manager")
+    aliases.standby.stop()
+    try:
+        assert longest_read(token, 1) < SLACK
+        assert [message for message in caplog.messages if "does not answer" in message]
+        assert len(caplog.messages) < 4
+        # Nobody who waits tries it any more.
+        assert get(token)
+        assert connections["copy"].connection is None
+    finally:
+        aliases.standby.start()
+    age(token)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_frozen_standby(aliases: Pair, token: str, connected: bool) -> None:
+    if not connected:
+        connections["copy"].close()
+    with aliases.standby.frozen():
+        # libpq waits for a connection for at least 2 s.
+        assert longest_read(token, 3) < (TIMEOUT if connected else 2) + SLACK
+        assert longest_read(token, 2) < TIMEOUT
+    age(token)
+
+
+def test_a_primary_that_is_down(aliases: Pair, token: str) -> None:
+    """Sessions are read on; what needs the primary is no verdict."""
+    aliases.primary.stop()
+    try:
+        assert get(token)
+        with pytest.raises(StoreUnavailable):
+            elsewhere(session_service.update, token, {})
+        with pytest.raises(StoreUnavailable):
+            get(token[:-2] + "AA")
+        time.sleep(LAG)
+        assert get(token)
+    finally:
+        aliases.primary.start()
+    wait_for(lambda: elsewhere(session_service.update, token, {"a": 2}))
+
+
+def test_a_conflict_with_replay_is_the_primarys_read(aliases: Pair, token: str) -> None:
+    """A lock that is replayed ends reads there; the standby is not taken to be down."""
+    aliases.standby.set(max_standby_streaming_delay="50ms")
+    try:
+        aliases.primary.query("BEGIN; LOCK user_sessions IN ACCESS EXCLUSIVE MODE; COMMIT")
+        for _ in range(20):
+            assert get(token)
+    finally:
+        aliases.standby.query("ALTER SYSTEM RESET max_standby_streaming_delay")
+
+
+# Requests.
+
+
+def test_requests(token: str, aliases: Pair) -> None:
+    browser = Browser().give(token)
+    with counting(primary=0, standby=1):
+        assert elsewhere(browser.get, CURRENT).status_code == 200
+    # What may change something: the primary says who asks.
+    with counting(primary=2, standby=0):
+        response = elsewhere(browser.unsafe, "PATCH", CURRENT, {"client": {"a": 1}})
+    assert response.status_code == 200
+    # The new request does not know; the thread does not keep what it knew.
+    aliases.catch_up()
+    with counting(primary=0, standby=1):
+        assert browser.get(CURRENT).json()["session"]["data"]["client"] == {"a": 1}
+
+
+def test_an_ended_session_changes_nothing(token: str, aliases: Pair, user_id: str) -> None:
+    browser = Browser().give(token)
+    other = session_service.create(user_id)
+    with aliases.paused():
+        elsewhere(session_service.invalidate, token)
+        response = elsewhere(browser.unsafe, "DELETE", f"/api/sessions/{other.id}/")
+        assert response.status_code == 401
+    assert get(other.token)
+
+
+def test_with_nothing_lost_the_cookie_stays(aliases: Pair) -> None:
+    """Signed in, and read by another worker at once."""
+    for i in range(50):
+        browser = Browser().give(session_service.create(f"{i}").token)
+        response = elsewhere(browser.get, CURRENT)
+        assert response.status_code == 200
+        assert settings.cookie_name not in response.cookies
