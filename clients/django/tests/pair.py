@@ -69,6 +69,14 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         self.control("stop", "-m", mode)
 
+    def kill(self) -> None:
+        """End it as a failure of its machine does."""
+        for process in self.processes():
+            os.kill(process, signal.SIGKILL)
+        postmaster = self.data / "postmaster.pid"
+        wait_for(lambda: not Path("/proc", postmaster.read_text().split()[0], "cwd").exists())
+        postmaster.unlink()
+
     @property
     def runs(self) -> bool:
         return (self.data / "postmaster.pid").exists()
@@ -91,7 +99,8 @@ class Server:
     def frozen(self) -> Iterator[None]:
         stopped = self.processes()
         for process in stopped:
-            os.kill(process, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP)
         try:
             yield
         finally:

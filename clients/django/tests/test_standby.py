@@ -7,6 +7,8 @@ tell: it does not know what the test has just written.
 from __future__ import annotations
 
 import logging
+import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +19,25 @@ from typing import Any, TypeVar
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse
 from django.test.utils import CaptureQueriesContext
 
-from session_manager.conf import settings
+from session_manager import standby_checks
+from session_manager.backends.sessions import SessionStore
+from session_manager.checks import check_servers, check_settings
+from session_manager.conf import load_settings, settings
 from session_manager.exceptions import StoreUnavailable
+from session_manager.middleware import RequestSessionMiddleware
 from session_manager.services import session_service
 from session_manager.store import standby as reads
+from session_manager.testing.in_memory import memory
 
 from .apart import remove_alias
-from .conftest import Browser, wait_for
+from .conftest import Browser, RedisServer, wait_for
+from .pages import ROOT
 from .pair import Pair, Server
 
 T = TypeVar("T")
@@ -453,3 +464,207 @@ def test_with_nothing_lost_the_cookie_stays(aliases: Pair) -> None:
         response = elsewhere(browser.get, CURRENT)
         assert response.status_code == 200
         assert settings.cookie_name not in response.cookies
+
+
+def test_request_session(aliases: Pair, settings: Any, rf: Any) -> None:
+    """SESSION_ENGINE: what a GET reads, and what it writes on the primary."""
+    settings.SESSION_ENGINE = "session_manager.backends.sessions"
+    settings.SESSION_COOKIE_SECURE = False
+    store = SessionStore()
+    store["seen"] = 1
+    elsewhere(store.save)
+    assert store.session_key is not None
+    age(store.session_key)
+
+    def request(method: str) -> HttpRequest:
+        request: HttpRequest = getattr(rf, method)("/")
+        request.COOKIES[django_settings.SESSION_COOKIE_NAME] = store.session_key or ""
+        RequestSessionMiddleware(lambda request: HttpResponse()).process_request(request)
+        return request
+
+    def count(request: HttpRequest) -> int:
+        request.session["seen"] += 1
+        request.session.save()
+        return int(request.session["seen"])
+
+    with counting(primary=0, standby=1):
+        assert elsewhere(lambda: request("get").session["seen"]) == 1
+    with counting(primary=1, standby=1):
+        assert elsewhere(lambda: count(request("get"))) == 2
+    # Read and written on the primary: no count is lost, however far the standby is behind.
+    with aliases.paused():
+        with counting(primary=6, standby=0):
+            for expected in (3, 4, 5):
+                assert elsewhere(lambda: count(request("post"))) == expected
+        assert not elsewhere(SessionStore().exists, "x")
+
+
+# The cache in Redis.
+
+
+@pytest.fixture
+def cached(
+    aliases: Pair, configure: Callable[..., None], tmp_path_factory: Any
+) -> Iterator[RedisServer]:
+    server = RedisServer(str(aliases.directory / "redis"))
+    server.start()
+    aliases.primary.set(session_manager__redis_mode="strict")
+    configure(
+        REDIS_URL=f"unix://{server.socket}", CACHE_KEY=secrets.token_hex(32), REDIS_TIMEOUT=2.0
+    )
+    try:
+        server.wait_for_epoch()
+        yield server
+    finally:
+        configure(REDIS_URL=None)
+        aliases.primary.set(session_manager__redis_mode="off")
+        server.stop()
+
+
+def test_what_redis_does_not_have_is_the_primarys(
+    cached: RedisServer, aliases: Pair, user_id: str
+) -> None:
+    """What a standby says cannot be cached, and after a tombstone it may be wrong."""
+    token = session_service.create(user_id).token
+    time.sleep(LAG)
+    # Nobody else's settings are asked for meanwhile.
+    wait_for(lambda: get(token).cached)
+    with counting(primary=0, standby=0):
+        assert get(token).cached
+    with aliases.paused():
+        elsewhere(session_service.invalidate, token)
+        with counting(primary=1, standby=0):
+            assert get(token) is None
+
+
+def test_a_redis_that_is_down_leaves_reads_to_the_standby(
+    cached: RedisServer, aliases: Pair, token: str
+) -> None:
+    cached.stop()
+    # It takes some failures until the cache is left alone.
+    for _ in range(10):
+        assert get(token)
+    with counting(primary=0, standby=1):
+        assert get(token)
+    cached.start()
+
+
+# Settings.
+
+
+def test_the_stand_in_has_no_standby(
+    aliases: Pair, configure: Callable[..., None], user_id: str
+) -> None:
+    configure(IN_MEMORY={})
+    try:
+        token = session_service.create(user_id).token
+        with counting(primary=0, standby=0):
+            assert get(token)
+            assert elsewhere(session_service.list, user_id)
+    finally:
+        memory.flush()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"READ_DATABASE": 7},
+        {"READ_DATABASE": ["copy", 7]},
+        {"READ_DATABASE": {"main": "copy"}},
+        {"READ_MAX_LAG": 0},
+        {"READ_TIMEOUT": -1},
+    ],
+)
+def test_wrong_settings(configure: Callable[..., None], wrong: dict[str, Any]) -> None:
+    configure(**wrong)
+    with pytest.raises(ImproperlyConfigured, match=next(iter(wrong))):
+        load_settings()
+
+
+def found() -> set[str]:
+    messages = [*check_settings(None), *check_servers(None, databases=["main"])]
+    assert all(message.hint for message in messages)
+    return {str(message.id).removeprefix("session_manager.") for message in messages}
+
+
+def test_checks(aliases: Pair, configure: Callable[..., None]) -> None:
+    assert found() == set()
+    configure(READ_DATABASE="nowhere")
+    assert found() == {"E011"}
+    configure(READ_DATABASE="main")
+    assert "E080" in found()
+    add_alias("other", aliases.standby)
+    connections.settings["other"] |= {"NAME": "postgres", "OPTIONS": {}}
+    configure(READ_DATABASE="other")
+    assert found() == {"W082", "E083"}
+    remove_alias("other")
+    configure(READ_DATABASE="copy", DATABASE="main")
+    config = connections["copy"].settings_dict
+    config["ATOMIC_REQUESTS"] = True
+    assert found() == {"E081"}
+    config["ATOMIC_REQUESTS"] = False
+    config["OPTIONS"] = {"connect_timeout": 2, "pool": True}
+    assert [message.id for message in check_settings(None)] == ["session_manager.W082"]
+    config["OPTIONS"] = {"connect_timeout": 2}
+    aliases.standby.stop()
+    try:
+        connections["copy"].close()
+        assert found() == {"W012"}
+    finally:
+        aliases.standby.start()
+
+
+def test_check_of_servers_that_have_changed_places(
+    aliases: Pair, configure: Callable[..., None]
+) -> None:
+    configure(DATABASE="copy", READ_DATABASE="main")
+    messages = list(standby_checks.server_problems("copy"))
+    assert [message.id for message in messages] == ["session_manager.W084"]
+
+
+# Failover.
+
+
+def test_failover(configure: Callable[..., None], aliases: Pair) -> None:
+    """The primary is killed and the standby promoted; DATABASES has both hosts.
+
+    What the primary has acknowledged and the standby not received is lost, and what a revocation
+    has ended is live again, until all sessions are ended.
+    """
+    pair = Pair()
+    try:
+        add_alias("main", pair.primary, target_session_attrs="read-write")
+        add_alias("copy", pair.standby)
+        for alias in ("main", "copy"):
+            connections[alias].close()
+            del connections[alias]
+        hosts = [pair.primary.directory, pair.standby.directory]
+        connections.settings["main"] |= {"HOST": ",".join(map(str, hosts)), "PORT": "5432,5432"}
+        kept, revoked = (session_service.create(f"{i}").token for i in range(2))
+        age(kept, revoked)
+        # The standby receives nothing any more.
+        pair.standby.set(primary_conninfo="host=/nowhere")
+        wait_for(lambda: pair.primary.query("SELECT FROM pg_stat_replication") == [])
+        assert session_service.invalidate(revoked)
+        late = session_service.create("late").token
+        pair.primary.kill()
+        # Reads go on, and what cannot be told is no verdict.
+        assert get(kept)
+        with pytest.raises(StoreUnavailable):
+            get(late)
+        pair.standby.control("promote")
+        assert elsewhere(session_service.update, kept, {"after": "failover"})
+        assert get(kept).data == {"after": "failover"}
+        assert get(late) is None
+        assert get(revoked), "the revocation is lost"
+        # What docs/deployment.md says to do then.
+        (end,) = re.findall(
+            r"`(SELECT session_invalidate_everything\(.*?\);)`",
+            (ROOT / "docs" / "deployment.md").read_text(),
+        )
+        pair.standby.query(end)
+        assert get(revoked) is None
+        assert get(kept) is None
+        assert get(session_service.create("new").token)
+    finally:
+        pair.end()

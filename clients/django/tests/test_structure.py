@@ -54,6 +54,7 @@ PUBLIC = {
     "admin": (),
     "apps": (),
     "checks": (),
+    "standby_checks": (),
     "management": (),
     "migrations": (),
 }

@@ -20,6 +20,7 @@ from django.db import connections
 from django.urls import reverse
 from django.utils.module_loading import import_string
 
+from . import standby_checks
 from .conf import DEFAULT_THROTTLE_RATES, ENGINE, ENGINE_COOKIE, settings
 from .exceptions import StoreUnavailable
 from .management import grants
@@ -58,6 +59,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         *_database(),
         *_shards(),
+        *standby_checks.setting_problems(),
         *_hooks(),
         *_user_id_field(),
         *_first_login(),
@@ -465,7 +467,7 @@ def _server(alias: str) -> list[CheckMessage]:
             )
         ]
     try:
-        found = list(_extension(alias))
+        found = [*_extension(alias), *standby_checks.server_problems(alias)]
     except DBError as error:
         found = [
             Warning(

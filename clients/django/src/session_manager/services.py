@@ -535,7 +535,7 @@ class SessionService:
                 standby_of_user(alias, user_id) if raw is None else standby_of_session(alias, raw)
             )
             if standby is not None:
-                rows = standby.ask(*statement, json_columns=("auth",))
+                rows = standby.read(*statement, json_columns=("auth",))
             if rows is not None and raw is not None and not any(r["is_current"] for r in rows):
                 rows = None
         if not rows:
@@ -774,7 +774,7 @@ class SessionService:
 
 def _read_standby(standby: Standby | None, sql: str, params: list[Any]) -> JSON | None:
     """What a standby has of a live session; None is no verdict."""
-    found = None if standby is None else standby.ask(sql, params)
+    found = None if standby is None else standby.read(sql, params)
     if not found or found[0]["session"] is None:
         return None
     row: JSON = json.loads(found[0]["session"])

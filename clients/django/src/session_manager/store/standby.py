@@ -58,7 +58,7 @@ def _position(lsn: str) -> int:
     return int(high, 16) << 32 | int(low, 16)
 
 
-def _ask(alias: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+def _fetch_within(alias: str, sql: str, params: Sequence[Any] = ()) -> list[Row]:
     """What a server answers within READ_TIMEOUT.
 
     Raises _NoAnswerError, or an error of Django's for one that the server has answered.
@@ -106,7 +106,7 @@ class Standby:
     def is_recent(self, now: float) -> bool:
         return now - self._reached <= settings.READ_MAX_LAG
 
-    def ask(
+    def read(
         self, sql: str, params: Sequence[Any] = (), *, json_columns: Sequence[str] = ()
     ) -> list[Row] | None:
         """The rows of a statement as ``call`` has them; None if it does not answer.
@@ -114,7 +114,7 @@ class Standby:
         What it does not have is no verdict: then ask the primary.
         """
         try:
-            return decode_rows(_ask(self.alias, sql, params), json_columns)
+            return decode_rows(_fetch_within(self.alias, sql, params), json_columns)
         except _NoAnswerError as error:
             self._leave_alone(error)
         except Error as error:
@@ -123,7 +123,7 @@ class Standby:
 
     def look(self, ends: deque[tuple[float, int]]) -> None:
         """Find out how far it is, by ends of the primary's WAL and when they were seen."""
-        found = self.ask(_REPLAYED)
+        found = self.read(_REPLAYED)
         if found is None:
             return
         now = time.monotonic()
@@ -175,7 +175,7 @@ class Standby:
         while not self.retired:
             time.sleep(settings.BREAKER_SECONDS)
             try:
-                _ask(self.alias, _REPLAYED)
+                _fetch_within(self.alias, _REPLAYED)
             except Exception:
                 # Whatever it is: as long as this goes on, somebody will see the standby come back.
                 logger.debug("the standby %r does not answer", self.alias, exc_info=True)
@@ -227,7 +227,7 @@ class _Group:
         while self._ends and now - self._ends[0][0] > settings.READ_MAX_LAG:
             self._ends.popleft()
         try:
-            (end,) = _ask(self._primary, _END_OF_WAL)
+            (end,) = _fetch_within(self._primary, _END_OF_WAL)
         except (Error, _NoAnswerError) as error:
             if not self._blind:
                 logger.warning("the primary does not tell how far it is: %s", error)
