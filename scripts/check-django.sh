@@ -255,7 +255,12 @@ older=(tests/test_services.py tests/test_transactions.py tests/test_authenticati
   tests/test_cache_control.py tests/test_apart.py tests/test_users.py tests/test_user_changes.py tests/test_lazy_users.py
   tests/test_identity.py tests/test_commands.py tests/test_importing.py tests/test_csrf.py tests/test_refusals.py
   tests/test_login_authentication.py tests/test_engine_requests.py tests/test_statuses.py tests/test_clients.py
-  tests/test_in_memory.py tests/test_round_trips.py tests/test_cached_requests.py tests/test_schemathesis.py)
+  tests/test_in_memory.py tests/test_round_trips.py tests/test_cached_requests.py tests/test_schemathesis.py
+  tests/test_standby.py)
+
+# What takes long and seldom fails.
+but_long=()
+[ "$scope" = --long ] || but_long=(-m "not long")
 
 # On several servers: what is about them, and what shows that all else is as on one.
 sharded=(tests/sharded/test_routing.py tests/test_services.py)
@@ -284,7 +289,7 @@ run_version() {
         run_tests "$1" "${arguments[@]}"
       else
         mapfile -t files < <(share "${1#newest-}")
-        run_tests "$1" "${files[@]}"
+        run_tests "$1" "${files[@]}" "${but_long[@]}"
       fi
       ;;
     *) run_tests "$1" "${older[@]}" -m "not browser" ;;

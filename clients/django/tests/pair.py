@@ -71,11 +71,13 @@ class Server:
 
     def kill(self) -> None:
         """End it as a failure of its machine does."""
-        for process in self.processes():
-            os.kill(process, signal.SIGKILL)
-        postmaster = self.data / "postmaster.pid"
-        wait_for(lambda: not Path("/proc", postmaster.read_text().split()[0], "cwd").exists())
-        postmaster.unlink()
+        killed = self.processes()
+        for process in killed:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        # One that has ended and that nobody has waited for yet has no directory.
+        wait_for(lambda: not any(Path("/proc", str(pid), "cwd").exists() for pid in killed))
+        (self.data / "postmaster.pid").unlink()
 
     @property
     def runs(self) -> bool:

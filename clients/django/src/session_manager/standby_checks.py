@@ -16,6 +16,7 @@ _SERVER = (
     "SELECT pg_catalog.pg_is_in_recovery(),"
     " (SELECT system_identifier FROM pg_catalog.pg_control_system()),"
     " (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()),"
+    " pg_catalog.pg_postmaster_start_time(),"
     " (SELECT default_version FROM pg_catalog.pg_available_extensions"
     " WHERE name = 'session_manager')"
 )
@@ -50,6 +51,13 @@ def _alias_problems(primary: str, alias: str) -> Iterator[CheckMessage]:
             "be served while it is down.",
             hint="Leave both as they are by default there.",
             id="session_manager.E081",
+        )
+    if "," in config["HOST"]:
+        yield Error(
+            f"{alias!r}, a standby, has several hosts: how far one of them is behind would be "
+            "taken for the others as well.",
+            hint='Give each an alias, and SESSION_MANAGER["READ_DATABASE"] a list of them.',
+            id="session_manager.E085",
         )
     options = config["OPTIONS"]
     pool = options.get("pool")
@@ -98,19 +106,19 @@ def _differences(
             hint='Set SESSION_MANAGER["READ_DATABASE"] to a standby that streams from the primary.',
             id="session_manager.E083",
         )
-    elif first[0] or not second[0]:
-        wrong = primary if first[0] else alias
-        yield Warning(
-            f"{primary!r} must be a primary and {alias!r} a standby, but {wrong!r} is "
-            + ("in recovery." if first[0] else "not in recovery."),
+    elif first[0] or (not second[0] and first[3] != second[3]):
+        yield Error(
+            f"{primary!r} is in recovery: nothing can be written there."
+            if first[0]
+            else f"{alias!r} has been promoted, and is no standby of {primary!r} any more.",
             hint="After a failover, name the servers as they are now; docs/django.md, Reading from "
-            "standbys, describes a HOST with both.",
-            id="session_manager.W084",
+            "standbys, has a HOST that finds the primary.",
+            id="session_manager.E084",
         )
-    elif first[3] != second[3]:
+    elif first[4] != second[4]:
         yield Warning(
-            f"Version {second[3]} of the extension is installed on the standby {alias!r}, and "
-            f"{first[3]} on the primary.",
+            f"Version {second[4]} of the extension is installed on the standby {alias!r}, and "
+            f"{first[4]} on the primary.",
             hint="Install the same on both.",
             id="session_manager.W015",
         )

@@ -39,8 +39,10 @@ WARNING_SECONDS = 60.0
 #: What says nothing against the standby: bad values, a conflict with its replay, a statement that
 #: an administrator or a limit has ended.
 _PASSING = ("22", "40", "57014")
-_END_OF_WAL = "SELECT pg_catalog.pg_current_wal_lsn()::text AS lsn"
-_REPLAYED = "SELECT pg_catalog.pg_last_wal_replay_lsn()::text AS lsn"
+# When a server has started tells two servers of one cluster apart.
+_STARTED = "pg_catalog.pg_postmaster_start_time()::text AS started"
+_END_OF_WAL = f"SELECT pg_catalog.pg_current_wal_lsn()::text AS lsn, {_STARTED}"
+_REPLAYED = f"SELECT pg_catalog.pg_last_wal_replay_lsn()::text AS lsn, {_STARTED}"
 
 
 class _NoAnswerError(Exception):
@@ -121,15 +123,19 @@ class Standby:
             self._note_refusal(error)
         return None
 
-    def look(self, ends: deque[tuple[float, int]]) -> None:
-        """Find out how far it is, by ends of the primary's WAL and when they were seen."""
+    def look(self, ends: deque[tuple[float, int]], started: str) -> None:
+        """Find out how far it is, by ends of the primary's WAL and when they were seen.
+
+        started: when the primary has started.
+        """
         found = self.read(_REPLAYED)
         if found is None:
             return
         now = time.monotonic()
         if found[0]["lsn"] is None:
-            # It has been promoted: it is behind nobody.
-            self._reached = now
+            # Promoted, and now the primary itself: behind nobody.  Or another one: not believed.
+            if found[0]["started"] == started:
+                self._reached = now
         else:
             replayed = _position(found[0]["lsn"])
             reached = [seen for seen, end in ends if end <= replayed]
@@ -237,7 +243,7 @@ class _Group:
         self._ends.append((now, _position(end["lsn"])))
         for standby in self.standbys:
             if not standby.is_down and not in_block(connections[standby.alias]):
-                standby.look(self._ends)
+                standby.look(self._ends, end["started"])
 
 
 class _Groups:
