@@ -60,8 +60,11 @@ class Server:
             file.write(f"{text}\nunix_socket_directories = '{self.directory}'\n")
 
     def control(self, *action: str) -> None:
-        log = str(self.directory / "log")
-        self.program("pg_ctl", "-D", str(self.data), "-l", log, "-s", "-w", *action)
+        log = self.directory / "log"
+        try:
+            self.program("pg_ctl", "-D", str(self.data), "-l", str(log), "-s", "-w", *action)
+        except subprocess.CalledProcessError as error:
+            raise AssertionError(log.read_text()[-2000:]) from error
 
     def start(self) -> None:
         self.control("start")
@@ -77,7 +80,9 @@ class Server:
                 os.kill(process, signal.SIGKILL)
         # One that has ended and that nobody has waited for yet has no directory.
         wait_for(lambda: not any(Path("/proc", str(pid), "cwd").exists() for pid in killed))
+        # They name a process that nobody may have waited for.
         (self.data / "postmaster.pid").unlink()
+        (self.directory / ".s.PGSQL.5432.lock").unlink()
 
     @property
     def runs(self) -> bool:

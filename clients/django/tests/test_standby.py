@@ -401,7 +401,9 @@ def test_a_frozen_standby(aliases: Pair, token: str, connected: bool) -> None:
     with aliases.standby.frozen():
         # libpq waits for a connection for at least 2 s.
         assert longest_read(token, 3) < (TIMEOUT if connected else 2) + SLACK
-        assert longest_read(token, 2) < TIMEOUT
+        # Now nobody who reads tries it.
+        assert longest_read(token, 2) < SLACK
+        assert connections["copy"].connection is None
     age(token)
 
 
