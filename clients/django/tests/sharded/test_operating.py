@@ -18,6 +18,7 @@ from session_manager.checks import check_servers, check_settings
 from session_manager.exceptions import ShardsUnreachable
 from session_manager.identity import bound_user_id, session_identity
 from session_manager.services import session_service
+from session_manager.store.fan_out import ranges_of
 
 from ..conftest import Superuser
 from ..pages import samples
@@ -210,3 +211,18 @@ def test_the_page(
     servers["s1"].control("stop")
     with pytest.raises(ShardsUnreachable):
         exec(texts[-1], names)
+
+
+@pytest.mark.parametrize(
+    ("share", "ranges"),
+    [
+        ("1/4", [(0, 16384)]),
+        ("1/8, 2/8", [(0, 16384)]),
+        ("3/3", [(43691, 65536)]),
+        ("49152-65535,0-16383", [(0, 16384), (49152, 65536)]),
+        ("1/4, 16384-20479", [(0, 20480)]),
+        ("none", []),
+    ],
+)
+def test_ranges_of_a_share(share: str, ranges: list[tuple[int, int]]) -> None:
+    assert ranges_of(share) == ranges

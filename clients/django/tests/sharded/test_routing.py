@@ -235,7 +235,7 @@ def test_a_login_that_fails_leaves_the_older_session(
 def test_shares_and_map_change_while_requests_run(
     map_function: None, servers: dict[str, Shard]
 ) -> None:
-    """A server gives up its share for a while, and the map gets finer: calls wait, and succeed."""
+    """A server gives up its share for a while, and the map gets finer: calls wait and succeed."""
     users = [user_on(alias) for alias in SHARDS for _ in range(3)]
     tokens = [session_service.create(user_id).token for user_id in users]
     problems: list[str] = []

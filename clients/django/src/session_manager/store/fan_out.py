@@ -75,10 +75,15 @@ def share_of(alias: str) -> str:
 def ranges_of(share: str) -> list[tuple[int, int]]:
     """The buckets of a share, from one up to (without) another, in order and joined.
 
+    share: as session_manager.shard has it: "none", or a list of "part/parts" and "first-last".
     Raises ValueError for what is no share.
     """
     found: list[tuple[int, int]] = []
-    for text in share.split(","):
+    for text in share.split(",") if share != "none" else ():
+        if "-" in text:
+            first, last = map(int, text.split("-"))
+            found.append((first, last + 1))
+            continue
         part, parts = map(int, text.split("/"))
         # The first bucket for which floor(bucket * parts / 65536) is part - 1.
         first, end = (-(-n * 65536 // parts) for n in (part - 1, part))
