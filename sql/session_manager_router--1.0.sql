@@ -1170,6 +1170,20 @@ $$;
 COMMENT ON FUNCTION session_key_generate() IS
 'append a random key to session_manager.key_file, record it and return its id; the first key becomes active; superusers only';
 
+CREATE FUNCTION session_hand_over()
+RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $$
+BEGIN
+	RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+		MESSAGE = 'the router has no sessions that another server could take over',
+		HINT = 'Call this on the shard that gives sessions away, as scripts/shard.sh does.';
+END
+$$;
+
+COMMENT ON FUNCTION session_hand_over() IS
+'wait until nothing is under way any more for sessions outside of session_manager.shard, so that another server may take them over';
+
 --
 -- Everywhere
 --

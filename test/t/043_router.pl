@@ -420,7 +420,7 @@ my %refused = (
 	session_bind => "'$digest'",
 	session_bind_id => "'$id', '$ann'",
 	(   map { $_ => '' }
-		  qw(session_user_id session_tenant_id session_actor_id session_id session_audience session_key_generate)
+		  qw(session_user_id session_tenant_id session_actor_id session_id session_audience session_hand_over session_key_generate)
 	),
 	session_trust => "'{}'",
 	session_distrust => "'$id'");
