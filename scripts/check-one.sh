@@ -20,7 +20,7 @@ set -euo pipefail
 # shellcheck source=scripts/lint.sh
 . "$(dirname "$0")/lint.sh"
 
-suites="lint unit fuzz protocol regress isolation tap django router peers react example walk"
+suites="lint unit fuzz protocol regress isolation tap django sharded router peers react example walk"
 
 # The suites that were named, and the tests of the others, a line each.
 declare -A tests whole
@@ -58,6 +58,7 @@ choose() {
       test/t/long/*.pl) name_test tap "$path" ;;
       test/unit/*.c) whole[unit]=yes ;;
       test/fuzz/*.c) whole[fuzz]=yes ;;
+      clients/django/tests/sharded/test_*) name_test sharded "${path#clients/django/}" ;;
       clients/django/tests/test_*) name_test django "${path#clients/django/}" ;;
       clients/react/test/*.test.ts*) name_test react "${path#clients/react/}" ;;
       examples/frontend/e2e/*.spec.ts) name_test react "${path#examples/frontend/}" ;;
@@ -85,6 +86,7 @@ for word in ${TEST-}; do
     there_is "test/t/: $(names_in test/t '*.pl')"
     there_is "test/t/long/: $(names_in test/t/long '*.pl')"
     there_is "clients/django/tests/: $(names_in clients/django/tests 'test_*.py')"
+    there_is "clients/django/tests/sharded/: $(names_in clients/django/tests/sharded 'test_*.py')"
     there_is "clients/react/test/: $(names_in clients/react/test '*.test.ts*')"
     there_is "clients/react/test/next/: $(names_in clients/react/test/next '*.test.ts')"
     there_is "examples/frontend/e2e/: $(names_in examples/frontend/e2e '*.spec.ts')"
@@ -160,6 +162,12 @@ run_tap() {
 run_django() {
   staged newest
   script check-django.sh env BINDIR="$bindir" "$root/scripts/check-django.sh" "$@"
+}
+
+# The Django package's tests of sessions on several servers.
+run_sharded() {
+  [ $# -gt 0 ] || set -- tests/sharded
+  run_django "$@"
 }
 
 run_router() {
