@@ -34,7 +34,7 @@ from .http.bearer import BearerRefused, challenge, is_without_cookies, token_of_
 from .http.cache_control import NEVER, note_session_use, write_cache_headers
 from .http.cookie_decision import set_token_on_commit, write_cookie, written_token
 from .http.csrf import withhold_token
-from .http.current import being_served
+from .http.current import begin_serving, being_served, end_serving
 from .http.lookup import alook_up, failure, look_up, set_user
 from .http.request_session import hold, request_session
 from .http.spared import end_spared, ending_spared, has_spared
@@ -85,13 +85,15 @@ def _answer(request: HttpRequest, exception: Exception) -> HttpResponse | None:
 
 def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """The response with its cookie and its headers for caches."""
-    error = failure(request)
-    if response.status_code == status.HTTP_500_INTERNAL_SERVER_ERROR and error:
-        # Other middleware looked at the session, or the user; Django asks no process_exception
-        # about what that raises.
-        response = _answer(request, error) or response
+    if response.status_code == status.HTTP_500_INTERNAL_SERVER_ERROR:
+        error = failure(request)
+        if error is not None:
+            # Other middleware looked at the session, or the user; Django asks no
+            # process_exception about what that raises.
+            response = _answer(request, error) or response
     write_cookie(request, response)
-    withhold_token(request, response)
+    if settings.BEARER:
+        withhold_token(request, response)
     write_cache_headers(request, response)
     return response
 
@@ -196,20 +198,32 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
 
     def __init__(self, get_response: GetResponse) -> None:
         super().__init__(_answering(get_response))
+        self._asynchronous = iscoroutinefunction(get_response)
 
     def __call__(self, request: HttpRequest) -> Any:
-        if iscoroutinefunction(self.get_response):
+        if self._asynchronous:
             return self.__acall__(request)
-        with being_served(request):
-            return super().__call__(request)
+        # Django's own, and what follow_django_sessions adds to it, in one: each call costs.
+        token = begin_serving(request)
+        try:
+            self.process_request(request)
+            response = cast(HttpResponseBase, self.get_response(request))
+            return self.process_response(request, response)
+        except BaseException:
+            end_spared(request)
+            raise
+        finally:
+            end_serving(token)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         with being_served(request):
             return await super().__acall__(request)
 
     def process_request(self, request: HttpRequest) -> None:
-        super().process_request(request)
-        _spare_csrf(request)
+        key = request.COOKIES.get(django_settings.SESSION_COOKIE_NAME)
+        request.session = self.SessionStore(key)
+        if settings.BEARER:
+            _spare_csrf(request)
         hold(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:

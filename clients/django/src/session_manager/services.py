@@ -32,6 +32,7 @@ from .exceptions import InvalidArgument, LimitReached, StoreUnavailable
 from .store.cache import Lease, SessionCache, session_cache
 from .store.database import (
     call,
+    call_for_value,
     function,
     json_argument,
     text_argument,
@@ -41,7 +42,7 @@ from .store.database import (
 from .store.fan_out import each_shard
 from .store.imported import use_up_all
 from .store.live_session import session_of
-from .store.request_data import take_out
+from .store.request_data import parse, take_out
 from .store.shards import (
     Bucket,
     alias_of,
@@ -51,7 +52,7 @@ from .store.shards import (
     bucket_of_user,
 )
 from .store.standby import Standby, has_standbys, standby_of_session, standby_of_user
-from .store.tokens import digest_form, session_id_of, token_bytes
+from .store.tokens import digest_form, digest_form_of, session_id_of, token_bytes
 from .store.transactions import changed_any_here, changed_here, note_change
 from .types import (
     JSON,
@@ -202,10 +203,8 @@ class SessionService:
         if token is None or raw is None:
             return None
         bucket = bucket_of_bytes(raw)
-        statement = (
-            f"SELECT {function('session_get_json')}(%s, %s::inet, %s, %s)::text AS session",
-            [digest_form(token), ip, _storable(user_agent), touch],
-        )
+        sql = f"SELECT {function('session_get_json')}(%s, %s::inet, %s, %s)::text AS session"
+        params = [digest_form_of(raw), ip, _storable(user_agent), touch]
         cache = session_cache(bucket)
         lease = stale = None
         if (cache is not None or has_standbys()) and not changed_here(raw):
@@ -215,20 +214,19 @@ class SessionService:
                     return session
                 fresh = fresh or answered
             if not fresh and has_standbys():
-                stale = _read_standby(standby_of_session(alias_of(bucket), raw), *statement)
+                stale = _read_standby(standby_of_session(alias_of(bucket), raw), sql, params)
                 if stale is not None and not (touch and stale["touch_due"]):
                     return session_of(stale)
         try:
-            (answer,) = call(*statement, bucket=bucket, idempotent=True)
+            text: str | None = call_for_value(sql, params, bucket=bucket)
         except StoreUnavailable:
             if stale is None:
                 raise
             # It lives, as far as anybody can tell.  Only its use is not recorded.
             return session_of(stale)
-        text: str | None = answer["session"]
         if text is None:
             return None
-        row = json.loads(text)
+        row = parse(text)
         session = session_of(row)
         if cache is not None and lease is not None and row["cacheable"]:
             self._fill(cache, bucket, raw, lease, row, text)

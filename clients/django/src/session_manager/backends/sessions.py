@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
@@ -129,8 +129,7 @@ class NoRequest:
 _NO_REQUEST = NoRequest()
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     """What is known of the row."""
 
     row: Session | None = None
@@ -141,6 +140,9 @@ class _Known:
     expiry: Any = None
     #: The token that the next save replaces.
     replaced: str | None = None
+
+
+_NOTHING = _Known()
 
 
 @dataclass(frozen=True)
@@ -177,9 +179,9 @@ class SessionStore(SessionBase):
         _require_app()
         super().__init__(session_key)
         self._holder: Holder = _NO_REQUEST
-        self._known = _Known()
-        #: Names of members for keys that were loaded.
-        self._names: dict[Any, str] = {}
+        self._known = _NOTHING
+        #: What was loaded: the row's texts, by their names, and what each of them says.
+        self._loaded: tuple[Entries, list[dict[Any, Any]]] = ({}, [])
         self._before: list[_Before] = []
         self._flushed: list[tuple[str, Outcome]] = []
         #: Whether a save has moved the end, or changed the kind of cookie, of the token presented.
@@ -192,23 +194,37 @@ class SessionStore(SessionBase):
     # Reading.
 
     def load(self) -> dict[Any, Any]:
-        token = self.session_key
+        key = token = self.session_key
         row = None
-        if token is not None:
-            token, row = self._holder.find(token)
-        # Not the key of a session that is not live: the next save makes one.
-        self._session_key = token if row is not None else None
+        if key is not None:
+            token, row = self._holder.find(key)
+        if row is None:
+            # Not the key of a session that is not live: the next save makes one.
+            token = None
+        if token != key:
+            self._session_key = token
         return self._take(row)
 
     def _take(self, row: Session | None) -> dict[Any, Any]:
         data: dict[Any, Any] = {}
-        entries: Entries = {}
         texts = row.request_data if row is not None else {}
-        for name, entry in decode_entries(self.serializer(), texts):
-            for key, value in entry.items():
-                data[key], entries[name], self._names[key] = value, texts[name], name
-        self._known = _Known(row, entries, data.get(SESSION_KEY), data.get(EXPIRY))
+        found = decode_entries(self.serializer, texts)
+        for entry in found:
+            data.update(entry)
+        self._loaded = texts, found
+        if not all(found):
+            # What cannot be read stays as it is.
+            texts = {
+                name: text
+                for (name, text), entry in zip(texts.items(), found, strict=True)
+                if entry
+            }
+        self._known = _Known(row, texts, data.get(SESSION_KEY), data.get(EXPIRY))
         return data
+
+    def _names(self) -> dict[Any, str]:
+        """Names of members for keys that were loaded."""
+        return {key: name for name, entry in zip(*self._loaded, strict=True) for key in entry}
 
     def exists(self, session_key: str | None) -> bool:
         if session_key is None or session_key == self._known.replaced:
@@ -240,7 +256,7 @@ class SessionStore(SessionBase):
             raise UpdateError
         owner = self._owner(data)
         if owner != row.user_id:
-            self._known = replace(self._known, replaced=self._known.replaced or self.session_key)
+            self._known = self._known._replace(replaced=self._known.replaced or self.session_key)
             self._make(owner)
         elif self._known.replaced is not None or self._is_remarked(data):
             self._elevate()
@@ -249,9 +265,9 @@ class SessionStore(SessionBase):
 
     def _entries(self) -> Entries:
         """What is in memory as the row is to have it."""
-        serializer = self.serializer()
+        serializer, names = self.serializer(), self._names()
         return {
-            self._names.get(key) or entry_name(key): encode_entry(serializer, key, value)
+            names.get(key) or entry_name(key): encode_entry(serializer, key, value)
             for key, value in self._session.items()
         }
 
@@ -371,9 +387,9 @@ class SessionStore(SessionBase):
         Django's login flushes a session that it made for somebody else; one of log_in's, or of the
         endpoints', it takes for a guest's.
         """
-        known, serializer = self._known.entries or {}, self.serializer()
+        known, serializer, names = self._known.entries or {}, self.serializer(), self._names()
         for key, value in list(self._session.items()):
-            name = self._names.get(key) or entry_name(key)
+            name = names.get(key) or entry_name(key)
             if name in known and self._same(known[name], encode_entry(serializer, key, value)):
                 del self._session[key]
 
@@ -444,7 +460,7 @@ class SessionStore(SessionBase):
             self.cookie_is_due = True
         if refreshed.expires_at is not None:
             row = replace(row, expires_at=refreshed.expires_at)
-            self._known = replace(self._known, row=row)
+            self._known = self._known._replace(row=row)
         if refreshed.token is None:
             return token
         # The answer with the last new token had got lost.
@@ -499,14 +515,14 @@ class SessionStore(SessionBase):
             self.delete(token)
             self._flushed.append((token, Outcome(bucket_of_token(token))))
         self._session_key = None
-        self._known = _Known()
+        self._known = _NOTHING
         self._holder.ended(token)
 
     def cycle_key(self) -> None:
         """Have the next save replace the token; the old one works until then."""
         self._get_session()
         if self.session_key is not None:
-            self._known = replace(self._known, replaced=self.session_key)
+            self._known = self._known._replace(replaced=self.session_key)
             self._session_key = None
         self.modified = True
 
@@ -575,7 +591,7 @@ class SessionStore(SessionBase):
         login = {} if user is None else login_of(user)
         if self.get(SESSION_KEY) is not None and self.get(SESSION_KEY) == login.get(SESSION_KEY):
             self[HASH_SESSION_KEY] = login[HASH_SESSION_KEY]
-        self._session_key, self._known = token, replace(self._known, row=row, replaced=None)
+        self._session_key, self._known = token, self._known._replace(row=row, replaced=None)
         self._remember(before)
 
     def take_token(self, token: str) -> None:

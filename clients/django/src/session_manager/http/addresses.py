@@ -35,8 +35,10 @@ _SHARED = tuple(
 
 def client_ip(request: HttpRequest) -> str | None:
     """The client's address, or None if the server does not know it (a Unix socket)."""
-    # A request that did not pass all of the proxies has nothing of theirs in the header.
-    return _forwarded(request) or _direct(request)
+    if settings.TRUSTED_PROXIES > 0:
+        # A request that did not pass all of the proxies has nothing of theirs in the header.
+        return _forwarded(request) or _direct(request)
+    return _direct(request)
 
 
 def own_address(request: HttpRequest) -> str | None:

@@ -49,6 +49,8 @@ def _credentials(request: HttpRequest) -> str | None:
 
 def token_of_header(request: HttpRequest) -> str | None:
     """The token in the Authorization header, if it counts."""
+    if not settings.BEARER:
+        return None
     credentials = _credentials(request)
     return credentials if is_token(credentials) else None
 

@@ -27,7 +27,9 @@ NEVER = "private, no-store"
 
 def _state(request: Any) -> dict[str, Any]:
     """What a request is remembered by: Django's request, inside of DRF's."""
-    state: dict[str, Any] = getattr(request, "_request", request).__dict__
+    state: dict[str, Any] = vars(request)
+    if "_request" in state:
+        state = vars(state["_request"])
     return state
 
 
@@ -39,7 +41,7 @@ def note_session_use(request: Any, *, found: bool = False) -> None:
     if _LOOKED not in state:
         # By a middleware outside of ours, perhaps: then the headers do not say so.
         state.pop(_MARKED, None)
-    state[_LOOKED] = True
+        state[_LOOKED] = True
 
 
 def guard_django_cache() -> None:
@@ -62,17 +64,18 @@ def guard_django_cache() -> None:
 
 def write_cache_headers(request: HttpRequest, response: HttpResponseBase) -> None:
     """Say in the response's headers what caches may do with it."""
+    state = _state(request)
     if settings.cookie_name in response.cookies:
         forbid_caching(response)
-    elif _LOOKED in _state(request) or _may_look_yet(response):
+    elif _LOOKED in state or _may_look_yet(response):
         _vary(response)
         if (
-            _FOUND in _state(request)
+            _FOUND in state
             or settings.cookie_name in request.COOKIES
             or token_of_header(request) is not None
         ):
             _make_private(response)
-    _state(request)[_MARKED] = True
+    state[_MARKED] = True
 
 
 def forbid_caching(response: HttpResponseBase) -> None:

@@ -119,11 +119,11 @@ def forget_actor_on_commit(request: HttpRequest, ended: str | None) -> None:
 
 def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
     """Write what has been decided since the last time; a view's own cookie goes before it."""
-    decisions: list[_Decision] = request.__dict__.pop(_ATTRIBUTE, [])
-    written: set[str] = response.__dict__.setdefault(_WRITTEN, set())
-    if response.status_code == 503:
+    decisions: list[_Decision] | None = request.__dict__.pop(_ATTRIBUTE, None)
+    if not decisions or response.status_code == 503:
         return
-    without_cookies = bool(decisions) and keeps_token(request)
+    written: set[str] = response.__dict__.setdefault(_WRITTEN, set())
+    without_cookies = keeps_token(request)
     if without_cookies:
         # The body may have the token.
         forbid_caching(response)
@@ -152,4 +152,6 @@ def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
 def written_token(response: HttpResponseBase) -> str | None:
     """The token that the response gives the client so far."""
     cookie = response.cookies.get(settings.cookie_name)
-    return response.get(RESPONSE_HEADER) if cookie is None else cookie.value
+    if cookie is not None:
+        return cookie.value
+    return response.get(RESPONSE_HEADER) if settings.BEARER else None

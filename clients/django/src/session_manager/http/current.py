@@ -18,7 +18,7 @@ _current: ContextVar[HttpRequest | None] = ContextVar("session_manager_request",
 class being_served:
     """In the block ``current_request()`` is the request.
 
-    Every request passes here, and contextlib's own way would cost four times as much.
+    contextlib's own way would cost four times as much.
     """
 
     __slots__ = ("_request", "_token")
@@ -36,6 +36,10 @@ class being_served:
         traceback: TracebackType | None,
     ) -> None:
         _current.reset(self._token)
+
+
+#: The same without a block, for what every request passes: the first returns what the second takes.
+begin_serving, end_serving = _current.set, _current.reset
 
 
 def current_request() -> HttpRequest | None:

@@ -111,7 +111,9 @@ def django_request(request: HttpRequest | Request) -> HttpRequest:
 
 def known_lookup(request: HttpRequest) -> Lookup | None:
     """What is known by now, or None; what was rolled back leaves what was known before it."""
-    lookups: list[Lookup] = getattr(request, _ATTRIBUTE, [])
+    lookups: list[Lookup] | None = request.__dict__.get(_ATTRIBUTE)
+    if lookups is None:
+        return None
     while lookups and lookups[-1].outcome is not None and lookups[-1].outcome.rolled_back:
         lookups.pop()
     return lookups[-1] if lookups else None

@@ -38,12 +38,13 @@ class RequestHolder:
         return None if isinstance(user, LazyObject) else user
 
     def find(self, token: str) -> tuple[str, Session | None]:
-        note_session_use(self._request)
-        header = token_of_header(self._request)
-        if token != self._request.COOKIES.get(settings.cookie_name, header):
+        request = self._request
+        presented = request.COOKIES.get(settings.cookie_name)
+        if token != presented and (presented is not None or token != token_of_header(request)):
+            note_session_use(request)
             ip, agent = self.client
             return token, session_service.get(token, ip=ip, user_agent=agent, fresh=True)
-        lookup = look_up_row(self._request)
+        lookup = look_up_row(request)
         created = lookup.created.token if lookup.created is not None else None
         return created or token, lookup.row
 
@@ -69,11 +70,12 @@ class RequestHolder:
 
 def hold(request: HttpRequest) -> None:
     """Let the store in ``request.session`` know the request."""
-    if isinstance(request.session, SessionStore):
+    session = request.session
+    if isinstance(session, SessionStore):
         token = token_of_header(request)
         if token is not None:
-            request.session = type(request.session)(token)
-        request.session.hold(RequestHolder(request))
+            request.session = session = type(session)(token)
+        session.hold(RequestHolder(request))
 
 
 def request_session(request: HttpRequest) -> SessionStore | None:

@@ -17,6 +17,11 @@ class Breaker:
         self._lock = threading.Lock()
 
     @property
+    def has_failed(self) -> bool:
+        """Whether there have been failures since the last success."""
+        return self._count > 0
+
+    @property
     def is_open(self) -> bool:
         return self._count >= self.failures
 

@@ -11,9 +11,9 @@ whose epoch it was taken under.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import secrets
+import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +32,7 @@ from .breaker import Breaker
 from .channel import Channel, LateError
 from .database import call, function
 from .live_session import session_of
+from .request_data import parse
 from .shards import Bucket, home_of
 
 logger = logging.getLogger("session_manager")
@@ -104,11 +105,13 @@ class _Script:
             return self._channel.command("EVAL", self._text, len(keys), *keys, *args)
 
 
-def _value_key(session_id: bytes) -> str:
-    """The name of a session's value."""
-    # As str(uuid.UUID(bytes=session_id)), several times as fast.
-    digits = session_id.hex()
-    return f"session:{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+# The groups of a UUID's hexadecimal digits.
+_GROUPS = struct.Struct("8s4s4s4s12s")
+
+
+def _id_text(session_id: bytes) -> str:
+    """As str(uuid.UUID(bytes=session_id)), several times as fast."""
+    return b"-".join(_GROUPS.unpack(session_id.hex().encode())).decode()
 
 
 class SessionCache:
@@ -149,7 +152,7 @@ class SessionCache:
         if self._is_of_cluster():
             return "it belongs to a Redis Cluster, which cannot keep the cache: use one server"
         # Ids begin with the time, so that this is no session's.
-        key = _value_key(bytes(6) + secrets.token_bytes(10))
+        key = f"session:{_id_text(bytes(6) + secrets.token_bytes(10))}"
         keys = [key, installation.epoch_key]
         _, epoch = cast("list[bytes | None]", self._channel.command("MGET", *keys))
         nonce = secrets.token_hex(16)
@@ -225,36 +228,40 @@ class SessionCache:
         except RedisError as error:
             self._failed(error)
             return None, None, False
-        self._answered()
+        if self._warned or self._breaker.has_failed:
+            self._answered()
         return found
 
     def _read(
         self, token: bytes, installation: _Installation
     ) -> tuple[Session | None, Lease | None, bool]:
-        keys = [_value_key(token[:16]), installation.epoch_key]
+        id_text = _id_text(token[:16])
+        keys = [f"session:{id_text}", installation.epoch_key]
         value, epoch = cast("list[bytes | None]", self._channel.command("MGET", *keys))
         self._doubtful = epoch is None
         if epoch is None:
             return None, None, False
         if value is not None and (value[:1] != b"V" or value[1 : 1 + sealing.EPOCH_SIZE] == epoch):
             # A value to use, or a tombstone, a lease or another token's value: no lease over those.
-            return self._open(token, epoch, value, installation.max_age), None, True
+            return self._open(token, id_text, epoch, value, installation.max_age), None, True
         nonce = secrets.token_hex(16)
         answer = self._acquire(keys=keys, args=[nonce])
         if not isinstance(answer, list) or len(answer) != 2:
             return None, None, True
         return None, Lease(nonce, installation.id, answer[0], int(answer[1])), True
 
-    def _open(self, token: bytes, epoch: bytes, value: bytes, max_age: int) -> Session | None:
+    def _open(
+        self, token: bytes, id_text: str, epoch: bytes, value: bytes, max_age: int
+    ) -> Session | None:
         opened = sealing.unseal(self._key, token, epoch, value)
         if opened is None or not sealing.usable(opened, time.time_ns() // 1000, max_age):
             return None
         try:
-            # Of bytes json.loads would guess the encoding.
-            session = session_of(json.loads(opened.row.decode()), cached=True)
+            row = parse(opened.row.decode())
+            session = session_of(row, cached=True)
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
-        return session if session.id.bytes == token[:16] else None
+        return session if row["session_id"] == id_text else None
 
     def fill(self, token: bytes, lease: Lease, row: JSON, text: str) -> None:
         """Store a row that PostgreSQL said may be kept, as the text that PostgreSQL sent."""

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import (
@@ -35,6 +35,7 @@ from .transactions import in_block
 logger = logging.getLogger("session_manager")
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 # What the caller did wrong.  22: bad values; 54001: JSON nested too deeply for the server's stack.
 _INVALID = ("22", "54001")
@@ -187,7 +188,7 @@ def call(
     if settings.stand_in is not None:
         rows = settings.stand_in(sql, params)
     else:
-        rows = _rows(sql, params, bucket, savepoint=savepoint, idempotent=idempotent)
+        rows = _answer(sql, params, rows_of, bucket, savepoint=savepoint, idempotent=idempotent)
     return decode_rows(rows, json_columns)
 
 
@@ -203,20 +204,43 @@ def decode_rows(rows: list[Row], json_columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def fetch(connection: Any, sql: str, params: Sequence[Any]) -> list[Row]:
-    """The rows of a statement as the driver has them; raises Django's errors."""
+def call_for_value(sql: str, params: Sequence[Any], *, bucket: Bucket) -> Any:
+    """The only value of a statement's only row, as it comes; may be sent again as idempotent."""
+    if settings.stand_in is not None:
+        ((value,),) = (row.values() for row in settings.stand_in(sql, params))
+        return value
+    return _answer(sql, params, _value, bucket, savepoint=False, idempotent=True)
+
+
+def rows_of(cursor: Any) -> list[Row]:
+    """The rows as the driver has them, by the names of their columns."""
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _value(cursor: Any) -> Any:
+    return cursor.fetchone()[0]
+
+
+def fetch(connection: Any, sql: str, params: Sequence[Any], read: Callable[[Any], T]) -> T:
+    """What ``read`` finds at the cursor of a statement; raises Django's errors."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return read(cursor)
 
 
-def _rows(
-    sql: str, params: Sequence[Any], bucket: Bucket, *, savepoint: bool, idempotent: bool
-) -> list[Row]:
-    """What PostgreSQL answers."""
+def _answer(
+    sql: str,
+    params: Sequence[Any],
+    read: Callable[[Any], T],
+    bucket: Bucket,
+    *,
+    savepoint: bool,
+    idempotent: bool,
+) -> T:
+    """What PostgreSQL answers, as it is read from the cursor."""
     attempts = 3
-    retries = Retries()
+    retries: Retries | None = None
     # Behind a pooler a frozen shard breaks the connection after a time limit.  A connection that
     # had been closed before says so at once.
     patient_until = None if bucket is None else time.monotonic() + QUICK
@@ -229,15 +253,16 @@ def _rows(
             )
         attempts -= 1
         try:
-            guard: Any = nullcontext()
             if savepoint and (in_block(connection) or not connection.get_autocommit()):
-                guard = transaction.atomic(using=connection.alias)
-            with guard:
-                return fetch(connection, sql, params)
+                with transaction.atomic(using=connection.alias):
+                    return fetch(connection, sql, params, read)
+            return fetch(connection, sql, params, read)
         except Error as error:
-            if sqlstate(error) == _WRONG_SHARD and _may_move(connection) and retries.again():
-                attempts += 1
-                continue
+            if sqlstate(error) == _WRONG_SHARD and _may_move(connection):
+                retries = retries or Retries()
+                if retries.again():
+                    attempts += 1
+                    continue
             retry = sqlstate(error) in _RETRY
             if isinstance(error, _UNAVAILABLE_QUIETLY) and not in_block(connection):
                 # Without this a connection that died stays until the end of the request.

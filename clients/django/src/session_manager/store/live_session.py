@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from operator import itemgetter
+from typing import Any
 
 from ..types import JSON, SESSION_TIMES, Session, take_own
 from .request_data import take_out
@@ -27,6 +30,29 @@ def from_microseconds(stamp: int) -> datetime:
         return _LAST if stamp > 0 else _FIRST
 
 
+class _Later:
+    """A member of a session that is made when it is first read: most requests read few of them."""
+
+    def __init__(self, name: str, column: str, make: Callable[[Any], Any]) -> None:
+        self._name, self._column, self._make = name, column, make
+
+    def __get__(self, session: Session | None, owner: type | None = None) -> Any:
+        if session is None:
+            raise AttributeError(self._name)
+        members = vars(session)
+        # From now on found without coming here.
+        value = members[self._name] = self._make(members["_row"][self._column])
+        return value
+
+
+Session.id = _Later("id", "session_id", uuid.UUID)  # type: ignore[assignment]
+for _time in SESSION_TIMES:
+    setattr(Session, _time, _Later(_time, _time, from_microseconds))
+
+_times_of = itemgetter(*SESSION_TIMES)
+_INTEGERS = {int}
+
+
 def session_of(row: JSON, *, cached: bool = False) -> Session:
     """The session of the JSON.
 
@@ -36,6 +62,7 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
         isinstance(row["data"], dict)
         and isinstance(row["user_id"], str)
         and isinstance(row["session_id"], str)
+        and {*map(type, _times_of(row))} == _INTEGERS
     ):
         raise TypeError("not a session")
     data, request_data = take_out(row["data"])
@@ -43,7 +70,7 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
     # At once: its own __init__, as it is frozen, would call a function for each of the members.
     session = object.__new__(Session)
     vars(session).update(
-        id=uuid.UUID(row["session_id"]),
+        _row=row,
         user_id=row["user_id"],
         tenant_id=row["tenant_id"],
         data=data,
@@ -55,6 +82,5 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
         request_data=request_data,
         mark=mark,
         remember=remember,
-        **{name: from_microseconds(row[name]) for name in SESSION_TIMES},
     )
     return session

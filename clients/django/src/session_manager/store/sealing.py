@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import struct
 from typing import NamedTuple
 
 from nacl.bindings import (
@@ -21,6 +22,12 @@ EPOCH_SIZE = 32
 NONCE_SIZE = 24
 TAG_SIZE = 16
 BLOCK = 256
+
+_TIMES = struct.Struct(">qq")
+# Where they are in a value, after its letter and the epoch.
+_NONCE = 1 + EPOCH_SIZE
+_CIPHERTEXT = _NONCE + NONCE_SIZE
+_SHORTEST = _CIPHERTEXT + _TIMES.size + TAG_SIZE
 
 
 class Opened(NamedTuple):
@@ -48,11 +55,7 @@ def seal(
     nonce: bytes | None = None,
 ) -> bytes:
     """A value for Redis.  nonce is for test vectors; never use one twice."""
-    plaintext = (
-        opened.cached_at.to_bytes(8, "big", signed=True)
-        + opened.not_after.to_bytes(8, "big", signed=True)
-        + opened.row
-    )
+    plaintext = _TIMES.pack(opened.cached_at, opened.not_after) + opened.row
     plaintext += b" " * (-len(plaintext) % BLOCK)
     nonce = secrets.token_bytes(NONCE_SIZE) if nonce is None else nonce
     ciphertext = crypto_aead_xchacha20poly1305_ietf_encrypt(
@@ -63,25 +66,19 @@ def seal(
 
 def unseal(application_key: bytes, token: bytes, epoch: bytes, value: bytes) -> Opened | None:
     """What a value holds under the current epoch, or None if it is not to be used."""
-    head = 1 + EPOCH_SIZE
-    if len(epoch) != EPOCH_SIZE or len(value) < head + NONCE_SIZE + TAG_SIZE + 16:
-        return None
-    if value[:1] != b"V" or value[1:head] != epoch:
+    if len(epoch) != EPOCH_SIZE or len(value) < _SHORTEST or not value.startswith(b"V" + epoch):
         return None
     try:
         plaintext = crypto_aead_xchacha20poly1305_ietf_decrypt(
-            value[head + NONCE_SIZE :],
+            value[_CIPHERTEXT:],
             associated_data(token[:16], epoch),
-            value[head : head + NONCE_SIZE],
+            value[_NONCE:_CIPHERTEXT],
             sealing_key(application_key, token),
         )
     except CryptoError:
         return None
-    return Opened(
-        int.from_bytes(plaintext[:8], "big", signed=True),
-        int.from_bytes(plaintext[8:16], "big", signed=True),
-        plaintext[16:].rstrip(),
-    )
+    cached_at, not_after = _TIMES.unpack_from(plaintext)
+    return Opened(cached_at, not_after, plaintext[_TIMES.size :].rstrip())
 
 
 def usable(opened: Opened, now: int, max_age: int) -> bool:

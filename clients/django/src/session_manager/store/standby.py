@@ -26,7 +26,7 @@ from zlib import crc32
 from django.db import Error, connections, transaction
 
 from ..conf import settings
-from .database import Row, decode_rows, fetch, is_lost, sqlstate
+from .database import Row, decode_rows, fetch, is_lost, rows_of, sqlstate
 from .deadline import Deadline
 from .transactions import in_block, written_within
 
@@ -69,12 +69,12 @@ def _fetch_within(alias: str, sql: str, params: Sequence[Any] = ()) -> list[Row]
     """
     connection = connections[alias]
     if in_block(connection):
-        return fetch(connection, sql, params)
+        return fetch(connection, sql, params, rows_of)
     deadline = None
     try:
         connection.ensure_connection()
         with Deadline(connection, settings.READ_TIMEOUT) as deadline:
-            return fetch(connection, sql, params)
+            return fetch(connection, sql, params, rows_of)
     except Error as error:
         if deadline is not None and deadline.passed:
             connection.close()

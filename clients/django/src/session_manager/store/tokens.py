@@ -24,7 +24,7 @@ def is_token(value: str | None) -> TypeGuard[str]:
 
 def token_bytes(token: str | None) -> bytes | None:
     """The session id (16 bytes) and the secret (32 bytes), or None if the value is no token."""
-    if not is_token(token):
+    if token is None or _TOKEN.fullmatch(token) is None:
         return None
     # base64.urlsafe_b64decode, which looks at what it is given once more, takes twice as long.
     return binascii.a2b_base64(token[4:].replace("-", "+").replace("_", "/"))
@@ -33,8 +33,11 @@ def token_bytes(token: str | None) -> bytes | None:
 def digest_form(token: str | None) -> str | None:
     """The digest form (``sd1_``) of a token, or None if the value is no token."""
     raw = token_bytes(token)
-    if raw is None:
-        return None
+    return None if raw is None else digest_form_of(raw)
+
+
+def digest_form_of(raw: bytes) -> str:
+    """The digest form of a token's 48 bytes."""
     digest = hashlib.sha256(_CONTEXT + raw).digest()
     return "sd1_" + base64.urlsafe_b64encode(raw[:16] + digest).decode("ascii")
 
