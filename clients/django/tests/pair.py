@@ -30,6 +30,7 @@ timezone = 'UTC'
 fsync = off
 shared_buffers = 16MB
 max_connections = 60
+wal_retrieve_retry_interval = 200ms
 shared_preload_libraries = 'session_manager'
 session_manager.flush_interval = 1s
 session_manager.redis_socket = '{directory}/redis'

@@ -104,7 +104,7 @@ def _shards() -> Iterator[CheckMessage]:
             id="session_manager.E070",
         )
         return
-    for name in ("REDIS_URL", "LISTEN_DATABASE"):
+    for name in ("REDIS_URL", "LISTEN_DATABASE", "READ_DATABASE"):
         given = getattr(settings, name)
         odd = set(given or {}) - set(aliases)
         if odd and not isinstance(settings.SHARDS, str):
