@@ -100,8 +100,12 @@ is($decoded->{data}{profile}, $profile, 'data');
 like($cached, qr/12345678901234567890\.5/, 'numbers are exact');
 is_deeply(
 	[ sort keys %$decoded ],
-	[ sort 'data', 'read_at', 'cache_installation', keys %$expected ],
-	'every column of session_get, when it was read, and by which server');
+	[
+		sort 'data', 'read_at',
+		'cache_installation', 'touch_due',
+		keys %$expected
+	],
+	'every column of session_get, and what session_get_json adds');
 is("session:epoch:$decoded->{cache_installation}",
 	epoch_key($node), 'the server whose epoch it is stored under');
 is_deeply($decoded->{$_}, $expected->{$_}, $_)
