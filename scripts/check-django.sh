@@ -263,12 +263,12 @@ but_long=()
 [ "$scope" = --long ] || but_long=(-m "not long")
 
 # On several servers: what is about them, and what shows that all else is as on one.
-sharded=(tests/sharded/test_routing.py tests/test_services.py)
+sharded=(tests/sharded/test_routing.py)
 [ "$scope" != --long ] || sharded=(tests/sharded tests/test_services.py tests/test_api.py tests/test_middleware.py
   tests/test_engine.py tests/test_bearer.py tests/test_switching.py tests/test_refusals.py tests/test_statuses.py)
 
 # On the newest version the tests are dealt out to so many servers, as they wait most of the time.
-parts=3
+parts=4
 
 # The files of the tests that are the share of the part SHARE.
 share() {

@@ -130,11 +130,8 @@ react_and_example() {
 django_and_walk() {
   heading "Django package"
   script check-django.sh env BINDIR="$bindir" "$root/scripts/check-django.sh" "$@"
-  if [ "$scope" = --long ]; then
-    router_tests
-  else
-    router_tests tests/test_services.py
-  fi
+  # shellcheck disable=SC2119 # all of those that can pass
+  [ "$scope" != --long ] || router_tests
   heading "quick start for Django, as it is written; it installs the package into a temporary directory"
   script walk-django.sh env BINDIR="$bindir" "$root/scripts/walk-django.sh"
   peers "$@"
@@ -180,8 +177,9 @@ long_suites() {
   heading "an outage of Redis for a minute"
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
 
-  heading "a shard is split while it is killed at each step, and at random"
-  SM_LONG=10 tap_test tree test/t/045_shard_crash.pl
+  heading "shards, moved by logical replication, and split while they are killed at each step, and at random"
+  tap_test tree test/t/long/shard_logical.pl
+  tap_test tree test/t/long/shard_crash.pl
   tap_test tree test/t/long/shard.pl
   grep '^# .* longest_wait' "$work/shard.out" || true
 

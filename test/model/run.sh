@@ -11,15 +11,16 @@ models=$PWD
 work=$(mktemp -d "${TMPDIR:-/tmp}/model.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# search DIRECTORY MODEL DEFINITION ...: the program that spin makes writes
-# what it found to pan.log.
+# search DIRECTORY KIND MODEL DEFINITION ...: the program that spin makes writes
+# what it found to pan.log.  One that breaks ends too soon to be worth optimizing.
 search() {
-  local model=$models/$2
+  local model=$models/$3 level=1
 
+  [ "$2" = holds ] || level=0
   cd "$1"
-  shift 2
+  shift 3
   spin "$@" -a "$model"
-  gcc -O1 -w -DSAFETY -o pan pan.c
+  gcc -O$level -w -DSAFETY -o pan pan.c
   ./pan -E -m2000000 >pan.log 2>&1
 }
 
@@ -51,7 +52,7 @@ for i in "${!searches[@]}"; do
   while [ "$(jobs -pr | wc -l)" -ge "$(nproc)" ]; do
     wait -n || true
   done
-  (search "$work/$i" "${words[@]:1}") >"$work/$i/log" 2>&1 &
+  (search "$work/$i" "${words[@]}") >"$work/$i/log" 2>&1 &
 done
 wait
 
