@@ -270,9 +270,9 @@ sharded=(tests/sharded/test_routing.py)
 # On the newest version the tests are dealt out to so many servers, as they wait most of the time.
 parts=4
 
-# The files of the tests that are the share of the part SHARE.
+# The files of the tests that are the share of the part SHARE: the larger ones take longer.
 share() {
-  (cd "$client" && printf '%s\n' tests/test_*.py) | awk -v share="$1" -v parts=$parts 'NR % parts == share % parts'
+  (cd "$client" && ls -S tests/test_*.py) | awk -v share="$1" -v parts=$parts 'NR % parts == share % parts'
 }
 
 # The tests on a server and its version of Django.
