@@ -128,7 +128,7 @@ test('what is rendered for a user is stored nowhere', async ({ signedIn: page })
     ['/api/session', {}],
     ['/api/session/devices', {}],
   ] as const) {
-    const response = await page.request.get(path, { headers });
+    const response = await page.request.get(path, { headers, maxRetries: 2 });
     expect(response.status(), path).toBe(200);
     expect(response.headers()['cache-control'], path).toMatch(/no-store/);
     expect(response.headers()['cache-control'], path).toMatch(/private/);
@@ -146,7 +146,7 @@ test('headers do not open a protected page, nor does a cookie that is made up', 
     { authorization: 'Bearer x', 'x-user': 'ada' },
   ];
   for (const headers of attempts) {
-    const response = await request.get('/account', { headers, maxRedirects: 0 });
+    const response = await request.get('/account', { headers, maxRedirects: 0, maxRetries: 2 });
     const text = await response.text();
     expect(text).not.toContain('Signed in by');
     expect(response.headers().location ?? text).toContain('/login');

@@ -381,7 +381,8 @@ async function lifetime(page: Page): Promise<number> {
 }
 
 async function currentSession(page: Page) {
-  const response = await page.request.get('/api/session');
+  // A kept connection may be closed by the server, as it has been idle, while the request is on its way.
+  const response = await page.request.get('/api/session', { maxRetries: 2 });
   const { session, server_time } = (await response.json()) as {
     session: { id: string; expires_at: string };
     server_time: string;
