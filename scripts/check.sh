@@ -127,11 +127,17 @@ react_and_example() {
   script check-example.sh env BINDIR="$bindir" CONNECT_TIMEOUT=20 LOGIN_RATE=1000/min "$root/scripts/check-example.sh"
 }
 
-django_and_walk() {
+django_package() {
   heading "Django package"
   script check-django.sh env BINDIR="$bindir" "$root/scripts/check-django.sh" "$@"
   # shellcheck disable=SC2119 # all of those that can pass
   [ "$scope" != --long ] || router_tests
+}
+
+# The two follow what needs no server, which is done long before the Django package's own tests.
+sources_walk_and_peers() {
+  sources_and_protocol
+  [ "${PACKAGES-yes}" = yes ] || return 0
   heading "quick start for Django, as it is written; it installs the package into a temporary directory"
   script walk-django.sh env BINDIR="$bindir" "$root/scripts/walk-django.sh"
   peers "$@"
@@ -208,10 +214,10 @@ build_extension
 options=()
 [ "$scope" != --long ] || options=(--long)
 if [ "${PACKAGES-yes}" = yes ]; then
-  start_part django django_and_walk "${options[@]}"
+  start_part django django_package "${options[@]}"
   start_part react react_and_example "${options[@]}"
 fi
-start_part sources sources_and_protocol
+start_part sources sources_walk_and_peers "${options[@]}"
 server_suites tree
 join_part sources
 if [ "${PACKAGES-yes}" = yes ]; then

@@ -7,9 +7,11 @@ import base64
 import http.client
 import json
 import secrets
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,12 +64,41 @@ def handshake(served: Served, token: str | None, headers: dict[str, str | None])
     return {name: value for name, value in given.items() if value is not None}
 
 
+def connected(served: Served) -> socket.socket:
+    """A socket whose other end a thread encrypts for the server, and decrypts.
+
+    The client of WebSockets reads in one thread and writes in another, which one TLS connection
+    does not stand: on a busy machine a handshake was lost so.
+    """
+    ours, theirs = socket.socketpair()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def relay() -> None:
+        host, port = served.url.removeprefix("https://").split(":")
+        try:
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=served.context())
+        except OSError:
+            theirs.close()
+            return
+        plain_reader, plain_writer = await asyncio.open_connection(sock=theirs)
+        await asyncio.gather(pump(reader, plain_writer), pump(plain_reader, writer))
+
+    threading.Thread(target=asyncio.run, args=[relay()], daemon=True).start()
+    return ours
+
+
 def open_socket(
     served: Served, token: str | None = None, **headers: str | None
 ) -> ClientConnection:
     return connect(
-        served.url.replace("https:", "wss:") + PATH,
-        ssl=served.context(),
+        served.url.replace("https:", "ws:") + PATH,
+        sock=connected(served),
         additional_headers=handshake(served, token, headers),
         open_timeout=60,
         proxy=None,

@@ -99,6 +99,7 @@ def test_an_administrator_s_alias_is_not_the_role(manage: Manage) -> None:
     assert manage("setup_session_manager", "--print", "--database", "admin") == printed
 
 
+@pytest.mark.long
 def test_the_role_and_the_database_too(superuser: Superuser) -> None:
     """From a server without either: names are those of the settings, whatever is in them."""
     name, role = 'sm new "s"', "sm_new'r"
@@ -133,12 +134,14 @@ def test_after_the_readme_s_steps(manage: Manage, fresh: Superuser, extra: str) 
     works(manage)
 
 
+@pytest.mark.long
 def test_the_readme_s_steps_after_the_printed_ones(manage: Manage, fresh: Superuser) -> None:
     psql(manage("setup_session_manager", "--print"))
     fresh.execute("SELECT session_grant('webapp', 'app')")
     works(manage)
 
 
+@pytest.mark.long
 def test_by_an_administrator_s_connection(manage: Manage, fresh: Superuser) -> None:
     fresh.execute("CREATE EXTENSION session_manager CASCADE; SELECT session_key_generate()")
     for _ in range(2):
@@ -147,6 +150,7 @@ def test_by_an_administrator_s_connection(manage: Manage, fresh: Superuser) -> N
     works(manage)
 
 
+@pytest.mark.long
 def test_in_a_schema_of_its_own(manage: Manage, fresh: Superuser) -> None:
     own = {"SCHEMA": 'my "own"'}
     for _ in range(2):
@@ -158,6 +162,7 @@ def test_in_a_schema_of_its_own(manage: Manage, fresh: Superuser) -> None:
     assert 'Set SESSION_MANAGER["SCHEMA"] to \'my "own"\'.' in found
 
 
+@pytest.mark.long
 def test_after_the_only_key_is_revoked(manage: Manage, fresh: Superuser) -> None:
     """Two ways out: the printed statements, which make one key, and session_keys."""
     psql(manage("setup_session_manager", "--print"))

@@ -311,6 +311,7 @@ BLIND: dict[str, tuple[Any, set[str]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BLIND)
 def test_what_is_not_looked_at(served: Served, issuer: Issuer, user_id: str, name: str) -> None:
     """These sessions, of refused logins, are ended as well."""

@@ -221,6 +221,7 @@ print("left:", session_service.get_active_sessions_count())
 """
 
 
+@pytest.mark.long
 def test_a_shell_is_no_test(project: Path, server: Superuser) -> None:
     """setup_test_environment() alone, as in Django's tutorial, makes no database one of tests."""
     server.execute(f"CREATE DATABASE {quote(NAME)}")
@@ -238,6 +239,7 @@ def test_a_shell_is_no_test(project: Path, server: Superuser) -> None:
         server.execute(f"DROP DATABASE {quote(NAME)} WITH (FORCE)")
 
 
+@pytest.mark.long
 def test_what_is_no_template(manage: Run, server: Superuser) -> None:
     """A database in use stays as it is: nobody could connect to a template."""
     for name in (NAME, "a=b"):
@@ -252,6 +254,7 @@ def test_what_is_no_template(manage: Run, server: Superuser) -> None:
     assert server.execute(query, [plain]).fetchone()[0]
 
 
+@pytest.mark.long
 def test_sqlite(manage: Run) -> None:
     """What has nothing to do with sessions runs; what has says why it cannot."""
     output = manage("test", "shop.tests.WithoutSessions", role="sqlite")
@@ -317,6 +320,7 @@ def sample(title: str) -> str:
     return rest.partition("```")[0]
 
 
+@pytest.mark.long
 def test_in_memory(project: Path, manage: Run) -> None:
     """The samples of the docs, on SQLite."""
     with (project / "site_of_mine" / "settings.py").open("a") as settings:
