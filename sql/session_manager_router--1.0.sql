@@ -166,7 +166,7 @@ BEGIN
 	END IF;
 	SELECT array_agg(m[1]) INTO keywords
 		FROM regexp_matches(connection, '([a-z_]+)\s*=\s*(?:''(?:[^''\\]|\\.)*''|[^''\s\\]+)', 'g') m;
-	FOREACH keyword IN ARRAY ARRAY['user', 'password', 'service'] LOOP
+	FOREACH keyword IN ARRAY ARRAY['user', 'password', 'sslpassword', 'oauth_client_secret', 'service'] LOOP
 		IF keyword = ANY (keywords) THEN
 			RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
 				MESSAGE = format('the connection of a shard must not have "%s"', keyword),

@@ -495,6 +495,7 @@ add_share(const char **text, uint8 *buckets)
 	/* sscanf would skip blanks, and read signs */
 	if ((int) strspn(start, "0123456789/-") < len ||
 		sscanf(start, "%5d%c%5d%n", &a, &sign, &b, &used) != 3 ||
+		(sign != '/' && sign != '-') ||
 		used != len || a < 0 || b < 0)
 	{
 		GUC_check_errdetail("\"%.*s\" is not a share: write part/parts, such as \"1/4\", or first-last bucket, such as \"0-16383\", a list of these, or \"none\".",

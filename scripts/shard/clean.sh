@@ -27,14 +27,14 @@ delete_share() {
   local name=$1 share=$2 of_nobody=$3 of_event table
 
   while
-    clean_table "$name" user_sessions "$(in_share 'get_byte(uuid_send(session_id), 14)' "$share")" $session_pages
-    must "$name" "SELECT EXISTS (SELECT FROM user_sessions WHERE $(in_share 'get_byte(uuid_send(session_id), 14)' "$share"))"
+    clean_table "$name" @ext@.user_sessions "$(in_share 'get_byte(uuid_send(session_id), 14)' "$share")" $session_pages
+    must "$name" "SELECT EXISTS (SELECT FROM @ext@.user_sessions WHERE $(in_share 'get_byte(uuid_send(session_id), 14)' "$share"))"
     [ "$answer" = t ]
   do :; done
 
-  of_event=$(in_share 'coalesce(get_byte(uuid_send(session_id), 14), session_bucket(user_id) / 256)' "$share")
+  of_event=$(in_share 'coalesce(get_byte(uuid_send(session_id), 14), @ext@.session_bucket(user_id) / 256)' "$share")
   [ "$of_nobody" = no ] || of_event="($of_event OR (session_id IS NULL AND user_id IS NULL))"
-  must "$name" "SELECT relid::text FROM pg_partition_tree('session_events') WHERE isleaf"
+  must "$name" "SELECT relid::text FROM pg_partition_tree('@ext@.session_events') WHERE isleaf"
   while IFS= read -r table <&3; do
     clean_table "$name" "$table" "$of_event" $event_pages
   done 3<<<"$answer"
@@ -60,9 +60,9 @@ clean_table() {
     if [ $SECONDS -gt $shown_at ] && [ "$page" -lt "$pages" ]; then
       shown_at=$SECONDS
       left=$(((SECONDS - began) * (pages - page) / page))
-      say "  $table on the $name: $((page * 100 / pages)) % of $pages pages, $deleted rows deleted, about $((left / 60)) min $((left % 60)) s left"
+      say "  ${table#@ext@.} on the $name: $((page * 100 / pages)) % of $pages pages, $deleted rows deleted, about $((left / 60)) min $((left % 60)) s left"
     fi
     [ "$pause_ms" = 0 ] || sleep "$(printf '%d.%03d' $((pause_ms / 1000)) $((pause_ms % 1000)))"
   done
-  [ $deleted -eq 0 ] || say "  $table on the $name: $deleted rows deleted"
+  [ $deleted -eq 0 ] || say "  ${table#@ext@.} on the $name: $deleted rows deleted"
 }

@@ -44,6 +44,8 @@ run_init() {
 prepare_extension() {
   must "$1" "SELECT pg_is_in_recovery()"
   [ "$answer" = f ] || die "the $1 is a standby"
+  # into the schema that it would be made in by hand
+  must "$1" "RESET search_path"
   must "$1" "CREATE EXTENSION IF NOT EXISTS session_manager CASCADE"
   find_extension "$1"
   check_server "$1"
@@ -55,29 +57,29 @@ prepare_extension() {
 give_installation() {
   local first=$1 name installation keys
 
-  must "$first" "SELECT count(*) FROM session_installation"
+  must "$first" "SELECT count(*) FROM @ext@.session_installation"
   if [ "$answer" = 0 ]; then
-    if ! ask "$first" "SELECT session_key_add(1)"; then
-      must "$first" "SELECT session_key_generate()"
+    if ! ask "$first" "SELECT @ext@.session_key_add(1)"; then
+      must "$first" "SELECT @ext@.session_key_generate()"
       say "the $first has made key $answer: copy its key file to the other servers"
     fi
   fi
-  must "$first" "SELECT row_to_json(i) FROM session_installation AS i"
+  must "$first" "SELECT row_to_json(i) FROM @ext@.session_installation AS i"
   installation=$answer
-  must "$first" "SELECT json_agg(k ORDER BY key_id) FROM session_keys AS k"
+  must "$first" "SELECT json_agg(k ORDER BY key_id) FROM @ext@.session_keys AS k"
   keys=${answer//$'\n'/}
 
   for name in "${@:2}"; do
-    must "$name" "SELECT row_to_json(i) FROM session_installation AS i"
+    must "$name" "SELECT row_to_json(i) FROM @ext@.session_installation AS i"
     if [ -z "$answer" ]; then
       # one transaction: workers begin when they see the row
       must "$name" "DO \$\$ BEGIN
-        INSERT INTO session_keys SELECT * FROM json_populate_recordset(NULL::session_keys, $(literal "$keys"));
-        INSERT INTO session_installation SELECT * FROM json_populate_record(NULL::session_installation, $(literal "$installation"));
+        INSERT INTO @ext@.session_keys SELECT * FROM json_populate_recordset(NULL::@ext@.session_keys, $(literal "$keys"));
+        INSERT INTO @ext@.session_installation SELECT * FROM json_populate_record(NULL::@ext@.session_installation, $(literal "$installation"));
         END \$\$"
       say "the $name has the installation of the $first"
     elif [ "$answer" != "$installation" ]; then
-      must "$name" "SELECT count(*) FROM user_sessions"
+      must "$name" "SELECT count(*) FROM @ext@.user_sessions"
       die "the $name has an installation of its own, with $answer sessions: if it is not needed, DROP EXTENSION session_manager there, and run init again"
     fi
     same_keys "$first" "$name"
@@ -87,7 +89,7 @@ give_installation() {
 # The states of keys change on each server by itself, by session_key_activate
 # and the like; they must be the same again.
 same_keys() {
-  local keys="SELECT string_agg(key_id || ' ' || state || ' ' || coalesce(encode(check_value, 'hex'), '-'), ',' ORDER BY key_id) FROM session_keys"
+  local keys="SELECT string_agg(key_id || ' ' || state || ' ' || coalesce(encode(check_value, 'hex'), '-'), ',' ORDER BY key_id) FROM @ext@.session_keys"
   local expected
 
   must "$1" "$keys"
@@ -101,10 +103,10 @@ same_keys() {
 keys_are_there() {
   local ids
 
-  must "$1" "SELECT string_agg(key_id::text, ', ') FROM session_keys() WHERE NOT available AND state NOT IN ('retired', 'revoked')"
+  must "$1" "SELECT string_agg(key_id::text, ', ') FROM @ext@.session_keys() WHERE NOT available AND state NOT IN ('retired', 'revoked')"
   if [ -n "$answer" ]; then
     ids=$answer
-    must "$1" "SELECT value FROM session_info() WHERE key = 'key_file'"
+    must "$1" "SELECT value FROM @ext@.session_info() WHERE key = 'key_file'"
     warn "the $1 lacks the keys $ids, copy the key file to it; now: $answer"
     return 1
   fi
@@ -144,7 +146,7 @@ choose_shares() {
 
 # Complain of sessions that a server could not serve.
 holds_only() {
-  must "$1" "SELECT count(*) FROM user_sessions WHERE NOT $(in_share 'get_byte(uuid_send(session_id), 14)' "$2")"
+  must "$1" "SELECT count(*) FROM @ext@.user_sessions WHERE NOT $(in_share 'get_byte(uuid_send(session_id), 14)' "$2")"
   if [ "$answer" != 0 ]; then
     warn "the $1 has $answer sessions outside of $2"
     return 1

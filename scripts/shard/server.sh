@@ -36,7 +36,7 @@ connect() {
   from_server[$name]=$out
   # Nothing that this script waits for may take for ever, and no standby is waited for.
   ask "$name" "SET statement_timeout = '60s'; SET lock_timeout = '10s'; SET idle_session_timeout = 0;
-    SET synchronous_commit = local" ||
+    SET synchronous_commit = local; SET search_path = pg_catalog, pg_temp" ||
     die "cannot connect to $(shown "$2"):" "$answer"
 }
 
@@ -47,13 +47,14 @@ disconnect() {
   unset "to_server[$1]" "from_server[$1]"
 }
 
-# Run SQL on a connection.  Sets answer to its output, or to the error if it
-# fails.  The last statement decides.
+# Run SQL on a connection, in which @ext@ is the extension's schema: it is not
+# in search_path, as others may create functions there.  Sets answer to the
+# output, or to the error if it fails.  The last statement decides.
 ask() {
   local name=$1 line
 
   answer=
-  printf '%s;\n\\echo :ERROR %s\n' "$2" "$end_of_answer" 1>&"${to_server[$name]}" 2>/dev/null || true
+  printf '%s;\n\\echo :ERROR %s\n' "${2//@ext@/"${schema[$1]-}"}" "$end_of_answer" 1>&"${to_server[$name]}" 2>/dev/null || true
   while IFS= read -r -t 90 -u "${from_server[$name]}" line; do
     case $line in
       "false $end_of_answer") return 0 ;;
@@ -76,7 +77,7 @@ ask_anew() {
 
   shift
   for statement in "$@"; do
-    commands+=(-c "$statement")
+    commands+=(-c "${statement//@ext@/"${schema[$name]-}"}")
   done
   answer=$(psql "${psql_options[@]}" -v ON_ERROR_STOP=1 -d "${conninfo[$name]}" "${commands[@]}" 2>&1)
 }
@@ -86,19 +87,20 @@ literal() {
   printf "'%s'\n" "${1//\'/\'\'}"
 }
 
-# Have every statement find the extension's objects.
+# Know where the extension's objects are.
 find_extension() {
   must "$1" "SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'session_manager'"
   [ -n "$answer" ] || die "the $1 has no extension session_manager in its database"
   schema[$1]=$answer
-  must "$1" "SET search_path = ${schema[$1]}, pg_catalog; SET session_manager.revoke_commit = local"
+  must "$1" "SET search_path = pg_catalog, pg_temp"
+  must "$1" "SET session_manager.revoke_commit = local"
 }
 
 # What must be so before anything is done on a server.
 check_server() {
   must "$1" "SELECT usesuper FROM pg_user WHERE usename = current_user"
   [ "$answer" = t ] || die "connect to the $1 as a superuser"
-  must "$1" "SELECT value FROM session_info() WHERE key = 'preloaded'"
+  must "$1" "SELECT value FROM @ext@.session_info() WHERE key = 'preloaded'"
   [ "$answer" = yes ] || die "the $1 does not preload session_manager: see shared_preload_libraries"
 }
 
@@ -156,18 +158,18 @@ number_events() {
   [ "$share" != none ] || return 0
   parse_share bytes "$share"
   for lowest in "${!bytes[@]}"; do break; done
-  must "$name" "SELECT $(in_share '(last_value >> 45)' "$share") AND is_called FROM session_events_event_id_seq"
+  must "$name" "SELECT $(in_share '(last_value >> 45)' "$share") AND is_called FROM @ext@.session_events_event_id_seq"
   [ "$answer" != t ] || return 0
   # RESTART, unlike setval(), makes backends forget the numbers that they hold.
   must "$name" "DO \$\$
     DECLARE
-      wrong boolean := (SELECT NOT $(in_share '(last_value >> 45)' "$share") FROM session_events_event_id_seq);
+      wrong boolean := (SELECT NOT $(in_share '(last_value >> 45)' "$share") FROM @ext@.session_events_event_id_seq);
     BEGIN
       IF wrong THEN
-        EXECUTE format('ALTER SEQUENCE session_events_event_id_seq RESTART WITH %s',
+        EXECUTE format('ALTER SEQUENCE @ext@.session_events_event_id_seq RESTART WITH %s',
           ($lowest::bigint << 45) + (extract(epoch FROM clock_timestamp() - timestamptz '2020-01-01 00:00Z'))::bigint * 4096);
       END IF;
-      PERFORM nextval('session_events_event_id_seq');
+      PERFORM nextval('@ext@.session_events_event_id_seq');
     END \$\$"
 }
 
@@ -176,10 +178,10 @@ number_events() {
 # postmaster has told every process of the share: it tells them one after the
 # other, and does nothing else meanwhile.
 drain() {
-  ask_anew "$1" "SET search_path = ${schema[$1]}, pg_catalog" "SET statement_timeout = '${wait_seconds}s'" \
+  ask_anew "$1" "SET search_path = pg_catalog, pg_temp" "SET statement_timeout = '${wait_seconds}s'" \
     "SET synchronous_commit = local" \
     "DO \$\$ BEGIN ASSERT current_setting('session_manager.shard') = $(literal "$2"), 'the share is another one'; END \$\$" \
-    "SELECT session_hand_over()" \
+    "SELECT @ext@.session_hand_over()" \
     "SELECT pg_logical_emit_message(true, 'session_manager', 'handed over')" ||
     { failure=$answer; return 1; }
   # the commit of that message has been flushed, and all before it

@@ -65,9 +65,9 @@ take_lock() {
 # What the source says of a split that has begun.
 read_plan() {
   state=
-  must source "SELECT to_regclass('session_shard_split') IS NOT NULL"
+  must source "SELECT to_regclass('@ext@.session_shard_split') IS NOT NULL"
   [ "$answer" = t ] || return 0
-  must source "SELECT state, given, kept, held, coalesce(databases, '-') FROM session_shard_split"
+  must source "SELECT state, given, kept, held, coalesce(databases, '-') FROM @ext@.session_shard_split"
   IFS='|' read -r state given kept held databases <<<"$answer"
 }
 
@@ -77,7 +77,7 @@ check_plan() {
   [ -z "$give" ] || [ "$(normal_share "$give")" = "$given" ] ||
     die "a split that gives $given has begun: finish it first, or undo it with --undo"
   same_system
-  must target "SELECT to_regclass('session_shard_split') IS NOT NULL, pg_is_in_recovery()"
+  must target "SELECT to_regclass('@ext@.session_shard_split') IS NOT NULL, pg_is_in_recovery()"
   case $answer in
     'f|f')
       # the last step has begun
@@ -90,7 +90,7 @@ already_done() {
   must target "SELECT pg_is_in_recovery()"
   [ "$answer" = f ] || return 1
   same_system
-  must target "SELECT to_regclass('session_shard_split') IS NOT NULL, current_setting('session_manager.shard')"
+  must target "SELECT to_regclass('@ext@.session_shard_split') IS NOT NULL, current_setting('session_manager.shard')"
   [ "${answer%%|*}" = f ] || die "the target has been promoted in a split that has been undone: make it a standby again, with pg_basebackup"
   given=$(normal_share "${answer#*|}")
   must source "SHOW session_manager.shard"
@@ -162,7 +162,7 @@ check_transactions() {
 
 # What would be done.
 describe() {
-  must source "SELECT count(*), count(*) FILTER (WHERE $(in_share 'get_byte(uuid_send(session_id), 14)' "$given")) FROM user_sessions"
+  must source "SELECT count(*), count(*) FILTER (WHERE $(in_share 'get_byte(uuid_send(session_id), 14)' "$given")) FROM @ext@.user_sessions"
   cat <<EOT
 the source holds $held, with ${answer%|*} sessions; the target is to hold $given, with ${answer#*|} of them
 These are the steps. From narrow to switch, users of $given wait:
@@ -187,7 +187,7 @@ cut_over() {
   fi
   wait_for_target 60 "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'session_shard_split' AND relnamespace = $(literal "${schema[source]}")::regnamespace)" ||
     die "the target has not received the plan for 60 s: is it a standby of the source?"
-  must target "SELECT count(*) FROM session_shard_split WHERE given = $(literal "$given")"
+  must target "SELECT count(*) FROM @ext@.session_shard_split WHERE given = $(literal "$given")"
   [ "$answer" = 1 ] || die "the target has the plan of another split"
 
   step prepare "the target is to hold nothing when it is promoted"
@@ -216,10 +216,10 @@ cut_over() {
 record_plan() {
   # what a split that has been undone has left there is nothing to put back
   must target "SELECT setting FROM pg_file_settings WHERE name = 'session_manager.databases' AND sourcefile ~ 'postgresql\\.auto\\.conf$' ORDER BY seqno DESC LIMIT 1"
-  must source "BEGIN; CREATE TABLE session_shard_split AS SELECT 'begun'::text AS state, $(literal "$given")::text AS given, $(literal "$kept")::text AS kept,
+  must source "BEGIN; CREATE TABLE @ext@.session_shard_split AS SELECT 'begun'::text AS state, $(literal "$given")::text AS given, $(literal "$kept")::text AS kept,
     $(literal "$held")::text AS held, nullif(nullif($(literal "$answer"), ''), 'template0')::text AS databases, now() AS begun_at;
-    REVOKE ALL ON session_shard_split FROM PUBLIC; COMMIT"
-  must source "COMMENT ON TABLE session_shard_split IS 'the split of this shard that scripts/shard.sh has begun and not finished'"
+    REVOKE ALL ON @ext@.session_shard_split FROM PUBLIC; COMMIT"
+  must source "COMMENT ON TABLE @ext@.session_shard_split IS 'the split of this shard that scripts/shard.sh has begun and not finished'"
   read_plan
 }
 
@@ -240,7 +240,7 @@ target_takes_over() {
   find_extension target
   ! target_holds "$given" || return 0
   step open "the target holds $given from now on"
-  must source "UPDATE session_shard_split SET state = 'opening'"
+  must source "UPDATE @ext@.session_shard_split SET state = 'opening'"
   number_events target "$given"
   configure target session_manager.shard "$given"
 }
@@ -289,7 +289,7 @@ run_undo() {
 undo() {
   step undo "the source holds $held again"
   configure source session_manager.shard "$held"
-  must source "DROP TABLE session_shard_split"
+  must source "DROP TABLE @ext@.session_shard_split"
   [ "$databases" = - ] || databases="'$databases'"
   say "the target still has session_manager.shard = 'none' and session_manager.databases = 'template0' (before: ${databases/#-/unset}): run split again, or put both back if it is to stay a standby"
 }
@@ -302,8 +302,8 @@ finish() {
 
   must target "SHOW primary_slot_name"
   slot=$answer
-  must target "DROP TABLE IF EXISTS session_shard_split"
-  must source "DROP TABLE IF EXISTS session_shard_split"
+  must target "DROP TABLE IF EXISTS @ext@.session_shard_split"
+  must source "DROP TABLE IF EXISTS @ext@.session_shard_split"
   [ -n "$slot" ] || return 0
   must source "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $(literal "$slot") AND NOT active"
   [ "$answer" = 0 ] || say "drop the target's replication slot on the source, which keeps WAL: SELECT pg_drop_replication_slot($(literal "$slot"))"

@@ -42,7 +42,7 @@ run_status() {
     [ "$answer" = "$text" ] || { warn "the $i has another installation, or other keys, than the $first"; wrong=1; }
     same_settings "$first" "$i" || wrong=1
     keys_are_there "$i" || wrong=1
-    must "$i" "SELECT to_regclass('session_shard_split') IS NOT NULL"
+    must "$i" "SELECT to_regclass('@ext@.session_shard_split') IS NOT NULL"
     [ "$answer" = f ] || { warn "a split of the $i is not finished: run it again"; wrong=1; }
   done
   for i in "${!of_standby[@]}"; do
@@ -57,8 +57,8 @@ run_status() {
 show_server() {
   must "$1" "SELECT CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END,
     current_setting('session_manager.shard'), greatest(reltuples, 0)::bigint,
-    (SELECT last_value >> 45 FROM session_events_event_id_seq)
-    FROM pg_class WHERE oid = 'user_sessions'::regclass"
+    (SELECT last_value >> 45 FROM @ext@.session_events_event_id_seq)
+    FROM pg_class WHERE oid = '@ext@.user_sessions'::regclass"
   local role buckets sessions range
 
   IFS='|' read -r role buckets sessions range <<<"$answer"
@@ -66,5 +66,5 @@ show_server() {
 }
 
 installation_of() {
-  must "$1" "SELECT installation_id, (SELECT string_agg(key_id || state, ',' ORDER BY key_id) FROM session_keys) FROM session_installation"
+  must "$1" "SELECT installation_id, (SELECT string_agg(key_id || state, ',' ORDER BY key_id) FROM @ext@.session_keys) FROM @ext@.session_installation"
 }

@@ -47,11 +47,14 @@
 
 #define WAIT_MS		5
 
-/* Active commands of this database, each named so that a later one differs. */
+/*
+ * Active commands of this database, each named so that a later one differs.  Of
+ * a process with track_activities off nobody can tell, before it ends.
+ */
 #define COMMANDS \
-	"SELECT pid || ' ' || query_start AS name FROM pg_catalog.pg_stat_activity" \
+	"SELECT pg_catalog.concat_ws(' ', pid, query_start) AS name FROM pg_catalog.pg_stat_activity" \
 	" WHERE datid = %u AND pid <> pg_catalog.pg_backend_pid()" \
-	" AND state IN ('active', 'fastpath function call')" \
+	" AND state IN ('active', 'fastpath function call', 'disabled')" \
 	" AND backend_type NOT LIKE 'session\\_manager %%'" \
 	" AND backend_type NOT IN ('autovacuum worker', 'walsender', 'parallel worker')"
 

@@ -93,6 +93,7 @@ ALTER SYSTEM SET session_manager.shard = '1/4,';
 ALTER SYSTEM SET session_manager.shard = '1/4 2/4';
 ALTER SYSTEM SET session_manager.shard = '-1-5';
 ALTER SYSTEM SET session_manager.shard = '9-8';
+ALTER SYSTEM SET session_manager.shard = '0000165535';
 ALTER SYSTEM SET session_manager.shard = '0-65536';
 ALTER SYSTEM SET session_manager.shard = '1/2, 32767-40000';
 ALTER SYSTEM SET session_manager.shard = 'none,1/2';

@@ -186,6 +186,8 @@ foreach my $bad (
 	"ARRAY['host=a dbname=b password=secret'], 'router'",
 	"ARRAY['host=a dbname=b passWord=secret'], 'router'",
 	"ARRAY['host=a dbname=b user=postgres'], 'router'",
+	"ARRAY['host=a dbname=b sslpassword=secret'], 'router'",
+	"ARRAY['host=a dbname=b oauth_client_secret=secret'], 'router'",
 	"ARRAY['host=a'], 'router'",
 	"ARRAY['dbname=a'], 'router'",
 	"ARRAY['postgresql://a/b'], 'router'",

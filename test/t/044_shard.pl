@@ -104,6 +104,23 @@ fails(
 	qr/the shard 3 and others hold the buckets 0-32767/,
 	'status', server($one), server($two), server($one));
 
+# What others have put into the extension's schema is not called by a superuser's script
+$one->safe_psql(
+	'postgres', q(
+	CREATE TABLE taken (role text);
+	CREATE FUNCTION public.get_byte(bytea, integer) RETURNS integer LANGUAGE plpgsql AS
+		'BEGIN INSERT INTO public.taken VALUES (current_user); RETURN pg_catalog.get_byte($1, $2); END';)
+);
+
+# What a process does that shows its commands to nobody is waited for until it ends
+my $hidden = connection($one);
+query($hidden, 'SET track_activities = off; SELECT 1');
+my $hand_over = "SET statement_timeout = '300ms'; SELECT session_hand_over()";
+like(failure($one, $hand_over),
+	qr/^57014/, 'nothing is handed over before a hidden process ends');
+$hidden->quit;
+is(failure($one, 'SELECT session_hand_over()'), '', 'and then it is');
+
 # A split
 write_map($map, [ 0, 32767, $one ], [ 32768, 65535, $two ]);
 my @clients = start_traffic($map, 2);
@@ -201,6 +218,9 @@ is( $three->safe_psql(
 	),
 	'0|',
 	'events of keys stay on the source, and the target has workers');
+is($_->safe_psql('postgres', 'SELECT count(*) FROM taken'),
+	0, $_->name . ": the script has called nothing of others'")
+  foreach $one, $three;
 ok(live($one, $first), 'a session that stayed lives');
 
 # An uneven split that takes the lowest buckets: the source numbers its events
