@@ -81,6 +81,30 @@ sub victim
 	return $pid;
 }
 
+# Kill a process of a kind.  A worker may just have ended by itself, and nobody
+# have waited for it yet: then take another.
+sub kill_one
+{
+	my ($kind) = @_;
+	while (1)
+	{
+		my $pid = victim($kind);
+		my $state = '';
+		# What is stopped no longer ends by itself; what has ended does not stop.
+		kill 'STOP', $pid;
+		wait_until(
+			sub {
+				$state = `ps -o state= -p $pid`;
+				return $state =~ /^[TZ]/ || $state eq '';
+			}) or die "process $pid does not stop";
+		if ($state =~ /^T/)
+		{
+			kill 'KILL', $pid;
+			return;
+		}
+	}
+}
+
 my (%live, %dead);
 my $key = 1;
 
@@ -113,13 +137,8 @@ foreach my $round (1 .. $rounds)
 	  or die 'the clients do not work';
 	usleep(int rand 500_000);
 
-	my $pid = victim($kind);
 	my @family = split ' ', `ps -o pid= --ppid @{[ victim('postmaster') ]}`;
-	# a worker may have ended by itself in the meantime: then take another
-	until (kill 'KILL', $pid)
-	{
-		$pid = victim($kind);
-	}
+	kill_one($kind);
 	my @codes = finish_all(@running);
 	is(scalar(grep { $_ == 2 || $_ == 3 } @codes),
 		$clients, "$label: every client was cut off");

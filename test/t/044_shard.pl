@@ -325,4 +325,25 @@ fails(
 	qr/no split of the source has begun/,
 	'split', '--undo', server($two));
 
+# What its owner's trigger keeps from being deleted does not keep clean going for ever
+create_session(
+	$two,
+	$two->safe_psql(
+		'postgres',
+		q(SELECT u FROM (SELECT 'u' || i AS u FROM generate_series(1, 999) AS i) AS q WHERE session_bucket(u) BETWEEN 32768 AND 40959 LIMIT 1)
+	));
+succeeds('a share is given', 'give', server($two), '5/8');
+$two->safe_psql(
+	'postgres', q(
+	CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+	CREATE TRIGGER keep BEFORE DELETE ON user_sessions FOR EACH ROW EXECUTE FUNCTION keep();)
+);
+fails(
+	'clean where a trigger keeps the rows',
+	qr/sessions of 0-40959,49152-65535 stay on the server .*trigger/,
+	'clean', server($two));
+$two->safe_psql('postgres', 'DROP TRIGGER keep ON user_sessions');
+succeeds('clean without it', 'clean', server($two));
+is(strangers($two), 0, 'leaves no rows of others');
+
 done_testing();
