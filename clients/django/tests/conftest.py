@@ -106,6 +106,20 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
             superuser.execute("SELECT session_key_generate()")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_sessions_of_other_modules(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Which modules share a server is left to chance: Django flushes only tables of its own."""
+    places: list[dict[str, str]] = [
+        {"alias": alias} for alias in ("default", *django_settings.SHARDS)
+    ]
+    if ROUTED:
+        places = [{"name": ROUTED_DATABASE, "host": host} for host in ROUTED]
+    for place in places:
+        with django_db_blocker.unblock(), Superuser(**place) as superuser:
+            superuser.execute("SET lock_timeout = '20s'")
+            superuser.execute("TRUNCATE user_sessions, session_events")
+
+
 class Superuser:
     """A connection of the database's superuser, through whichever psycopg Django uses."""
 
