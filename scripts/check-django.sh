@@ -243,6 +243,9 @@ lint_client() {
     ../../bench/django ../../bench/fleet ../../bench/shards ../../bench/stores ../../bench/growth.py ../../bench/plot.py ../../bench/parts.py
   one "ruff format of the measurements" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check \
     ../../bench/django ../../bench/fleet ../../bench/shards ../../bench/stores ../../bench/growth.py ../../bench/plot.py ../../bench/parts.py
+  # S: as of the package's own tests.
+  one "ruff check of the histories" "$venv/bin/ruff" check --no-cache --config pyproject.toml --extend-ignore S ../../test/history
+  one "ruff format of the histories" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check ../../test/history
   one "mypy" env PYTHONPATH=. "$venv/bin/mypy" --cache-dir "$work/mypy"
 }
 

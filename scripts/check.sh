@@ -164,7 +164,9 @@ sources_and_protocol() {
 }
 
 long_suites() {
-  local file
+  local file django=
+
+  [ "${PACKAGES-yes}" != yes ] || django=$root/build/django/newest/bin/python
 
   heading "mixed load for ${SM_SOAK_SECONDS:-1800} s"
   tap_test tree test/t/long/soak.pl
@@ -186,7 +188,7 @@ long_suites() {
   heading "shards, moved by logical replication, and split while they are killed at each step, and at random"
   tap_test tree test/t/long/shard_logical.pl
   tap_test tree test/t/long/shard_crash.pl
-  tap_test tree test/t/long/shard.pl
+  SM_DJANGO_PYTHON=$django tap_test tree test/t/long/shard.pl
   grep '^# .* longest_wait' "$work/shard.out" || true
 
   heading "cache, each fault for ${SM_HISTORY_SECONDS:-60} s"

@@ -8,7 +8,7 @@ ShardTest - fleets of shards, their standbys, and clients that know the map
 =head1 DESCRIPTION
 
 A map is a file with lines "first last connection string", as
-test/history/shard_traffic.c reads it; shard.sh changes it by the command that
+test/history/shard_traffic.c and shard_traffic.py read it; shard.sh changes it by the command that
 on_switch() returns.
 
 =cut
@@ -239,16 +239,24 @@ END
 	return "$command $map";
 }
 
-# Start clients that use the shards of a map.
+# Start clients that use the shards of a map: so many by libpq, and so many by
+# the Django package, for which SM_DJANGO_PYTHON names a Python that has Django.
 sub start_traffic
 {
-	my ($map, $clients) = @_;
+	my ($map, $clients, $django) = @_;
 	$program //= compile();
 	unlink "$map.stop";
+	local $ENV{PYTHONPATH} = "$root/clients/django/src";
+	my @commands = ([$program]) x $clients;
+	push @commands,
+	  ([ $ENV{SM_DJANGO_PYTHON}, "$root/test/history/shard_traffic.py" ]) x
+	  ($django // 0);
+	my $number = 0;
 	return map {
 		my %client = (output => '');
+		$number++;
 		$client{run} = IPC::Run::start(
-			[ $program, $map, "$map.stop", "user$_", 60 ],
+			[ @$_, $map, "$map.stop", "user$number", 60 ],
 			'<',
 			'/dev/null',
 			'>&',
@@ -256,7 +264,7 @@ sub start_traffic
 			IPC::Run::timeout(10 * $PostgreSQL::Test::Utils::timeout_default)
 		);
 		\%client;
-	} 1 .. $clients;
+	} @commands;
 }
 
 # Have them end; returns the sums of what they have counted.

@@ -1,6 +1,7 @@
 # Four shards become eight while they are used: once undisturbed, then ten times,
 # or SM_SHARD_RUNS, while sources, targets and scripts/shard.sh are killed at
-# random.
+# random.  Half of the clients are the Django package's, where SM_DJANGO_PYTHON
+# names a Python that has Django.
 
 use strict;
 use warnings FATAL => 'all';
@@ -14,7 +15,8 @@ use ShardTest;
 use Test::More;
 
 my $runs = $ENV{SM_SHARD_RUNS} // 10;
-my $clients = 4;
+my $django_clients = $ENV{SM_DJANGO_PYTHON} ? 2 : 0;
+my $clients = 4 - $django_clients;
 my $max_kills = 4;
 my $key = random_key();
 
@@ -62,7 +64,7 @@ sub four_become_eight
 	succeeds('init', 'init', map { server($_) } @sources);
 	write_map($map,
 		map { [ $_ * 16384, $_ * 16384 + 16383, $sources[$_] ] } 0 .. 3);
-	my @traffic = start_traffic($map, $clients);
+	my @traffic = start_traffic($map, $clients, $django_clients);
 	my @targets;
 	for my $source (@sources)
 	{
