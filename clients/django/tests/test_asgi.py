@@ -45,7 +45,13 @@ LIST = "/api/sessions/"
 
 # Each request with a connection of its own, or with Django's pool, which is of 5.1.
 WAYS = ["connections", *(["pool"] if is_psycopg3 and django.VERSION >= (5, 1) else [])]
-both_ways = pytest.mark.parametrize("pool", [way == "pool" for way in WAYS], ids=WAYS)
+both_ways = pytest.mark.parametrize(
+    "pool",
+    [
+        pytest.param(way == "pool", id=way, marks=[pytest.mark.long] * (way == "pool"))
+        for way in WAYS
+    ],
+)
 
 
 @pytest.fixture

@@ -118,7 +118,10 @@ def test_the_role_and_the_database_too(superuser: Superuser) -> None:
         superuser.execute(f"DROP ROLE IF EXISTS {quote(role)}")
 
 
-@pytest.mark.parametrize("extra", ["", "SELECT session_grant('webapp', 'reader')"])
+@pytest.mark.parametrize(
+    "extra",
+    ["", pytest.param("SELECT session_grant('webapp', 'reader')", marks=pytest.mark.long)],
+)
 def test_after_the_readme_s_steps(manage: Manage, fresh: Superuser, extra: str) -> None:
     """They are enough to go on; what the models lack without the bundle reader is a warning."""
     fresh.execute(STEPS + extra)
