@@ -31,7 +31,7 @@ if [ -z "${STEP-}" ] || [ ${#steps[@]} -gt 0 ]; then
 fi
 for other in "${others[@]}"; do
   arguments=("${options[@]}")
-  [[ $other == cache || $other == router || $other == shards ]] || arguments+=("${write[@]}")
+  [ "$other" = cache ] || arguments+=("${write[@]}")
   "$here/$other.sh" "${arguments[@]}" || status=1
 done
 exit $status

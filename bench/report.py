@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROUND_TRIP, CPU = 0, 1
-# Begin the sections that bench/stores.sh, bench/growth.sh and bench/django.sh write, in the order of the page.
+# Begin the sections that bench/stores.sh, growth.sh, django.sh, shards.sh and router.sh write, in the order of the page.
 STORES = "## Against other session stores\n"
 GROWTH = "## Growth\n"
 DJANGO = "## A request to Django\n"
-SECTIONS = (STORES, GROWTH, DJANGO)
+SHARDS = "## Shards, routed by the Django package\n"
+ROUTER = "## Shards behind a router\n"
+SECTIONS = (STORES, GROWTH, DJANGO, SHARDS, ROUTER)
 
 
 class Row(NamedTuple):

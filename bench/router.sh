@@ -4,11 +4,11 @@
 # this machine, directly and through pgbouncer, against the same calls of the
 # servers that have the sessions.
 #
-#	bench/router.sh [--quick]
+#	bench/router.sh [--quick] [--write]
 #
-# Prints a table.  The sides take turns in blocks.  CPU is that of server
-# processes: "front" of those that the client is connected to, "behind" of the
-# shards' and pgbouncer's behind a router.
+# Prints a table; --write puts it into docs/benchmarks.md.  The sides take turns
+# in blocks.  CPU is that of server processes: "front" of those that the client is
+# connected to, "behind" of the shards' and pgbouncer's behind a router.
 #
 # From the environment:
 #   ROUNDS   blocks of each side     50
@@ -22,12 +22,15 @@ set -euo pipefail
 # shellcheck source=scripts/router.sh
 . "$(dirname "$0")/../scripts/router.sh"
 
-case ${1-} in
-  '') : "${ROUNDS:=50}" "${CALLS:=100}" ;;
-  --quick) : "${ROUNDS:=5}" "${CALLS:=50}" ;;
-  *) die "unknown argument $1; see the head of $0" ;;
-esac
-: "${USERS:=1000}"
+page=()
+for argument in "$@"; do
+  case $argument in
+    --quick) : "${ROUNDS:=5}" "${CALLS:=50}" ;;
+    --write) page=("$root/docs/benchmarks.md") ;;
+    *) die "unknown argument $argument; see the head of $0" ;;
+  esac
+done
+: "${ROUNDS:=50}" "${CALLS:=100}" "${USERS:=1000}"
 
 "$root/scripts/setup.sh" --tests
 [ -e "$("${PG_CONFIG:-pg_config}" --pkglibdir)/plproxy.so" ] || die "PL/Proxy is not installed for this PostgreSQL"
@@ -94,14 +97,4 @@ for call in get create refresh; do
     pgbouncer "pooled+$(cat "$work/pgbouncer/pid")" "host=$work/router user=postgres dbname=pooled" >>"$work/results"
 done
 
-# shellcheck disable=SC2016 # awk's, not the shell's
-awk -F'\t' '
-BEGIN {
-  printf "%-8s %-10s %8s %6s %8s %6s %9s %9s %6s\n", \
-    "call", "way", "p50, us", "ratio", "p99, us", "ratio", "CPU front", "behind", "ratio"
-}
-$2 == "direct" { p50 = $3; p99 = $4; cpu = $5 + $6 }
-{
-  printf "%-8s %-10s %8.0f %6.2f %8.0f %6.2f %9.0f %9.0f %6.2f\n", \
-    $1, $2, $3, $3 / p50, $4, $4 / p99, $5, $6, ($5 + $6) / cpu
-}' "$work/results"
+python3 "$root/bench/router_table.py" "$work/results" "${page[@]}"

@@ -3,13 +3,14 @@
 # Measure what it costs the Django package to route calls to shards: routed to
 # 1, 2 and 4 servers against direct access to one, in one interleaved run.
 #
-#	bench/shards.sh [--quick]
+#	bench/shards.sh [--quick] [--write]
 #
-# Prints rows of a table; numbers in brackets are the ratio to direct access.
+# Prints tables; numbers in brackets are the ratio to direct access.  --write puts
+# them into docs/benchmarks.md.
 #
 # From the environment:
 #   CALLS        calls of each kind on each side     4000
-#   SECONDS_EACH of throughput, for each side        5
+#   SECONDS_EACH of a run with 8 clients             5
 
 set -euo pipefail
 
@@ -18,8 +19,10 @@ set -euo pipefail
 # shellcheck source=bench/environment.sh
 . "$(dirname "$0")/environment.sh"
 
+write=()
 for argument in "$@"; do
   case $argument in
+    --write) write=(--write "$root/docs/benchmarks.md") ;;
     --quick) : "${CALLS:=500}" "${SECONDS_EACH:=1}" ;;
     *) die "unknown argument $argument; see the head of $0" ;;
   esac
@@ -40,4 +43,4 @@ for n in 1 2 3 4; do
     -c "CREATE EXTENSION session_manager CASCADE" -c "SELECT session_key_generate()" >/dev/null
   directories+=("$work/s$n")
 done
-CALLS=$CALLS SECONDS_EACH=$SECONDS_EACH "$venv/bin/python" "$root/bench/shards/measure.py" "${directories[@]}"
+CALLS=$CALLS SECONDS_EACH=$SECONDS_EACH "$venv/bin/python" "$root/bench/shards/measure.py" "${write[@]}" "${directories[@]}"

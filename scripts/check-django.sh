@@ -240,9 +240,9 @@ lint_client() {
   # RUF001: its tables have dashes.
   one "ruff check of the measurements" "$venv/bin/ruff" check --no-cache --config pyproject.toml \
     --config 'lint.isort.known-first-party=["bars", "load", "model", "plot", "report", "sides", "tables"]' --extend-ignore RUF001 \
-    ../../bench/django ../../bench/fleet ../../bench/shards ../../bench/stores ../../bench/growth.py ../../bench/plot.py ../../bench/parts.py
+    ../../bench/django ../../bench/fleet ../../bench/shards ../../bench/stores ../../bench/{growth,plot,parts,router_table}.py
   one "ruff format of the measurements" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check \
-    ../../bench/django ../../bench/fleet ../../bench/shards ../../bench/stores ../../bench/growth.py ../../bench/plot.py ../../bench/parts.py
+    ../../bench/django ../../bench/fleet ../../bench/shards ../../bench/stores ../../bench/{growth,plot,parts,router_table}.py
   # S: as of the package's own tests.
   one "ruff check of the histories" "$venv/bin/ruff" check --no-cache --config pyproject.toml --extend-ignore S ../../test/history
   one "ruff format of the histories" "$venv/bin/ruff" format --no-cache --config pyproject.toml --check ../../test/history
