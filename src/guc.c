@@ -103,6 +103,8 @@ static const struct config_enum_entry event_partition_options[] = {
 
 static void define_lifetimes(void);
 static void define_sessions(void);
+static void define_clients(void);
+static void define_storage(void);
 static void define_workers(void);
 static void define_redis(void);
 static void define_seconds(const char *name, const char *short_desc,
@@ -123,6 +125,8 @@ sm_guc_init(void)
 {
 	define_lifetimes();
 	define_sessions();
+	define_clients();
+	define_storage();
 	define_workers();
 	define_redis();
 
@@ -218,6 +222,11 @@ define_sessions(void)
 							64 * 1024, 64, 16 * 1024 * 1024,
 							PGC_SUSET, GUC_UNIT_BYTE,
 							NULL, NULL, NULL);
+}
+
+static void
+define_clients(void)
+{
 	DefineCustomEnumVariable("session_manager.client_binding",
 							 "Effect of a change of the client's network.",
 							 "Networks are compared as /24 (IPv4) or /48 (IPv6). "
@@ -240,6 +249,11 @@ define_sessions(void)
 							100, 0, SM_MAX_GUESSING_THRESHOLD,
 							PGC_SUSET, 0,
 							NULL, NULL, NULL);
+}
+
+static void
+define_storage(void)
+{
 	DefineCustomIntVariable("session_manager.sweep_batch",
 							"Number of sessions that the sweep takes at a time.",
 							NULL,

@@ -75,8 +75,8 @@ static int64 unix_seconds(TimestampTz time);
 static char *header_of(const uint8 public_key[SM_PUBLIC_KEY_LEN]);
 static char *thumbprint(const char *x);
 static void append_claim(StringInfo json, const char *name, const text *value);
-static bool find_issuer(const SmSchema *schema, const char *header, size_t len,
-						const char *message, size_t message_len,
+static bool find_issuer(const SmSchema *schema, const char *message,
+						size_t header_len, size_t message_len,
 						const uint8 signature[SM_SIGNATURE_LEN],
 						pg_uuid_t *issuer);
 static bool decode_issuer(const SmSchema *schema, TupleTableSlot *slot,
@@ -183,9 +183,8 @@ sm_assertion_opens(const SmSchema *schema, const text *assertion,
 		!sm_base64url_decode(signature, sizeof(signature), &signature_len,
 							 claims_end + 1, SIGNATURE_TEXT_LEN) ||
 		signature_len != sizeof(signature) ||
-		!find_issuer(schema, compact, header_end - compact, compact,
-					 claims_end - compact,
-					 signature, &issuer))
+		!find_issuer(schema, compact, header_end - compact,
+					 claims_end - compact, signature, &issuer))
 		return false;
 
 	claims = parse_claims(header_end + 1, claims_end - header_end - 1);
@@ -339,12 +338,12 @@ append_claim(StringInfo json, const char *name, const text *value)
 }
 
 /*
- * Which of the issuers that this database trusts has written this header, and
- * signed the message that it begins?
+ * Which of the issuers that this database trusts has written the header with
+ * which a message begins, and signed the message?
  */
 static bool
-find_issuer(const SmSchema *schema, const char *header, size_t len,
-			const char *message, size_t message_len,
+find_issuer(const SmSchema *schema, const char *message,
+			size_t header_len, size_t message_len,
 			const uint8 signature[SM_SIGNATURE_LEN], pg_uuid_t *issuer)
 {
 	Relation	rel = table_open(schema->issuers, AccessShareLock);
@@ -361,7 +360,8 @@ find_issuer(const SmSchema *schema, const char *header, size_t len,
 		if (!decode_issuer(schema, slot, issuer, public_key))
 			continue;
 		expected = header_of(public_key);
-		found = strlen(expected) == len && memcmp(expected, header, len) == 0 &&
+		found = strlen(expected) == header_len &&
+			memcmp(expected, message, header_len) == 0 &&
 			sm_signed(public_key, message, message_len, signature);
 	}
 	table_endscan(scan);
