@@ -235,14 +235,16 @@ sweep_chunk(void *arg)
 {
 	Chunk	   *chunk = arg;
 	SmScan		scan;
-	SmEventWriter *events = sm_events_begin(chunk->schema);
+	SmEventWriter *events;
 	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext,
 												  "session_manager sweep",
 												  ALLOCSET_DEFAULT_SIZES);
 	int64		seen = 0;
 	int64		worked_since = sm_clock();
 
+	/* user_sessions is locked first, as by everybody */
 	sm_scan_by_sweep_at(&scan, chunk->schema, &chunk->from, chunk->now);
+	events = sm_events_begin(chunk->schema);
 	while (chunk->done < chunk->max_rows && sm_scan_next(&scan))
 	{
 		MemoryContext old;

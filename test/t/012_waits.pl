@@ -129,6 +129,39 @@ like(
 	qr/ERROR:  55000:/,
 	'and says what it has to say when that is over');
 
+# Whatever takes both tables takes user_sessions first: else it and who locks both,
+# as TRUNCATE does, would wait for each other.
+$node->safe_psql('postgres', 'SELECT session_invalidate_everything()');
+$token = create_session($node, 'ann', q('{}', tenant_id => 'acme'));
+my %takers = (
+	%functions,
+	session_cleanup => 'SELECT session_cleanup()',
+	session_create => q(SELECT session_create('ann')),
+	session_refresh => qq(SELECT session_refresh('$token', true)),
+	session_elevate => qq(SELECT session_elevate('$token', '{}')),
+	session_switch_tenant =>
+	  qq(SELECT session_switch_tenant('$token', 'globex')),
+	session_invalidate => qq(SELECT session_invalidate('$token')),
+	session_reencrypt => 'SELECT session_reencrypt()');
+for my $function (sort keys %takers)
+{
+	my $pid = query($other, 'SELECT pg_backend_pid()');
+	query($open, 'BEGIN; LOCK user_sessions');
+	$other->query_until(qr/sent/,
+		"BEGIN;\n\\echo sent\n$takers{$function};\nROLLBACK;\n");
+	$node->poll_query_until('postgres',
+		"SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $pid"
+	) or die "$function does not wait";
+	is( $node->safe_psql(
+			'postgres',
+			"SELECT count(*) FROM pg_locks WHERE pid = $pid AND granted AND relation IN (SELECT relid FROM pg_partition_tree('session_events'))"
+		),
+		'0',
+		"$function waits for user_sessions without a lock on session_events");
+	query($open, 'COMMIT');
+	query($other, 'SELECT 1');
+}
+
 $open->quit;
 $other->quit;
 done_testing();
