@@ -44,8 +44,8 @@ case ${1-} in
     scope=$1
     shift
     arguments=("$@")
-    # what neither looks into tables nor is about transactions
-    [ $# -gt 0 ] || arguments=(tests/test_services.py tests/test_api.py tests/test_authentication.py tests/test_middleware.py
+    # what is about routers, and what neither looks into tables nor is about transactions
+    [ $# -gt 0 ] || arguments=(tests/routed tests/test_services.py tests/test_api.py tests/test_authentication.py tests/test_middleware.py
       tests/test_engine.py tests/test_bearer.py tests/test_csrf.py tests/test_users.py tests/test_login_authentication.py)
     ;;
   *) arguments=("$@") ;;

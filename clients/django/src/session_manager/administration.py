@@ -5,8 +5,8 @@ with using("admin"):  # an alias of a role that has the bundle
 
 With SHARDS what concerns a user is done where the user's sessions are, and the rest on each shard:
 where one cannot be reached the others have done it, ShardsUnreachable says what is missing, and a
-second call does that.  ``info``, ``list_keys`` and ``generate_key`` are of one database, which
-``using`` names.
+second call does that; what ends sessions, also where the database is a router.  ``info``,
+``list_keys`` and ``generate_key`` are of one database, which ``using`` names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from .store.aliases import using
 from .store.database import call, function, text_argument, utc
-from .store.fan_out import each_shard
+from .store.fan_out import each_shard, revoke_everywhere
 from .store.shards import bucket_of_user
 from .store.transactions import note_change
 from .types import Cleanup, Key
@@ -54,22 +54,19 @@ def cleanup(batch: int | None = None, max_batches: int | None = None) -> Cleanup
 def invalidate_tenant(tenant_id: str, reason: str = "admin") -> int:
     """End all live sessions of a tenant; how many ended."""
     return _end_on_each_shard(
-        f"SELECT {function('session_invalidate_tenant')}(%s, %s) AS n",
-        [text_argument(tenant_id), text_argument(reason)],
+        "invalidate_tenant", [text_argument(tenant_id), text_argument(reason)]
     )
 
 
 def invalidate_everything(reason: str = "admin") -> int:
     """End all live sessions of the database; how many ended."""
-    return _end_on_each_shard(
-        f"SELECT {function('session_invalidate_everything')}(%s) AS n", [text_argument(reason)]
-    )
+    return _end_on_each_shard("invalidate_everything", [text_argument(reason)])
 
 
-def _end_on_each_shard(sql: str, params: list[Any]) -> int:
+def _end_on_each_shard(name: str, params: list[Any]) -> int:
     def end() -> int:
         note_change(None, None)
-        return int(call(sql, params)[0]["n"])
+        return revoke_everywhere(name, params, "sessions")
 
     return sum(each_shard(end, add).values())
 
@@ -117,7 +114,10 @@ def change_key(action: str, key_id: int) -> None:
 
     def change() -> None:
         note_change(None, None)
-        call(f"SELECT {function(f'session_key_{action}')}(%s)", [key_id])
+        if action == "revoke":
+            revoke_everywhere("key_revoke", [key_id], "revoked::integer")
+        else:
+            call(f"SELECT {function(f'session_key_{action}')}(%s)", [key_id])
 
     each_shard(change)
 

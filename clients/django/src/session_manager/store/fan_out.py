@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from ..conf import settings
-from ..exceptions import InvalidArgument, SessionError, ShardsUnreachable, WrongShard
+from ..exceptions import (
+    InvalidArgument,
+    SessionError,
+    ShardsUnreachable,
+    StoreUnavailable,
+    WrongShard,
+)
 from .aliases import chosen_alias, using
 from .database import call, function
 from .shards import Retries, all_aliases, map_of_shards
@@ -63,6 +69,45 @@ def each_shard(
     if failed:
         raise ShardsUnreachable(results, failed)
     return results
+
+
+def revoke_everywhere(name: str, params: Sequence[Any], result: str) -> int:
+    """What session_NAME returns, which ends sessions on every shard; 0 where that is nothing.
+
+    A router (docs/router.md) tells of a shard that it cannot reach by a warning, which no driver
+    shows: there its function with a row for each shard is called, whose ``result`` is what that has
+    done, and ShardsUnreachable raised as each_shard does.
+    """
+    places = ", ".join(["%s"] * len(params))
+    if _is_router():
+        rows = call(
+            f"SELECT shard, {result} AS result, state, message"
+            f" FROM {function(f'session_router_{name}')}({places})",
+            params,
+        )
+        results = {row["shard"]: row["result"] for row in rows if row["state"] is None}
+        failed: dict[str, SessionError] = {
+            row["shard"]: StoreUnavailable(f"{row['message']} ({row['state']})")
+            for row in rows
+            if row["state"] is not None
+        }
+        if failed and results:
+            raise ShardsUnreachable(results, failed)
+        if results:
+            return sum(results.values())
+        # None has done it: below, the error is that of a shard.
+    (row,) = call(f"SELECT {function(f'session_{name}')}({places}) AS n", params)
+    return int(row["n"] or 0)
+
+
+def _is_router() -> bool:
+    """Whether the database has session_manager_router in the place of the sessions."""
+    if settings.stand_in is not None:
+        return False
+    (row,) = call(
+        "SELECT pg_catalog.to_regproc(%s) IS NOT NULL AS found", [function("session_router_map")]
+    )
+    return bool(row["found"])
 
 
 def share_of(alias: str) -> str:
