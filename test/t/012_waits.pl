@@ -143,6 +143,7 @@ my %takers = (
 	  qq(SELECT session_switch_tenant('$token', 'globex')),
 	session_invalidate => qq(SELECT session_invalidate('$token')),
 	session_reencrypt => 'SELECT session_reencrypt()');
+query($other, 'SET session_manager.login_wait = 0');
 for my $function (sort keys %takers)
 {
 	my $pid = query($other, 'SELECT pg_backend_pid()');
