@@ -24,15 +24,16 @@ clean() {
 # Delete what a server has of a share; with "yes" also the events that are of
 # no user, as those of keys: they are the other server's.
 delete_share() {
-  local name=$1 share=$2 of_nobody=$3 of_event table deleted
+  local name=$1 share=$2 of_nobody=$3 of_event table deleted idle=0
 
   while
     clean_table "$name" @ext@.user_sessions "$(in_share 'get_byte(uuid_send(session_id), 14)' "$share")" $session_pages
     must "$name" "SELECT EXISTS (SELECT FROM @ext@.user_sessions WHERE $(in_share 'get_byte(uuid_send(session_id), 14)' "$share"))"
     [ "$answer" = t ]
   do
-    # an update has put a row onto a page behind, or else
-    [ "$deleted" -gt 0 ] || die "sessions of $share stay on the $name although they are deleted: has the table a trigger?"
+    # an update may have moved a row to a page that was done, but not each time
+    if [ "$deleted" -gt 0 ]; then idle=0; else idle=$((idle + 1)); fi
+    [ $idle -lt 3 ] || die "sessions of $share stay on the $name although they are deleted: has the table a trigger?"
   done
 
   of_event=$(in_share 'coalesce(get_byte(uuid_send(session_id), 14), @ext@.session_bucket(user_id) / 256)' "$share")

@@ -242,7 +242,7 @@ sweep_chunk(void *arg)
 	int64		seen = 0;
 	int64		worked_since = sm_clock();
 
-	/* user_sessions is locked first, as by everybody */
+	/* everybody locks user_sessions before session_events */
 	sm_scan_by_sweep_at(&scan, chunk->schema, &chunk->from, chunk->now);
 	events = sm_events_begin(chunk->schema);
 	while (chunk->done < chunk->max_rows && sm_scan_next(&scan))

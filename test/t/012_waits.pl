@@ -129,8 +129,8 @@ like(
 	qr/ERROR:  55000:/,
 	'and says what it has to say when that is over');
 
-# Whatever takes both tables takes user_sessions first: else it and who locks both,
-# as TRUNCATE does, would wait for each other.
+# Whatever locks both tables locks user_sessions first, or it would deadlock with a
+# TRUNCATE of both.
 $node->safe_psql('postgres', 'SELECT session_invalidate_everything()');
 $token = create_session($node, 'ann', q('{}', tenant_id => 'acme'));
 my %takers = (

@@ -81,8 +81,8 @@ sub victim
 	return $pid;
 }
 
-# Kill a process of a kind.  A worker may just have ended by itself, and nobody
-# have waited for it yet: then take another.
+# Kill a process of a kind.  A worker that has just ended by itself may still have
+# its pid: then another one is taken.
 sub kill_one
 {
 	my ($kind) = @_;

@@ -5,8 +5,8 @@ with using("admin"):  # an alias of a role that has the bundle
 
 With SHARDS what concerns a user is done where the user's sessions are, and the rest on each shard:
 where one cannot be reached the others have done it, ShardsUnreachable says what is missing, and a
-second call does that; what ends sessions, also where the database is a router.  ``info``,
-``list_keys`` and ``generate_key`` are of one database, which ``using`` names.
+second call does that.  Where the database is a router, the same holds for what ends sessions.
+``info``, ``list_keys`` and ``generate_key`` are of one database, which ``using`` names.
 """
 
 from __future__ import annotations

@@ -96,21 +96,29 @@ def is_lost(error: BaseException) -> bool:
     )
 
 
+def verdict(state: str, message: str) -> exceptions.SessionError | None:
+    """This package's exception for a SQLSTATE; None if it tells nothing about the session."""
+    if state == "SM001":
+        return exceptions.VersionConflict(message)
+    if state == "SM002":
+        return exceptions.LimitReached(message)
+    if state == "SM004":
+        return exceptions.DataCorrupt(message)
+    if state == _WRONG_SHARD:
+        return exceptions.WrongShard(message)
+    if state == "54000":
+        return exceptions.TooLarge(message)
+    if state.startswith(_INVALID) or state == _ACTOR_ENDED:
+        return exceptions.InvalidArgument(message)
+    return None
+
+
 def translate(error: Error) -> exceptions.SessionError:
     """This package's exception for an error of Django's; what is no verdict is logged."""
     state = sqlstate(error) or ""
-    if state == "SM001":
-        return exceptions.VersionConflict(_message(error))
-    if state == "SM002":
-        return exceptions.LimitReached(_message(error))
-    if state == "SM004":
-        return exceptions.DataCorrupt(_message(error))
-    if state == _WRONG_SHARD:
-        return exceptions.WrongShard(_message(error))
-    if state == "54000":
-        return exceptions.TooLarge(_message(error))
-    if state.startswith(_INVALID) or state == _ACTOR_ENDED:
-        return exceptions.InvalidArgument(_message(error))
+    found = verdict(state, _message(error))
+    if found is not None:
+        return found
     level = logging.WARNING if isinstance(error, _UNAVAILABLE_QUIETLY) else logging.ERROR
     logger.log(level, "session store: %s %s", state or type(error).__name__, _message(error))
     return exceptions.StoreUnavailable(f"the session store cannot answer ({state or 'no answer'})")

@@ -14,7 +14,7 @@ from ..exceptions import (
     WrongShard,
 )
 from .aliases import chosen_alias, using
-from .database import call, function
+from .database import call, function, verdict
 from .shards import Retries, all_aliases, map_of_shards
 
 R = TypeVar("R")
@@ -72,32 +72,35 @@ def each_shard(
 
 
 def revoke_everywhere(name: str, params: Sequence[Any], result: str) -> int:
-    """What session_NAME returns, which ends sessions on every shard; 0 where that is nothing.
+    """Call session_NAME, which ends sessions; what it returns, or 0 where that is nothing.
 
-    A router (docs/router.md) tells of a shard that it cannot reach by a warning, which no driver
-    shows: there its function with a row for each shard is called, whose ``result`` is what that has
-    done, and ShardsUnreachable raised as each_shard does.
+    A router (docs/router.md) only warns of shards that it cannot reach, and no driver shows
+    warnings.  So its session_router_NAME is called instead, which returns a row for each shard,
+    with ``result`` where that has done it, and ShardsUnreachable is raised as each_shard does.
     """
     places = ", ".join(["%s"] * len(params))
-    if _is_router():
-        rows = call(
-            f"SELECT shard, {result} AS result, state, message"
-            f" FROM {function(f'session_router_{name}')}({places})",
-            params,
-        )
-        results = {row["shard"]: row["result"] for row in rows if row["state"] is None}
-        failed: dict[str, SessionError] = {
-            row["shard"]: StoreUnavailable(f"{row['message']} ({row['state']})")
-            for row in rows
-            if row["state"] is not None
-        }
-        if failed and results:
-            raise ShardsUnreachable(results, failed)
-        if results:
-            return sum(results.values())
-        # None has done it: below, the error is that of a shard.
-    (row,) = call(f"SELECT {function(f'session_{name}')}({places}) AS n", params)
-    return int(row["n"] or 0)
+    if not _is_router():
+        (row,) = call(f"SELECT {function(f'session_{name}')}({places}) AS n", params)
+        return int(row["n"] or 0)
+    results: dict[str, int] = {}
+    failed: dict[str, SessionError] = {}
+    for row in call(
+        f"SELECT shard, {result} AS result, state, message"
+        f" FROM {function(f'session_router_{name}')}({places})",
+        params,
+    ):
+        shard, state, message = row["shard"], row["state"], row["message"]
+        if state is None:
+            results[shard] = row["result"]
+            continue
+        error = verdict(state, message)
+        if isinstance(error, InvalidArgument):
+            # Every shard says so.
+            raise error
+        failed[shard] = error or StoreUnavailable(f"{message} ({state})")
+    if failed:
+        raise ShardsUnreachable(results, failed)
+    return sum(results.values())
 
 
 def _is_router() -> bool:
