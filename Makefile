@@ -59,16 +59,19 @@ OBJS = \
 	src/maintenance/worker.o \
 	src/session/assertion.o \
 	src/session/authenticate.o \
+	src/session/binding.o \
 	src/session/bulk.o \
 	src/session/client.o \
 	src/session/count.o \
 	src/session/device.o \
+	src/session/device_key.o \
 	src/session/events.o \
 	src/session/finding.o \
 	src/session/guess.o \
 	src/session/lifecycle.o \
 	src/session/locks.o \
 	src/session/patch.o \
+	src/session/proof.o \
 	src/session/seen.o \
 	src/session/store.o \
 	src/session/touch.o \
@@ -77,6 +80,7 @@ OBJS = \
 	src/sql/arguments.o \
 	src/sql/assertion.o \
 	src/sql/cache.o \
+	src/sql/device.o \
 	src/sql/events.o \
 	src/sql/get.o \
 	src/sql/identity.o \
@@ -175,6 +179,7 @@ REGRESS = \
 	hostile \
 	readonly \
 	redact \
+	device \
 	owner \
 	drop
 

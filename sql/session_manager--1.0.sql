@@ -100,6 +100,7 @@ CREATE TABLE user_sessions (
 	successor_used_at timestamptz,
 	previous_valid_until timestamptz,
 	previous_key_id integer,
+	device_proved_at timestamptz,
 	previous_verifier bytea,
 	verifier bytea NOT NULL,
 	sealed_data bytea NOT NULL,
@@ -108,6 +109,8 @@ CREATE TABLE user_sessions (
 	idle_timeout interval,
 	actor_session_id uuid,
 	actor_id text COLLATE "C",
+	device_binding_id uuid,
+	device_bound_at timestamptz,
 	ip inet,
 	user_agent text,
 	CONSTRAINT user_sessions_pkey PRIMARY KEY (session_id)
@@ -141,14 +144,17 @@ COMMENT ON COLUMN user_sessions.rotated_at IS 'when the token was last replaced,
 COMMENT ON COLUMN user_sessions.successor_used_at IS 'first use of the token that the last rotation returned, or null';
 COMMENT ON COLUMN user_sessions.previous_valid_until IS 'end of the previous token''s grace period, after which that token works only until its successor has been used; -infinity after session_elevate, because then it does not work at all';
 COMMENT ON COLUMN user_sessions.previous_key_id IS 'key of previous_verifier';
+COMMENT ON COLUMN user_sessions.device_proved_at IS 'when the challenge that the device answered last was issued, or null; an earlier one cannot be answered any more';
 COMMENT ON COLUMN user_sessions.previous_verifier IS 'verifier of the token before the last rotation: distinguishes a replay from a guess';
 COMMENT ON COLUMN user_sessions.verifier IS 'keyed BLAKE2b-256 of session, user, tenant, absolute expiry and token digest; no token can be computed from it';
-COMMENT ON COLUMN user_sessions.sealed_data IS 'session data and auth, encrypted with XChaCha20-Poly1305-IETF; opens only in this row under its key';
+COMMENT ON COLUMN user_sessions.sealed_data IS 'session data, auth and the device''s public key, encrypted with XChaCha20-Poly1305-IETF; opens only in this row under its key';
 COMMENT ON COLUMN user_sessions.user_id IS 'the application''s id of the user, such as an OIDC subject';
 COMMENT ON COLUMN user_sessions.tenant_id IS 'the application''s id of the tenant, or null';
 COMMENT ON COLUMN user_sessions.idle_timeout IS 'time without use after which the session ends, or null; a shorter session_manager.idle_timeout comes first';
 COMMENT ON COLUMN user_sessions.actor_session_id IS 'session of the person who acts as the user, or null; this session ends with that one';
 COMMENT ON COLUMN user_sessions.actor_id IS 'the application''s id of the person who acts as the user, or null';
+COMMENT ON COLUMN user_sessions.device_binding_id IS 'random id of the binding to a device, which every proof covers, or null';
+COMMENT ON COLUMN user_sessions.device_bound_at IS 'when the session was bound to a device, or null';
 COMMENT ON COLUMN user_sessions.ip IS 'last recorded client address, as the application reported it';
 COMMENT ON COLUMN user_sessions.user_agent IS 'last recorded user agent, cut to 512 bytes';
 COMMENT ON INDEX user_sessions_user_id_idx IS 'finds a user''s sessions: lists, limits, sign-out everywhere';
@@ -267,7 +273,8 @@ CREATE TYPE live_session AS (
 	expires_at timestamptz,
 	absolute_expires_at timestamptz,
 	cacheable boolean,
-	actor_id text);
+	actor_id text,
+	device_proved_at timestamptz);
 
 COMMENT ON TYPE live_session IS
 'row type of session_get';
@@ -325,7 +332,7 @@ AS 'MODULE_PATHNAME', 'sm_session_refresh'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_refresh(text, boolean, interval, inet, text) IS
-'extend a live session and, with rotate, replace its token; status extended, rotated, already_rotated, reused or ended';
+'extend a live session and, with rotate, replace its token; status extended, rotated, already_rotated, reused, proof_required or ended';
 
 CREATE FUNCTION session_elevate(
 	token text,
@@ -359,7 +366,7 @@ AS 'MODULE_PATHNAME', 'sm_session_switch_tenant'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_switch_tenant(text, text, jsonb) IS
-'replace a live session by a new one in another tenant, with the same auth and absolute end and with only the given data; status rotated, already_rotated or ended';
+'replace a live session by a new one in another tenant, with the same auth and absolute end and with only the given data; status rotated, already_rotated, proof_required or ended';
 
 CREATE FUNCTION session_invalidate(token text, reason text DEFAULT 'logout')
 RETURNS text
@@ -433,7 +440,10 @@ RETURNS TABLE (
 	ended_at timestamptz,
 	ended_reason text,
 	actor_id text,
-	idle_timeout interval)
+	idle_timeout interval,
+	device_thumbprint text,
+	device_bound_at timestamptz,
+	device_proved_at timestamptz)
 AS 'MODULE_PATHNAME', 'sm_session_list'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 5;
 
@@ -483,6 +493,76 @@ AS 'MODULE_PATHNAME', 'sm_session_id'
 LANGUAGE C STABLE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION session_id() IS 'session that session_bind or session_bind_id bound in this transaction, or null';
+
+-- Sessions that are bound to a device, whose token works only with a proof behind
+-- it: token || '.' || proof.  These functions ask for none.
+CREATE FUNCTION session_device_challenge(token text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'sm_session_device_challenge'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_device_challenge(text) IS
+'what the device of a live session has to sign, to be bound or to prove itself; null if the session is not live';
+
+CREATE FUNCTION session_bind_device(
+	token text,
+	key jsonb,
+	challenge text,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL)
+RETURNS TABLE (
+	status text,
+	session_id uuid,
+	user_id text,
+	session_token text,
+	binding_id uuid,
+	thumbprint text,
+	proof text,
+	proof_expires_at timestamptz)
+AS 'MODULE_PATHNAME', 'sm_session_bind_device'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION session_bind_device(text, jsonb, text, inet, text) IS
+'bind a live session to the public key (JSON Web Key) of a device that has signed a challenge, which the caller has verified; replaces the token; status bound, already_bound, already_rotated, bad_challenge or ended';
+
+CREATE FUNCTION session_prove_device(token text, challenge text)
+RETURNS TABLE (
+	status text,
+	proof text,
+	proof_expires_at timestamptz)
+AS 'MODULE_PATHNAME', 'sm_session_prove_device'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION session_prove_device(text, text) IS
+'a new proof for a session whose device has signed a challenge, which the caller has verified against session_device(); status proved, bad_challenge, not_bound or ended';
+
+CREATE FUNCTION session_device(token text)
+RETURNS TABLE (
+	session_id uuid,
+	user_id text,
+	binding_id uuid,
+	key jsonb,
+	thumbprint text,
+	bound_at timestamptz,
+	proved_at timestamptz)
+AS 'MODULE_PATHNAME', 'sm_session_device'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION session_device(text) IS
+'the device that a live session is bound to; no row if the session is not live or not bound';
+
+CREATE FUNCTION session_device_report(
+	token text,
+	skipped boolean,
+	cause text,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'sm_session_device_report'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION session_device_report(text, boolean, text, inet, text) IS
+'record that a bound session''s browser said why it sends no proof (skipped), or that what it sent is none: event device_proof_skipped or device_proof_failed; false if the session is not live or not bound';
 
 CREATE FUNCTION session_assertion(token text, audience text)
 RETURNS text
@@ -779,6 +859,7 @@ RETURNS TABLE (
 	gets_revoked bigint,
 	gets_malformed bigint,
 	gets_rejected bigint,
+	gets_unproved bigint,
 	gets_corrupt bigint,
 	sessions_created bigint,
 	logins_denied bigint,
@@ -794,6 +875,10 @@ RETURNS TABLE (
 	evictions bigint,
 	new_devices bigint,
 	token_guessing bigint,
+	devices_bound bigint,
+	device_proofs bigint,
+	device_proofs_skipped bigint,
+	device_proofs_failed bigint,
 	sweeps bigint,
 	sessions_swept bigint,
 	sessions_requeued bigint,

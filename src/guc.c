@@ -38,6 +38,7 @@ int			sm_revoke_commit_timeout;
 int			sm_max_data_size;
 int			sm_client_binding;
 bool		sm_new_device_events;
+int			sm_device_proof_lifetime;
 int			sm_guessing_threshold;
 int			sm_sweep_batch;
 int			sm_event_retention;
@@ -242,6 +243,13 @@ define_clients(void)
 							 true,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("session_manager.device_proof_lifetime",
+							"Time for which a device's proof beside its session's token is valid.",
+							"A stolen token alone is refused after this time.",
+							&sm_device_proof_lifetime,
+							300, 1, 86400,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("session_manager.guessing_threshold",
 							"Number of different wrong tokens from one network within ten minutes that counts as guessing.",
 							"0 disables the counting.",

@@ -62,6 +62,7 @@ extern int	sm_revoke_commit_timeout;
 extern int	sm_max_data_size;
 extern int	sm_client_binding;
 extern bool sm_new_device_events;
+extern int	sm_device_proof_lifetime;
 extern int	sm_guessing_threshold;
 extern int	sm_sweep_batch;
 extern int	sm_event_retention;

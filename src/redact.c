@@ -8,8 +8,8 @@
  * debug_query_string.  emit_log_hook sees both before any destination does,
  * and masks them here while session_manager.redact_tokens is on.
  *
- * Masked is every base64url character that follows a token's or a digest
- * form's prefix, however many there are: what truncation has left of a token
+ * Masked is every base64url character that follows the prefix of a token, a
+ * digest form, a proof or a challenge, however many there are: what truncation has left of a token
  * still shortens a search for the rest.  What stands before the prefix does
  * not matter, so that a token glued to another word is masked as well.
  * Masking never changes a length: error positions stay true.
@@ -146,8 +146,8 @@ mask_cut(char *text)
 /*
  * First character to be masked in a text, or NULL.
  *
- * Most texts hold no token: a single strstr() for what both prefixes, sm1_
- * and sd1_, end in is all the work there is for them.
+ * Most texts hold no token: a single strstr() for what all prefixes, sm1_,
+ * sd1_, sp1_ and sc1_, end in is all the work there is for them.
  */
 static const char *
 find_token(const char *text)
@@ -159,7 +159,7 @@ find_token(const char *text)
 		const char *body = found + 2;
 
 		if (found - text >= 2 &&
-			found[-2] == 's' && (found[-1] == 'm' || found[-1] == 'd') &&
+			found[-2] == 's' && strchr("mdpc", found[-1]) != NULL &&
 			is_base64url(*body))
 			return body;
 		found = body;

@@ -65,6 +65,7 @@ static const Column sessions_columns[Natts_user_sessions] = {
 	[Anum_successor_used_at - 1] = {"successor_used_at", TIMESTAMPTZOID, InvalidOid},
 	[Anum_previous_valid_until - 1] = {"previous_valid_until", TIMESTAMPTZOID, InvalidOid},
 	[Anum_previous_key_id - 1] = {"previous_key_id", INT4OID, InvalidOid},
+	[Anum_device_proved_at - 1] = {"device_proved_at", TIMESTAMPTZOID, InvalidOid},
 	[Anum_previous_verifier - 1] = {"previous_verifier", BYTEAOID, InvalidOid},
 	[Anum_verifier - 1] = {"verifier", BYTEAOID, InvalidOid},
 	[Anum_sealed_data - 1] = {"sealed_data", BYTEAOID, InvalidOid},
@@ -73,6 +74,8 @@ static const Column sessions_columns[Natts_user_sessions] = {
 	[Anum_idle_timeout - 1] = {"idle_timeout", INTERVALOID, InvalidOid},
 	[Anum_actor_session_id - 1] = {"actor_session_id", UUIDOID, InvalidOid},
 	[Anum_actor_id - 1] = {"actor_id", TEXTOID, C_COLLATION_OID},
+	[Anum_device_binding_id - 1] = {"device_binding_id", UUIDOID, InvalidOid},
+	[Anum_device_bound_at - 1] = {"device_bound_at", TIMESTAMPTZOID, InvalidOid},
 	[Anum_ip - 1] = {"ip", INETOID, InvalidOid},
 	[Anum_user_agent - 1] = {"user_agent", TEXTOID, InvalidOid}
 };

@@ -49,6 +49,7 @@ enum
 	Anum_successor_used_at,
 	Anum_previous_valid_until,
 	Anum_previous_key_id,
+	Anum_device_proved_at,
 	Anum_previous_verifier,
 	Anum_verifier,
 	Anum_sealed_data,
@@ -57,6 +58,8 @@ enum
 	Anum_idle_timeout,
 	Anum_actor_session_id,
 	Anum_actor_id,
+	Anum_device_binding_id,
+	Anum_device_bound_at,
 	Anum_ip,
 	Anum_user_agent,
 	Natts_user_sessions = Anum_user_agent

@@ -42,6 +42,7 @@ static const ColumnRule rules[Natts_user_sessions] = {
 	[Anum_ip - 1] = IS_IRRELEVANT,
 	[Anum_user_agent - 1] = IS_IRRELEVANT,
 	[Anum_successor_used_at - 1] = IS_IRRELEVANT,
+	[Anum_device_proved_at - 1] = IS_IRRELEVANT,
 	[Anum_state_mac - 1] = IS_IRRELEVANT
 };
 

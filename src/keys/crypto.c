@@ -15,6 +15,7 @@
  *	seal		XChaCha20-Poly1305-IETF, random nonce
  *	signature	Ed25519, key pair from a subkey
  *	trust MAC	BLAKE2b-256(key = subkey, issuer || public key)
+ *	stamp MAC	BLAKE2b-192(key = subkey, subject || key id || time)
  *
  * A seal is
  *
@@ -25,6 +26,10 @@
  * opening does not parse:
  *
  *	length 4 | data, int-aligned | length 4 | auth | padding to 64 bytes
+ *
+ * or, as a flag says, with a device's key,
+ *
+ *	… | auth, int-aligned | length 4 | key | padding to 64 bytes
  *
  * where each length, in native byte order, counts the container that follows
  * it and stands where the varlena header will be; it is 0 for no auth.  The
@@ -47,15 +52,16 @@
 
 #define SEAL_FORMAT			1
 #define SEAL_BIG_ENDIAN		0x01	/* byte order of the plaintext */
+#define SEAL_DEVICE			0x02	/* the plaintext has a device's key */
 #define SEAL_NONCE_LEN		crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 #define SEAL_TAG_LEN		crypto_aead_xchacha20poly1305_ietf_ABYTES
 #define SEAL_HEADER_LEN		(2 + SEAL_NONCE_LEN)
 #define SEAL_PAD_BLOCK		64
 
 #ifdef WORDS_BIGENDIAN
-#define SEAL_FLAGS			SEAL_BIG_ENDIAN
+#define SEAL_BYTE_ORDER		SEAL_BIG_ENDIAN
 #else
-#define SEAL_FLAGS			0
+#define SEAL_BYTE_ORDER		0
 #endif
 
 /* id, expiry, and two names behind their lengths */
@@ -64,11 +70,12 @@
 
 /*
  * four times, three numbers, verifier, address, flags; what an idle timeout,
- * an actor and a rotation add
+ * an actor, a device and a rotation add
  */
 #define STATE_MAX_LEN	(4 * 8 + 3 * 4 + SM_VERIFIER_LEN + 1 + SM_MAX_IP_LEN + 1 + \
 						 8 + \
 						 SM_ID_LEN + 4 + SM_MAX_NAME_LEN + \
+						 SM_BINDING_ID_LEN + 2 * 8 + \
 						 3 * 8 + 4 + SM_VERIFIER_LEN)
 
 /* Which parts of a state are there. */
@@ -76,6 +83,7 @@
 #define STATE_SUCCESSOR_USED	0x02
 #define STATE_IDLE_TIMEOUT		0x04
 #define STATE_ACTOR				0x08
+#define STATE_DEVICE			0x10
 
 StaticAssertDecl(SM_KEY_LEN == crypto_aead_xchacha20poly1305_ietf_KEYBYTES,
 				 "seal key length");
@@ -123,7 +131,12 @@ static uint8 *put_uint32(uint8 *p, uint32 value);
 static uint8 *put_uint64(uint8 *p, uint64 value);
 static uint8 *put_owner(uint8 *p, const SmOwner *owner);
 static size_t put_context(uint8 *out, uint8 flags, const SmSealContext *context);
-static Size content_len(const SmContent *content, Size *auth_at);
+static Size content_len(const SmContent *content, Size *auth_at,
+						Size *device_at);
+static void put_value(uint8 *p, const Jsonb *value);
+static void make_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject,
+						   size_t len, const SmStamp *stamp,
+						   uint8 mac[SM_STAMP_MAC_LEN]);
 
 /*
  * Start libsodium.  Called once per process that loads the library.
@@ -222,6 +235,8 @@ sm_derive_subkeys(const uint8 master[SM_KEY_LEN],
 									 1, "sm_sign_", k);
 	rc |= crypto_kdf_derive_from_key(out->trust, sizeof(out->trust),
 									 1, "sm_trust", k);
+	rc |= crypto_kdf_derive_from_key(out->device, sizeof(out->device),
+									 1, "sm_devic", k);
 	rc |= crypto_kdf_derive_from_key(out->check, sizeof(out->check),
 									 1, "sm_check", k);
 	sodium_memzero(k, sizeof(k));
@@ -283,7 +298,8 @@ sm_state_mac(const uint8 key[SM_STATE_KEY_LEN], const SmState *state,
 	*p++ = (state->rotated ? STATE_ROTATED : 0) |
 		(state->successor_used ? STATE_SUCCESSOR_USED : 0) |
 		(state->idle_timeout != 0 ? STATE_IDLE_TIMEOUT : 0) |
-		(state->actor_session_id ? STATE_ACTOR : 0);
+		(state->actor_session_id ? STATE_ACTOR : 0) |
+		(state->device_binding_id ? STATE_DEVICE : 0);
 	if (state->idle_timeout != 0)
 		p = put_uint64(p, (uint64) state->idle_timeout);
 	if (state->actor_session_id)
@@ -292,6 +308,12 @@ sm_state_mac(const uint8 key[SM_STATE_KEY_LEN], const SmState *state,
 		p = put_uint32(p + SM_ID_LEN, (uint32) state->actor_len);
 		memcpy(p, state->actor_id, state->actor_len);
 		p += state->actor_len;
+	}
+	if (state->device_binding_id)
+	{
+		memcpy(p, state->device_binding_id, SM_BINDING_ID_LEN);
+		p = put_uint64(p + SM_BINDING_ID_LEN, (uint64) state->device_bound_at);
+		p = put_uint64(p, (uint64) state->device_proved_at);
 	}
 	if (state->rotated)
 	{
@@ -314,30 +336,28 @@ sm_seal(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 		const SmContent *content)
 {
 	uint8		ad[2 + 8 + 16 + OWNER_MAX_LEN];
-	size_t		ad_len = put_context(ad, SEAL_FLAGS, context);
+	uint8		flags = SEAL_BYTE_ORDER | (content->device_key ? SEAL_DEVICE : 0);
+	size_t		ad_len = put_context(ad, flags, context);
 	Size		auth_at;
-	Size		plain_len = content_len(content, &auth_at);
+	Size		device_at;
+	Size		plain_len = content_len(content, &auth_at, &device_at);
 	Size		padded_max = plain_len + SEAL_PAD_BLOCK;
 	size_t		padded_len;
 	unsigned long long sealed_len;
-	uint32		length;
 	bytea	   *out = palloc0(VARHDRSZ + SEAL_HEADER_LEN + padded_max + SEAL_TAG_LEN);
 	uint8	   *header = (uint8 *) VARDATA(out);
 	uint8	   *nonce = header + 2;
 	uint8	   *body = header + SEAL_HEADER_LEN;
 
 	header[0] = SEAL_FORMAT;
-	header[1] = SEAL_FLAGS;
+	header[1] = flags;
 	randombytes_buf(nonce, SEAL_NONCE_LEN);
 
 	/* the plaintext is laid out where its ciphertext will be */
-	length = VARSIZE(content->data) - VARHDRSZ;
-	memcpy(body, &length, sizeof(length));
-	memcpy(body + VARHDRSZ, VARDATA(content->data), length);
-	length = content->auth ? VARSIZE(content->auth) - VARHDRSZ : 0;
-	memcpy(body + auth_at, &length, sizeof(length));
-	if (length > 0)
-		memcpy(body + auth_at + VARHDRSZ, VARDATA(content->auth), length);
+	put_value(body, content->data);
+	put_value(body + auth_at, content->auth);
+	if (content->device_key)
+		put_value(body + device_at, content->device_key);
 
 	if (sodium_pad(&padded_len, body, plain_len, SEAL_PAD_BLOCK, padded_max) != 0 ||
 		crypto_aead_xchacha20poly1305_ietf_encrypt(body, &sealed_len,
@@ -388,7 +408,7 @@ sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 	}
 
 	/* authentic; a foreign machine can still be in the way */
-	if (header[1] != SEAL_FLAGS)
+	if ((header[1] & SEAL_BIG_ENDIAN) != SEAL_BYTE_ORDER)
 	{
 		sodium_memzero(plain, padded_len);
 		ereport(ERROR,
@@ -401,7 +421,8 @@ sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 	 * someone with the key may have sealed anything: never read past the end
 	 */
 	if (sodium_unpad(&plain_len, plain, padded_len, SEAL_PAD_BLOCK) != 0 ||
-		!sm_envelope_parse(plain, plain_len, check_stack_depth, &envelope))
+		!sm_envelope_parse(plain, plain_len, (header[1] & SEAL_DEVICE) != 0,
+						   check_stack_depth, &envelope))
 	{
 		sodium_memzero(plain, padded_len);
 		pfree(plain);
@@ -414,6 +435,12 @@ sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 	{
 		content->auth = (Jsonb *) (plain + envelope.auth_at);
 		SET_VARSIZE(content->auth, VARHDRSZ + envelope.auth_len);
+	}
+	content->device_key = NULL;
+	if (envelope.device_len > 0)
+	{
+		content->device_key = (Jsonb *) (plain + envelope.device_at);
+		SET_VARSIZE(content->device_key, VARHDRSZ + envelope.device_len);
 	}
 	return true;
 }
@@ -459,6 +486,49 @@ sm_signed(const uint8 public_key[SM_PUBLIC_KEY_LEN], const void *message,
 		  size_t len, const uint8 signature[SM_SIGNATURE_LEN])
 {
 	return crypto_sign_verify_detached(signature, message, len, public_key) == 0;
+}
+
+/*
+ * Complete a proof or a challenge, whose key id and time are given.  "subject"
+ * is what it is about, at most SM_STAMP_SUBJECT_LEN bytes.
+ */
+void
+sm_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
+			 SmStamp *stamp)
+{
+	make_stamp_mac(key, subject, len, stamp, stamp->mac);
+}
+
+/*
+ * Is a stamp what sm_stamp_mac made for this subject?
+ */
+bool
+sm_stamp_holds(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
+			   const SmStamp *stamp)
+{
+	uint8		mac[SM_STAMP_MAC_LEN];
+	bool		holds;
+
+	make_stamp_mac(key, subject, len, stamp, mac);
+	holds = sm_equal(mac, stamp->mac, SM_STAMP_MAC_LEN);
+	sodium_memzero(mac, sizeof(mac));
+	return holds;
+}
+
+static void
+make_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
+			   const SmStamp *stamp, uint8 mac[SM_STAMP_MAC_LEN])
+{
+	uint8		message[SM_STAMP_SUBJECT_LEN + 4 + 8];
+	uint8	   *p = message;
+
+	Assert(len <= SM_STAMP_SUBJECT_LEN);
+	memcpy(p, subject, len);
+	p = put_uint32(p + len, stamp->key_id);
+	p = put_uint64(p, (uint64) stamp->unix_us);
+	if (crypto_generichash(mac, SM_STAMP_MAC_LEN, message, p - message,
+						   key, SM_KEY_LEN) != 0)
+		elog(ERROR, "could not compute the MAC of a proof or a challenge");
 }
 
 /*
@@ -613,10 +683,25 @@ put_context(uint8 *out, uint8 flags, const SmSealContext *context)
 	return p - out;
 }
 
-/* Length of the plaintext before padding, and where auth begins in it. */
+/* Length of the plaintext before padding, and where its values begin. */
 static Size
-content_len(const SmContent *content, Size *auth_at)
+content_len(const SmContent *content, Size *auth_at, Size *device_at)
 {
+	Size		auth_end;
+
 	*auth_at = INTALIGN(VARSIZE(content->data));
-	return *auth_at + (content->auth ? VARSIZE(content->auth) : VARHDRSZ);
+	auth_end = *auth_at + (content->auth ? VARSIZE(content->auth) : VARHDRSZ);
+	*device_at = INTALIGN(auth_end);
+	return content->device_key ? *device_at + VARSIZE(content->device_key) : auth_end;
+}
+
+/* Write a value behind its length, which is 0 for NULL. */
+static void
+put_value(uint8 *p, const Jsonb *value)
+{
+	uint32		length = value ? VARSIZE(value) - VARHDRSZ : 0;
+
+	memcpy(p, &length, sizeof(length));
+	if (length > 0)
+		memcpy(p + VARHDRSZ, VARDATA(value), length);
 }

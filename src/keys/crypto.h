@@ -26,6 +26,11 @@
 #define SM_SHA256_LEN	32
 #define SM_TRUST_MAC_LEN	32
 
+#define SM_BINDING_ID_LEN	16
+
+/* Longest subject of a proof or a challenge. */
+#define SM_STAMP_SUBJECT_LEN	(1 + SM_ID_LEN)
+
 /* Longest user, tenant or actor id: bounds what is fed to a MAC from a table row. */
 #define SM_MAX_NAME_LEN 512
 
@@ -40,6 +45,7 @@ typedef struct SmSubkeys
 	uint8		state[SM_STATE_KEY_LEN];
 	uint8		signing[SM_SEED_LEN];	/* of assertions */
 	uint8		trust[SM_KEY_LEN];
+	uint8		device[SM_KEY_LEN]; /* of proofs and challenges */
 	uint8		check[SM_CHECK_LEN];	/* the only one that is stored */
 } SmSubkeys;
 
@@ -82,6 +88,9 @@ typedef struct SmState
 	const uint8 *actor_session_id;	/* SM_ID_LEN bytes; NULL for no actor */
 	const char *actor_id;
 	size_t		actor_len;
+	const uint8 *device_binding_id; /* SM_BINDING_ID_LEN bytes; NULL for none */
+	TimestampTz device_bound_at;
+	TimestampTz device_proved_at;
 	bool		rotated;		/* else the rest does not count */
 	TimestampTz rotated_at;
 	bool		successor_used;
@@ -96,6 +105,7 @@ typedef struct SmContent
 {
 	Jsonb	   *data;
 	Jsonb	   *auth;			/* NULL for none */
+	Jsonb	   *device_key;		/* a JSON Web Key; NULL for none */
 } SmContent;
 
 extern void sm_crypto_init(void);
@@ -131,6 +141,10 @@ extern bool sm_signed(const uint8 public_key[SM_PUBLIC_KEY_LEN],
 extern void sm_trust_mac(const uint8 key[SM_KEY_LEN], const uint8 issuer[16],
 						 const uint8 public_key[SM_PUBLIC_KEY_LEN],
 						 uint8 mac[SM_TRUST_MAC_LEN]);
+extern void sm_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject,
+						 size_t len, SmStamp *stamp);
+extern bool sm_stamp_holds(const uint8 key[SM_KEY_LEN], const void *subject,
+						   size_t len, const SmStamp *stamp);
 extern void sm_sha256(const void *message, size_t len,
 					  uint8 hash[SM_SHA256_LEN]);
 extern char *sm_base64url(const void *bin, size_t len);

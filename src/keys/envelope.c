@@ -27,6 +27,8 @@
 
 static bool is_object(const uint8_t *value, size_t len,
 					  void (*check_depth) (void));
+static bool next_value(const uint8_t *plain, size_t len, size_t *at,
+					   size_t *value_len);
 static bool is_container(const uint8_t *value, size_t len,
 						 void (*check_depth) (void));
 static bool is_numeric(const uint8_t *value, size_t len);
@@ -35,27 +37,57 @@ static uint16_t get_uint16(const uint8_t *p);
 
 /*
  * Take an opened seal apart, without its padding.  False if it is not whole.
+ * With "has_device" a third value follows, the key of the device.
  * "check_depth" is called at each level of nesting; it may not return.
  */
 bool
-sm_envelope_parse(const uint8_t *plain, size_t len, void (*check_depth) (void),
-				  SmEnvelope *envelope)
+sm_envelope_parse(const uint8_t *plain, size_t len, bool has_device,
+				  void (*check_depth) (void), SmEnvelope *envelope)
 {
-	if (len < SM_VARHDRSZ)
+	size_t		at = 0;
+	size_t		end;
+
+	if (!next_value(plain, len, &at, &envelope->data_len))
 		return false;
-	envelope->data_len = get_uint32(plain);
-	if (envelope->data_len > len - SM_VARHDRSZ)
+	envelope->auth_at = at;
+	if (!next_value(plain, len, &at, &envelope->auth_len))
 		return false;
-	envelope->auth_at = SM_INTALIGN(SM_VARHDRSZ + envelope->data_len);
-	if (envelope->auth_at > len || len - envelope->auth_at < SM_VARHDRSZ)
+	end = envelope->auth_at + SM_VARHDRSZ + envelope->auth_len;
+	envelope->device_at = at;
+	envelope->device_len = 0;
+	if (has_device)
+	{
+		if (!next_value(plain, len, &at, &envelope->device_len) ||
+			envelope->device_len == 0)
+			return false;
+		end = envelope->device_at + SM_VARHDRSZ + envelope->device_len;
+	}
+	if (end != len)
 		return false;
-	envelope->auth_len = get_uint32(plain + envelope->auth_at);
-	if (envelope->auth_len != len - envelope->auth_at - SM_VARHDRSZ)
-		return false;
+
 	return is_object(plain + SM_VARHDRSZ, envelope->data_len, check_depth) &&
 		(envelope->auth_len == 0 ||
 		 is_object(plain + envelope->auth_at + SM_VARHDRSZ,
-				   envelope->auth_len, check_depth));
+				   envelope->auth_len, check_depth)) &&
+		(envelope->device_len == 0 ||
+		 is_object(plain + envelope->device_at + SM_VARHDRSZ,
+				   envelope->device_len, check_depth));
+}
+
+/*
+ * The length of the value whose header is at *at, which is moved to where the
+ * next one's would be.  False if it does not fit.
+ */
+static bool
+next_value(const uint8_t *plain, size_t len, size_t *at, size_t *value_len)
+{
+	if (*at > len || len - *at < SM_VARHDRSZ)
+		return false;
+	*value_len = get_uint32(plain + *at);
+	if (*value_len > len - *at - SM_VARHDRSZ)
+		return false;
+	*at = SM_INTALIGN(*at + SM_VARHDRSZ + *value_len);
+	return true;
 }
 
 static bool

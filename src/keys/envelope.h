@@ -33,15 +33,18 @@
 #define SM_JE_NULL			0x40000000U
 #define SM_JE_CONTAINER		0x50000000U
 
-/* Where the two values are in an opened seal. */
+/* Where the values are in an opened seal. */
 typedef struct SmEnvelope
 {
 	size_t		data_len;		/* of the container, without its header */
 	size_t		auth_at;		/* where the header of auth is */
 	size_t		auth_len;		/* 0 for no auth */
+	size_t		device_at;		/* where the header of the device's key is */
+	size_t		device_len;		/* 0 for no key */
 } SmEnvelope;
 
 extern bool sm_envelope_parse(const uint8_t *plain, size_t len,
+							  bool has_device,
 							  void (*check_depth) (void),
 							  SmEnvelope *envelope);
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * token.c
- *	  Session tokens, digest forms and session ids as text and bytes.
+ *	  Session tokens, digest forms, stamps and session ids as text and bytes.
  *
  * A token is a password, so neither the time that the code here takes nor
  * the memory it touches depends on the secret: characters are translated by
@@ -16,7 +16,11 @@
 #include <string.h>
 
 /* base64url: a group of 4 characters is 3 bytes */
-#define GROUPS		16
+#define TOKEN_GROUPS	16
+#define STAMP_GROUPS	12
+
+/* key id, time, MAC */
+#define STAMP_RAW_LEN	(4 + 8 + SM_STAMP_MAC_LEN)
 
 /* set by decode_char() beside the 6 bits of a value */
 #define NOT_BASE64URL	0x40u
@@ -24,6 +28,8 @@
 static uint32_t in_range(uint32_t c, uint32_t low, uint32_t high);
 static uint32_t decode_char(uint32_t c);
 static uint32_t encode_char(uint32_t value);
+static uint32_t decode_group(const char *in, uint32_t *bits);
+static void encode_group(uint32_t bits, char *out);
 
 /*
  * All ones if low <= c <= high, else zero.  The arguments are below 2^31, so
@@ -68,6 +74,36 @@ encode_char(uint32_t value)
 		(in_range(value, 63, 63) & '_');
 }
 
+/*
+ * Decode 4 characters to 24 bits.  NOT_BASE64URL is set in what it returns
+ * unless all of them are base64url.
+ */
+static uint32_t
+decode_group(const char *in, uint32_t *bits)
+{
+	uint32_t	seen = 0;
+
+	*bits = 0;
+	for (int i = 0; i < 4; i++)
+	{
+		uint32_t	value = decode_char((unsigned char) in[i]);
+
+		seen |= value;
+		*bits = *bits << 6 | (value & 63);
+	}
+	return seen;
+}
+
+/*
+ * Encode 24 bits as 4 characters.
+ */
+static void
+encode_group(uint32_t bits, char *out)
+{
+	for (int i = 0; i < 4; i++)
+		out[i] = (char) encode_char((bits >> (18 - 6 * i)) & 63);
+}
+
 SmTokenKind
 sm_token_parse(const char *text, size_t len, uint8_t id[SM_ID_LEN],
 			   uint8_t payload[SM_SECRET_LEN])
@@ -85,21 +121,13 @@ sm_token_parse(const char *text, size_t len, uint8_t id[SM_ID_LEN],
 
 	if (kind != SM_TOKEN_MALFORMED)
 	{
-		const unsigned char *in =
-			(const unsigned char *) text + SM_PREFIX_LEN;
+		const char *in = text + SM_PREFIX_LEN;
 
-		for (int group = 0; group < GROUPS; group++)
+		for (int group = 0; group < TOKEN_GROUPS; group++, in += 4)
 		{
-			uint32_t	bits = 0;
+			uint32_t	bits;
 
-			for (int i = 0; i < 4; i++)
-			{
-				uint32_t	value = decode_char(*in++);
-
-				seen |= value;
-				bits = bits << 6 | (value & 63);
-			}
-
+			seen |= decode_group(in, &bits);
 			for (int i = 0; i < 3; i++)
 			{
 				int			pos = group * 3 + i;
@@ -109,7 +137,6 @@ sm_token_parse(const char *text, size_t len, uint8_t id[SM_ID_LEN],
 				*byte = (uint8_t) (bits >> (16 - 8 * i));
 			}
 		}
-
 		if (seen & NOT_BASE64URL)
 			kind = SM_TOKEN_MALFORMED;
 	}
@@ -132,7 +159,7 @@ sm_token_format(SmTokenKind kind, const uint8_t id[SM_ID_LEN],
 		   SM_PREFIX_LEN);
 	out += SM_PREFIX_LEN;
 
-	for (int group = 0; group < GROUPS; group++)
+	for (int group = 0; group < TOKEN_GROUPS; group++, out += 4)
 	{
 		uint32_t	bits = 0;
 
@@ -143,9 +170,60 @@ sm_token_format(SmTokenKind kind, const uint8_t id[SM_ID_LEN],
 			bits = bits << 8 | (pos < SM_ID_LEN ?
 								id[pos] : payload[pos - SM_ID_LEN]);
 		}
+		encode_group(bits, out);
+	}
+}
 
-		for (int i = 0; i < 4; i++)
-			*out++ = (char) encode_char((bits >> (18 - 6 * i)) & 63);
+bool
+sm_stamp_parse(const char *text, size_t len, const char *prefix,
+			   SmStamp *stamp)
+{
+	uint8_t		raw[STAMP_RAW_LEN];
+	uint32_t	seen = 0;
+	uint64_t	time = 0;
+
+	if (len != SM_STAMP_LEN || memcmp(text, prefix, SM_PREFIX_LEN) != 0)
+		return false;
+	for (int group = 0; group < STAMP_GROUPS; group++)
+	{
+		uint32_t	bits;
+
+		seen |= decode_group(text + SM_PREFIX_LEN + group * 4, &bits);
+		for (int i = 0; i < 3; i++)
+			raw[group * 3 + i] = (uint8_t) (bits >> (16 - 8 * i));
+	}
+	if (seen & NOT_BASE64URL)
+		return false;
+
+	stamp->key_id = 0;
+	for (int i = 0; i < 4; i++)
+		stamp->key_id = stamp->key_id << 8 | raw[i];
+	for (int i = 4; i < 12; i++)
+		time = time << 8 | raw[i];
+	stamp->unix_us = (int64_t) time;
+	memcpy(stamp->mac, raw + 12, SM_STAMP_MAC_LEN);
+	return true;
+}
+
+void
+sm_stamp_format(const SmStamp *stamp, const char *prefix,
+				char out[SM_STAMP_LEN])
+{
+	uint8_t		raw[STAMP_RAW_LEN];
+
+	for (int i = 0; i < 4; i++)
+		raw[i] = (uint8_t) (stamp->key_id >> (24 - 8 * i));
+	for (int i = 0; i < 8; i++)
+		raw[4 + i] = (uint8_t) ((uint64_t) stamp->unix_us >> (56 - 8 * i));
+	memcpy(raw + 12, stamp->mac, SM_STAMP_MAC_LEN);
+
+	memcpy(out, prefix, SM_PREFIX_LEN);
+	for (int group = 0; group < STAMP_GROUPS; group++)
+	{
+		const uint8_t *in = raw + group * 3;
+
+		encode_group((uint32_t) in[0] << 16 | (uint32_t) in[1] << 8 | in[2],
+					 out + SM_PREFIX_LEN + group * 4);
 	}
 }
 

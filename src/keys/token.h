@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * token.h
- *	  Session tokens, digest forms and session ids as text and bytes.
+ *	  Session tokens, digest forms, stamps and session ids as text and bytes.
  *
  * Pure C: no PostgreSQL and no libsodium header, so that the parser is
  * unit-tested and fuzzed stand-alone.
@@ -12,6 +12,15 @@
  * Both are 68 characters, without padding.  base64url: RFC 4648, section 5.
  * 48 bytes are 64 characters with no bit to spare, so every pair of id and
  * payload has exactly one text of each kind.
+ *
+ * A token of a session that is bound to a device is followed by a dot and a
+ * proof.  Proofs and challenges are stamps: a time under a MAC.
+ *
+ *	proof		"sp1_" + base64url(4-byte key id || 8-byte time || 24-byte MAC)
+ *	challenge	"sc1_" + the same
+ *
+ * Both are 52 characters; numbers are big-endian.  The time is in microseconds
+ * since 1970: when a proof expires, when a challenge was issued.
  *
  * The session id is a UUID version 7 (RFC 9562) that ends in the user's
  * bucket, big-endian:
@@ -28,6 +37,7 @@
 #ifndef SM_TOKEN_H
 #define SM_TOKEN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +49,12 @@
 
 #define SM_TOKEN_PREFIX		"sm1_"
 #define SM_DIGEST_PREFIX	"sd1_"
+
+#define SM_STAMP_MAC_LEN	24
+#define SM_STAMP_LEN		52
+
+#define SM_PROOF_PREFIX		"sp1_"
+#define SM_CHALLENGE_PREFIX	"sc1_"
 
 typedef enum SmTokenKind
 {
@@ -56,6 +72,16 @@ extern SmTokenKind sm_token_parse(const char *text, size_t len,
 								  uint8_t payload[SM_SECRET_LEN]);
 
 /*
+ * How much of a text is its token or digest form: all of it, unless a dot
+ * follows, behind which there is a proof.
+ */
+static inline size_t
+sm_token_len(const char *text, size_t len)
+{
+	return len > SM_TOKEN_LEN && text[SM_TOKEN_LEN] == '.' ? SM_TOKEN_LEN : len;
+}
+
+/*
  * Write a token or digest form: SM_TOKEN_LEN characters and no terminator.
  * kind is SM_TOKEN_SECRET or SM_TOKEN_DIGEST.
  */
@@ -63,6 +89,27 @@ extern void sm_token_format(SmTokenKind kind,
 							const uint8_t id[SM_ID_LEN],
 							const uint8_t payload[SM_SECRET_LEN],
 							char out[SM_TOKEN_LEN]);
+
+/* A proof or a challenge, taken apart. */
+typedef struct SmStamp
+{
+	uint32_t	key_id;			/* session key whose subkey made the MAC */
+	int64_t		unix_us;
+	uint8_t		mac[SM_STAMP_MAC_LEN];
+} SmStamp;
+
+/*
+ * Read a stamp of len bytes with one of the prefixes above.  False if it is
+ * malformed.
+ */
+extern bool sm_stamp_parse(const char *text, size_t len, const char *prefix,
+						   SmStamp *stamp);
+
+/*
+ * Write a stamp: SM_STAMP_LEN characters and no terminator.
+ */
+extern void sm_stamp_format(const SmStamp *stamp, const char *prefix,
+							char out[SM_STAMP_LEN]);
 
 /*
  * Make a session id of a time in microseconds since 1970; 46 of the 48 random

@@ -145,12 +145,17 @@ sm_assert(const SmSchema *schema, const SmSession *session,
 }
 
 /*
- * Can this be an assertion?  Tokens have no dots.
+ * Can this be an assertion?  Of tokens only those with a proof have a dot.
  */
 bool
 sm_is_assertion(const text *credential)
 {
-	return memchr(VARDATA_ANY(credential), '.', VARSIZE_ANY_EXHDR(credential)) != NULL;
+	const char *data = VARDATA_ANY(credential);
+	size_t		len = VARSIZE_ANY_EXHDR(credential);
+
+	return memchr(data, '.', len) != NULL &&
+		memcmp(data, SM_TOKEN_PREFIX, Min(len, SM_PREFIX_LEN)) != 0 &&
+		memcmp(data, SM_DIGEST_PREFIX, Min(len, SM_PREFIX_LEN)) != 0;
 }
 
 /*

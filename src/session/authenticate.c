@@ -30,6 +30,7 @@
 #include "session/authenticate.h"
 #include "session/finding.h"
 #include "session/guess.h"
+#include "session/proof.h"
 
 /* At most one event of a session's refused tokens in this time and backend. */
 #define REFUSED_INTERVAL_MS	1000
@@ -50,6 +51,7 @@ typedef struct Refusal
 	int64		suppressed;
 } Refusal;
 
+static void read_proof(const char *text, size_t len, SmToken *token);
 static bool matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 					const SmOwner *owner, const SmToken *token);
 static Refusal *find_refusal(SmEventType type, const char *cause,
@@ -68,13 +70,16 @@ static void authenticate_nobody(const SmSchema *schema, const SmToken *token);
 bool
 sm_token_from_text(text *text, SmToken *token)
 {
+	const char *data = VARDATA_ANY(text);
+	size_t		len = VARSIZE_ANY_EXHDR(text);
+	size_t		token_len = sm_token_len(data, len);
 	uint8		payload[SM_SECRET_LEN];
-	SmTokenKind kind = sm_token_parse(VARDATA_ANY(text),
-									  VARSIZE_ANY_EXHDR(text),
-									  token->id, payload);
+	SmTokenKind kind = sm_token_parse(data, token_len, token->id, payload);
 
 	if (kind == SM_TOKEN_MALFORMED)
 		return false;
+	token->proved = false;
+	read_proof(data + token_len, len - token_len, token);
 	if (kind == SM_TOKEN_SECRET)
 		sm_token_digest(token->id, payload, token->digest);
 	else
@@ -82,6 +87,21 @@ sm_token_from_text(text *text, SmToken *token)
 	sm_wipe(payload, sizeof(payload));
 	sm_check_shard(sm_id_bucket(token->id));
 	return true;
+}
+
+/*
+ * Read what follows a token: nothing, or a dot and a proof, which is nothing if
+ * the client has a cookie for it that is empty.
+ */
+static void
+read_proof(const char *text, size_t len, SmToken *token)
+{
+	if (len <= 1)
+		token->proof_kind = SM_PROOF_NONE;
+	else if (sm_stamp_parse(text + 1, len - 1, SM_PROOF_PREFIX, &token->proof))
+		token->proof_kind = SM_PROOF_FORMED;
+	else
+		token->proof_kind = SM_PROOF_MALFORMED;
 }
 
 /*
@@ -293,11 +313,28 @@ sm_find(SmScan *scan, const SmSchema *schema, SmToken *token,
 
 /*
  * The same for a token that still works, see sm_token_works, of a session that
- * is alive.
+ * is alive and whose device has proved itself, see proof.c.
  */
 SmLookup
 sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 			 LOCKMODE lockmode, SmEventType refused_as, const SmClient *client)
+{
+	SmLookup	lookup = sm_find_live_unproved(scan, schema, token, lockmode,
+											   refused_as, client);
+
+	if (lookup == SM_LOOKUP_LIVE && scan->session.device_binding_id != NULL &&
+		!sm_proved(schema, token, &scan->session, refused_as, client))
+		return SM_LOOKUP_UNPROVED;
+	return lookup;
+}
+
+/*
+ * The same, whether the device has proved itself or not.
+ */
+SmLookup
+sm_find_live_unproved(SmScan *scan, const SmSchema *schema, SmToken *token,
+					  LOCKMODE lockmode, SmEventType refused_as,
+					  const SmClient *client)
 {
 	SmMatch		match = sm_find(scan, schema, token, lockmode, refused_as,
 								client);

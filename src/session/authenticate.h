@@ -24,11 +24,21 @@ typedef enum SmMatch
 	SM_MATCH_PREVIOUS			/* the token before the last rotation */
 } SmMatch;
 
-/* A token, or its digest form, taken apart. */
+typedef enum SmProofKind
+{
+	SM_PROOF_NONE,
+	SM_PROOF_MALFORMED,
+	SM_PROOF_FORMED
+} SmProofKind;
+
+/* A token, or its digest form, and the proof behind it, taken apart. */
 typedef struct SmToken
 {
 	uint8		id[SM_ID_LEN];
 	uint8		digest[SM_DIGEST_LEN];
+	SmProofKind proof_kind;
+	SmStamp		proof;			/* if it is formed */
+	bool		proved;			/* it is one of its session's device */
 	SmMatch		match;			/* once sm_find has found its session */
 } SmToken;
 
@@ -49,7 +59,8 @@ typedef enum SmLookup
 	SM_LOOKUP_EXPIRED = SM_GET_EXPIRED,
 	SM_LOOKUP_IDLE = SM_GET_IDLE,
 	SM_LOOKUP_REVOKED = SM_GET_REVOKED,
-	SM_LOOKUP_REJECTED = SM_GET_REJECTED
+	SM_LOOKUP_REJECTED = SM_GET_REJECTED,
+	SM_LOOKUP_UNPROVED = SM_GET_UNPROVED	/* its device's proof is missing */
 } SmLookup;
 
 extern bool sm_token_from_text(text *text, SmToken *token);
@@ -77,6 +88,10 @@ extern SmMatch sm_find(SmScan *scan, const SmSchema *schema,
 extern SmLookup sm_find_live(SmScan *scan, const SmSchema *schema,
 							 SmToken *token, LOCKMODE lockmode,
 							 SmEventType refused_as, const SmClient *client);
+extern SmLookup sm_find_live_unproved(SmScan *scan, const SmSchema *schema,
+									  SmToken *token, LOCKMODE lockmode,
+									  SmEventType refused_as,
+									  const SmClient *client);
 extern bool sm_find_live_id(SmScan *scan, const SmSchema *schema,
 							const pg_uuid_t *id, const text *user_id);
 extern bool sm_lock_own(SmScan *scan, SmToken *token);

@@ -19,6 +19,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/partition.h"
+#include "commands/async.h"
 #include "commands/sequence.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
@@ -29,6 +30,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "guc.h"
 #include "session/events.h"
 #include "session/writer.h"
 
@@ -73,10 +75,14 @@ static const struct
 	[SM_EVENT_ISSUER_DISTRUSTED] = {"issuer_distrusted", "notice"},
 	[SM_EVENT_NEW_DEVICE] = {"new_device", "warning"},
 	[SM_EVENT_TOKEN_GUESSING] = {"token_guessing", "warning"},
+	[SM_EVENT_DEVICE_BOUND] = {"device_bound", "notice"},
+	[SM_EVENT_DEVICE_PROOF_SKIPPED] = {"device_proof_skipped", "notice"},
+	[SM_EVENT_DEVICE_PROOF_FAILED] = {"device_proof_failed", "critical"},
 };
 
 static void open_partition(SmEventWriter *writer, TimestampTz at);
 static void close_partition(SmEventWriter *writer);
+static void alert(const SmEvent *event);
 static Jsonb *add_actor(Jsonb *detail, const text *actor_id);
 static void detail_value(JsonbParseState **detail, const char *key,
 						 JsonbValue *value);
@@ -127,6 +133,8 @@ sm_events_add(SmEventWriter *writer, const SmEvent *event)
 
 	if (event->actor_id)
 		detail = add_actor(detail, event->actor_id);
+	if (event->type == SM_EVENT_DEVICE_PROOF_FAILED && sm_notify)
+		alert(event);
 	if (writer->partition == NULL || at < writer->from || at >= writer->until)
 	{
 		close_partition(writer);
@@ -343,6 +351,26 @@ close_partition(SmEventWriter *writer)
 }
 
 /* A detail, which may be NULL, that says who acts as the user. */
+/*
+ * Notify the listeners, once this transaction commits, of what somebody should
+ * look at now.
+ */
+static void
+alert(const SmEvent *event)
+{
+	JsonbParseState *payload = sm_detail_begin();
+	Jsonb	   *json;
+
+	sm_detail_cstring(&payload, "event", sm_event_name(event->type));
+	sm_detail_cstring(&payload, "session_id",
+					  DatumGetCString(DirectFunctionCall1(uuid_out,
+														  UUIDPGetDatum(event->session_id))));
+	if (event->user_id)
+		sm_detail_text(&payload, "user_id", event->user_id);
+	json = sm_detail_end(&payload);
+	Async_Notify("session_alert", JsonbToCString(NULL, &json->root, VARSIZE(json)));
+}
+
 static Jsonb *
 add_actor(Jsonb *detail, const text *actor_id)
 {

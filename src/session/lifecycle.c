@@ -29,6 +29,7 @@
 #include "session/lifecycle.h"
 #include "session/locks.h"
 #include "session/patch.h"
+#include "session/proof.h"
 #include "session/seen.h"
 #include "session/use.h"
 #include "shared.h"
@@ -48,6 +49,8 @@ typedef struct Candidate
 	pg_uuid_t	id;
 } Candidate;
 
+static bool find_to_renew(SmScan *scan, const SmSchema *schema, SmToken *token,
+						  SmRenewal *renewal);
 static void refresh(SmScan *scan, SmToken *token, const SmRefresh *request,
 					SmRenewal *renewal);
 static bool lost_its_answer(SmScan *scan, const SmToken *token,
@@ -215,8 +218,7 @@ sm_elevate(const SmSchema *schema, SmToken *token, Jsonb *auth, Jsonb *data,
 	SmScan		scan;
 	SmSession  *session = &scan.session;
 
-	if (sm_find_live(&scan, schema, token, RowExclusiveLock,
-					 SM_EVENT_REJECTED, &sm_no_client) == SM_LOOKUP_LIVE &&
+	if (find_to_renew(&scan, schema, token, renewal) &&
 		sm_lock_live(&scan, token))
 	{
 		if (token->match == SM_MATCH_CURRENT)
@@ -245,8 +247,7 @@ sm_switch_tenant(const SmSchema *schema, SmToken *token, text *tenant_id,
 	SmScan		scan;
 	SmSession  *session = &scan.session;
 
-	if (sm_find_live(&scan, schema, token, RowExclusiveLock,
-					 SM_EVENT_REJECTED, &sm_no_client) == SM_LOOKUP_LIVE)
+	if (find_to_renew(&scan, schema, token, renewal))
 	{
 		sm_lock_login(session->user_id, false);
 		if (session->actor_id)
@@ -261,6 +262,22 @@ sm_switch_tenant(const SmSchema *schema, SmToken *token, text *tenant_id,
 		}
 	}
 	sm_scan_end(&scan);
+}
+
+/*
+ * Go to the live session of a token that is to be replaced.  If that has to wait
+ * for the device's proof, say so.  The scan is open afterwards in every case.
+ */
+static bool
+find_to_renew(SmScan *scan, const SmSchema *schema, SmToken *token,
+			  SmRenewal *renewal)
+{
+	SmLookup	lookup = sm_find_live(scan, schema, token, RowExclusiveLock,
+									  SM_EVENT_REJECTED, &sm_no_client);
+
+	if (lookup == SM_LOOKUP_UNPROVED)
+		renewal->status = SM_STATUS_UNPROVED;
+	return lookup == SM_LOOKUP_LIVE;
 }
 
 /*
@@ -543,6 +560,12 @@ make_session(const SmSchema *schema, const SmSession *session,
 		PUT(actor_session_id, UUIDPGetDatum(session->actor_session_id));
 		PUT(actor_id, PointerGetDatum(session->actor_id));
 	}
+	if (session->device_binding_id)
+	{
+		PUT(device_binding_id, UUIDPGetDatum(session->device_binding_id));
+		PUT(device_bound_at, TimestampTzGetDatum(session->device_bound_at));
+		PUT(device_proved_at, TimestampTzGetDatum(session->device_proved_at));
+	}
 	sm_store_insert(schema, values, nulls);
 
 	if (predecessor)
@@ -739,8 +762,19 @@ refresh(SmScan *scan, SmToken *token, const SmRefresh *request,
 		return;
 	now = GetCurrentTimestamp();
 	previous = (token->match == SM_MATCH_PREVIOUS);
+	/* a replay is one whether the device proves itself or not */
 	if (previous &&
-		!lost_its_answer(scan, token, &request->client, now, renewal))
+		!lost_its_answer(scan, token, &request->client, now, renewal) &&
+		renewal->expires_at == 0)
+		return;
+	if (session->device_binding_id != NULL &&
+		!sm_proved(scan->schema, token, session, SM_EVENT_REJECTED,
+				   &request->client))
+	{
+		*renewal = (SmRenewal) {.status = SM_STATUS_UNPROVED};
+		return;
+	}
+	if (renewal->expires_at != 0)
 		return;
 
 	/* only a caller that gives a ttl may shorten the session's life */
@@ -906,6 +940,9 @@ switch_tenant(SmScan *scan, text *tenant_id, Jsonb *data, SmRenewal *renewal)
 	session.idle_timeout = old->idle_timeout;
 	session.actor_session_id = old->actor_session_id;
 	session.actor_id = old->actor_id;
+	session.device_binding_id = old->device_binding_id;
+	session.device_bound_at = old->device_bound_at;
+	session.device_proved_at = old->device_proved_at;
 	session.version = 1;
 	session.user_id = old->user_id;
 	session.tenant_id = tenant_id;
@@ -916,6 +953,19 @@ switch_tenant(SmScan *scan, text *tenant_id, Jsonb *data, SmRenewal *renewal)
 				cstring_to_text("tenant_switched"), &id);
 	describe(renewal, "rotated", &session, session.expires_at);
 	renewal->token = make_session(schema, &session, &content, old->session_id);
+}
+
+/*
+ * Replace the token of the session that the scan stands on and has locked, as a
+ * refresh does; returns the new one.
+ */
+text *
+sm_replace_token(SmScan *scan, SmChanges *changes, TimestampTz now)
+{
+	SmRenewal	renewal = SM_ENDED;
+
+	rotate_token(scan, changes, ROTATION_REFRESH, now, &renewal);
+	return renewal.token;
 }
 
 /* Replace the token of the session that the scan stands on. */

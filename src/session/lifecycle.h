@@ -67,6 +67,9 @@ typedef struct SmRenewal
 
 #define SM_ENDED	{.status = "ended"}
 
+/* The status of a live session whose device's proof is missing. */
+#define SM_STATUS_UNPROVED	"proof_required"
+
 /* A change of a session's data. */
 typedef struct SmPatch
 {
@@ -95,6 +98,8 @@ extern void sm_switch_tenant(const SmSchema *schema, SmToken *token,
 							 text *tenant_id, Jsonb *data, SmRenewal *renewal);
 extern text *sm_invalidate(const SmSchema *schema, SmToken *token, text *reason);
 
+extern text *sm_replace_token(SmScan *scan, SmChanges *changes,
+							  TimestampTz now);
 extern void sm_check_size(const Jsonb *object, const char *name);
 extern void sm_patch_session(SmScan *scan, const SmPatch *patch,
 							 SmPatched *patched);

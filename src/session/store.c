@@ -862,6 +862,10 @@ decode_columns(SmSession *session, const Datum *values, const bool *nulls)
 	session->actor_session_id = IS_NULL(actor_session_id) ? NULL :
 		DatumGetUUIDP(VALUE(actor_session_id));
 	session->actor_id = VARLENA_OR_NULL(actor_id);
+	session->device_binding_id = IS_NULL(device_binding_id) ? NULL :
+		DatumGetUUIDP(VALUE(device_binding_id));
+	session->device_bound_at = TIME_OR_0(device_bound_at);
+	session->device_proved_at = TIME_OR_0(device_proved_at);
 	session->rotated = !IS_NULL(rotated_at);
 	session->rotated_at = TIME_OR_0(rotated_at);
 	session->successor_used = IS_NULL(rotated_at) || !IS_NULL(successor_used_at);
@@ -966,6 +970,14 @@ state_of(const SmSession *session, SmState *state)
 		if (state->actor_len > SM_MAX_NAME_LEN)
 			return false;
 	}
+	if (session->device_binding_id)
+	{
+		state->device_binding_id = session->device_binding_id->data;
+		state->device_bound_at = session->device_bound_at;
+		state->device_proved_at = session->device_proved_at;
+	}
+	else if (session->device_bound_at != 0 || session->device_proved_at != 0)
+		return false;
 	state->rotated = session->rotated;
 	state->successor_used = session->successor_stored;
 	if (session->rotated)

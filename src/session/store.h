@@ -51,6 +51,10 @@ typedef struct SmSession
 	int64		idle_timeout;	/* microseconds; 0 for none of its own */
 	pg_uuid_t  *actor_session_id;	/* NULL unless somebody acts as the user */
 	text	   *actor_id;
+	pg_uuid_t  *device_binding_id;	/* NULL unless bound to a device */
+	TimestampTz device_bound_at;
+	TimestampTz device_proved_at;	/* when the last challenge that the device
+									 * answered was issued */
 	bool		rotated;
 	TimestampTz rotated_at;
 	bool		successor_used; /* or never rotated */

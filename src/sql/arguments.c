@@ -32,6 +32,21 @@ static void check_length(const text *value, const char *name, int longest);
 static int64 interval_to_us(const Interval *interval);
 
 /*
+ * The schema of the function being called, if its first argument is a token;
+ * NULL if it is null or malformed.
+ */
+const SmSchema *
+sm_arg_token(FunctionCallInfo fcinfo, SmToken *token)
+{
+	const SmSchema *schema;
+
+	if (PG_ARGISNULL(0))
+		return NULL;
+	schema = sm_called_schema(fcinfo);
+	return sm_token_from_text(PG_GETARG_TEXT_PP(0), token) ? schema : NULL;
+}
+
+/*
  * A user id: 22004 if null, 22023 if empty or too long.
  */
 text *

@@ -14,6 +14,7 @@
 #include "utils/jsonb.h"
 
 #include "schema.h"
+#include "session/authenticate.h"
 #include "session/client.h"
 
 /*
@@ -25,6 +26,7 @@ sm_called_schema(FunctionCallInfo fcinfo)
 	return sm_schema_of_function(fcinfo->flinfo->fn_oid);
 }
 
+extern const SmSchema *sm_arg_token(FunctionCallInfo fcinfo, SmToken *token);
 extern text *sm_arg_user_id(FunctionCallInfo fcinfo, int n);
 extern text *sm_arg_tenant_id(FunctionCallInfo fcinfo, int n);
 extern text *sm_arg_audience(FunctionCallInfo fcinfo, int n);

@@ -37,7 +37,7 @@
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 /* The members of the JSON but data, auth and the ids, at their longest. */
-#define MEMBERS_LEN			576
+#define MEMBERS_LEN			616
 
 /* A live session that has been read, until its use has been recorded. */
 typedef struct SmReading
@@ -76,10 +76,10 @@ sm_session_get(PG_FUNCTION_ARGS)
 	static const Oid types[] = {
 		UUIDOID, TEXTOID, TEXTOID, JSONBOID, INT4OID, JSONBOID,
 		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		TIMESTAMPTZOID, BOOLOID, TEXTOID
+		TIMESTAMPTZOID, BOOLOID, TEXTOID, TIMESTAMPTZOID
 	};
-	Datum		values[13];
-	bool		nulls[13] = {false};
+	Datum		values[14];
+	bool		nulls[14] = {false};
 
 	if (!begin_reading(fcinfo, &reading))
 		return sm_result_none(fcinfo);
@@ -100,6 +100,8 @@ sm_session_get(PG_FUNCTION_ARGS)
 	values[11] = BoolGetDatum(reading.cacheable);
 	values[12] = PointerGetDatum(session->actor_id);
 	nulls[12] = (session->actor_id == NULL);
+	values[13] = TimestampTzGetDatum(session->device_proved_at);
+	nulls[13] = (session->device_binding_id == NULL);
 	(void) sm_result_row(fcinfo, types, lengthof(types), values, nulls);
 
 	end_reading(&reading);
@@ -148,6 +150,10 @@ sm_session_get_json(PG_FUNCTION_ARGS)
 	else
 		appendStringInfoString(&json, ", \"cacheable\": false, \"cache_installation\": null");
 	append_text(&json, "actor_id", session->actor_id);
+	if (session->device_binding_id)
+		append_time(&json, "device_proved_at", session->device_proved_at);
+	else
+		appendStringInfoString(&json, ", \"device_proved_at\": null");
 	append_time(&json, "read_at", reading.now);
 	appendStringInfoString(&json, reading.missed ?
 						   ", \"touch_due\": true" : ", \"touch_due\": false");
@@ -233,7 +239,8 @@ end_reading(SmReading *reading)
 
 /*
  * May a session be cached?  From there it is used unseen, by its current
- * token, from anywhere, and without a look at its actor's session.
+ * token, from anywhere, and without a look at its actor's session; if it is
+ * bound to a device, with the proof that came along here and until that expires.
  */
 static bool
 is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now)
@@ -243,6 +250,7 @@ is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now)
 		token->match == SM_MATCH_CURRENT &&
 		scan->session.actor_session_id == NULL &&
 		sm_may_go_unnoticed(&scan->session) &&
+		(scan->session.device_binding_id == NULL || token->proved) &&
 		sm_client_binding == SM_BINDING_OFF &&
 		!RecoveryInProgress() &&
 		!IsolationUsesXactSnapshot() &&

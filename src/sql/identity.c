@@ -104,7 +104,8 @@ sm_session_bind(PG_FUNCTION_ARGS)
 		if (sm_can_touch() && sm_touch_due(&scan.session, &token, now))
 			sm_touch_session(&scan, &token, now, false, &sm_no_client);
 	}
-	else if (lookup != SM_LOOKUP_UNKNOWN && lookup != SM_LOOKUP_REJECTED)
+	else if (lookup != SM_LOOKUP_UNKNOWN && lookup != SM_LOOKUP_REJECTED &&
+			 lookup != SM_LOOKUP_UNPROVED)
 		sm_refused(schema, SM_EVENT_BIND_FAILED, &token, &scan.session,
 				   "not live", &sm_no_client);
 	sm_scan_end(&scan);

@@ -257,6 +257,10 @@ append_session(StringInfo json, const SmSchema *schema,
 																	InetPGetDatum(session->ip)))));
 	append_text(json, "user_agent", session->user_agent);
 	append_text(json, "actor_id", session->actor_id);
+	append_time(json, "device_bound_at", session->device_bound_at,
+				session->device_binding_id == NULL);
+	append_time(json, "device_proved_at", session->device_proved_at,
+				session->device_binding_id == NULL);
 	appendStringInfo(json, ", \"version\": %d", session->version);
 
 	/* under a revoked key nothing opens any more, by intent */

@@ -92,6 +92,11 @@ static const BundledFunction functions[] = {
 	{"session_tenant_id", APP | ADMIN},
 	{"session_actor_id", APP | ADMIN},
 	{"session_id", APP | ADMIN},
+	{"session_device_challenge", APP | ADMIN},
+	{"session_bind_device", APP | ADMIN},
+	{"session_prove_device", APP | ADMIN},
+	{"session_device", APP | ADMIN},
+	{"session_device_report", APP | ADMIN},
 	{"session_assertion", APP | ADMIN},
 	{"session_assertion_id", APP | ADMIN},
 	{"session_assertion_keys", APP | ADMIN | MONITOR},
@@ -135,6 +140,7 @@ static const ReadableTable readable[] = {
 		"session_id, created_at, authenticated_at, last_seen_at, expires_at,"
 		" absolute_expires_at, version, key_id, verifier_key_id, user_id,"
 		" tenant_id, ip, user_agent, idle_timeout, actor_session_id, actor_id,"
+		" device_bound_at, device_proved_at,"
 	" rotated_at, revoked_at, revoked_reason"},
 	{"session_events",
 	"event_id, at, session_id, user_id, tenant_id, event, ip, user_agent, detail"},

@@ -19,6 +19,7 @@
 #include "session/authenticate.h"
 #include "session/lifecycle.h"
 #include "session/locks.h"
+#include "session/proof.h"
 #include "shared.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
@@ -36,7 +37,6 @@ PG_FUNCTION_INFO_V1(sm_session_bucket_user);
 PG_FUNCTION_INFO_V1(sm_session_bucket_id);
 PG_FUNCTION_INFO_V1(sm_session_token_bucket);
 
-static const SmSchema *arg_token(FunctionCallInfo fcinfo, SmToken *token);
 static Datum renewal_row(FunctionCallInfo fcinfo, const SmRenewal *renewal);
 
 /*
@@ -118,7 +118,7 @@ sm_session_update(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("patch must not be null")));
-	schema = arg_token(fcinfo, &token);
+	schema = sm_arg_token(fcinfo, &token);
 	if (schema == NULL ||
 		!sm_update(schema, &token, &patch,
 				   PG_ARGISNULL(2) ? NULL : &expected_version, &patched))
@@ -147,7 +147,7 @@ sm_session_refresh(PG_FUNCTION_ARGS)
 	request.client = sm_arg_client(fcinfo, 3);
 
 	PreventCommandIfReadOnly("session_refresh()");
-	schema = arg_token(fcinfo, &token);
+	schema = sm_arg_token(fcinfo, &token);
 	if (schema)
 		sm_refresh(schema, &token, &request, &renewal);
 	return renewal_row(fcinfo, &renewal);
@@ -172,7 +172,7 @@ sm_session_elevate(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("auth must not be null")));
-	schema = arg_token(fcinfo, &token);
+	schema = sm_arg_token(fcinfo, &token);
 	if (schema)
 		sm_elevate(schema, &token, auth, data, &renewal);
 	return renewal_row(fcinfo, &renewal);
@@ -191,7 +191,7 @@ sm_session_switch_tenant(PG_FUNCTION_ARGS)
 	SmRenewal	renewal = SM_ENDED;
 
 	PreventCommandIfReadOnly("session_switch_tenant()");
-	schema = arg_token(fcinfo, &token);
+	schema = sm_arg_token(fcinfo, &token);
 	if (schema)
 		sm_switch_tenant(schema, &token, tenant_id, data, &renewal);
 	return renewal_row(fcinfo, &renewal);
@@ -209,7 +209,7 @@ sm_session_invalidate(PG_FUNCTION_ARGS)
 	text	   *user_id = NULL;
 
 	PreventCommandIfReadOnly("session_invalidate()");
-	schema = arg_token(fcinfo, &token);
+	schema = sm_arg_token(fcinfo, &token);
 	if (schema)
 		user_id = sm_invalidate(schema, &token, reason);
 	if (user_id == NULL)
@@ -260,6 +260,9 @@ sm_session_status(PG_FUNCTION_ARGS)
 					(sm_session_intact(schema, &scan.session) &&
 					 sm_actor_lives(schema, &scan.session, now)))
 					status = names[life];
+				if (life == SM_LIFE_ACTIVE && status == names[life] &&
+					!sm_proof_holds(schema, &token, &scan.session, now))
+					status = SM_STATUS_UNPROVED;
 			}
 		}
 	}
@@ -282,7 +285,7 @@ sm_session_end_reason(PG_FUNCTION_ARGS)
 	SmScan		scan;
 	text	   *reason = NULL;
 
-	schema = arg_token(fcinfo, &token);
+	schema = sm_arg_token(fcinfo, &token);
 	if (schema == NULL)
 		PG_RETURN_NULL();
 
@@ -320,19 +323,22 @@ Datum
 sm_session_token_digest(PG_FUNCTION_ARGS)
 {
 	text	   *token = PG_GETARG_TEXT_PP(0);
+	size_t		len = sm_token_len(VARDATA_ANY(token), VARSIZE_ANY_EXHDR(token));
 	uint8		id[SM_ID_LEN];
 	uint8		payload[SM_SECRET_LEN];
 	uint8		digest[SM_DIGEST_LEN];
-	char		out[SM_TOKEN_LEN];
+	text	   *result;
 
-	switch (sm_token_parse(VARDATA_ANY(token), VARSIZE_ANY_EXHDR(token),
-						   id, payload))
+	switch (sm_token_parse(VARDATA_ANY(token), len, id, payload))
 	{
 		case SM_TOKEN_SECRET:
 			sm_token_digest(id, payload, digest);
 			sm_wipe(payload, sizeof(payload));
-			sm_token_format(SM_TOKEN_DIGEST, id, digest, out);
-			PG_RETURN_TEXT_P(cstring_to_text_with_len(out, SM_TOKEN_LEN));
+			/* a proof that follows stays as it is */
+			result = cstring_to_text_with_len(VARDATA_ANY(token),
+											  VARSIZE_ANY_EXHDR(token));
+			sm_token_format(SM_TOKEN_DIGEST, id, digest, VARDATA(result));
+			PG_RETURN_TEXT_P(result);
 		case SM_TOKEN_DIGEST:
 			PG_RETURN_TEXT_P(token);
 		case SM_TOKEN_MALFORMED:
@@ -372,28 +378,13 @@ sm_session_token_bucket(PG_FUNCTION_ARGS)
 	text	   *token = PG_GETARG_TEXT_PP(0);
 	uint8		id[SM_ID_LEN];
 	uint8		payload[SM_SECRET_LEN];
-	SmTokenKind kind = sm_token_parse(VARDATA_ANY(token),
-									  VARSIZE_ANY_EXHDR(token), id, payload);
+	size_t		len = sm_token_len(VARDATA_ANY(token), VARSIZE_ANY_EXHDR(token));
+	SmTokenKind kind = sm_token_parse(VARDATA_ANY(token), len, id, payload);
 
 	sm_wipe(payload, sizeof(payload));
 	if (kind == SM_TOKEN_MALFORMED)
 		PG_RETURN_NULL();
 	PG_RETURN_INT32(sm_id_bucket(id));
-}
-
-/*
- * The schema of the function being called, if its first argument is a token;
- * NULL if it is null or malformed.
- */
-static const SmSchema *
-arg_token(FunctionCallInfo fcinfo, SmToken *token)
-{
-	const SmSchema *schema;
-
-	if (PG_ARGISNULL(0))
-		return NULL;
-	schema = sm_called_schema(fcinfo);
-	return sm_token_from_text(PG_GETARG_TEXT_PP(0), token) ? schema : NULL;
 }
 
 /*

@@ -16,6 +16,7 @@
 #include "session/authenticate.h"
 #include "session/bulk.h"
 #include "session/count.h"
+#include "session/device_key.h"
 #include "session/lifecycle.h"
 #include "session/locks.h"
 #include "sql/arguments.h"
@@ -187,7 +188,8 @@ sm_session_list(PG_FUNCTION_ARGS)
 	static const Oid types[] = {
 		UUIDOID, TEXTOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
 		TIMESTAMPTZOID, TIMESTAMPTZOID, INETOID, TEXTOID, JSONBOID,
-		TIMESTAMPTZOID, TEXTOID, TEXTOID, INTERVALOID
+		TIMESTAMPTZOID, TEXTOID, TEXTOID, INTERVALOID, TEXTOID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID
 	};
 	ListedPage	page = {
 		.user_id = sm_arg_user_id(fcinfo, 0),
@@ -302,8 +304,8 @@ static void
 list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 		 bool is_current, TimestampTz now)
 {
-	Datum		values[14] = {0};
-	bool		nulls[14] = {false};
+	Datum		values[17] = {0};
+	bool		nulls[17] = {false};
 	SmContent	content = {0};
 	Interval	idle_timeout = {.time = sm_session_idle_timeout(session)};
 	SmLife		life = sm_session_life(schema, session, now);
@@ -360,6 +362,12 @@ list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 	nulls[12] = (session->actor_id == NULL);
 	values[13] = IntervalPGetDatum(&idle_timeout);
 	nulls[13] = (idle_timeout.time == 0);
+	nulls[14] = (content.device_key == NULL);
+	if (content.device_key)
+		values[14] = PointerGetDatum(sm_device_key_thumbprint(content.device_key));
+	values[15] = TimestampTzGetDatum(session->device_bound_at);
+	values[16] = TimestampTzGetDatum(session->device_proved_at);
+	nulls[15] = nulls[16] = (session->device_binding_id == NULL);
 	tuplestore_putvalues(result->store, result->desc, values, nulls);
 	if (content.data)
 		sm_wipe(VARDATA(content.data), VARSIZE(content.data) - VARHDRSZ);

@@ -7,7 +7,7 @@
  *			test/fuzz/fuzz_envelope.c src/keys/envelope.c
  *		./fuzz_envelope -max_total_time=60 test/fuzz/corpus/envelope
  *
- * Any input is taken for an opened seal.  What is accepted is read as
+ * Any input is taken for an opened seal, with a device's key and without.  What is accepted is read as
  * PostgreSQL reads jsonb, which trusts every length: from memory that ends
  * where the value ends, so that AddressSanitizer sees a read past it.
  *
@@ -136,22 +136,37 @@ read_value(const uint8_t *container, size_t len)
 	free(copy);
 }
 
+static void
+read_envelope(const uint8_t *plain, size_t size, bool has_device)
+{
+	SmEnvelope	envelope;
+
+	if (!sm_envelope_parse(plain, size, has_device, any_depth, &envelope))
+		return;
+	CHECK(envelope.data_len <= size && envelope.auth_len <= size);
+	CHECK((envelope.device_len > 0) == has_device);
+	read_value(plain + SM_VARHDRSZ, envelope.data_len);
+	if (envelope.auth_len > 0)
+		read_value(plain + envelope.auth_at + SM_VARHDRSZ, envelope.auth_len);
+	if (has_device)
+	{
+		CHECK(envelope.device_at >= envelope.auth_at + SM_VARHDRSZ + envelope.auth_len);
+		CHECK(envelope.device_at + SM_VARHDRSZ + envelope.device_len == size);
+		read_value(plain + envelope.device_at + SM_VARHDRSZ, envelope.device_len);
+	}
+	else
+		CHECK(envelope.auth_at + SM_VARHDRSZ + envelope.auth_len == size);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	SmEnvelope	envelope;
 	uint8_t    *plain = malloc(size > 0 ? size : 1);
 
 	CHECK(plain != NULL);
 	memcpy(plain, data, size);
-	if (sm_envelope_parse(plain, size, any_depth, &envelope))
-	{
-		CHECK(envelope.data_len <= size && envelope.auth_len <= size);
-		CHECK(envelope.auth_at + SM_VARHDRSZ + envelope.auth_len == size);
-		read_value(plain + SM_VARHDRSZ, envelope.data_len);
-		if (envelope.auth_len > 0)
-			read_value(plain + envelope.auth_at + SM_VARHDRSZ, envelope.auth_len);
-	}
+	read_envelope(plain, size, false);
+	read_envelope(plain, size, true);
 	free(plain);
 	return 0;
 }

@@ -27,6 +27,7 @@ RETURN (j ->> 'session_id') = g.session_id::text
 	AND test.at(j, 'absolute_expires_at') = g.absolute_expires_at
 	AND (j ->> 'cacheable')::boolean = g.cacheable
 	AND j ->> 'actor_id' IS NOT DISTINCT FROM g.actor_id
+	AND test.at(j, 'device_proved_at') IS NOT DISTINCT FROM g.device_proved_at
 	AND test.at(j, 'read_at') BETWEEN clock_timestamp() - interval '1 min' AND clock_timestamp();
 SELECT test.same(session_get_json(:'a_session_token'), g) FROM session_get(:'a_session_token') AS g;
 -- the least that a session has, and one with an actor

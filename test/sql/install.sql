@@ -210,13 +210,13 @@ GRANT USAGE ON SCHEMA as_json TO PUBLIC;
 CREATE FUNCTION as_json.session_get(token text, ip inet DEFAULT NULL, user_agent text DEFAULT NULL, touch boolean DEFAULT true)
 RETURNS TABLE (session_id uuid, user_id text, tenant_id text, data jsonb, version integer, auth jsonb,
 	created_at timestamptz, authenticated_at timestamptz, last_seen_at timestamptz, expires_at timestamptz,
-	absolute_expires_at timestamptz, cacheable boolean, actor_id text)
+	absolute_expires_at timestamptz, cacheable boolean, actor_id text, device_proved_at timestamptz)
 LANGUAGE sql ROWS 1 AS $$
 	SELECT (j ->> 'session_id')::uuid, j ->> 'user_id', j ->> 'tenant_id', (j -> 'data')::jsonb,
 		(j ->> 'version')::integer, nullif((j -> 'auth')::jsonb, 'null'),
 		test.at(j, 'created_at'), test.at(j, 'authenticated_at'), test.at(j, 'last_seen_at'),
 		test.at(j, 'expires_at'), test.at(j, 'absolute_expires_at'),
-		(j ->> 'cacheable')::boolean, j ->> 'actor_id'
+		(j ->> 'cacheable')::boolean, j ->> 'actor_id', test.at(j, 'device_proved_at')
 	FROM public.session_get_json(token, ip, user_agent, touch) AS j
 	WHERE j IS NOT NULL;
 $$;
