@@ -472,13 +472,17 @@ RETURNS TABLE (
 	ended_at timestamptz,
 	ended_reason text,
 	actor_id text,
-	idle_timeout interval)
+	idle_timeout interval,
+	device_thumbprint text,
+	device_bound_at timestamptz,
+	device_proved_at timestamptz)
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE ROWS 5
 AS $$
 	CLUSTER 'session_shards';
 	RUN ON $1;
 	SELECT session_id, tenant_id, is_current, created_at, last_seen_at, expires_at, absolute_expires_at, ip,
-		user_agent, auth, ended_at, ended_reason, actor_id, idle_timeout FROM @extschema@.session_list($2, $3, $4, $5,
+		user_agent, auth, ended_at, ended_reason, actor_id, idle_timeout,
+		device_thumbprint, device_bound_at, device_proved_at FROM @extschema@.session_list($2, $3, $4, $5,
 		$6);
 $$;
 
@@ -502,7 +506,10 @@ RETURNS TABLE (
 	ended_at timestamptz,
 	ended_reason text,
 	actor_id text,
-	idle_timeout interval)
+	idle_timeout interval,
+	device_thumbprint text,
+	device_bound_at timestamptz,
+	device_proved_at timestamptz)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 5
 AS $$
 DECLARE
@@ -590,7 +597,8 @@ CREATE TYPE live_session AS (
 	expires_at timestamptz,
 	absolute_expires_at timestamptz,
 	cacheable boolean,
-	actor_id text);
+	actor_id text,
+	device_proved_at timestamptz);
 
 COMMENT ON TYPE live_session IS
 'row type of session_get';
@@ -602,7 +610,8 @@ AS $$
 	CLUSTER 'session_shards';
 	RUN ON $1;
 	SELECT session_id, user_id, tenant_id, data, version, auth, created_at, authenticated_at, last_seen_at,
-		expires_at, absolute_expires_at, cacheable, actor_id FROM @extschema@.session_get($2, $3, $4, $5);
+		expires_at, absolute_expires_at, cacheable, actor_id, device_proved_at
+	FROM @extschema@.session_get($2, $3, $4, $5);
 $$;
 
 CREATE FUNCTION session_get(
@@ -846,6 +855,190 @@ $$;
 
 COMMENT ON FUNCTION session_invalidate(text, text) IS
 'log out: end the session of a token; returns its user, or null if it was not live';
+
+CREATE FUNCTION session_router.device_challenge(integer, text)
+RETURNS text
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT @extschema@.session_device_challenge($2);
+$$;
+
+CREATE FUNCTION session_device_challenge(token text)
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+AS $$
+DECLARE
+	detail pg_catalog.text;
+	hint pg_catalog.text;
+BEGIN
+	RETURN session_router.device_challenge(session_router.token_part($1), $1);
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM session_router.fail(SQLSTATE, SQLERRM, detail, hint);
+END
+$$;
+
+COMMENT ON FUNCTION session_device_challenge(text) IS
+'what the device of a live session has to sign, to be bound or to prove itself; null if the session is not live';
+
+CREATE FUNCTION session_router.bind_device(integer, text, jsonb, text, inet, text)
+RETURNS TABLE (
+	status text,
+	session_id uuid,
+	user_id text,
+	session_token text,
+	binding_id uuid,
+	thumbprint text,
+	proof text,
+	proof_expires_at timestamptz)
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE ROWS 1
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT status, session_id, user_id, session_token, binding_id, thumbprint, proof, proof_expires_at
+	FROM @extschema@.session_bind_device($2, $3, $4, $5, $6);
+$$;
+
+CREATE FUNCTION session_bind_device(
+	token text,
+	key jsonb,
+	challenge text,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL)
+RETURNS TABLE (
+	status text,
+	session_id uuid,
+	user_id text,
+	session_token text,
+	binding_id uuid,
+	thumbprint text,
+	proof text,
+	proof_expires_at timestamptz)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 1
+AS $$
+DECLARE
+	detail pg_catalog.text;
+	hint pg_catalog.text;
+BEGIN
+	RETURN QUERY SELECT * FROM session_router.bind_device(session_router.token_part($1), $1, $2, $3, $4, $5);
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM session_router.fail(SQLSTATE, SQLERRM, detail, hint);
+END
+$$;
+
+COMMENT ON FUNCTION session_bind_device(text, jsonb, text, inet, text) IS
+'bind a live session to the public key (JSON Web Key) of a device that has signed a challenge, which the caller has verified; replaces the token; status bound, already_bound, already_rotated, bad_challenge or ended';
+
+CREATE FUNCTION session_router.prove_device(integer, text, text)
+RETURNS TABLE (
+	status text,
+	proof text,
+	proof_expires_at timestamptz)
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE ROWS 1
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT status, proof, proof_expires_at
+	FROM @extschema@.session_prove_device($2, $3);
+$$;
+
+CREATE FUNCTION session_prove_device(token text, challenge text)
+RETURNS TABLE (
+	status text,
+	proof text,
+	proof_expires_at timestamptz)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 1
+AS $$
+DECLARE
+	detail pg_catalog.text;
+	hint pg_catalog.text;
+BEGIN
+	RETURN QUERY SELECT * FROM session_router.prove_device(session_router.token_part($1), $1, $2);
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM session_router.fail(SQLSTATE, SQLERRM, detail, hint);
+END
+$$;
+
+COMMENT ON FUNCTION session_prove_device(text, text) IS
+'a new proof for a session whose device has signed a challenge, which the caller has verified against session_device(); status proved, bad_challenge, not_bound or ended';
+
+CREATE FUNCTION session_router.device(integer, text)
+RETURNS TABLE (
+	session_id uuid,
+	user_id text,
+	binding_id uuid,
+	key jsonb,
+	thumbprint text,
+	bound_at timestamptz,
+	proved_at timestamptz)
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE ROWS 1
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT session_id, user_id, binding_id, key, thumbprint, bound_at, proved_at
+	FROM @extschema@.session_device($2);
+$$;
+
+CREATE FUNCTION session_device(token text)
+RETURNS TABLE (
+	session_id uuid,
+	user_id text,
+	binding_id uuid,
+	key jsonb,
+	thumbprint text,
+	bound_at timestamptz,
+	proved_at timestamptz)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 1
+AS $$
+DECLARE
+	detail pg_catalog.text;
+	hint pg_catalog.text;
+BEGIN
+	RETURN QUERY SELECT * FROM session_router.device(session_router.token_part($1), $1);
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM session_router.fail(SQLSTATE, SQLERRM, detail, hint);
+END
+$$;
+
+COMMENT ON FUNCTION session_device(text) IS
+'the device that a live session is bound to; no row if the session is not live or not bound';
+
+CREATE FUNCTION session_router.device_report(integer, text, boolean, text, inet, text)
+RETURNS boolean
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT @extschema@.session_device_report($2, $3, $4, $5, $6);
+$$;
+
+CREATE FUNCTION session_device_report(
+	token text,
+	skipped boolean,
+	cause text,
+	ip inet DEFAULT NULL,
+	user_agent text DEFAULT NULL)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+AS $$
+DECLARE
+	detail pg_catalog.text;
+	hint pg_catalog.text;
+BEGIN
+	RETURN session_router.device_report(session_router.token_part($1), $1, $2, $3, $4, $5);
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	PERFORM session_router.fail(SQLSTATE, SQLERRM, detail, hint);
+END
+$$;
+
+COMMENT ON FUNCTION session_device_report(text, boolean, text, inet, text) IS
+'record that a bound session''s browser said why it sends no proof (skipped), or that what it sent is none: event device_proof_skipped or device_proof_failed; false if the session is not live or not bound';
 
 CREATE FUNCTION session_router.assertion(integer, text, text)
 RETURNS text
@@ -1668,6 +1861,7 @@ RETURNS TABLE (
 	gets_revoked bigint,
 	gets_malformed bigint,
 	gets_rejected bigint,
+	gets_unproved bigint,
 	gets_corrupt bigint,
 	sessions_created bigint,
 	logins_denied bigint,
@@ -1683,6 +1877,10 @@ RETURNS TABLE (
 	evictions bigint,
 	new_devices bigint,
 	token_guessing bigint,
+	devices_bound bigint,
+	device_proofs bigint,
+	device_proofs_skipped bigint,
+	device_proofs_failed bigint,
 	sweeps bigint,
 	sessions_swept bigint,
 	sessions_requeued bigint,

@@ -282,7 +282,15 @@ foreach my $n (1 .. $shards)
 		SELECT tenant_id, is_current, ip, user_agent, auth FROM session_list('$user', :'t3');
 		SELECT session_update_user('$user', '{"k": 3}');
 		SELECT session_active_count(user_id => '$user');
-		SELECT session_token AS t4, session_id AS i4 FROM session_switch_tenant(:'t3', 'other') \\gset
+		SELECT session_token AS t3b, proof AS p FROM session_bind_device(:'t3',
+			'{"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}',
+			session_device_challenge(:'t3'), '192.0.2.$n', 'Firefox') \\gset
+		SELECT device_proved_at IS NOT NULL FROM session_get(:'t3b' || '.' || :'p');
+		SELECT thumbprint FROM session_device(:'t3b');
+		SELECT status, length(proof) FROM session_prove_device(:'t3b', session_device_challenge(:'t3b'));
+		SELECT session_device_report(:'t3b', true, 'quota_exceeded');
+		SELECT device_thumbprint FROM session_list('$user') WHERE device_bound_at <= clock_timestamp() AND device_proved_at IS NOT NULL;
+		SELECT session_token AS t4, session_id AS i4 FROM session_switch_tenant(:'t3b', 'other') \\gset
 		SELECT length(session_assertion(:'t4', 'somebody')) > 200, length(session_assertion_id(:'i4', '$user', 'somebody')) > 200;
 		SELECT session_invalidate_id(:'i4', '$user');
 		SELECT session_end_reason(:'t4');
@@ -302,6 +310,11 @@ acme|
 acme|t|192.0.2.$n|Firefox|{"amr": ["otp"]}
 1
 1
+t
+cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s
+proved|52
+t
+cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s
 t|t
 $user
 admin
@@ -410,6 +423,12 @@ my %routed = (
 	session_elevate => "'$digest', '{}'",
 	session_switch_tenant => "'$digest', 'x'",
 	session_invalidate => "'$digest'",
+	session_device_challenge => "'$digest'",
+	session_bind_device =>
+	  qq('$digest', '{"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}', 'x'),
+	session_prove_device => "'$digest', 'x'",
+	session_device => "'$digest'",
+	session_device_report => "'$digest', true, 'x'",
 	session_assertion => "'$digest', 'x'",
 	session_status => "'$digest'",
 	session_end_reason => "'$digest'",
