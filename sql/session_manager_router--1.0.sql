@@ -741,7 +741,7 @@ END
 $$;
 
 COMMENT ON FUNCTION session_refresh(text, boolean, interval, inet, text) IS
-'extend a live session and, with rotate, replace its token; status extended, rotated, already_rotated, reused or ended';
+'extend a live session and, with rotate, replace its token; status extended, rotated, already_rotated, reused, proof_required or ended';
 
 CREATE FUNCTION session_router.elevate(integer, text, jsonb, jsonb)
 RETURNS TABLE (
@@ -827,7 +827,7 @@ END
 $$;
 
 COMMENT ON FUNCTION session_switch_tenant(text, text, jsonb) IS
-'replace a live session by a new one in another tenant, with the same auth and absolute end and with only the given data; status rotated, already_rotated or ended';
+'replace a live session by a new one in another tenant, with the same auth and absolute end and with only the given data; status rotated, already_rotated, proof_required or ended';
 
 CREATE FUNCTION session_router.invalidate(integer, text, text)
 RETURNS text

@@ -30,7 +30,6 @@
 #include "session/authenticate.h"
 #include "session/finding.h"
 #include "session/guess.h"
-#include "session/proof.h"
 
 /* At most one event of a session's refused tokens in this time and backend. */
 #define REFUSED_INTERVAL_MS	1000
@@ -51,7 +50,6 @@ typedef struct Refusal
 	int64		suppressed;
 } Refusal;
 
-static void read_proof(const char *text, size_t len, SmToken *token);
 static bool matches(const SmSchema *schema, int32 key_id, const bytea *verifier,
 					const SmOwner *owner, const SmToken *token);
 static Refusal *find_refusal(SmEventType type, const char *cause,
@@ -79,7 +77,7 @@ sm_token_from_text(text *text, SmToken *token)
 	if (kind == SM_TOKEN_MALFORMED)
 		return false;
 	token->proved = false;
-	read_proof(data + token_len, len - token_len, token);
+	sm_proof_read(data + token_len, len - token_len, &token->proof);
 	if (kind == SM_TOKEN_SECRET)
 		sm_token_digest(token->id, payload, token->digest);
 	else
@@ -87,21 +85,6 @@ sm_token_from_text(text *text, SmToken *token)
 	sm_wipe(payload, sizeof(payload));
 	sm_check_shard(sm_id_bucket(token->id));
 	return true;
-}
-
-/*
- * Read what follows a token: nothing, or a dot and a proof, which is nothing if
- * the client has a cookie for it that is empty.
- */
-static void
-read_proof(const char *text, size_t len, SmToken *token)
-{
-	if (len <= 1)
-		token->proof_kind = SM_PROOF_NONE;
-	else if (sm_stamp_parse(text + 1, len - 1, SM_PROOF_PREFIX, &token->proof))
-		token->proof_kind = SM_PROOF_FORMED;
-	else
-		token->proof_kind = SM_PROOF_MALFORMED;
 }
 
 /*
@@ -158,6 +141,34 @@ sm_token_works(const SmSession *session, SmMatch match, TimestampTz now)
 		return !TIMESTAMP_IS_NOBEGIN(session->previous_valid_until) &&
 			(!session->successor_used || sm_in_grace(session, now));
 	return match == SM_MATCH_CURRENT;
+}
+
+/*
+ * May the live session of a token be used: has the device that it is bound to
+ * proved itself, if it is bound to one?  What is missing is recorded; it is
+ * critical if it looks like a thief.
+ */
+bool
+sm_proved(const SmSchema *schema, SmToken *token, const SmSession *session,
+		  SmEventType refused_as, const SmClient *client)
+{
+	static const char *const causes[] = {
+		[SM_PROOF_MISSING] = "proof_missing",
+		[SM_PROOF_EXPIRED] = "proof_expired",
+		[SM_PROOF_WRONG] = "proof_wrong"
+	};
+	TimestampTz now = GetCurrentTimestamp();
+	SmProofVerdict verdict = sm_proof_judge(schema, session, &token->proof, now);
+
+	token->proved = (verdict == SM_PROOF_HOLDS);
+	if (token->proved || verdict == SM_PROOF_NOT_NEEDED)
+		return true;
+	sm_count(SM_DEVICE_PROOFS_FAILED);
+	sm_refused(schema,
+			   sm_proof_suspicious(verdict, session, &token->proof, now) ?
+			   SM_EVENT_DEVICE_PROOF_FAILED : refused_as,
+			   token, session, causes[verdict], client);
+	return false;
 }
 
 /*

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "session/events.h"
+#include "session/proof.h"
 #include "session/store.h"
 #include "shared.h"
 
@@ -24,21 +25,13 @@ typedef enum SmMatch
 	SM_MATCH_PREVIOUS			/* the token before the last rotation */
 } SmMatch;
 
-typedef enum SmProofKind
-{
-	SM_PROOF_NONE,
-	SM_PROOF_MALFORMED,
-	SM_PROOF_FORMED
-} SmProofKind;
-
-/* A token, or its digest form, and the proof behind it, taken apart. */
+/* A token, or its digest form, and what is behind it, taken apart. */
 typedef struct SmToken
 {
 	uint8		id[SM_ID_LEN];
 	uint8		digest[SM_DIGEST_LEN];
-	SmProofKind proof_kind;
-	SmStamp		proof;			/* if it is formed */
-	bool		proved;			/* it is one of its session's device */
+	SmPresented proof;
+	bool		proved;			/* that is one of its session's device */
 	SmMatch		match;			/* once sm_find has found its session */
 } SmToken;
 
@@ -69,6 +62,9 @@ extern SmMatch sm_authenticate(const SmSchema *schema,
 							   const SmSession *session, const SmToken *token);
 extern bool sm_token_works(const SmSession *session, SmMatch match,
 						   TimestampTz now);
+extern bool sm_proved(const SmSchema *schema, SmToken *token,
+					  const SmSession *session, SmEventType refused_as,
+					  const SmClient *client);
 extern bool sm_in_grace(const SmSession *session, TimestampTz now);
 extern SmLife sm_session_life(const SmSchema *schema, const SmSession *session,
 							  TimestampTz now);

@@ -29,7 +29,6 @@
 #include "session/lifecycle.h"
 #include "session/locks.h"
 #include "session/patch.h"
-#include "session/proof.h"
 #include "session/seen.h"
 #include "session/use.h"
 #include "shared.h"

@@ -52,24 +52,11 @@
  */
 #define MISSING_LIFETIMES		(CHALLENGE_LIFETIMES + 1)
 
-typedef enum Verdict
-{
-	VERDICT_HOLDS,
-	VERDICT_MISSING,
-	VERDICT_EXPIRED,
-	VERDICT_WRONG
-} Verdict;
-
 typedef struct Subject
 {
 	uint8		bytes[SM_STAMP_SUBJECT_LEN];
 } Subject;
 
-static bool unproved_works(const SmSession *session, TimestampTz now);
-static Verdict judge(const SmSchema *schema, const SmToken *token,
-					 const SmSession *session, TimestampTz now);
-static bool suspicious(Verdict verdict, const SmToken *token,
-					   const SmSession *session, TimestampTz now);
 static int64 proof_lifetime(void);
 static Subject subject(char kind, const pg_uuid_t *id);
 static Subject challenge_subject(const SmSession *session);
@@ -80,46 +67,68 @@ static bool stamp_holds(const SmSchema *schema, const Subject *about,
 static TimestampTz stamp_time(const SmStamp *stamp);
 
 /*
- * May the live session of a token, which is bound to a device, be used: has the
- * device proved itself, or has the binding just been made?  What is missing is
- * recorded, and is critical if it looks like a thief who has the token and not
- * the device.
+ * Read what follows a token: nothing, or a dot and a proof.  A dot alone is what
+ * a client makes of a cookie that is empty.
  */
-bool
-sm_proved(const SmSchema *schema, SmToken *token,
-		  const SmSession *session, SmEventType refused_as,
-		  const SmClient *client)
+void
+sm_proof_read(const char *text, size_t len, SmPresented *presented)
 {
-	static const char *const causes[] = {
-		[VERDICT_MISSING] = "proof_missing",
-		[VERDICT_EXPIRED] = "proof_expired",
-		[VERDICT_WRONG] = "proof_wrong"
-	};
-	TimestampTz now = GetCurrentTimestamp();
-	Verdict		verdict;
-
-	verdict = judge(schema, token, session, now);
-	token->proved = (verdict == VERDICT_HOLDS);
-	if (token->proved || unproved_works(session, now))
-		return true;
-	sm_count(SM_DEVICE_PROOFS_FAILED);
-	sm_refused(schema,
-			   suspicious(verdict, token, session, now) ?
-			   SM_EVENT_DEVICE_PROOF_FAILED : refused_as,
-			   token, session, causes[verdict], client);
-	return false;
+	if (len <= 1)
+		presented->kind = SM_PROOF_NONE;
+	else if (sm_stamp_parse(text + 1, len - 1, SM_PROOF_PREFIX, &presented->stamp))
+		presented->kind = SM_PROOF_FORMED;
+	else
+		presented->kind = SM_PROOF_MALFORMED;
 }
 
 /*
- * The same without a record of it, for a session that may be bound to none.
+ * What is worth that came with the token of a live session?
+ */
+SmProofVerdict
+sm_proof_judge(const SmSchema *schema, const SmSession *session,
+			   const SmPresented *presented, TimestampTz now)
+{
+	Subject		about;
+	SmProofVerdict verdict = SM_PROOF_WRONG;
+
+	if (session->device_binding_id == NULL)
+		return SM_PROOF_NOT_NEEDED;
+	about = subject(SUBJECT_PROOF, session->device_binding_id);
+	if (presented->kind == SM_PROOF_NONE)
+		verdict = SM_PROOF_MISSING;
+	else if (presented->kind == SM_PROOF_FORMED &&
+			 stamp_holds(schema, &about, &presented->stamp))
+	{
+		if (now < stamp_time(&presented->stamp))
+			return SM_PROOF_HOLDS;
+		verdict = SM_PROOF_EXPIRED;
+	}
+	return now < session->device_bound_at + proof_lifetime() ?
+		SM_PROOF_NOT_NEEDED : verdict;
+}
+
+/*
+ * Does what a session was refused for look like a thief, who has the token and
+ * not the device?
  */
 bool
-sm_proof_holds(const SmSchema *schema, const SmToken *token,
-			   const SmSession *session, TimestampTz now)
+sm_proof_suspicious(SmProofVerdict verdict, const SmSession *session,
+					const SmPresented *presented, TimestampTz now)
 {
-	return session->device_binding_id == NULL ||
-		unproved_works(session, now) ||
-		judge(schema, token, session, now) == VERDICT_HOLDS;
+	switch (verdict)
+	{
+		case SM_PROOF_HOLDS:
+		case SM_PROOF_NOT_NEEDED:
+			return false;
+		case SM_PROOF_MISSING:
+			return now >= Max(session->device_bound_at, session->device_proved_at) +
+				MISSING_LIFETIMES * proof_lifetime();
+		case SM_PROOF_EXPIRED:
+			return now >= stamp_time(&presented->stamp) + proof_lifetime();
+		case SM_PROOF_WRONG:
+			break;
+	}
+	return true;
 }
 
 /*
@@ -169,51 +178,6 @@ sm_challenge_holds(const SmSchema *schema, const SmSession *session,
 	return *issued_at + CHALLENGE_LIFETIMES * proof_lifetime() > now &&
 		(session->device_binding_id == NULL ||
 		 *issued_at > session->device_proved_at);
-}
-
-static bool
-unproved_works(const SmSession *session, TimestampTz now)
-{
-	return now < session->device_bound_at + proof_lifetime();
-}
-
-static Verdict
-judge(const SmSchema *schema, const SmToken *token, const SmSession *session,
-	  TimestampTz now)
-{
-	Subject		about = subject(SUBJECT_PROOF, session->device_binding_id);
-
-	switch (token->proof_kind)
-	{
-		case SM_PROOF_NONE:
-			return VERDICT_MISSING;
-		case SM_PROOF_MALFORMED:
-			return VERDICT_WRONG;
-		case SM_PROOF_FORMED:
-			break;
-	}
-	if (!stamp_holds(schema, &about, &token->proof))
-		return VERDICT_WRONG;
-	return now < stamp_time(&token->proof) ? VERDICT_HOLDS : VERDICT_EXPIRED;
-}
-
-static bool
-suspicious(Verdict verdict, const SmToken *token, const SmSession *session,
-		   TimestampTz now)
-{
-	switch (verdict)
-	{
-		case VERDICT_HOLDS:
-			return false;
-		case VERDICT_MISSING:
-			return now >= Max(session->device_bound_at, session->device_proved_at) +
-				MISSING_LIFETIMES * proof_lifetime();
-		case VERDICT_EXPIRED:
-			return now >= stamp_time(&token->proof) + proof_lifetime();
-		case VERDICT_WRONG:
-			break;
-	}
-	return true;
 }
 
 static int64

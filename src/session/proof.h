@@ -10,9 +10,30 @@
 
 #include "postgres.h"
 
-#include "session/authenticate.h"
-#include "session/events.h"
+#include "keys/token.h"
 #include "session/store.h"
+
+/* What came behind a token. */
+typedef struct SmPresented
+{
+	enum
+	{
+		SM_PROOF_NONE,
+		SM_PROOF_MALFORMED,
+		SM_PROOF_FORMED
+	}			kind;
+	SmStamp		stamp;			/* if it is formed */
+} SmPresented;
+
+/* What it is worth. */
+typedef enum SmProofVerdict
+{
+	SM_PROOF_HOLDS,
+	SM_PROOF_NOT_NEEDED,		/* whatever came */
+	SM_PROOF_MISSING,
+	SM_PROOF_EXPIRED,
+	SM_PROOF_WRONG
+} SmProofVerdict;
 
 /* A proof of a session's device, and when it expires. */
 typedef struct SmProof
@@ -21,11 +42,13 @@ typedef struct SmProof
 	TimestampTz expires_at;
 } SmProof;
 
-extern bool sm_proved(const SmSchema *schema, SmToken *token,
-					  const SmSession *session, SmEventType refused_as,
-					  const SmClient *client);
-extern bool sm_proof_holds(const SmSchema *schema, const SmToken *token,
-						   const SmSession *session, TimestampTz now);
+extern void sm_proof_read(const char *text, size_t len, SmPresented *presented);
+extern SmProofVerdict sm_proof_judge(const SmSchema *schema,
+									 const SmSession *session,
+									 const SmPresented *presented,
+									 TimestampTz now);
+extern bool sm_proof_suspicious(SmProofVerdict verdict, const SmSession *session,
+								const SmPresented *presented, TimestampTz now);
 extern SmProof sm_make_proof(const SmSchema *schema, const SmSession *session,
 							 TimestampTz now);
 extern text *sm_make_challenge(const SmSchema *schema, const SmSession *session,

@@ -19,7 +19,6 @@
 #include "session/authenticate.h"
 #include "session/lifecycle.h"
 #include "session/locks.h"
-#include "session/proof.h"
 #include "shared.h"
 #include "sql/arguments.h"
 #include "sql/result.h"
@@ -261,7 +260,7 @@ sm_session_status(PG_FUNCTION_ARGS)
 					 sm_actor_lives(schema, &scan.session, now)))
 					status = names[life];
 				if (life == SM_LIFE_ACTIVE && status == names[life] &&
-					!sm_proof_holds(schema, &token, &scan.session, now))
+					sm_proof_judge(schema, &scan.session, &token.proof, now) > SM_PROOF_NOT_NEEDED)
 					status = SM_STATUS_UNPROVED;
 			}
 		}

@@ -225,7 +225,7 @@ SELECT * FROM test.bound() \gset t_
 SELECT * FROM test.bound() \gset u_
 SET session_manager.device_proof_lifetime = 1;
 SELECT test.end_unproved(:'u_token');
-CREATE FUNCTION test.after_change(change text, token text, proof text, id uuid) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION test.seen_after(change text, token text, proof text, id uuid) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	seen text;
 BEGIN
@@ -238,7 +238,7 @@ BEGIN
 	END;
 END;
 $$;
-SELECT change, test.after_change(change, :'t_token', :'t_proof', :'t_id')
+SELECT change, test.seen_after(change, :'t_token', :'t_proof', :'t_id')
 FROM (VALUES (1, 'UPDATE user_sessions SET version = version WHERE session_id = %L'),
 	(2, 'UPDATE user_sessions SET device_binding_id = NULL WHERE session_id = %L'),
 	(3, 'UPDATE user_sessions SET device_binding_id = NULL, device_bound_at = NULL, device_proved_at = NULL WHERE session_id = %L'),
@@ -313,6 +313,6 @@ ROLLBACK TO s;
 SELECT session_device_report(:'t_token', true, 'x');	-- fails
 ROLLBACK;
 
-DROP FUNCTION test.after_change, test.bound, test.gets, test.end_unproved;
+DROP FUNCTION test.seen_after, test.bound, test.gets, test.end_unproved;
 DROP TABLE test.device_keys;
 SELECT bool_and(session_erase(u) > 0) AS erased FROM unnest(ARRAY['kim', 'lou', 'mia', 'noa', 'ola', 'pat', 'quin']) AS u;
