@@ -315,4 +315,4 @@ ROLLBACK;
 
 DROP FUNCTION test.seen_after, test.bound, test.gets, test.end_unproved;
 DROP TABLE test.device_keys;
-SELECT bool_and(session_erase(u) > 0) AS erased FROM unnest(ARRAY['kim', 'lou', 'mia', 'noa', 'ola', 'pat', 'quin']) AS u;
+SELECT bool_and(session_erase(u) >= 0) AS erased FROM unnest(ARRAY['kim', 'lou', 'mia', 'noa', 'ola', 'pat', 'quin']) AS u;
