@@ -11,7 +11,8 @@
  * directory before the corpus to leave the corpus as it is.
  *
  * Any input is parsed as a token; the verdict must be that of the simple
- * check below, and what is accepted must format to the input again.  An
+ * check below, and what is accepted must format to the input again; likewise
+ * as a proof and as a challenge.  An
  * input of sufficient length is formatted as id and payload too, and must
  * parse to the same.
  *
@@ -71,6 +72,19 @@ check_text(const uint8_t *data, size_t size)
 }
 
 static void
+check_stamp(const uint8_t *data, size_t size, const char *prefix)
+{
+	SmStamp		stamp;
+	char		out[SM_STAMP_LEN];
+
+	if (!sm_stamp_parse((const char *) data, size, prefix, &stamp))
+		return;
+	CHECK(size == SM_STAMP_LEN);
+	sm_stamp_format(&stamp, prefix, out);
+	CHECK(memcmp(out, data, SM_STAMP_LEN) == 0);
+}
+
+static void
 check_raw(SmTokenKind kind, const uint8_t *raw)
 {
 	uint8_t		id[SM_ID_LEN];
@@ -107,6 +121,9 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	check_text(data, size);
+	check_stamp(data, size, SM_PROOF_PREFIX);
+	check_stamp(data, size, SM_CHALLENGE_PREFIX);
+	CHECK(sm_token_len((const char *) data, size) <= size);
 
 	if (size >= SM_ID_LEN)
 		check_id(data);

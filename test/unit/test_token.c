@@ -20,6 +20,7 @@
 
 #define RAW_LEN		(SM_ID_LEN + SM_SECRET_LEN)
 #define BODY_LEN	(SM_TOKEN_LEN - SM_PREFIX_LEN)
+#define STAMP_RAW_LEN	(4 + 8 + SM_STAMP_MAC_LEN)
 
 static const char alphabet[] =
 "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -396,6 +397,106 @@ test_ids(void)
 	report(ok, "ids sort by time, to the microsecond");
 }
 
+/* the bytes of a stamp: key id and time, big-endian, and the MAC */
+static int
+stamp_pair(const uint8_t raw[STAMP_RAW_LEN], const char *prefix)
+{
+	char		text[SM_STAMP_LEN];
+	char		out[SM_STAMP_LEN];
+	char	   *copy = malloc(SM_STAMP_LEN);
+	SmStamp		stamp;
+	uint64_t	time = 0;
+	int			ok;
+
+	if (copy == NULL)
+		abort();
+	memcpy(text, prefix, SM_PREFIX_LEN);
+	for (int bit = 0; bit < STAMP_RAW_LEN * 8; bit += 6)
+	{
+		int			value = 0;
+
+		for (int i = bit; i < bit + 6; i++)
+			value = value * 2 + ((raw[i / 8] >> (7 - i % 8)) & 1);
+		text[SM_PREFIX_LEN + bit / 6] = alphabet[value];
+	}
+	for (int i = 4; i < 12; i++)
+		time = time << 8 | raw[i];
+
+	memcpy(copy, text, SM_STAMP_LEN);
+	ok = sm_stamp_parse(copy, SM_STAMP_LEN, prefix, &stamp) &&
+		stamp.key_id == ((uint32_t) raw[0] << 24 | (uint32_t) raw[1] << 16 |
+						 (uint32_t) raw[2] << 8 | raw[3]) &&
+		stamp.unix_us == (int64_t) time &&
+		memcmp(stamp.mac, raw + 12, SM_STAMP_MAC_LEN) == 0;
+	free(copy);
+	if (!ok)
+		return 0;
+	sm_stamp_format(&stamp, prefix, out);
+	return memcmp(out, text, SM_STAMP_LEN) == 0;
+}
+
+static void
+test_stamps(void)
+{
+	uint8_t		raw[STAMP_RAW_LEN];
+	char		text[SM_STAMP_LEN + 1];
+	SmStamp		stamp = {.key_id = 1, .unix_us = 1764460800000000};
+	int			ok = 1;
+	int			refused = 1;
+
+	for (int run = 0; run < 20000 && ok; run++)
+	{
+		random_bytes(raw, STAMP_RAW_LEN);
+		ok = stamp_pair(raw, run % 2 ? SM_PROOF_PREFIX : SM_CHALLENGE_PREFIX);
+	}
+	report(ok, "random stamps agree with the reference codec both ways");
+
+	sm_stamp_format(&stamp, SM_PROOF_PREFIX, text);
+	text[SM_STAMP_LEN] = 'A';
+	report(sm_stamp_parse(text, SM_STAMP_LEN, SM_PROOF_PREFIX, &stamp) &&
+		   !sm_stamp_parse(text, SM_STAMP_LEN, SM_CHALLENGE_PREFIX, &stamp) &&
+		   !sm_stamp_parse(text, SM_STAMP_LEN - 1, SM_PROOF_PREFIX, &stamp) &&
+		   !sm_stamp_parse(text, SM_STAMP_LEN + 1, SM_PROOF_PREFIX, &stamp) &&
+		   !sm_stamp_parse(text, 0, SM_PROOF_PREFIX, &stamp),
+		   "a proof is no challenge, and every other length is malformed");
+	for (int pos = 0; pos < SM_STAMP_LEN; pos++)
+	{
+		char		was = text[pos];
+
+		for (int c = 0; c < 256; c++)
+		{
+			int			right = pos < SM_PREFIX_LEN ? c == was :
+				c != '\0' && strchr(alphabet, c) != NULL;
+
+			text[pos] = (char) c;
+			if (sm_stamp_parse(text, SM_STAMP_LEN, SM_PROOF_PREFIX, &stamp) != right)
+				refused = 0;
+		}
+		text[pos] = was;
+	}
+	report(refused, "every byte outside the alphabet or the prefix is malformed");
+
+	memset(text, 'A', SM_STAMP_LEN);
+	report(sm_token_len(text, 0) == 0 && sm_token_len(text, SM_STAMP_LEN) == SM_STAMP_LEN,
+		   "what is shorter than a token is looked at whole");
+}
+
+static void
+test_token_len(const char *token)
+{
+	char		text[SM_TOKEN_LEN + 2];
+
+	memcpy(text, token, SM_TOKEN_LEN);
+	memcpy(text + SM_TOKEN_LEN, ".x", 2);
+	report(sm_token_len(text, SM_TOKEN_LEN) == SM_TOKEN_LEN &&
+		   sm_token_len(text, SM_TOKEN_LEN + 1) == SM_TOKEN_LEN &&
+		   sm_token_len(text, SM_TOKEN_LEN + 2) == SM_TOKEN_LEN,
+		   "a token ends before a dot");
+	text[SM_TOKEN_LEN] = 'A';
+	report(sm_token_len(text, SM_TOKEN_LEN + 2) == SM_TOKEN_LEN + 2,
+		   "and before nothing else");
+}
+
 int
 main(void)
 {
@@ -411,6 +512,8 @@ main(void)
 	test_lengths(token);
 	test_bytes(token);
 	test_look_alikes(token);
+	test_token_len(token);
+	test_stamps();
 	test_ids();
 
 	return failures > 0;
