@@ -209,11 +209,12 @@ bind_device(SmScan *scan, SmToken *token, Jsonb *key, TimestampTz issued_at,
 	device->user_id = DatumGetTextPCopy(PointerGetDatum(session->user_id));
 	device->binding_id = binding_id;
 	device->key = key;
+	device->thumbprint = sm_device_key_thumbprint(key);
 	device->bound_at = now;
 	device->proved_at = issued_at;
 	device->proof = sm_make_proof(schema, session, now);
 
-	sm_detail_text(&detail, "thumbprint", sm_device_key_thumbprint(key));
+	sm_detail_text(&detail, "thumbprint", device->thumbprint);
 	sm_session_event(schema, SM_EVENT_DEVICE_BOUND, session, client,
 					 sm_detail_end(&detail));
 	sm_scan_update(scan, &changes);
@@ -226,7 +227,9 @@ describe(const SmSchema *schema, const SmSession *session, SmDevice *device)
 {
 	SmContent	content;
 
-	if (!sm_session_open(schema, session, &content) || content.device_key == NULL)
+	if (sm_session_open(schema, session, &content) && content.device_key != NULL)
+		device->thumbprint = sm_device_key_thumbprint(content.device_key);
+	if (device->thumbprint == NULL)
 		sm_report_corrupt(schema, session);
 	device->session_id = *session->session_id;
 	device->user_id = DatumGetTextPCopy(PointerGetDatum(session->user_id));

@@ -27,6 +27,7 @@ typedef struct SmDevice
 	text	   *user_id;
 	pg_uuid_t	binding_id;
 	Jsonb	   *key;
+	text	   *thumbprint;
 	TimestampTz bound_at;
 	TimestampTz proved_at;
 	SmProof		proof;			/* text is NULL unless one was made */

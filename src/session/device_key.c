@@ -16,7 +16,6 @@
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
-#include "compat.h"
 #include "keys/crypto.h"
 #include "session/device_key.h"
 
@@ -26,10 +25,10 @@
 #define MAX_MODULUS_LEN		512
 #define MAX_EXPONENT_LEN	8
 
-static char *canonical(Jsonb *key);
-static char *number(Jsonb *key, const char *name, size_t min, size_t max);
+static char *canonical(Jsonb *key, const char **problem);
+static char *number(Jsonb *key, const char *name, size_t min, size_t max,
+					const char **problem);
 static char *member(Jsonb *key, const char *name);
-pg_noreturn static void report_key(const char *detail);
 
 /*
  * A key of a device without what does not make it a key.  22023 if it is none
@@ -38,52 +37,82 @@ pg_noreturn static void report_key(const char *detail);
 Jsonb *
 sm_device_key_check(Jsonb *key)
 {
+	const char *problem = NULL;
+	char	   *text = NULL;
+
 	/* whoever sends the private half has misunderstood something */
 	if (member(key, "d") != NULL)
-		report_key("It is a private key.");
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-											  CStringGetDatum(canonical(key))));
+		problem = "It is a private key.";
+	else
+		text = canonical(key, &problem);
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid key of a device"),
+				 errdetail_internal("%s", problem),
+				 errhint("Pass a public JSON Web Key of P-256 or RSA.")));
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
 }
 
 /*
- * The thumbprint of a key that sm_device_key_check returned: 43 characters.
+ * The thumbprint of a key that sm_device_key_check returned, 43 characters.
+ * NULL if it is none: whoever has the extension's key may have sealed anything.
  */
 text *
 sm_device_key_thumbprint(Jsonb *key)
 {
-	char	   *text = canonical(key);
+	const char *problem = NULL;
+	char	   *text = canonical(key, &problem);
 	uint8		hash[SM_SHA256_LEN];
 
+	if (problem != NULL)
+		return NULL;
 	sm_sha256(text, strlen(text), hash);
 	return cstring_to_text(sm_base64url(hash, sizeof(hash)));
 }
 
-/* What the thumbprint is of: the members in their order, without spaces. */
+/*
+ * What the thumbprint is of: the members in their order, without spaces.  Sets
+ * *problem if the key is none.
+ */
 static char *
-canonical(Jsonb *key)
+canonical(Jsonb *key, const char **problem)
 {
 	char	   *type = member(key, "kty");
 
 	if (type != NULL && strcmp(type, "EC") == 0)
 	{
 		char	   *curve = member(key, "crv");
+		char	   *x = number(key, "x", COORDINATE_LEN, COORDINATE_LEN, problem);
+		char	   *y = number(key, "y", COORDINATE_LEN, COORDINATE_LEN, problem);
 
 		if (curve == NULL || strcmp(curve, "P-256") != 0)
-			report_key("Its curve is not P-256.");
+			*problem = "Its curve is not P-256.";
+		if (*problem != NULL)
+			return NULL;
 		return psprintf("{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"%s\",\"y\":\"%s\"}",
-						number(key, "x", COORDINATE_LEN, COORDINATE_LEN),
-						number(key, "y", COORDINATE_LEN, COORDINATE_LEN));
+						x, y);
 	}
 	if (type != NULL && strcmp(type, "RSA") == 0)
-		return psprintf("{\"e\":\"%s\",\"kty\":\"RSA\",\"n\":\"%s\"}",
-						number(key, "e", 1, MAX_EXPONENT_LEN),
-						number(key, "n", MIN_MODULUS_LEN, MAX_MODULUS_LEN));
-	report_key("Its type is neither EC nor RSA.");
+	{
+		char	   *e = number(key, "e", 1, MAX_EXPONENT_LEN, problem);
+		char	   *n = number(key, "n", MIN_MODULUS_LEN, MAX_MODULUS_LEN, problem);
+
+		if (*problem != NULL)
+			return NULL;
+		return psprintf("{\"e\":\"%s\",\"kty\":\"RSA\",\"n\":\"%s\"}", e, n);
+	}
+	*problem = "Its type is neither EC nor RSA.";
+	return NULL;
 }
 
-/* A member that is a number of min to max bytes, in base64url. */
+/*
+ * A member that is a number of min to max bytes, in base64url.  Sets *problem
+ * if it is not.
+ */
 static char *
-number(Jsonb *key, const char *name, size_t min, size_t max)
+number(Jsonb *key, const char *name, size_t min, size_t max,
+	   const char **problem)
 {
 	char	   *text = member(key, name);
 	uint8		bytes[MAX_MODULUS_LEN];
@@ -92,10 +121,10 @@ number(Jsonb *key, const char *name, size_t min, size_t max)
 	if (text == NULL ||
 		!sm_base64url_decode(bytes, max, &len, text, strlen(text)) ||
 		len < min)
-		report_key(psprintf("Its member \"%s\" is not a number of the right size.", name));
+		*problem = psprintf("Its member \"%s\" is not a number of the right size.", name);
 	/* only coordinates may begin with zeroes (RFC 7518, sections 2 and 6) */
-	if (min != max && bytes[0] == 0)
-		report_key(psprintf("Its member \"%s\" begins with a zero.", name));
+	else if (min != max && bytes[0] == 0)
+		*problem = psprintf("Its member \"%s\" begins with a zero.", name);
 	return text;
 }
 
@@ -109,14 +138,4 @@ member(Jsonb *key, const char *name)
 	if (value == NULL || value->type != jbvString)
 		return NULL;
 	return pnstrdup(value->val.string.val, value->val.string.len);
-}
-
-static void
-report_key(const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid key of a device"),
-			 errdetail_internal("%s", detail),
-			 errhint("Pass a public JSON Web Key of P-256 or RSA.")));
 }

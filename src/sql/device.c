@@ -82,8 +82,7 @@ sm_session_bind_device(PG_FUNCTION_ARGS)
 	values[2] = PointerGetDatum(device.user_id);
 	values[3] = PointerGetDatum(device.token);
 	values[4] = UUIDPGetDatum(&device.binding_id);
-	if (bound)
-		values[5] = PointerGetDatum(sm_device_key_thumbprint(device.key));
+	values[5] = PointerGetDatum(device.thumbprint);
 	values[6] = PointerGetDatum(device.proof.text);
 	values[7] = TimestampTzGetDatum(device.proof.expires_at);
 	for (int i = 1; i < (int) lengthof(nulls); i++)
@@ -139,7 +138,7 @@ sm_session_device(PG_FUNCTION_ARGS)
 	values[1] = PointerGetDatum(device.user_id);
 	values[2] = UUIDPGetDatum(&device.binding_id);
 	values[3] = JsonbPGetDatum(device.key);
-	values[4] = PointerGetDatum(sm_device_key_thumbprint(device.key));
+	values[4] = PointerGetDatum(device.thumbprint);
 	values[5] = TimestampTzGetDatum(device.bound_at);
 	values[6] = TimestampTzGetDatum(device.proved_at);
 	return sm_result_row(fcinfo, types, lengthof(types), values, nulls);

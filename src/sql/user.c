@@ -362,9 +362,9 @@ list_row(SmResult *result, const SmSchema *schema, const SmSession *session,
 	nulls[12] = (session->actor_id == NULL);
 	values[13] = IntervalPGetDatum(&idle_timeout);
 	nulls[13] = (idle_timeout.time == 0);
-	nulls[14] = (content.device_key == NULL);
 	if (content.device_key)
 		values[14] = PointerGetDatum(sm_device_key_thumbprint(content.device_key));
+	nulls[14] = (DatumGetPointer(values[14]) == NULL);
 	values[15] = TimestampTzGetDatum(session->device_bound_at);
 	values[16] = TimestampTzGetDatum(session->device_proved_at);
 	nulls[15] = nulls[16] = (session->device_binding_id == NULL);

@@ -32,7 +32,7 @@ def subkey(master: bytes, installation: bytes) -> bytes:
     return out.raw
 
 
-def seal(key: bytes, ad: bytes, plain: bytes) -> bytes:
+def seal(key: bytes, ad: bytes, plain: bytes, flags: int) -> bytes:
     plain += b"\x80"
     plain += b"\0" * (-len(plain) % 64)
     nonce = os.urandom(24)
@@ -40,7 +40,7 @@ def seal(key: bytes, ad: bytes, plain: bytes) -> bytes:
     assert sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(
         out, None, plain, ctypes.c_ulonglong(len(plain)), ad, ctypes.c_ulonglong(len(ad)), None, nonce, key
     ) == 0
-    return bytes([1, 0]) + nonce + out.raw
+    return bytes([1, flags]) + nonce + out.raw
 
 
 # jsonb, as src/include/utils/jsonb.h has it
@@ -63,16 +63,20 @@ def envelope(data: bytes, auth: bytes = b"") -> bytes:
     return out + u32(len(auth)) + auth
 
 
+def with_device(inside: bytes, key: bytes) -> bytes:
+    return inside + b"\0" * (-len(inside) % 4) + u32(len(key)) + key
+
+
 def main() -> None:
     master, installation = bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2].replace("-", ""))
     key_id, version, created, authenticated = map(int, sys.argv[3:7])
     session, absolute, user = bytes.fromhex(sys.argv[7].replace("-", "")), int(sys.argv[8]), sys.argv[9].encode()
     key = subkey(master, installation)
-    ad = struct.pack(">BBIIqq", 1, 0, key_id, version, created, authenticated)
-    ad += session + struct.pack(">qI", absolute, len(user)) + user + u32(0xFFFFFFFF)
 
-    def emit(name: str, plain: bytes) -> None:
-        print(name, seal(key, ad, plain).hex())
+    def emit(name: str, plain: bytes, flags: int = 0) -> None:
+        ad = struct.pack(">BBIIqq", 1, flags, key_id, version, created, authenticated)
+        ad += session + struct.pack(">qI", absolute, len(user)) + user + u32(0xFFFFFFFF)
+        print(name, seal(key, ad, plain, flags).hex())
 
     number = u32(8 << 2) + struct.pack("=Hh", 0x8000, 42)
     aligned = container(OBJECT, 1, [(STRING, b"abcd"), (NUMERIC, number)])
@@ -83,6 +87,18 @@ def main() -> None:
     emit("sound_empty", envelope(empty))
     emit("sound_number", envelope(aligned, empty))
     emit("sound_nested", envelope(nested, aligned))
+    # flag 2: the key of a device is the third value
+    for name, key_value in ("empty", empty), ("nested", nested), ("number", aligned):
+        emit("sound_device_" + name, with_device(envelope(nested, aligned), key_value), 2)
+    emit("sound_device_without_auth", with_device(envelope(aligned), nested), 2)
+    emit("device_missing", envelope(nested, aligned), 2)
+    emit("device_not_told", with_device(envelope(nested, aligned), nested))
+    emit("device_none", with_device(envelope(nested), b""), 2)
+    emit("device_length", with_device(envelope(nested), nested)[:-len(nested) - 4] + u32(0xFFFFFFF0) + nested, 2)
+    emit("device_length_less", with_device(envelope(nested), nested)[:-len(nested) - 4] + u32(4) + nested, 2)
+    emit("device_array", with_device(envelope(nested), container(ARRAY, 0, [])), 2)
+    emit("device_count", with_device(envelope(nested), u32(OBJECT | 1000)), 2)
+    emit("device_trailing", with_device(envelope(nested), nested) + b"\0\0\0\0", 2)
 
     def entry(children: list[tuple[int, bytes]], n: int, value: int) -> bytes:
         raw = bytearray(container(OBJECT, len(children) // 2, children))
@@ -126,14 +142,15 @@ def main() -> None:
 
     chance = random.Random(10)
     for i in range(int(os.environ.get("SEAL_RANDOM", "400"))):
-        raw = bytearray(envelope(nested, aligned))
+        flags = 2 * chance.randint(0, 1)
+        raw = bytearray(with_device(envelope(nested, aligned), nested) if flags else envelope(nested, aligned))
         for _ in range(chance.randint(1, 3)):
             if chance.random() < 0.5:
                 raw[chance.randrange(len(raw))] = chance.choice((0, 1, 4, 0x20, 0x40, 0x7F, 0x80, 0xFF))
             else:
                 at = 4 * chance.randrange(len(raw) // 4)
                 raw[at:at + 4] = u32(chance.choice((0, 1, 4, 0x0FFFFFFF, 0x20000001, 0x40000002, 0x50000010, 0xFFFFFFFF)))
-        emit(f"random_{i}", bytes(raw))
+        emit(f"random_{i}", bytes(raw), flags)
 
 
 if __name__ == "__main__":
