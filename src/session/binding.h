@@ -37,8 +37,8 @@ typedef struct SmDevice
 /* What a device did not do, as the application reports it. */
 typedef struct SmDeviceReport
 {
-	bool		skipped;		/* the browser said why it proves nothing; else
-								 * what it sent as a proof was none */
+	bool		skipped;		/* the browser said why it proves nothing;
+								 * else what it sent as a proof was none */
 	text	   *cause;
 	SmClient	client;
 } SmDeviceReport;

@@ -45,6 +45,7 @@ sm_device_key_check(Jsonb *key)
 		problem = "It is a private key.";
 	else
 		text = canonical(key, &problem);
+
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

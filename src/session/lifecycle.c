@@ -748,6 +748,7 @@ static void
 refresh(SmScan *scan, SmToken *token, const SmRefresh *request,
 		SmRenewal *renewal)
 {
+	static const SmRenewal unproved = {.status = SM_STATUS_UNPROVED};
 	SmSession  *session = &scan->session;
 	SmChanges	changes = {0};
 	bool		previous;
@@ -770,7 +771,7 @@ refresh(SmScan *scan, SmToken *token, const SmRefresh *request,
 		!sm_proved(scan->schema, token, session, SM_EVENT_REJECTED,
 				   &request->client))
 	{
-		*renewal = (SmRenewal) {.status = SM_STATUS_UNPROVED};
+		*renewal = unproved;
 		return;
 	}
 	if (renewal->expires_at != 0)

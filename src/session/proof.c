@@ -48,7 +48,9 @@
 /*
  * A browser that is late, or whose refresh failed, is no thief.  A proof is
  * missing for long when the last one, had its challenge been answered at the
- * last moment, would have expired.
+ * last moment, would have expired.  Longer than that it is missing where a
+ * browser does not wait for one, as when the user comes by a link on another
+ * site: the application sees that, and excuses it.
  */
 #define MISSING_LIFETIMES		(CHALLENGE_LIFETIMES + 1)
 
@@ -60,21 +62,23 @@ typedef struct Subject
 static int64 proof_lifetime(void);
 static Subject subject(char kind, const pg_uuid_t *id);
 static Subject challenge_subject(const SmSession *session);
-static text *stamp_text(const SmSchema *schema, const Subject *about,
-						TimestampTz at, const char *prefix);
+static text * make_stamp(const SmSchema *schema, const Subject *about,
+						 TimestampTz at, const char *prefix);
 static bool stamp_holds(const SmSchema *schema, const Subject *about,
 						const SmStamp *stamp);
 static TimestampTz stamp_time(const SmStamp *stamp);
 
 /*
- * Read what follows a token: nothing, or a dot and a proof.  A dot alone is what
- * a client makes of a cookie that is empty.
+ * Read what follows a token: nothing, or a dot and a proof.  With a dot alone the
+ * application says that it knows why there is none.
  */
 void
 sm_proof_read(const char *text, size_t len, SmPresented *presented)
 {
-	if (len <= 1)
+	if (len == 0)
 		presented->kind = SM_PROOF_NONE;
+	else if (len == 1)
+		presented->kind = SM_PROOF_EXCUSED;
 	else if (sm_stamp_parse(text + 1, len - 1, SM_PROOF_PREFIX, &presented->stamp))
 		presented->kind = SM_PROOF_FORMED;
 	else
@@ -94,7 +98,7 @@ sm_proof_judge(const SmSchema *schema, const SmSession *session,
 	if (session->device_binding_id == NULL)
 		return SM_PROOF_NOT_NEEDED;
 	about = subject(SUBJECT_PROOF, session->device_binding_id);
-	if (presented->kind == SM_PROOF_NONE)
+	if (presented->kind == SM_PROOF_NONE || presented->kind == SM_PROOF_EXCUSED)
 		verdict = SM_PROOF_MISSING;
 	else if (presented->kind == SM_PROOF_FORMED &&
 			 stamp_holds(schema, &about, &presented->stamp))
@@ -121,7 +125,8 @@ sm_proof_suspicious(SmProofVerdict verdict, const SmSession *session,
 		case SM_PROOF_NOT_NEEDED:
 			return false;
 		case SM_PROOF_MISSING:
-			return now >= Max(session->device_bound_at, session->device_proved_at) +
+			return presented->kind != SM_PROOF_EXCUSED &&
+				now >= Max(session->device_bound_at, session->device_proved_at) +
 				MISSING_LIFETIMES * proof_lifetime();
 		case SM_PROOF_EXPIRED:
 			return now >= stamp_time(&presented->stamp) + proof_lifetime();
@@ -142,7 +147,7 @@ sm_make_proof(const SmSchema *schema, const SmSession *session,
 	Subject		about = subject(SUBJECT_PROOF, session->device_binding_id);
 	SmProof		proof = {.expires_at = now + proof_lifetime()};
 
-	proof.text = stamp_text(schema, &about, proof.expires_at, SM_PROOF_PREFIX);
+	proof.text = make_stamp(schema, &about, proof.expires_at, SM_PROOF_PREFIX);
 	return proof;
 }
 
@@ -155,7 +160,7 @@ sm_make_challenge(const SmSchema *schema, const SmSession *session,
 {
 	Subject		about = challenge_subject(session);
 
-	return stamp_text(schema, &about, now, SM_CHALLENGE_PREFIX);
+	return make_stamp(schema, &about, now, SM_CHALLENGE_PREFIX);
 }
 
 /*
@@ -164,7 +169,7 @@ sm_make_challenge(const SmSchema *schema, const SmSession *session,
  */
 bool
 sm_challenge_holds(const SmSchema *schema, const SmSession *session,
-				   const text *challenge, TimestampTz now,
+				   const text * challenge, TimestampTz now,
 				   TimestampTz *issued_at)
 {
 	Subject		about = challenge_subject(session);
@@ -205,7 +210,7 @@ challenge_subject(const SmSession *session)
 }
 
 static text *
-stamp_text(const SmSchema *schema, const Subject *about, TimestampTz at,
+make_stamp(const SmSchema *schema, const Subject *about, TimestampTz at,
 		   const char *prefix)
 {
 	const SmKey *key = sm_key_active(schema);

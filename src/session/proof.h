@@ -19,6 +19,7 @@ typedef struct SmPresented
 	enum
 	{
 		SM_PROOF_NONE,
+		SM_PROOF_EXCUSED,		/* nothing behind a dot */
 		SM_PROOF_MALFORMED,
 		SM_PROOF_FORMED
 	}			kind;
@@ -51,10 +52,10 @@ extern bool sm_proof_suspicious(SmProofVerdict verdict, const SmSession *session
 								const SmPresented *presented, TimestampTz now);
 extern SmProof sm_make_proof(const SmSchema *schema, const SmSession *session,
 							 TimestampTz now);
-extern text *sm_make_challenge(const SmSchema *schema, const SmSession *session,
-							   TimestampTz now);
+extern text * sm_make_challenge(const SmSchema *schema, const SmSession *session,
+								TimestampTz now);
 extern bool sm_challenge_holds(const SmSchema *schema, const SmSession *session,
-							   const text *challenge, TimestampTz now,
+							   const text * challenge, TimestampTz now,
 							   TimestampTz *issued_at);
 
 #endif							/* SM_PROOF_H */

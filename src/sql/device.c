@@ -76,7 +76,7 @@ sm_session_bind_device(PG_FUNCTION_ARGS)
 	if (schema)
 		sm_bind_device(schema, &token, key, challenge, &client, &device);
 
-	bound = (device.proof.text != NULL);
+	bound = (device.proof.text !=NULL);
 	values[0] = CStringGetTextDatum(device.status);
 	values[1] = UUIDPGetDatum(&device.session_id);
 	values[2] = PointerGetDatum(device.user_id);

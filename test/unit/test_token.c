@@ -440,7 +440,7 @@ test_stamps(void)
 {
 	uint8_t		raw[STAMP_RAW_LEN];
 	char		text[SM_STAMP_LEN + 1];
-	SmStamp		stamp = {.key_id = 1, .unix_us = 1764460800000000};
+	SmStamp		stamp = {.key_id = 1,.unix_us = 1764460800000000};
 	int			ok = 1;
 	int			refused = 1;
 
