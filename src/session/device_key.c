@@ -38,13 +38,13 @@ Jsonb *
 sm_device_key_check(Jsonb *key)
 {
 	const char *problem = NULL;
-	char	   *text = NULL;
+	char	   *members = NULL;
 
 	/* whoever sends the private half has misunderstood something */
 	if (member(key, "d") != NULL)
 		problem = "It is a private key.";
 	else
-		text = canonical(key, &problem);
+		members = canonical(key, &problem);
 
 	if (problem != NULL)
 		ereport(ERROR,
@@ -52,7 +52,7 @@ sm_device_key_check(Jsonb *key)
 				 errmsg("invalid key of a device"),
 				 errdetail_internal("%s", problem),
 				 errhint("Pass a public JSON Web Key of P-256 or RSA.")));
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(members)));
 }
 
 /*
@@ -63,12 +63,12 @@ text *
 sm_device_key_thumbprint(Jsonb *key)
 {
 	const char *problem = NULL;
-	char	   *text = canonical(key, &problem);
+	char	   *members = canonical(key, &problem);
 	uint8		hash[SM_SHA256_LEN];
 
 	if (problem != NULL)
 		return NULL;
-	sm_sha256(text, strlen(text), hash);
+	sm_sha256(members, strlen(members), hash);
 	return cstring_to_text(sm_base64url(hash, sizeof(hash)));
 }
 
@@ -115,18 +115,18 @@ static char *
 number(Jsonb *key, const char *name, size_t min, size_t max,
 	   const char **problem)
 {
-	char	   *text = member(key, name);
+	char	   *value = member(key, name);
 	uint8		bytes[MAX_MODULUS_LEN];
 	size_t		len;
 
-	if (text == NULL ||
-		!sm_base64url_decode(bytes, max, &len, text, strlen(text)) ||
+	if (value == NULL ||
+		!sm_base64url_decode(bytes, max, &len, value, strlen(value)) ||
 		len < min)
 		*problem = psprintf("Its member \"%s\" is not a number of the right size.", name);
 	/* only coordinates may begin with zeroes (RFC 7518, sections 2 and 6) */
 	else if (min != max && bytes[0] == 0)
 		*problem = psprintf("Its member \"%s\" begins with a zero.", name);
-	return text;
+	return value;
 }
 
 /* NULL unless it is a text. */

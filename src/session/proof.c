@@ -60,12 +60,12 @@ typedef struct Subject
 } Subject;
 
 static int64 proof_lifetime(void);
-static Subject subject(char kind, const pg_uuid_t *id);
-static Subject challenge_subject(const SmSession *session);
-static text * make_stamp(const SmSchema *schema, const Subject *about,
-						 TimestampTz at, const char *prefix);
+static text *make_stamp(const SmSchema *schema, const Subject *about,
+						TimestampTz at, const char *prefix);
 static bool stamp_holds(const SmSchema *schema, const Subject *about,
 						const SmStamp *stamp);
+static Subject subject(char kind, const pg_uuid_t *id);
+static Subject challenge_subject(const SmSession *session);
 static TimestampTz stamp_time(const SmStamp *stamp);
 
 /*
@@ -73,13 +73,13 @@ static TimestampTz stamp_time(const SmStamp *stamp);
  * application says that it knows why there is none.
  */
 void
-sm_proof_read(const char *text, size_t len, SmPresented *presented)
+sm_proof_read(const char *behind, size_t len, SmPresented *presented)
 {
 	if (len == 0)
 		presented->kind = SM_PROOF_NONE;
 	else if (len == 1)
 		presented->kind = SM_PROOF_EXCUSED;
-	else if (sm_stamp_parse(text + 1, len - 1, SM_PROOF_PREFIX, &presented->stamp))
+	else if (sm_stamp_parse(behind + 1, len - 1, SM_PROOF_PREFIX, &presented->stamp))
 		presented->kind = SM_PROOF_FORMED;
 	else
 		presented->kind = SM_PROOF_MALFORMED;
@@ -169,7 +169,7 @@ sm_make_challenge(const SmSchema *schema, const SmSession *session,
  */
 bool
 sm_challenge_holds(const SmSchema *schema, const SmSession *session,
-				   const text * challenge, TimestampTz now,
+				   const text *challenge, TimestampTz now,
 				   TimestampTz *issued_at)
 {
 	Subject		about = challenge_subject(session);

@@ -43,7 +43,7 @@ typedef struct SmProof
 	TimestampTz expires_at;
 } SmProof;
 
-extern void sm_proof_read(const char *text, size_t len, SmPresented *presented);
+extern void sm_proof_read(const char *behind, size_t len, SmPresented *presented);
 extern SmProofVerdict sm_proof_judge(const SmSchema *schema,
 									 const SmSession *session,
 									 const SmPresented *presented,
@@ -52,10 +52,10 @@ extern bool sm_proof_suspicious(SmProofVerdict verdict, const SmSession *session
 								const SmPresented *presented, TimestampTz now);
 extern SmProof sm_make_proof(const SmSchema *schema, const SmSession *session,
 							 TimestampTz now);
-extern text * sm_make_challenge(const SmSchema *schema, const SmSession *session,
-								TimestampTz now);
+extern text *sm_make_challenge(const SmSchema *schema, const SmSession *session,
+							   TimestampTz now);
 extern bool sm_challenge_holds(const SmSchema *schema, const SmSession *session,
-							   const text * challenge, TimestampTz now,
+							   const text *challenge, TimestampTz now,
 							   TimestampTz *issued_at);
 
 #endif							/* SM_PROOF_H */
