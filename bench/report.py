@@ -148,6 +148,10 @@ def rows(r):
                      ("pgbench_get", "get_bare"), trip)
         out += r.row(f"{call} that records its use, round trip", look_up,
                      ("get_touching", call), ("get_touching", "bare"), ())
+    for side, call in (("", "session_get_json"), ("_rows", "session_get")):
+        for quantity, what in (("round trip", ROUND_TRIP), ("server CPU", CPU)):
+            out += r.row(f"{call} of a session bound to a device, {quantity}", "an unbound one",
+                         ("device", f"bound{side}"), ("device", f"unbound{side}"), ("≤", 1.05), what)
     out += r.row("session_active_count", "bare count(*), parallel", ("count", "count"), ("count", "bare"), ("≤", 1))
     out += r.row("session_active_count", "bare count(*), one process", ("count", "count"), ("count", "bare_alone"), ("≤", 1))
     out += r.row("session_active_estimate", "bare count(*), parallel", ("count", "estimate"), ("count", "bare"), ())

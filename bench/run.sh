@@ -45,7 +45,7 @@ set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 
 # in this order, as some use up sessions that others want
-all_steps=(get profile count create new_device refresh rotate update invalidate bytes pgcrypto wal clients connections pgbouncer cleanup sweep)
+all_steps=(get profile count create new_device refresh rotate update invalidate bytes pgcrypto wal clients connections pgbouncer cleanup sweep device)
 
 quick=no
 write=no
@@ -177,6 +177,33 @@ step_get() {
       pgbench_round pgbench_get $side $side -D rows="$SESSIONS" -t 5000
     done
   done
+}
+
+# As many sessions that are bound to a device as others, made in turn, which wait
+# for nothing but their proofs any more.
+step_device() {
+  local n=2000
+  # RFC 7517, appendix A.1
+  local key='{"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}'
+
+  say "session_get of sessions that are bound to a device"
+  sql -c "SET session_manager.device_proof_lifetime = '1d'" \
+    -c "CREATE TABLE bench.bound AS
+		SELECT i, session_token_digest(s.session_token) AS unbound,
+			session_token_digest(b.session_token || '.' || b.proof) AS bound
+		FROM generate_series(1, $n) AS i,
+			session_create('unbound ' || i, bench.data(i)) AS s,
+			session_create('bound ' || i, bench.data(i)) AS t,
+			session_bind_device(t.session_token, '$key', session_device_challenge(t.session_token)) AS b" \
+    -c "COPY (SELECT bound FROM bench.bound ORDER BY i) TO '$work/run/bound'" \
+    -c "COPY (SELECT unbound FROM bench.bound ORDER BY i) TO '$work/run/unbound'" \
+    -c "SELECT pg_sleep(1)" >/dev/null
+  options="-c session_manager.device_proof_lifetime=1" \
+    driver blocks -l device -r "$ROUNDS" -b 50 -n 200 \
+    bound "$statements/get_json.sql" "$work/run/bound" \
+    unbound "$statements/get_json.sql" "$work/run/unbound" \
+    bound_rows "$statements/get.sql" "$work/run/bound" \
+    unbound_rows "$statements/get.sql" "$work/run/unbound"
 }
 
 # Of each side, what perf has seen in ten seconds.
@@ -712,7 +739,7 @@ step_sweep() {
 }
 
 # How long the steps take beside each other, for the time that is left.
-declare -A weight=([get]=8 [profile]=3 [count]=2 [create]=6 [new_device]=4 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [connections]=2 [pgbouncer]=2 [cleanup]=16 [sweep]=20)
+declare -A weight=([get]=8 [device]=4 [profile]=3 [count]=2 [create]=6 [new_device]=4 [refresh]=5 [rotate]=3 [update]=3 [invalidate]=6 [bytes]=2 [pgcrypto]=5 [wal]=3 [clients]=10 [connections]=2 [pgbouncer]=2 [cleanup]=16 [sweep]=20)
 
 # What a step has left running, and what it has changed for its own measurement.
 after_failure() {

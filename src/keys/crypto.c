@@ -15,7 +15,7 @@
  *	seal		XChaCha20-Poly1305-IETF, random nonce
  *	signature	Ed25519, key pair from a subkey
  *	trust MAC	BLAKE2b-256(key = subkey, issuer || public key)
- *	stamp MAC	BLAKE2b-192(key = subkey, subject || key id || time)
+ *	stamp MAC	SipHash-2-4-128(key = subkey, subject || key id || time)
  *
  * A seal is
  *
@@ -97,6 +97,9 @@ StaticAssertDecl(SM_SEED_LEN == crypto_sign_SEEDBYTES &&
 StaticAssertDecl(SM_STATE_MAC_LEN == crypto_shorthash_siphashx24_BYTES &&
 				 SM_STATE_KEY_LEN == crypto_shorthash_siphashx24_KEYBYTES,
 				 "MAC and key length of a state");
+StaticAssertDecl(SM_STAMP_MAC_LEN == crypto_shorthash_siphashx24_BYTES &&
+				 SM_STAMP_KEY_LEN == crypto_shorthash_siphashx24_KEYBYTES,
+				 "MAC and key length of a stamp");
 
 /* envelope.c knows jsonb without PostgreSQL's headers */
 StaticAssertDecl(SM_VARHDRSZ == VARHDRSZ && SM_INTALIGN(1) == INTALIGN(1),
@@ -134,7 +137,7 @@ static size_t put_context(uint8 *out, uint8 flags, const SmSealContext *context)
 static Size content_len(const SmContent *content, Size *auth_at,
 						Size *device_at);
 static void put_value(uint8 *p, const Jsonb *value);
-static void make_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject,
+static void make_stamp_mac(const uint8 key[SM_STAMP_KEY_LEN], const void *subject,
 						   size_t len, const SmStamp *stamp,
 						   uint8 mac[SM_STAMP_MAC_LEN]);
 
@@ -490,10 +493,11 @@ sm_signed(const uint8 public_key[SM_PUBLIC_KEY_LEN], const void *message,
 
 /*
  * Complete a proof or a challenge, whose key id and time are given.  "subject"
- * is what it is about, at most SM_STAMP_SUBJECT_LEN bytes.
+ * is what it is about, at most SM_STAMP_SUBJECT_LEN bytes.  SipHash as for a
+ * row's state, because a read computes it.
  */
 void
-sm_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
+sm_stamp_mac(const uint8 key[SM_STAMP_KEY_LEN], const void *subject, size_t len,
 			 SmStamp *stamp)
 {
 	make_stamp_mac(key, subject, len, stamp, stamp->mac);
@@ -503,7 +507,7 @@ sm_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
  * Is a stamp what sm_stamp_mac made for this subject?
  */
 bool
-sm_stamp_holds(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
+sm_stamp_holds(const uint8 key[SM_STAMP_KEY_LEN], const void *subject, size_t len,
 			   const SmStamp *stamp)
 {
 	uint8		mac[SM_STAMP_MAC_LEN];
@@ -516,7 +520,7 @@ sm_stamp_holds(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
 }
 
 static void
-make_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
+make_stamp_mac(const uint8 key[SM_STAMP_KEY_LEN], const void *subject, size_t len,
 			   const SmStamp *stamp, uint8 mac[SM_STAMP_MAC_LEN])
 {
 	uint8		message[SM_STAMP_SUBJECT_LEN + 4 + 8];
@@ -526,8 +530,7 @@ make_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject, size_t len,
 	memcpy(p, subject, len);
 	p = put_uint32(p + len, stamp->key_id);
 	p = put_uint64(p, (uint64) stamp->unix_us);
-	if (crypto_generichash(mac, SM_STAMP_MAC_LEN, message, p - message,
-						   key, SM_KEY_LEN) != 0)
+	if (crypto_shorthash_siphashx24(mac, message, p - message, key) != 0)
 		elog(ERROR, "could not compute the MAC of a proof or a challenge");
 }
 

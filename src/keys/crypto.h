@@ -20,6 +20,7 @@
 #define SM_CHECK_LEN	32
 #define SM_STATE_MAC_LEN	16
 #define SM_STATE_KEY_LEN	16
+#define SM_STAMP_KEY_LEN	16
 #define SM_SEED_LEN		32		/* of a key pair that signs */
 #define SM_PUBLIC_KEY_LEN	32
 #define SM_SIGNATURE_LEN	64
@@ -45,7 +46,7 @@ typedef struct SmSubkeys
 	uint8		state[SM_STATE_KEY_LEN];
 	uint8		signing[SM_SEED_LEN];	/* of assertions */
 	uint8		trust[SM_KEY_LEN];
-	uint8		device[SM_KEY_LEN]; /* of proofs and challenges */
+	uint8		device[SM_STAMP_KEY_LEN];	/* of proofs and challenges */
 	uint8		check[SM_CHECK_LEN];	/* the only one that is stored */
 } SmSubkeys;
 
@@ -141,9 +142,9 @@ extern bool sm_signed(const uint8 public_key[SM_PUBLIC_KEY_LEN],
 extern void sm_trust_mac(const uint8 key[SM_KEY_LEN], const uint8 issuer[16],
 						 const uint8 public_key[SM_PUBLIC_KEY_LEN],
 						 uint8 mac[SM_TRUST_MAC_LEN]);
-extern void sm_stamp_mac(const uint8 key[SM_KEY_LEN], const void *subject,
+extern void sm_stamp_mac(const uint8 key[SM_STAMP_KEY_LEN], const void *subject,
 						 size_t len, SmStamp *stamp);
-extern bool sm_stamp_holds(const uint8 key[SM_KEY_LEN], const void *subject,
+extern bool sm_stamp_holds(const uint8 key[SM_STAMP_KEY_LEN], const void *subject,
 						   size_t len, const SmStamp *stamp);
 extern void sm_sha256(const void *message, size_t len,
 					  uint8 hash[SM_SHA256_LEN]);

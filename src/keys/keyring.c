@@ -73,6 +73,19 @@ sm_key_usable(const SmSchema *schema, int32 key_id)
 }
 
 /*
+ * A key that is at hand and has not been revoked, or NULL: for an id that may be
+ * made up.
+ */
+const SmKey *
+sm_key_find(const SmSchema *schema, int32 key_id)
+{
+	const SmKey *key = ring_lookup(schema, key_id);
+
+	return key != NULL && key->material == SM_MATERIAL_PRESENT &&
+		key->state != SM_KEY_REVOKED ? key : NULL;
+}
+
+/*
  * The key that seals what is written now: raises SM003 if there is none.
  */
 const SmKey *

@@ -40,6 +40,7 @@ typedef struct SmKey
 
 extern void sm_keyring_init(void);
 
+extern const SmKey *sm_key_find(const SmSchema *schema, int32 key_id);
 extern const SmKey *sm_key_usable(const SmSchema *schema, int32 key_id);
 extern const SmKey *sm_key_active(const SmSchema *schema);
 extern bool sm_key_revoked(const SmSchema *schema, int32 key_id);

@@ -17,10 +17,11 @@
 
 /* base64url: a group of 4 characters is 3 bytes */
 #define TOKEN_GROUPS	16
-#define STAMP_GROUPS	12
+#define STAMP_GROUPS	9
 
-/* key id, time, MAC */
-#define STAMP_RAW_LEN	(4 + 8 + SM_STAMP_MAC_LEN)
+#define KEY_ID_LEN		4
+#define TIME_LEN		7
+#define STAMP_RAW_LEN	(KEY_ID_LEN + TIME_LEN + SM_STAMP_MAC_LEN)
 
 /* set by decode_char() beside the 6 bits of a value */
 #define NOT_BASE64URL	0x40u
@@ -196,12 +197,12 @@ sm_stamp_parse(const char *text, size_t len, const char *prefix,
 		return false;
 
 	stamp->key_id = 0;
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < KEY_ID_LEN; i++)
 		stamp->key_id = stamp->key_id << 8 | raw[i];
-	for (int i = 4; i < 12; i++)
-		time = time << 8 | raw[i];
+	for (int i = 0; i < TIME_LEN; i++)
+		time = time << 8 | raw[KEY_ID_LEN + i];
 	stamp->unix_us = (int64_t) time;
-	memcpy(stamp->mac, raw + 12, SM_STAMP_MAC_LEN);
+	memcpy(stamp->mac, raw + KEY_ID_LEN + TIME_LEN, SM_STAMP_MAC_LEN);
 	return true;
 }
 
@@ -211,11 +212,12 @@ sm_stamp_format(const SmStamp *stamp, const char *prefix,
 {
 	uint8_t		raw[STAMP_RAW_LEN];
 
-	for (int i = 0; i < 4; i++)
-		raw[i] = (uint8_t) (stamp->key_id >> (24 - 8 * i));
-	for (int i = 0; i < 8; i++)
-		raw[4 + i] = (uint8_t) ((uint64_t) stamp->unix_us >> (56 - 8 * i));
-	memcpy(raw + 12, stamp->mac, SM_STAMP_MAC_LEN);
+	for (int i = 0; i < KEY_ID_LEN; i++)
+		raw[i] = (uint8_t) (stamp->key_id >> (8 * (KEY_ID_LEN - 1 - i)));
+	for (int i = 0; i < TIME_LEN; i++)
+		raw[KEY_ID_LEN + i] =
+			(uint8_t) ((uint64_t) stamp->unix_us >> (8 * (TIME_LEN - 1 - i)));
+	memcpy(raw + KEY_ID_LEN + TIME_LEN, stamp->mac, SM_STAMP_MAC_LEN);
 
 	memcpy(out, prefix, SM_PREFIX_LEN);
 	for (int group = 0; group < STAMP_GROUPS; group++)

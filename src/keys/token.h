@@ -16,11 +16,12 @@
  * A token of a session that is bound to a device is followed by a dot and a
  * proof.  Proofs and challenges are stamps: a time under a MAC.
  *
- *	proof		"sp1_" + base64url(4-byte key id || 8-byte time || 24-byte MAC)
+ *	proof		"sp1_" + base64url(4-byte key id || 7-byte time || 16-byte MAC)
  *	challenge	"sc1_" + the same
  *
- * Both are 52 characters; numbers are big-endian.  The time is in microseconds
- * since 1970: when a proof expires, when a challenge was issued.
+ * Both are 40 characters; numbers are big-endian.  The time is in microseconds
+ * since 1970, until the year 4253: when a proof expires, when a challenge was
+ * issued.
  *
  * The session id is a UUID version 7 (RFC 9562) that ends in the user's
  * bucket, big-endian:
@@ -50,8 +51,8 @@
 #define SM_TOKEN_PREFIX		"sm1_"
 #define SM_DIGEST_PREFIX	"sd1_"
 
-#define SM_STAMP_MAC_LEN	24
-#define SM_STAMP_LEN		52
+#define SM_STAMP_MAC_LEN	16
+#define SM_STAMP_LEN		40
 
 #define SM_PROOF_PREFIX		"sp1_"
 #define SM_CHALLENGE_PREFIX	"sc1_"
@@ -94,7 +95,7 @@ extern void sm_token_format(SmTokenKind kind,
 typedef struct SmStamp
 {
 	uint32_t	key_id;			/* session key whose subkey made the MAC */
-	int64_t		unix_us;
+	int64_t		unix_us;		/* below 2^56 */
 	uint8_t		mac[SM_STAMP_MAC_LEN];
 } SmStamp;
 

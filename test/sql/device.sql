@@ -33,7 +33,7 @@ $$;
 --
 SELECT * FROM session_create('kim') \gset k_
 SELECT session_device_challenge(:'k_session_token') AS challenge \gset k_
-SELECT :'k_challenge' ~ '^sc1_[A-Za-z0-9_-]{48}$' AS formed;
+SELECT :'k_challenge' ~ '^sc1_[A-Za-z0-9_-]{36}$' AS formed;
 DO $$
 DECLARE
 	bad jsonb;
@@ -84,7 +84,7 @@ SELECT status FROM session_bind_device(:'k_session_token', :'ec', replace(:'k_ch
 SELECT * FROM session_bind_device(:'k_session_token', :'ec', :'k_challenge', '192.0.2.1', 'Browser') \gset b_
 SELECT :'b_status' AS status, :'b_session_id' = :'k_session_id' AS same_id, :'b_user_id' AS user_id,
 	:'b_session_token' <> :'k_session_token' AS new_token, :'b_thumbprint' AS thumbprint,
-	:'b_proof' ~ '^sp1_[A-Za-z0-9_-]{48}$' AS formed,
+	:'b_proof' ~ '^sp1_[A-Za-z0-9_-]{36}$' AS formed,
 	round(extract(epoch FROM :'b_proof_expires_at' - clock_timestamp())) AS seconds;
 SELECT device_thumbprint, device_bound_at IS NOT NULL AS bound, device_proved_at < device_bound_at AS proved
 FROM session_list('kim') WHERE session_id = :'k_session_id';
@@ -128,18 +128,18 @@ SELECT b.session_token AS token, proof FROM session_create('noa') AS s,
 SELECT name, test.gets(:'b_session_token' || '.' || proof)
 FROM (VALUES (1, 'right', :'b_proof'),
 	(2, 'of another binding with the same key', :'n_proof'),
-	(3, 'of another time', test.change_char(:'b_proof', 18)),
+	(3, 'of another time', test.change_char(:'b_proof', 17)),
 	(4, 'of another key id', test.change_char(:'b_proof', 6)),
-	(5, 'another MAC', test.change_char(:'b_proof', 52)),
-	(6, 'too short', left(:'b_proof', 51)),
+	(5, 'another MAC', test.change_char(:'b_proof', 40)),
+	(6, 'too short', left(:'b_proof', 39)),
 	(7, 'too long', :'b_proof' || 'A'),
 	(8, 'another prefix', 'sq1_' || substr(:'b_proof', 5)),
 	(9, 'a challenge', :'b_next'),
 	(10, 'a challenge called a proof', 'sp1_' || substr(:'b_next', 5)),
 	(11, 'twice', :'b_proof' || '.' || :'b_proof'),
-	(12, 'zeroes', 'sp1_' || repeat('A', 48)),
-	(13, 'ones', 'sp1_' || repeat('_', 48)),
-	(14, 'with padding', left(:'b_proof', 51) || '='),
+	(12, 'zeroes', 'sp1_' || repeat('A', 36)),
+	(13, 'ones', 'sp1_' || repeat('_', 36)),
+	(14, 'with padding', left(:'b_proof', 39) || '='),
 	(15, 'in capitals', upper(:'b_proof'))) AS proofs (n, name, proof)
 ORDER BY n;
 -- what is behind a dot and a token of another session is nothing to that
@@ -181,7 +181,7 @@ SELECT session_device_challenge(:'r_token') AS c2 \gset
 SELECT session_device_challenge(:'n_token') AS other \gset
 SELECT status, proof FROM session_prove_device(:'r_token', :'other');
 SELECT status, proof FROM session_prove_device(:'r_token', :'k_challenge');
-SELECT status, proof FROM session_prove_device(:'r_token', 'sc1_' || repeat('A', 48));
+SELECT status, proof FROM session_prove_device(:'r_token', 'sc1_' || repeat('A', 36));
 SELECT status, proof FROM session_prove_device(:'r_token', :'c2') \gset p_
 SELECT :'p_status' AS status, :'p_proof' <> :'b_proof' AS new_proof;
 SELECT status, proof FROM session_prove_device(:'r_token', :'c2');	-- once

@@ -312,7 +312,7 @@ acme|t|192.0.2.$n|Firefox|{"amr": ["otp"]}
 1
 t
 cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s
-proved|52
+proved|40
 t
 cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s
 t|t

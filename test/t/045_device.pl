@@ -109,7 +109,7 @@ is( $standby->safe_psql(
 		'postgres',
 		"SELECT length(session_device_challenge('$token')), count(*) FROM session_device('$token')"
 	),
-	'52|1',
+	'40|1',
 	'a standby challenges the device');
 like(
 	failure($standby, "SELECT session_prove_device('$token', 'x')"),
@@ -202,7 +202,7 @@ like(
 	$heard,
 	qr/Asynchronous notification "session_alert" with payload "\{"event": "device_proof_failed"/,
 	'as listeners hear');
-my $none = 'sp1_' . 'A' x 48;
+my $none = 'sp1_' . 'A' x 36;
 later(
 	"BEGIN READ ONLY; SELECT count(*) FROM session_get('$stolen.$none'); COMMIT"
 );

@@ -20,7 +20,7 @@
 
 #define RAW_LEN		(SM_ID_LEN + SM_SECRET_LEN)
 #define BODY_LEN	(SM_TOKEN_LEN - SM_PREFIX_LEN)
-#define STAMP_RAW_LEN	(4 + 8 + SM_STAMP_MAC_LEN)
+#define STAMP_RAW_LEN	(4 + 7 + SM_STAMP_MAC_LEN)
 
 static const char alphabet[] =
 "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -419,7 +419,7 @@ stamp_pair(const uint8_t raw[STAMP_RAW_LEN], const char *prefix)
 			value = value * 2 + ((raw[i / 8] >> (7 - i % 8)) & 1);
 		text[SM_PREFIX_LEN + bit / 6] = alphabet[value];
 	}
-	for (int i = 4; i < 12; i++)
+	for (int i = 4; i < 11; i++)
 		time = time << 8 | raw[i];
 
 	memcpy(copy, text, SM_STAMP_LEN);
@@ -427,7 +427,7 @@ stamp_pair(const uint8_t raw[STAMP_RAW_LEN], const char *prefix)
 		stamp.key_id == ((uint32_t) raw[0] << 24 | (uint32_t) raw[1] << 16 |
 						 (uint32_t) raw[2] << 8 | raw[3]) &&
 		stamp.unix_us == (int64_t) time &&
-		memcmp(stamp.mac, raw + 12, SM_STAMP_MAC_LEN) == 0;
+		memcmp(stamp.mac, raw + 11, SM_STAMP_MAC_LEN) == 0;
 	free(copy);
 	if (!ok)
 		return 0;
