@@ -26,10 +26,13 @@
 /* set by decode_char() beside the 6 bits of a value */
 #define NOT_BASE64URL	0x40u
 
+/* set by decode_group() beside the 24 bits of a value */
+#define MALFORMED_GROUP	(NOT_BASE64URL << 18)
+
 static uint32_t in_range(uint32_t c, uint32_t low, uint32_t high);
 static uint32_t decode_char(uint32_t c);
 static uint32_t encode_char(uint32_t value);
-static uint32_t decode_group(const char *in, uint32_t *bits);
+static inline uint32_t decode_group(const char *in);
 static void encode_group(uint32_t bits, char *out);
 
 /*
@@ -76,23 +79,23 @@ encode_char(uint32_t value)
 }
 
 /*
- * Decode 4 characters to 24 bits.  NOT_BASE64URL is set in what it returns
- * unless all of them are base64url.
+ * Decode 4 characters to 24 bits; MALFORMED_GROUP is set beside them unless all
+ * of the characters are base64url.
  */
-static uint32_t
-decode_group(const char *in, uint32_t *bits)
+static inline uint32_t
+decode_group(const char *in)
 {
 	uint32_t	seen = 0;
+	uint32_t	bits = 0;
 
-	*bits = 0;
 	for (int i = 0; i < 4; i++)
 	{
 		uint32_t	value = decode_char((unsigned char) in[i]);
 
 		seen |= value;
-		*bits = *bits << 6 | (value & 63);
+		bits = bits << 6 | (value & 63);
 	}
-	return seen;
+	return bits | (seen & NOT_BASE64URL) << 18;
 }
 
 /*
@@ -126,9 +129,9 @@ sm_token_parse(const char *text, size_t len, uint8_t id[SM_ID_LEN],
 
 		for (int group = 0; group < TOKEN_GROUPS; group++, in += 4)
 		{
-			uint32_t	bits;
+			uint32_t	bits = decode_group(in);
 
-			seen |= decode_group(in, &bits);
+			seen |= bits;
 			for (int i = 0; i < 3; i++)
 			{
 				int			pos = group * 3 + i;
@@ -138,7 +141,7 @@ sm_token_parse(const char *text, size_t len, uint8_t id[SM_ID_LEN],
 				*byte = (uint8_t) (bits >> (16 - 8 * i));
 			}
 		}
-		if (seen & NOT_BASE64URL)
+		if (seen & MALFORMED_GROUP)
 			kind = SM_TOKEN_MALFORMED;
 	}
 
@@ -187,13 +190,13 @@ sm_stamp_parse(const char *text, size_t len, const char *prefix,
 		return false;
 	for (int group = 0; group < STAMP_GROUPS; group++)
 	{
-		uint32_t	bits;
+		uint32_t	bits = decode_group(text + SM_PREFIX_LEN + group * 4);
 
-		seen |= decode_group(text + SM_PREFIX_LEN + group * 4, &bits);
+		seen |= bits;
 		for (int i = 0; i < 3; i++)
 			raw[group * 3 + i] = (uint8_t) (bits >> (16 - 8 * i));
 	}
-	if (seen & NOT_BASE64URL)
+	if (seen & MALFORMED_GROUP)
 		return false;
 
 	stamp->key_id = 0;
