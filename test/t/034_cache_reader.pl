@@ -109,9 +109,11 @@ is_deeply(
 is("session:epoch:$decoded->{cache_installation}",
 	epoch_key($node), 'the server whose epoch it is stored under');
 is_deeply($decoded->{$_}, $expected->{$_}, $_)
-  foreach qw(session_id user_id tenant_id version auth actor_id cacheable);
+  foreach
+  qw(session_id user_id tenant_id version auth actor_id device_proved_at cacheable);
 
-foreach my $column (grep { /_at$/ } keys %$expected)
+foreach
+  my $column (grep { /_at$/ && defined $expected->{$_} } keys %$expected)
 {
 	is( $node->safe_psql(
 			'postgres',
