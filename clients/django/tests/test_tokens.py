@@ -8,7 +8,17 @@ import pytest
 from django.db import connection
 
 from session_manager.services import session_service
-from session_manager.store.tokens import digest_form, is_token, session_id_of
+from session_manager.store.tokens import (
+    digest_form,
+    has_proof,
+    is_bare_token,
+    is_token,
+    proof_expiry,
+    session_id_of,
+    token_bytes,
+    with_proof,
+    without_proof,
+)
 
 TOKEN = "sm1_AZdaPpwAeryd7wEjRWdexAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 DIGEST = "sd1_AZdaPpwAeryd7wEjRWdexEm0MNoZrDpGUzfZ-kH6S-RawhmeaNhtnGlPw_SUn65B"
@@ -38,9 +48,41 @@ def test_what_is_no_token(value: str | None) -> None:
     assert digest_form(value) is None
 
 
+PROOF = "sp1_AAAAAQAGYXUMnDJLAAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+
+
+def test_a_token_with_a_proof() -> None:
+    both = f"{TOKEN}.{PROOF}"
+    assert with_proof(TOKEN, PROOF) == with_proof(both, PROOF) == both
+    assert is_token(both)
+    assert not is_bare_token(both)
+    assert is_bare_token(TOKEN)
+    assert (has_proof(both), has_proof(TOKEN)) == (True, False)
+    assert without_proof(both) == without_proof(TOKEN) == TOKEN
+    assert digest_form(both) == f"{DIGEST}.{PROOF}"
+    assert session_id_of(both) == session_id_of(TOKEN)
+    bare, raw = token_bytes(TOKEN), token_bytes(both)
+    assert bare is not None
+    assert raw == bare + PROOF.encode()
+    assert proof_expiry(raw) == 0x00066175_0C9C324B
+    assert proof_expiry(bare) is None
+
+
+@pytest.mark.parametrize(
+    "proof", [None, "", "sp1_", PROOF[:-1], f"{PROOF}A", f"{PROOF}\n", PROOF.replace("sp1", "sc1")]
+)
+def test_what_is_no_proof(proof: str | None) -> None:
+    assert with_proof(TOKEN, proof) == TOKEN
+    assert not is_token(f"{TOKEN}.{proof}")
+    assert token_bytes(f"{TOKEN}.{proof}") is None
+    assert not is_token(f"{DIGEST}.{PROOF}")
+
+
 @pytest.mark.django_db
 def test_agrees_with_the_server(user_id: str) -> None:
     token = session_service.create(user_id).token
     with connection.cursor() as cursor:
         cursor.execute("SELECT session_token_digest(%s)", [token])
         assert cursor.fetchone() == (digest_form(token),)
+        cursor.execute("SELECT session_token_digest(%s)", [with_proof(token, PROOF)])
+        assert cursor.fetchone() == (digest_form(with_proof(token, PROOF)),)

@@ -17,7 +17,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.views.debug import SafeExceptionReporterFilter
 
-_TOKEN = re.compile(r"(s[md]1_)[A-Za-z0-9_-]{8,}", re.ASCII)
+# And proofs of devices, and challenges.
+_TOKEN = re.compile(r"(s[mdpc]1_)[A-Za-z0-9_-]{8,}", re.ASCII)
 # A JWT (RFC 7519): base64url of '{"', and at least two dots.  The run is taken at once and its
 # dots are counted afterwards, so that no text makes the search go back.
 _JWT = re.compile(r"eyJ[A-Za-z0-9_.-]*", re.ASCII)

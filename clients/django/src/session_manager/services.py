@@ -57,10 +57,13 @@ from .store.transactions import changed_any_here, changed_here, note_change
 from .types import (
     JSON,
     SESSION_TIMES,
+    BoundDevice,
     CreatedSession,
+    Device,
     Event,
     ListedSession,
     LiveSession,
+    ProvedDevice,
     RefreshedSession,
     Session,
     UpdatedSession,
@@ -74,6 +77,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _ENDED = RefreshedSession("ended", None, None, None, None, None, None)
+_BOUND_NOTHING = BoundDevice("ended", None, None, None, None, None, None, None)
+_PROVED_NOTHING = ProvedDevice("ended", None, None)
 # Events that tell from where a session was used last; the extension's networks are /24 and /48.
 _LOCATING = ("created", "refreshed", "rotated")
 _PREFIX = {4: 24, 6: 48}
@@ -301,6 +306,7 @@ class SessionService:
         """Extend a session, and replace its token if told to.
 
         with_session: ``session`` is what get would return then, by the same statement.
+        ``proof_required``: the session lives, but the proof of its device is missing.
         A replay ends the session and says ``reused``.  Let the transaction commit then: a rollback
         loses the revocation unless the library is preloaded.
         """
@@ -495,6 +501,112 @@ class SessionService:
         reason: str | None = rows[0]["reason"]
         return reason
 
+    # Sessions that are bound to a device.  None of these needs a proof.
+
+    def device_challenge(self, token: str | None) -> str | None:
+        """What the device of a live session is to sign, to be bound or to prove itself.
+
+        None if the session is not live.
+        """
+        digest = digest_form(token)
+        if digest is None:
+            return None
+        rows = call(
+            f"SELECT {function('session_device_challenge')}(%s) AS challenge",
+            [digest],
+            bucket=bucket_of_token(token),
+            idempotent=True,
+        )
+        challenge: str | None = rows[0]["challenge"]
+        return challenge
+
+    def bind_device(
+        self,
+        token: str | None,
+        key: JSON,
+        challenge: str,
+        *,
+        ip: str | None = None,
+        user_agent: str | None = None,
+    ) -> BoundDevice:
+        """Bind a session to the public key (a JSON Web Key) of a device, and replace its token.
+
+        The caller has verified that the device has signed the challenge with that key.
+        Raises InvalidArgument for what is no such key.
+        """
+        digest = digest_form(token)
+        if token is None or digest is None:
+            return _BOUND_NOTHING
+        bucket = bucket_of_token(token)
+        note_change(session_id_of(token), bucket)
+        (row,) = call(
+            "SELECT status, session_id, user_id, session_token AS token, binding_id, thumbprint, "
+            f"proof, {utc('proof_expires_at')} FROM {function('session_bind_device')}"
+            "(%s, %s::jsonb, %s, %s::inet, %s)",
+            [digest, json_argument(key), text_argument(challenge), ip, _storable(user_agent)],
+            bucket=bucket,
+            savepoint=True,
+        )
+        return BoundDevice(**row)
+
+    def device(self, token: str | None) -> Device | None:
+        """The device that a live session is bound to; None if it is not live, or bound to none."""
+        digest = digest_form(token)
+        if digest is None:
+            return None
+        rows = call(
+            "SELECT session_id, user_id, binding_id, key, thumbprint, "
+            + utc("bound_at", "proved_at")
+            + f" FROM {function('session_device')}(%s)",
+            [digest],
+            bucket=bucket_of_token(token),
+            json_columns=("key",),
+            idempotent=True,
+        )
+        return Device(**rows[0]) if rows else None
+
+    def prove_device(self, token: str | None, challenge: str) -> ProvedDevice:
+        """A new proof for a session whose device has signed a challenge.
+
+        The caller has verified the signature by the key of ``device``.
+        """
+        digest = digest_form(token)
+        if token is None or digest is None:
+            return _PROVED_NOTHING
+        bucket = bucket_of_token(token)
+        note_change(session_id_of(token), bucket)
+        (row,) = call(
+            f"SELECT status, proof, {utc('proof_expires_at')}"
+            f" FROM {function('session_prove_device')}(%s, %s)",
+            [digest, text_argument(challenge)],
+            bucket=bucket,
+        )
+        return ProvedDevice(**row)
+
+    def report_device(
+        self,
+        token: str | None,
+        skipped: bool,
+        cause: str,
+        *,
+        ip: str | None = None,
+        user_agent: str | None = None,
+    ) -> bool:
+        """Record why a browser has sent no proof (skipped), or that what it sent is none.
+
+        Whether the session is live and bound; else nothing is recorded.
+        """
+        digest = digest_form(token)
+        if digest is None:
+            return False
+        rows = call(
+            f"SELECT {function('session_device_report')}(%s, %s, %s, %s::inet, %s) AS recorded",
+            [digest, skipped, text_argument(cause), ip, _storable(user_agent)],
+            bucket=bucket_of_token(token),
+            savepoint=True,
+        )
+        return bool(rows[0]["recorded"])
+
     def list(
         self,
         user_id: str,
@@ -515,8 +627,10 @@ class SessionService:
         raw = token_bytes(current_token) if bucket_of_token(current_token) == bucket else None
         statement = (
             "SELECT session_id AS id, tenant_id, is_current, host(ip) AS ip, user_agent, auth, "
-            "ended_reason, actor_id AS actor, idle_timeout, "
+            "ended_reason, actor_id AS actor, idle_timeout, device_thumbprint, "
             + utc("created_at", "last_seen_at", "expires_at", "absolute_expires_at", "ended_at")
+            + ", "
+            + utc("device_bound_at", "device_proved_at")
             + f" FROM {function('session_list')}(%s, %s, %s, %s::uuid, %s)",
             [
                 text_argument(user_id),
@@ -539,7 +653,7 @@ class SessionService:
         if not rows:
             rows = call(*statement, bucket=bucket, json_columns=("auth",), idempotent=True)
         for row in rows:
-            row["auth"], _, row["remember"] = take_own(row["auth"])
+            row["auth"], _, row["remember"], _ = take_own(row["auth"])
         return [ListedSession(**row) for row in rows]
 
     def history(
@@ -755,6 +869,11 @@ class SessionService:
     ainvalidate_id = _twin(invalidate_id)
     ainvalidate_all = _twin(invalidate_all)
     aend_reason = _twin(end_reason)
+    adevice_challenge = _twin(device_challenge)
+    abind_device = _twin(bind_device)
+    adevice = _twin(device)
+    aprove_device = _twin(prove_device)
+    areport_device = _twin(report_device)
     alist = _twin(list)
     ahistory = _twin(history)
     acount_active = _twin(count_active)
@@ -799,10 +918,12 @@ def _renew(
     if client is not None:
         columns += (
             f", {function('session_get_json')}"
-            "(CASE WHEN r.expires_at IS NOT NULL THEN coalesce(r.session_token, %s) END,"
+            "(CASE WHEN r.expires_at IS NOT NULL THEN coalesce(r.session_token || %s, %s) END,"
             " %s::inet, %s, false)::text AS session"
         )
-        params = [digest, *client, *params]
+        # A proof goes on to hold for the new token.
+        _, dot, proof = digest.partition(".")
+        params = [dot + proof, digest, *client, *params]
     (row,) = call(
         f"SELECT {columns} FROM {function(called)} AS r", params, bucket=bucket, savepoint=savepoint
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import astuple, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from operator import add
 from typing import Any
 
@@ -20,20 +20,57 @@ SESSION_TIMES = (
 )
 
 #: Members of a stored ``auth`` that are this package's own, and not shown: whom the session was
-#: made for, and whether the login is remembered.
+#: made for, whether the login is remembered, and whether a device has to be bound.
 MARK = "_user"
 REMEMBER = "_remember"
+DEVICE = "_device"
 
 
-def take_own(auth: JSON | None) -> tuple[JSON | None, str | None, bool | None]:
-    """A stored ``auth`` without the package's own members, and those: the mark, and remember."""
-    if auth is None or not (MARK in auth or REMEMBER in auth):
-        return auth, None, None
+@dataclass(frozen=True)
+class DevicePolicy:
+    """What was decided at the login about binding the session to a device."""
+
+    #: "off", "offer" or "require".
+    mode: str
+    #: When; what is required is due DEVICE_REGISTRATION_SECONDS later.
+    since: datetime
+
+    def stored(self) -> JSON:
+        return {"mode": self.mode, "since": round(self.since.timestamp(), 3)}
+
+
+def with_policy(auth: JSON | None, policy: DevicePolicy | None) -> JSON | None:
+    """``auth`` as it is stored."""
+    return auth if policy is None else {**(auth or {}), DEVICE: policy.stored()}
+
+
+def _device_policy(stored: Any) -> DevicePolicy | None:
+    if not isinstance(stored, dict):
+        return None
+    mode, since = stored.get("mode"), stored.get("since")
+    if not isinstance(mode, str) or not isinstance(since, (int, float)):
+        return None
+    try:
+        return DevicePolicy(mode, datetime.fromtimestamp(since, timezone.utc))
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def take_own(
+    auth: JSON | None,
+) -> tuple[JSON | None, str | None, bool | None, DevicePolicy | None]:
+    """A stored ``auth`` without the package's own members, and those.
+
+    The mark, remember, and what was decided about a device.
+    """
+    if auth is None or not (MARK in auth or REMEMBER in auth or DEVICE in auth):
+        return auth, None, None, None
     mark, remember = auth.pop(MARK, None), auth.pop(REMEMBER, None)
     return (
         auth or None,
         mark if isinstance(mark, str) else None,
         remember if isinstance(remember, bool) else None,
+        _device_policy(auth.pop(DEVICE, None)),
     )
 
 
@@ -61,8 +98,18 @@ class Session:
     mark: str | None = field(default=None, repr=False)
     #: As the login has said, see login.log_in.
     remember: bool | None = None
+    #: When the device that the session is bound to was last asked to prove itself, and did; None:
+    #: it is bound to none.
+    device_proved_at: datetime | None = None
+    #: What the login has decided about binding it, if that is known.
+    device_policy: DevicePolicy | None = None
 
     exists = True
+
+    @property
+    def device_bound(self) -> bool:
+        """Whether its token works with the proof of a device alone."""
+        return self.device_proved_at is not None
 
     @property
     def persistent(self) -> bool:
@@ -97,7 +144,8 @@ class NoSession:
     exists = False
     id = user_id = tenant_id = auth = version = actor = None
     created_at = authenticated_at = last_seen_at = expires_at = absolute_expires_at = None
-    cached = False
+    device_proved_at = None
+    cached = device_bound = False
 
     @property
     def data(self) -> JSON:
@@ -127,10 +175,11 @@ class CreatedSession:
 class RefreshedSession:
     """The verdict of a refresh or an elevation.
 
-    ``status`` is ``extended``, ``rotated``, ``already_rotated``, ``reused`` or ``ended``; ``token``
-    is set if it is ``rotated``, ``id`` and ``user_id`` unless it is ``ended``.  Leave the cookie
-    alone also on ``reused`` and ``ended``: the answer may be late, and the browser may hold a newer
-    one.
+    ``status`` is ``extended``, ``rotated``, ``already_rotated``, ``reused``, ``proof_required`` or
+    ``ended``; ``token`` is set if it is ``rotated``, ``id`` and ``user_id`` unless it is ``ended``
+    or ``proof_required``: the session lives, but the proof of its device is missing.  Leave the
+    cookie alone also on ``reused`` and ``ended``: the answer may be late, and the browser may hold
+    a newer one.
     """
 
     status: str
@@ -176,6 +225,65 @@ class ListedSession:
     remember: bool | None
     #: Of the session's own; None: the extension's setting.
     idle_timeout: timedelta | None
+    #: Of the key of the device that it is bound to (RFC 7638), and since when; None: to none.
+    device_thumbprint: str | None = None
+    device_bound_at: datetime | None = None
+    #: As of Session.
+    device_proved_at: datetime | None = None
+
+    @property
+    def device_bound(self) -> bool:
+        """Whether its token works with the proof of a device alone."""
+        return self.device_bound_at is not None
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device that a live session is bound to."""
+
+    session_id: uuid.UUID
+    user_id: str
+    #: What the browser knows the binding by.
+    binding_id: uuid.UUID
+    #: Its public key, a JSON Web Key.
+    key: JSON
+    #: Of the key, by RFC 7638.
+    thumbprint: str
+    bound_at: datetime
+    #: When the challenge that it answered last was issued.
+    proved_at: datetime
+
+
+@dataclass(frozen=True)
+class BoundDevice:
+    """The verdict of a binding.
+
+    ``status`` is ``bound``, and all else is set, or ``already_bound``, ``already_rotated``,
+    ``bad_challenge`` or ``ended``.
+    """
+
+    status: str
+    session_id: uuid.UUID | None
+    user_id: str | None
+    #: The session's new token; the one before has the grace of a rotation.
+    token: str | None = field(repr=False)
+    binding_id: uuid.UUID | None
+    thumbprint: str | None
+    proof: str | None = field(repr=False)
+    proof_expires_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ProvedDevice:
+    """The verdict of an answer to a challenge.
+
+    ``status`` is ``proved``, and all else is set, or ``bad_challenge`` (expired, used, or older
+    than one that has been answered), ``not_bound`` or ``ended``.
+    """
+
+    status: str
+    proof: str | None = field(repr=False)
+    proof_expires_at: datetime | None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from session_manager.types import LiveSession
 
 from ..conftest import Browser
 from ..pages import ROOT, _doc_blocks
+from ..software_device import Key
 from . import maps
 from .conftest import SHARDS, Shard, user_on
 
@@ -95,6 +96,8 @@ def test_any_length_and_repeats(configure: Callable[..., None]) -> None:
 
 # Every method that is about a user or a session, on the wrong server.
 
+KEY = Key()
+
 
 def calls(user_id: str, created: Any) -> dict[str, Callable[[], Any]]:
     token, session_id = created.token, created.id
@@ -112,6 +115,11 @@ def calls(user_id: str, created: Any) -> dict[str, Callable[[], Any]]:
         "invalidate_id": lambda: s.invalidate_id(session_id, user_id),
         "invalidate_all": lambda: s.invalidate_all(user_id),
         "end_reason": lambda: s.end_reason(token),
+        "device_challenge": lambda: s.device_challenge(token),
+        "device": lambda: s.device(token),
+        "bind_device": lambda: s.bind_device(token, KEY.jwk, "sc1_" + "A" * 48),
+        "prove_device": lambda: s.prove_device(token, "sc1_" + "A" * 48),
+        "report_device": lambda: s.report_device(token, True, "unreachable"),
         "list": lambda: s.list(user_id),
         "history": lambda: s.history(session_id=session_id),
         "history of a user": lambda: s.history(user_id=user_id),

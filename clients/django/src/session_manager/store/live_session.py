@@ -45,7 +45,20 @@ class _Later:
         return value
 
 
+class _LaterIfAny(_Later):
+    """The same of what may be null, or not there: a value in the cache may be an older one."""
+
+    def __get__(self, session: Session | None, owner: type | None = None) -> Any:
+        if session is not None and vars(session)["_row"].get(self._column) is None:
+            vars(session)[self._name] = None
+            return None
+        return super().__get__(session, owner)
+
+
 Session.id = _Later("id", "session_id", uuid.UUID)  # type: ignore[assignment]
+Session.device_proved_at = _LaterIfAny(  # type: ignore[assignment]
+    "device_proved_at", "device_proved_at", from_microseconds
+)
 for _time in SESSION_TIMES:
     setattr(Session, _time, _Later(_time, _time, from_microseconds))
 
@@ -66,7 +79,7 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
     ):
         raise TypeError("not a session")
     data, request_data = take_out(row["data"])
-    auth, mark, remember = take_own(row["auth"])
+    auth, mark, remember, device_policy = take_own(row["auth"])
     # At once: its own __init__, as it is frozen, would call a function for each of the members.
     session = object.__new__(Session)
     vars(session).update(
@@ -82,5 +95,6 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
         request_data=request_data,
         mark=mark,
         remember=remember,
+        device_policy=device_policy,
     )
     return session

@@ -10,6 +10,8 @@ all threads see it: there is one state, and no isolation.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import itertools
 import json
@@ -32,7 +34,7 @@ from ..conf import settings
 from ..exceptions import InvalidArgument, LimitReached, TooLarge, VersionConflict
 from ..management.test_databases import under_test
 from ..store.aliases import database_alias
-from ..store.live_session import microseconds
+from ..store.live_session import from_microseconds, microseconds
 from ..store.tokens import digest_form
 from ..store.transactions import Outcome
 from ..types import JSON, SESSION_TIMES
@@ -50,22 +52,27 @@ DEFAULTS: Mapping[str, Any] = {
     "max_data_size": 65536,
     "client_binding": "off",
     "new_device_events": True,
+    "device_proof_lifetime": 300,
 }
 SEVERITIES = {
     "invalidated": "notice",
     "evicted": "notice",
     "elevated": "notice",
     "impersonated": "notice",
+    "device_bound": "notice",
+    "device_proof_skipped": "notice",
     "erased": "notice",
     "rejected": "warning",
     "bind_failed": "warning",
     "client_changed": "warning",
     "new_device": "warning",
     "token_reused": "critical",
+    "device_proof_failed": "critical",
 }
 #: Of assertions that this database binds: its own.
 _AUDIENCE = "00000000-0000-4000-8000-000000000000"
 LONGEST_NAME = 512
+LONGEST_CAUSE = 64
 LONGEST_REASON = 64
 LONGEST_USER_AGENT = 512
 MOST_ROWS = 10000
@@ -111,6 +118,18 @@ class StoredSession:
     successor_used: bool = True
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
+    device: BoundKey | None = None
+
+
+@dataclass(frozen=True)
+class BoundKey:
+    """The device that a session is bound to."""
+
+    binding_id: uuid.UUID
+    key: JSON
+    bound_at: datetime
+    #: When the challenge that it answered last was issued.
+    proved_at: datetime
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,10 @@ class Renewal:
             "expires_at": session.expires_at if session and self.live else None,
             "absolute_expires_at": session and session.absolute_expires_at,
         }
+
+
+#: Of a session that is bound, by a token without the proof of its device.
+_PROOF_REQUIRED = Renewal("proof_required")
 
 
 class InMemory:
@@ -271,7 +294,7 @@ class InMemory:
         self, token: str | None, refused_as: str = "rejected", client: Client = Client()
     ) -> tuple[StoredSession, bool] | None:
         """The session of a token, live or not, and whether the token is the current one."""
-        digest = digest_form(token) or token
+        digest, _ = _parts(token)
         if digest is None:
             return None
         session_id = _session_id_of(digest)
@@ -290,6 +313,15 @@ class InMemory:
         self, token: str | None, refused_as: str = "rejected", client: Client = Client()
     ) -> tuple[StoredSession, bool] | None:
         """The live session of a token that works, and whether it is the current one."""
+        found = self._find_unproved(token, refused_as, client)
+        if found is not None and not self._proved(found[0], token, refused_as, client):
+            return None
+        return found
+
+    def _find_unproved(
+        self, token: str | None, refused_as: str = "rejected", client: Client = Client()
+    ) -> tuple[StoredSession, bool] | None:
+        """The same, whether the device that it is bound to has proved itself or not."""
         found = self._find(token, refused_as, client)
         if found is None or self._life(found[0], _now()) != "active":
             return None
@@ -298,6 +330,29 @@ class InMemory:
             self._refuse(refused_as, "superseded", session.session_id, session, client)
             return None
         return found
+
+    def _proved(
+        self, session: StoredSession, token: str | None, refused_as: str, client: Client = Client()
+    ) -> bool:
+        """Whether what is behind the token proves the device; for a while nothing has to."""
+        device, now = session.device, _now()
+        lifetime = _duration("device_proof_lifetime")
+        if device is None or now < device.bound_at + lifetime:
+            return True
+        _, proof = _parts(token)
+        until = None if proof is None else _stamp_time(_PROOF, device.binding_id, proof)
+        if until is not None and now < until:
+            return True
+        if proof is None:
+            cause = "proof_missing"
+            late = now >= max(device.bound_at, device.proved_at) + 3 * lifetime
+        elif until is None:
+            cause, late = "proof_wrong", True
+        else:
+            cause, late = "proof_expired", now >= until + lifetime
+        event = "device_proof_failed" if late else refused_as
+        self._refuse(event, cause, session.session_id, session, client)
+        return False
 
     def _refuse(
         self,
@@ -517,6 +572,7 @@ class InMemory:
                 "cacheable": False,
                 "cache_installation": None,
                 "actor_id": session.actor_id,
+                "device_proved_at": session.device and microseconds(session.device.proved_at),
                 "read_at": microseconds(now),
                 "touch_due": False,
             }
@@ -578,6 +634,8 @@ class InMemory:
         session, current = found
         if not self._admits(session, client, True)[0]:
             return Renewal("ended")
+        if not self._proved(session, token, "rejected", client):
+            return _PROOF_REQUIRED
         if not current:
             refused = self._refuse_previous(session, client, now)
             if refused is not None:
@@ -626,10 +684,12 @@ class InMemory:
         content = _object(data, "session data")
         if proof is None:
             raise InvalidArgument("auth must not be null")
-        found = self._find_live(token)
+        found = self._find_unproved(token)
         if found is None:
             return [Renewal("ended").row()]
         session, current = found
+        if not self._proved(session, token, "rejected"):
+            return [_PROOF_REQUIRED.row()]
         if not current:
             return [Renewal("already_rotated", session).row()]
         now = _now()
@@ -652,10 +712,12 @@ class InMemory:
     ) -> list[Row]:
         tenant_id = _name(tenant_id, "tenant_id")
         content = _object(data, "session data")
-        found = self._find_live(token)
+        found = self._find_unproved(token)
         if found is None:
             return [Renewal("ended").row()]
         old, current = found
+        if not self._proved(old, token, "rejected"):
+            return [_PROOF_REQUIRED.row()]
         if not current:
             return [Renewal("already_rotated", old).row()]
         now = _now()
@@ -694,6 +756,115 @@ class InMemory:
             return None
         life = self._life(found[0], _now())
         return {"active": None, "revoked": found[0].revoked_reason}.get(life, life)
+
+    # The device that a session is bound to
+
+    def session_device_challenge(self, token: str | None) -> str | None:
+        found = self._find_unproved(token)
+        if found is None:
+            return None
+        return _stamp(*_challenged(found[0]), _now(), "sc1_")
+
+    def _answered(self, session: StoredSession, challenge: str) -> datetime | None:
+        """When a challenge that the device may answer now was issued."""
+        issued = _stamp_time(*_challenged(session), challenge, "sc1_")
+        if issued is None or _now() >= issued + 2 * _duration("device_proof_lifetime"):
+            return None
+        if session.device is not None and issued <= session.device.proved_at:
+            return None
+        return issued
+
+    def session_bind_device(
+        self,
+        token: str | None,
+        key: str | None,
+        challenge: str | None,
+        ip: str | None = None,
+        user_agent: str | None = None,
+    ) -> list[Row]:
+        public = _public_key(_object(key, "key"))
+        client = Client(_address(ip), _cut(user_agent))
+        if challenge is None:
+            raise InvalidArgument("challenge must not be null")
+        names = ("session_id", "user_id", "session_token", "binding_id", "thumbprint", "proof")
+        row: Row = dict.fromkeys((*names, "proof_expires_at"))
+        found = self._find_unproved(token)
+        if found is None:
+            return [{**row, "status": "ended"}]
+        session, current = found
+        if session.device is not None:
+            return [{**row, "status": "already_bound"}]
+        if not current:
+            return [{**row, "status": "already_rotated"}]
+        issued = self._answered(session, challenge)
+        if issued is None:
+            return [{**row, "status": "bad_challenge"}]
+        now = _now()
+        device = BoundKey(uuid.uuid4(), public, now, issued)
+        session, new = self._rotated(
+            replace(session, device=device, last_seen_at=now, successor_used=True), now
+        )
+        self._store(session)
+        thumbprint = _thumbprint(public)
+        self._record("device_bound", session, client, thumbprint=thumbprint)
+        return [
+            {
+                "status": "bound",
+                "session_id": session.session_id,
+                "user_id": session.user_id,
+                "session_token": new,
+                "binding_id": device.binding_id,
+                "thumbprint": thumbprint,
+                **_proof_of(device, now),
+            }
+        ]
+
+    def session_prove_device(self, token: str | None, challenge: str | None) -> list[Row]:
+        if challenge is None:
+            raise InvalidArgument("challenge must not be null")
+        row: Row = {"status": "ended", "proof": None, "proof_expires_at": None}
+        found = self._find_unproved(token)
+        if found is None:
+            return [row]
+        session, now = found[0], _now()
+        if session.device is None:
+            return [{**row, "status": "not_bound"}]
+        issued = self._answered(session, challenge)
+        if issued is None:
+            return [{**row, "status": "bad_challenge"}]
+        self._store(replace(session, device=replace(session.device, proved_at=issued)))
+        return [{"status": "proved", **_proof_of(session.device, now)}]
+
+    def session_device(self, token: str | None) -> list[Row]:
+        found = self._find_unproved(token)
+        if found is None or found[0].device is None:
+            return []
+        session, device = found[0], found[0].device
+        return [
+            {
+                **vars(device),
+                "session_id": session.session_id,
+                "user_id": session.user_id,
+                "thumbprint": _thumbprint(device.key),
+            }
+        ]
+
+    def session_device_report(
+        self,
+        token: str | None,
+        skipped: bool | None,
+        cause: str | None,
+        ip: str | None = None,
+        user_agent: str | None = None,
+    ) -> bool:
+        cause = _name(cause, "cause", LONGEST_CAUSE)
+        client = Client(_address(ip), _cut(user_agent))
+        found = self._find_unproved(token)
+        if found is None or found[0].device is None:
+            return False
+        event = "device_proof_skipped" if skipped else "device_proof_failed"
+        self._record(event, found[0], client, cause=cause)
+        return True
 
     # Sessions of a user
 
@@ -823,6 +994,9 @@ class InMemory:
             "ended_reason": reason,
             "actor_id": session.actor_id,
             "idle_timeout": _idle_timeout(session),
+            "device_thumbprint": session.device and _thumbprint(session.device.key),
+            "device_bound_at": session.device and session.device.bound_at,
+            "device_proved_at": session.device and session.device.proved_at,
         }
 
     def session_history(
@@ -900,7 +1074,7 @@ class InMemory:
 
     def session_bind(self, token: str | None) -> bool:
         audience, _, asserted = (token or "").partition(".")
-        if asserted:
+        if asserted and not audience.startswith("sd1_"):
             session_id, _, user_id = asserted.partition(".")
             wanted = audience == _AUDIENCE
             return self._bind(self._find_live_id(session_id, user_id) if wanted else None)
@@ -1070,6 +1244,79 @@ def _digest(token: str) -> str:
 def _session_id_of(form: str) -> uuid.UUID:
     """The id in a digest form."""
     return uuid.UUID(bytes=urlsafe_b64decode(form[4:])[:16])
+
+
+def _parts(token: str | None) -> tuple[str | None, str | None]:
+    """The digest form of a token, or of a digest form, and the proof behind it, if any."""
+    form, _, proof = (digest_form(token) or token or "").partition(".")
+    return form or None, proof or None
+
+
+#: What a stamp is about: a proof, a challenge to a device that is bound, or to one that is to be.
+_PROOF, _CHALLENGE, _REGISTRATION = b"P", b"C", b"R"
+_STAMP_KEY = secrets.token_bytes(32)
+
+
+def _challenged(session: StoredSession) -> tuple[bytes, uuid.UUID]:
+    if session.device is None:
+        return _REGISTRATION, session.session_id
+    return _CHALLENGE, session.device.binding_id
+
+
+def _proof_of(device: BoundKey, now: datetime) -> Row:
+    until = now + _duration("device_proof_lifetime")
+    return {
+        "proof": _stamp(_PROOF, device.binding_id, until, "sp1_"),
+        "proof_expires_at": until,
+    }
+
+
+def _stamp(kind: bytes, subject: uuid.UUID, at: datetime, prefix: str) -> str:
+    """A time under a MAC, as the extension's proofs and challenges look."""
+    stamp = b"\0\0\0\1" + microseconds(at).to_bytes(8, "big")
+    mac = hmac.digest(_STAMP_KEY, kind + subject.bytes + stamp, "sha256")[:24]
+    return prefix + urlsafe_b64encode(stamp + mac).decode()
+
+
+def _stamp_time(
+    kind: bytes, subject: uuid.UUID, text: str, prefix: str = "sp1_"
+) -> datetime | None:
+    """The time of a stamp about a subject; None if it is none."""
+    if not re.fullmatch(rf"{prefix}[A-Za-z0-9_-]{{48}}", text):
+        return None
+    raw = urlsafe_b64decode(text[4:])
+    mac = hmac.digest(_STAMP_KEY, kind + subject.bytes + raw[:12], "sha256")[:24]
+    if not hmac.compare_digest(mac, raw[12:]):
+        return None
+    return from_microseconds(int.from_bytes(raw[4:12], "big"))
+
+
+#: The members of a public key that its thumbprint covers (RFC 7638), with their lengths in bytes.
+_KEYS: Mapping[Any, Mapping[str, Sequence[int]]] = {
+    "EC": {"crv": (), "x": (32,), "y": (32,)},
+    "RSA": {"e": range(1, 9), "n": range(256, 513)},
+}
+
+
+def _public_key(given: JSON | None) -> JSON:
+    """The members of a key that make it one."""
+    if given is None:
+        raise InvalidArgument("key must not be null")
+    names = _KEYS.get(given.get("kty"))
+    if names is None or "d" in given or given.get("crv", "P-256") != "P-256":
+        raise InvalidArgument("key is not one of a device")
+    for name, sizes in names.items():
+        value = given.get(name)
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+            raise InvalidArgument("key is not one of a device")
+        if sizes and len(urlsafe_b64decode(value + "==")) not in sizes:
+            raise InvalidArgument("key is not one of a device")
+    return {name: given[name] for name in sorted(("kty", *names))}
+
+
+def _thumbprint(key: JSON) -> str:
+    text = json.dumps(key, separators=(",", ":"), sort_keys=True)
+    return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
 
 
 def _network(ip: str) -> Any:

@@ -44,7 +44,7 @@ _TOKEN = re.compile(
       | (?P<name>[A-Za-z_]\w*)
       | (?P<text>'[^']*')
       | (?P<number>\d+)
-      | (?P<sign>%s|::|=>|[(),.])
+      | (?P<sign>%s|::|=>|\|\||[(),.])
     )""",
     re.VERBOSE,
 )
@@ -133,6 +133,8 @@ class _Parser:
                 self.name()
             elif self.take("AT", "TIME", "ZONE", "'UTC'"):
                 pass  # Times are in UTC.
+            elif self.take("||"):
+                value = _joined(value, self.primary())
             elif self.take("IS", "NOT", "NULL"):
                 value = _is_not_null(value)
             else:
@@ -178,6 +180,14 @@ class _Parser:
             [argument(scope) for argument in positional],
             {key: argument(scope) for key, argument in named.items()},
         )
+
+
+def _joined(first: Expression, second: Expression) -> Expression:
+    def join(scope: Scope) -> Any:
+        texts = [first(scope), second(scope)]
+        return None if None in texts else "".join(texts)
+
+    return join
 
 
 def _is_not_null(value: Expression) -> Expression:
