@@ -112,8 +112,13 @@ def decrypt(key: bytes, nonce: bytes, associated: bytes, sealed: bytes) -> bytes
 
 def parse(token: str) -> tuple[bytes, bytes]:
     """Session id and secret of a token."""
-    raw = base64.urlsafe_b64decode(token[4:])
+    raw = base64.urlsafe_b64decode(token.partition(".")[0][4:])
     return raw[:16], raw[16:]
+
+
+def proof_of(token: str) -> str:
+    """The proof of a device behind a token; mostly there is none."""
+    return token.partition(".")[2]
 
 
 def token_of(session_id: bytes, secret: bytes) -> str:
@@ -123,13 +128,15 @@ def token_of(session_id: bytes, secret: bytes) -> str:
 def digest_form(token: str) -> str:
     session_id, secret = parse(token)
     digest = hashlib.sha256(b"session_manager token v1" + session_id + secret).digest()
-    return "sd1_" + base64.urlsafe_b64encode(session_id + digest).decode()
+    form = "sd1_" + base64.urlsafe_b64encode(session_id + digest).decode()
+    proof = proof_of(token)
+    return f"{form}.{proof}" if proof else form
 
 
 def sealing_key(application_key: bytes, token: str) -> bytes:
     session_id, secret = parse(token)
     return hashlib.blake2b(
-        DOMAIN + session_id + secret, key=application_key, digest_size=32
+        DOMAIN + session_id + secret + proof_of(token).encode(), key=application_key, digest_size=32
     ).digest()
 
 
@@ -230,6 +237,12 @@ def vector(
     }
 
 
+def proof(key_id: int, expires_at: int, mac: bytes) -> str:
+    """A proof of a device, whose MAC only the extension can make."""
+    stamp = struct.pack(">Iq", key_id, expires_at) + mac
+    return "sp1_" + base64.urlsafe_b64encode(stamp).decode()
+
+
 def vectors() -> Row:
     ada = uuid.UUID("01975a3e-9c00-7abc-9def-012345675ec4").bytes
     bob = uuid.UUID("01a20d09-dca1-7b3c-a497-81c4ab5e0001").bytes
@@ -264,6 +277,14 @@ def vectors() -> Row:
         vector("no padding", token, b"\x42" * 24, {"data": {"p": "x" * ((-length - 6) % BLOCK)}})
     )
     assert accepted[-1]["plaintext"].endswith("7d")
+
+    # Of a session that is bound to a device: for readers that present its proof.
+    until = START + 60 * SECOND
+    first = proof(1, until, bytes(range(24)))
+    bound = [
+        vector("bound to a device, until its proof expires", f"{token}.{first}", b"\x24" * 24,
+               {"device_proved_at": START - 30 * SECOND}, not_after=until),
+    ]  # fmt: skip
 
     good = accepted[0]
     value = bytes.fromhex(good["value"])
@@ -305,16 +326,28 @@ def vectors() -> Row:
                value=accepted[5]["value"], now=START + SECOND),
         refuse("older than max_age", "max_age has been made shorter since",
                now=START + 10 * SECOND, max_age=10 * SECOND),
+        refuse("bound to a device, without its proof", "sealed for those who have the proof",
+               value=bound[0]["value"]),
         refuse("from the future", "this reader's clock is more than 5 s behind",
                value=moved(START + 5 * SECOND + 2, START + MAX_AGE)),
     ]  # fmt: skip
 
-    for v in accepted:
+    others = proof(1, until, bytes(range(1, 25))), proof(1, until + SECOND, bytes(range(24)))
+    bound_refused = [
+        refuse("another proof", "sealed for those who have the first one",
+               token=f"{token}.{others[0]}", value=bound[0]["value"]),
+        refuse("a later proof", "the same, though it is the device's",
+               token=f"{token}.{others[1]}", value=bound[0]["value"]),
+        refuse("the proof has expired", "not_after is no later than that",
+               token=f"{token}.{first}", value=bound[0]["value"], now=until),
+    ]  # fmt: skip
+
+    for v in accepted + bound:
         arguments = (bytes.fromhex(v["application_key"]), v["token"], v["epoch"])
         text = accept(*arguments, bytes.fromhex(v["value"]), v["now"], v["max_age"])
         assert text is not None and text.hex() == v["plaintext"], v["name"]
         assert json.loads(text[16:]) == json.loads(v["row"]), v["name"]
-    for v in refused:
+    for v in refused + bound_refused:
         arguments = (bytes.fromhex(v["application_key"]), v["token"], v["epoch"])
         assert accept(*arguments, bytes.fromhex(v["value"]), v["now"], v["max_age"]) is None, v["name"]
 
@@ -322,9 +355,12 @@ def vectors() -> Row:
         "description": "Vectors of docs/cache-protocol.md, written by cache.py. Bytes are hexadecimal, "
         "times are microseconds since 1970, durations microseconds. A reader that is shown `value` under "
         "`redis_key` and `epoch` under `epoch_key` at the time `now` uses what is in `accepted` and "
-        "treats what is in `refused` as a miss.",
+        "treats what is in `refused` as a miss. What is in `bound` is accepted, and what is in "
+        "`bound_refused` a miss, by readers that know of proofs; others do not open it either.",
         "accepted": accepted,
         "refused": refused,
+        "bound": bound,
+        "bound_refused": bound_refused,
     }
 
 

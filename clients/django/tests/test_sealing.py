@@ -23,10 +23,6 @@ VECTORS = json.loads(
 )
 
 
-def names(kind: str) -> Any:
-    return pytest.mark.parametrize("vector", VECTORS[kind], ids=lambda vector: vector["name"])
-
-
 def read(vector: dict[str, Any]) -> sealing.Opened | None:
     opened = sealing.unseal(
         bytes.fromhex(vector["application_key"]),
@@ -42,9 +38,15 @@ def read(vector: dict[str, Any]) -> sealing.Opened | None:
 def test_there_are_vectors() -> None:
     assert len(VECTORS["accepted"]) >= 3
     assert len(VECTORS["refused"]) >= 10
+    assert VECTORS["bound"]
+    assert VECTORS["bound_refused"]
 
 
-@names("accepted")
+@pytest.mark.parametrize(
+    "vector",
+    [*VECTORS["accepted"], *VECTORS["bound"]],
+    ids=lambda vector: vector["name"],
+)
 def test_accepted(vector: dict[str, Any]) -> None:
     token = token_bytes(vector["token"])
     key = bytes.fromhex(vector["application_key"])
@@ -73,7 +75,11 @@ def test_accepted(vector: dict[str, Any]) -> None:
     assert sealed.hex() == vector["value"]
 
 
-@names("refused")
+@pytest.mark.parametrize(
+    "vector",
+    [*VECTORS["refused"], *VECTORS["bound_refused"]],
+    ids=lambda vector: vector["name"],
+)
 def test_refused(vector: dict[str, Any]) -> None:
     assert read(vector) is None
 

@@ -34,6 +34,7 @@ from .database import call, function
 from .live_session import session_of
 from .request_data import parse
 from .shards import Bucket, home_of
+from .tokens import TOKEN_SIZE, proof_expiry
 
 logger = logging.getLogger("session_manager")
 
@@ -254,6 +255,10 @@ class SessionCache:
         self, token: bytes, id_text: str, epoch: bytes, value: bytes, max_age: int
     ) -> Session | None:
         opened = sealing.unseal(self._key, token, epoch, value)
+        if opened is None and len(token) > TOKEN_SIZE:
+            # Of a session that is bound to no device, whose browser still has an older proof.
+            token = token[:TOKEN_SIZE]
+            opened = sealing.unseal(self._key, token, epoch, value)
         if opened is None or not sealing.usable(opened, time.time_ns() // 1000, max_age):
             return None
         try:
@@ -261,10 +266,17 @@ class SessionCache:
             session = session_of(row, cached=True)
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
+        if session.device_bound and len(token) == TOKEN_SIZE:
+            # No reader has filled that.
+            return None
         return session if row["session_id"] == id_text else None
 
     def fill(self, token: bytes, lease: Lease, row: JSON, text: str) -> None:
-        """Store a row that PostgreSQL said may be kept, as the text that PostgreSQL sent."""
+        """Store a row that PostgreSQL said may be kept, as the text that PostgreSQL sent.
+
+        For those alone who have the proof with which it was read, until that expires, if the
+        session is bound to a device.
+        """
         installation = self.installation()
         if installation is None:
             return
@@ -276,6 +288,13 @@ class SessionCache:
         not_after = min(
             row["expires_at"], row["absolute_expires_at"], cached_at + installation.max_age
         )
+        if row.get("device_proved_at") is None:
+            token = token[:TOKEN_SIZE]
+        else:
+            proof_until = proof_expiry(token)
+            if proof_until is None:
+                return
+            not_after = min(not_after, proof_until)
         milliseconds = (not_after - cached_at) // 1000
         if milliseconds <= 0:
             return

@@ -1,7 +1,8 @@
 """The sealed values of the cache: docs/cache-protocol.md, "The value".
 
 Pure functions of bytes, checked against test/vectors/cache.json.  The key of a value comes from the
-token's secret and the application key, so that neither Redis nor PostgreSQL can open it.
+token's secret and the application key, so that neither Redis nor PostgreSQL can open it.  That of a
+session which is bound to a device also comes from the proof with which it was read.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Opened(NamedTuple):
 
 
 def sealing_key(application_key: bytes, token: bytes) -> bytes:
-    """The key of a session's value, from the 48 bytes of its token (id and secret)."""
+    """The key of a session's value, from the bytes of its token: id, secret, and proof if any."""
     return hashlib.blake2b(CONTEXT + token, key=application_key, digest_size=32).digest()
 
 
