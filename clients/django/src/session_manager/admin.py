@@ -48,6 +48,9 @@ EVENTS = (
     "evicted",
     "invalidated",
     "token_reused",
+    "device_bound",
+    "device_proof_failed",
+    "device_proof_skipped",
     "client_changed",
     "rejected",
     "bind_failed",
@@ -114,6 +117,21 @@ class StateFilter(admin.SimpleListFilter):
         if self.value() == "ended":
             return queryset.exclude(pk__in=live)
         return queryset
+
+
+class DeviceFilter(admin.SimpleListFilter):
+    """Sessions that are bound to a device, or those that are not."""
+
+    title = _("bound to a device")
+    parameter_name = "bound"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("yes", _("yes")), ("no", _("no"))]
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        if self.value() not in ("yes", "no"):
+            return queryset
+        return queryset.filter(device_bound_at__isnull=self.value() == "no")
 
 
 class ShardFilter(admin.SimpleListFilter):
@@ -258,7 +276,7 @@ class UserSessionAdmin(_ReadOnlyAdmin):
         "last_seen",
     )
     # No filter that would read the whole table to find its choices.
-    list_filter = (ShardFilter, StateFilter, "created_at", "last_seen_at")
+    list_filter = (ShardFilter, StateFilter, DeviceFilter, "created_at", "last_seen_at")
     list_per_page = 50
     ordering = ("-session_id",)
     show_full_result_count = False
@@ -282,7 +300,10 @@ class UserSessionAdmin(_ReadOnlyAdmin):
                 )
             },
         ),
-        (_("Client"), {"fields": ("ip", "user_agent")}),
+        (
+            _("Client"),
+            {"fields": ("ip", "user_agent", "device_bound_at", "device_proved_at")},
+        ),
         (_("Data"), {"fields": ("version", "key_id")}),
     )
 
@@ -320,7 +341,10 @@ class UserSessionAdmin(_ReadOnlyAdmin):
     @admin.display(description=_("device"))
     def device(self, session: UserSession) -> str:
         agent = session.user_agent or ""
-        return format_html('<span title="{}">{}</span>', agent, describe_agent(agent))
+        text = format_html('<span title="{}">{}</span>', agent, describe_agent(agent))
+        if session.device_bound_at is None:
+            return text
+        return format_html('{} <span class="sm-state sm-bound">{}</span>', text, _("bound"))
 
     @admin.display(description=_("created"), ordering="created_at")
     def created(self, session: UserSession) -> str:

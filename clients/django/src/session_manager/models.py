@@ -184,6 +184,8 @@ class UserSession(ReadOnlyModel):
     idle_timeout = models.DurationField(_("idle timeout"), null=True)
     actor_session_id = models.UUIDField(_("session of the actor"), null=True)
     actor_id = models.TextField(_("actor"), null=True)  # noqa: DJ001
+    device_bound_at = models.DateTimeField(_("bound to a device"), null=True)
+    device_proved_at = models.DateTimeField(_("device proved"), null=True)
     rotated_at = models.DateTimeField(_("token replaced"), null=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True)
     revoked_reason = models.TextField(_("reason"), null=True)  # noqa: DJ001

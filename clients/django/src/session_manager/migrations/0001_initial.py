@@ -99,6 +99,11 @@ class Migration(migrations.Migration):
                     models.UUIDField(null=True, verbose_name="session of the actor"),
                 ),
                 ("actor_id", models.TextField(null=True, verbose_name="actor")),
+                (
+                    "device_bound_at",
+                    models.DateTimeField(null=True, verbose_name="bound to a device"),
+                ),
+                ("device_proved_at", models.DateTimeField(null=True, verbose_name="device proved")),
                 ("rotated_at", models.DateTimeField(null=True, verbose_name="token replaced")),
                 ("revoked_at", models.DateTimeField(null=True, verbose_name="revoked")),
                 ("revoked_reason", models.TextField(null=True, verbose_name="reason")),
