@@ -71,3 +71,19 @@ def on_login_not_remembered(request: Any, claims: dict[str, Any]) -> LoginDecisi
 
 def may_impersonate(request: Any, actor: Any, user: Any) -> bool:
     return str(actor) == "grace" and str(user) == "boss"
+
+
+def device_by_name(request: Any, user_id: str) -> str:
+    """Staff must be bound, others may be, and some are not."""
+    if user_id.startswith("staff"):
+        return "require"
+    return "off" if user_id.startswith("old") else "offer"
+
+
+def device_nonsense(request: Any, user_id: str) -> str:
+    return "perhaps"
+
+
+def on_login_with_device(request: Any, claims: dict[str, Any]) -> LoginDecision:
+    mode = "require" if claims["sub"].startswith("staff") else "off"
+    return LoginDecision(claims["sub"], device_bound=mode)

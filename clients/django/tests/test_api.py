@@ -41,6 +41,7 @@ SESSION_MEMBERS = {
     "tenant_id",
     "auth",
     "actor",
+    "device_bound",
     "data",
 }
 

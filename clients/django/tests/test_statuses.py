@@ -23,6 +23,7 @@ from session_manager.types import CreatedSession
 
 from .conftest import Browser, Superuser
 from .issuer import Issuer
+from .software_device import Key
 from .test_failures import Server, server
 
 __all__ = ["server"]
@@ -39,7 +40,8 @@ class Cell:
 
     by: who sends it: somebody signed in ("user"), the "holder" of an access token, "nobody", or
     somebody whose session has "ended", "expired" or is "corrupt", or whose token has been
-    "replaced" and used.
+    "replaced" and used, or whose session is "bound" to a device, or that and corrupt.
+    device: what the device says in headers.
     cookie: what becomes of the session's cookie.  before: what is arranged first.
     """
 
@@ -52,8 +54,11 @@ class Cell:
     before: str | None = None
     cookie: str = "kept"
     claims: dict[str, Any] = field(default_factory=dict)
+    device: str | None = None
 
 
+KEY = Key()
+UNKNOWN = "01975a3e-9c00-7abc-9def-012345675ec4"
 HUGE = {"x": "y" * 140000}
 LARGE = {"client": "y" * 66000}
 ENDED = Cell("session_revoked", "ended")
@@ -176,6 +181,40 @@ CELLS: dict[tuple[str, str], dict[int, list[Cell]]] = {
         500: CORRUPT,
     },
 }
+CELLS["post", "device/register/"] = {
+    200: [Cell(device="registers", cookie="set")],
+    400: [
+        Cell("device_answer_invalid"),
+        Cell("device_answer_invalid", headers={"Secure-Session-Response": "x"}),
+    ],
+    401: REFUSED,
+    403: [
+        Cell("device_challenge", device="registers another's"),
+        Cell("device_binding_off", device="registers", before="off"),
+    ],
+    409: [
+        Cell("device_already_bound", "bound"),
+        Cell("token_replaced", "rotated", device="registers"),
+    ],
+    500: CORRUPT,
+}
+CELLS["post", "device/refresh/"] = {
+    200: [
+        Cell(by="bound", device="proves"),
+        *(Cell(by=by, device="is unknown") for by in ("user", "bound", "ended", "nobody")),
+    ],
+    400: [
+        Cell("device_answer_invalid"),
+        Cell(
+            "device_answer_invalid",
+            "bound",
+            device="asks",
+            headers={"Secure-Session-Response": "x"},
+        ),
+    ],
+    403: [Cell("device_challenge", "bound", device="asks")],
+    500: [Cell("session_data_corrupt", "bound, corrupt", device="asks")],
+}
 # What an answer has beside its code.
 MORE = {"session_limit_reached": {"sessions"}, "session_revoked": {"reason"}}
 OPERATIONS = list(CELLS)
@@ -210,6 +249,23 @@ class Caller:
         self.other = session_service.create(user_id)
         self.strangers = session_service.create(f"{user_id} is another")
 
+    def said(self, what: str | None, own: CreatedSession) -> dict[str, str]:
+        """The headers in which a browser tells what its device says."""
+        if what is None:
+            return {}
+        if what.startswith("registers"):
+            token = own.token if what == "registers" else self.other.token
+            challenge = session_service.device_challenge(token)
+            return {"Secure-Session-Response": f'"{KEY.token(challenge, register=True)}"'}
+        device = session_service.device(own.token)
+        if what == "is unknown" or device is None:
+            return {"Sec-Secure-Session-Id": UNKNOWN}
+        headers = {"Sec-Secure-Session-Id": f'"{device.binding_id}"'}
+        if what == "proves":
+            challenge = session_service.device_challenge(own.token)
+            headers["Secure-Session-Response"] = f'"{KEY.token(challenge)}"'
+        return headers
+
     def send(self, method: str, path: str, cell: Cell, own: CreatedSession | None = None) -> Any:
         """own: the session of the request, in the place of a new one."""
         browser = Browser()
@@ -221,14 +277,19 @@ class Caller:
         if cell.by == "holder":
             token = self.issuer.token(self.user_id, **cell.claims)
             headers["Authorization"] = f"Bearer {token}"
+        elif cell.by.startswith("bound"):
+            challenge = session_service.device_challenge(own.token)
+            bound = session_service.bind_device(own.token, KEY.jwk, str(challenge))
+            browser.give(bound.token or own.token)
         elif cell.by != "nobody":
             browser.give(own.token)
+        headers.update(self.said(cell.device, own))
         if cell.by == "ended":
             assert session_service.invalidate(own.token)
         elif cell.by == "expired":
             moment = timedelta(microseconds=1)
             assert session_service.refresh(own.token, ttl=moment).status == "extended"
-        elif cell.by == "corrupt":
+        elif cell.by.endswith("corrupt"):
             with Superuser() as superuser:
                 superuser.execute(
                     "UPDATE user_sessions SET sealed_data ="
@@ -277,6 +338,8 @@ def caller(
             database_setting("rotation_grace", "0")
         elif what == "large tenant":
             configure(ON_SWITCH_TENANT="tests.hooks.on_switch_tenant_too_large")
+        elif what == "off":
+            configure(DEVICE_BOUND="off")
         elif what == "users":
             configure(USER_ID_FIELD="username")
         elif what == "issuer":
@@ -284,7 +347,7 @@ def caller(
         else:
             raise AssertionError(what)
 
-    configure(ON_SWITCH_TENANT="tests.hooks.on_switch_tenant")
+    configure(ON_SWITCH_TENANT="tests.hooks.on_switch_tenant", DEVICE_BOUND="offer")
     yield Caller(auth0, user_id, arrange)
     auth0.reset()
 
@@ -353,7 +416,7 @@ def test_stopped(caller: Caller, server: Server) -> None:
     def send(operation: tuple[str, str]) -> Any:
         method, path = operation
         browser = Browser().give(created.token)
-        headers = {}
+        headers = {"Sec-Secure-Session-Id": UNKNOWN}
         if path == "create/":
             headers["Authorization"] = f"Bearer {caller.issuer.token(caller.user_id)}"
         return browser.unsafe(

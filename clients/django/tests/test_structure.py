@@ -34,6 +34,7 @@ PUBLIC = {
     "login": ("api",),
     "login_policy": ("api",),
     "acting": (),
+    "device": (),
     "administration": (),
     "identity": (),
     "links": (),

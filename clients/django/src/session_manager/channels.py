@@ -36,6 +36,7 @@ from .http.addresses import client_ip, user_agent
 from .http.bearer import challenge, token_of_header
 from .http.cookies import token_from
 from .http.csrf import foreign_reason
+from .http.device import is_overdue
 from .services import session_service
 from .store.revocations import revocations_of
 from .store.users import load_user
@@ -72,7 +73,7 @@ def _find(request: HttpRequest) -> tuple[Session | None, Any]:
         session = session_service.get(
             token_from(request), ip=client_ip(request), user_agent=user_agent(request)
         )
-        if session is None:
+        if session is None or is_overdue(session):
             return None, None
         user = load_user(session.user_id, session)
         if user is None or not may_still_act(session.actor, user):

@@ -21,7 +21,7 @@ from django.urls import reverse
 from django.utils.module_loading import import_string
 
 from . import standby_checks
-from .conf import DEFAULT_THROTTLE_RATES, ENGINE, ENGINE_COOKIE, settings
+from .conf import DEFAULT_THROTTLE_RATES, DEVICE_MODES, ENGINE, ENGINE_COOKIE, settings
 from .exceptions import StoreUnavailable
 from .management import grants
 from .management.test_databases import under_test
@@ -67,6 +67,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_unused_redis(),
         *_in_memory(),
         *_cookie(),
+        *_device(),
         *_engine(),
         *_middleware(),
         *_proxies(),
@@ -330,6 +331,59 @@ def _cookie() -> Iterator[CheckMessage]:
             f"COOKIE_SAMESITE is {settings.COOKIE_SAMESITE!r}.",
             hint='Use "Lax"; "None" needs a secure cookie.',
             id="session_manager.E006",
+        )
+
+
+def _device() -> Iterator[CheckMessage]:
+    cookies = [settings.cookie_name, settings.actor_cookie_name]
+    if DJANGO_SESSIONS in django_settings.MIDDLEWARE:
+        cookies.append(django_settings.SESSION_COOKIE_NAME)
+    if settings.device_cookie_name in cookies:
+        yield Error(
+            f"The proof of a device is kept in the cookie {settings.device_cookie_name!r}, which "
+            "keeps a session.",
+            hint='Give SESSION_MANAGER["DEVICE_COOKIE_NAME"] another name.',
+            id="session_manager.E090",
+        )
+    mode = settings.DEVICE_BOUND
+    if mode == "off":
+        return
+    if isinstance(mode, str) and mode not in DEVICE_MODES:
+        try:
+            good = callable(import_string(mode))
+        except ImportError:
+            good = False
+        if not good:
+            yield Error(
+                f'SESSION_MANAGER["DEVICE_BOUND"] names {mode!r}, which cannot be called.',
+                hint=f"Use one of {', '.join(DEVICE_MODES)}, or the dotted path of a function.",
+                id="session_manager.E002",
+            )
+    try:
+        reverse("session_manager:device-register")
+    except Exception:  # As in _routed.
+        yield Error(
+            "Sessions are to be bound to devices, but the endpoints for that are not routed.",
+            hint='Add path("api/sessions/", include("session_manager.urls")) to the URLconf, or '
+            'set SESSION_MANAGER["DEVICE_BOUND"] to "off".',
+            id="session_manager.E091",
+        )
+    if not settings.cookie_secure:
+        kind, number = (Warning, "W092") if settings.DEBUG else (Error, "E092")
+        yield kind(
+            "Browsers bind sessions to devices over HTTPS alone, and the session cookie is not "
+            "secure: COOKIE_SECURE is off.",
+            hint='Serve over HTTPS with secure cookies, or set SESSION_MANAGER["DEVICE_BOUND"] to '
+            '"off" here.',
+            id=f"session_manager.{number}",
+        )
+    chain = django_settings.MIDDLEWARE
+    if settings.IS_ENGINE and REQUEST_SESSIONS not in chain:
+        yield Error(
+            "Sessions are to be bound to devices, but without RequestSessionMiddleware "
+            "request.session knows nothing of the proof: who is bound would be signed out.",
+            hint=f"In MIDDLEWARE, use {REQUEST_SESSIONS!r} in the place of {DJANGO_SESSIONS!r}.",
+            id="session_manager.E093",
         )
 
 

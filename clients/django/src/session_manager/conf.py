@@ -33,6 +33,10 @@ DEFAULT_COOKIE_NAME = "session_token"
 HOST_PREFIX = "__Host-"
 
 DEFAULT_CLIENT_DATA = ("client",)
+DEFAULT_DEVICE_COOKIE_NAME = "session_proof"
+
+#: What DEVICE_BOUND may be, or a function may return.
+DEVICE_MODES = ("off", "offer", "require")
 #: Keys that there were, and what to do now.
 GONE = {
     "PROTECTED_DATA": 'SESSION_MANAGER["PROTECTED_DATA"] has been removed, because the browser '
@@ -115,6 +119,14 @@ class Settings:
     COOKIE_HOST_PREFIX: bool | None = None
     COOKIE_DOMAIN: str | None = None
     COOKIE_SAMESITE: str = "Lax"
+
+    #: Whether sessions are bound to the user's device: "off", "offer", "require", or (the dotted
+    #: path of) ``f(request, user_id)``, which returns one of these.
+    DEVICE_BOUND: str | Callable[..., str] = "off"
+    #: Name without prefix of the cookie with the device's proof.
+    DEVICE_COOKIE_NAME: str = DEFAULT_DEVICE_COOKIE_NAME
+    #: Seconds that a session which has to be bound may be used before it is.
+    DEVICE_REGISTRATION_SECONDS: float = 60
 
     #: Field of the user model whose text is the session's user id; None: no user is loaded.
     USER_ID_FIELD: str | None = None
@@ -225,6 +237,23 @@ class Settings:
         return name
 
     @cached_property
+    def device_cookie_name(self) -> str:
+        """The cookie with the proof of a bound session's device; prefixed as the session's is."""
+        name = self.DEVICE_COOKIE_NAME
+        if self.cookie_name.startswith(HOST_PREFIX) and not name.startswith(HOST_PREFIX):
+            return HOST_PREFIX + name
+        return name
+
+    def device_mode(self, request: Any, user_id: str) -> str:
+        """Whether a user's session is bound to a device: what DEVICE_BOUND is, or says."""
+        given = self.DEVICE_BOUND
+        if isinstance(given, str):
+            if given in DEVICE_MODES:
+                return given
+            given = self.load(given)
+        return checked_device_mode(given(request, user_id))
+
+    @cached_property
     def standbys(self) -> dict[str, tuple[str, ...]]:
         """The aliases of READ_DATABASE by that of their primary."""
         given = self.READ_DATABASE
@@ -271,6 +300,16 @@ class Settings:
         if not callable(hook):
             raise ImproperlyConfigured(f"{path} cannot be called.")
         return hook  # type: ignore[no-any-return]
+
+
+def checked_device_mode(given: Any) -> str:
+    """What a function of the application's has decided about a device."""
+    if given not in DEVICE_MODES:
+        raise ImproperlyConfigured(
+            f"Whether a session is bound to a device must be one of {', '.join(DEVICE_MODES)}, "
+            f"and is {given!r}."
+        )
+    return str(given)
 
 
 def parse_key(text: str) -> bytes:
@@ -383,6 +422,23 @@ def _check_reading(given: Mapping[str, Any]) -> None:
             raise ImproperlyConfigured(f'SESSION_MANAGER["{name}"] must be more than 0 seconds.')
 
 
+def _check_device(given: Mapping[str, Any]) -> None:
+    mode = given.get("DEVICE_BOUND", "off")
+    is_path = isinstance(mode, str) and all(part.isidentifier() for part in mode.split("."))
+    if mode not in DEVICE_MODES and not callable(mode) and not (is_path and "." in mode):
+        raise ImproperlyConfigured(
+            f'SESSION_MANAGER["DEVICE_BOUND"] must be one of {", ".join(DEVICE_MODES)}, or a '
+            "function or its dotted path."
+        )
+    if not given.get("DEVICE_COOKIE_NAME", DEFAULT_DEVICE_COOKIE_NAME):
+        raise ImproperlyConfigured('SESSION_MANAGER["DEVICE_COOKIE_NAME"] must not be empty.')
+    seconds = given.get("DEVICE_REGISTRATION_SECONDS", 1)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise ImproperlyConfigured(
+            'SESSION_MANAGER["DEVICE_REGISTRATION_SECONDS"] must be more than 0 seconds.'
+        )
+
+
 def _duration(given: Any) -> timedelta | None:
     if given is None or isinstance(given, timedelta):
         return given
@@ -449,6 +505,7 @@ def load_settings() -> Settings:
             'SESSION_MANAGER["IN_MEMORY"] must be a dictionary of settings of the extension.'
         )
     _check_reading(given)
+    _check_device(given)
     for name in {"REMEMBERED", "NOT_REMEMBERED"} & set(given):
         given[name] = _lifetimes(given[name], name)
     if "END_LINK_AGE" in given:

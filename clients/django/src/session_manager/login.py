@@ -31,6 +31,7 @@ from .http.cookie_decision import (
 )
 from .http.cookies import actor_token_from, set_cookie, token_from
 from .http.csrf import new_token
+from .http.device import offer_binding, policy_of_login
 from .http.impersonation import acting_session, sign_out_actor
 from .http.lookup import (
     Lookup,
@@ -44,10 +45,10 @@ from .http.request_session import request_session
 from .services import session_service
 from .store.database import translating_errors
 from .store.shards import Bucket, bucket_of_token, bucket_of_user
-from .store.tokens import is_token, session_id_of
+from .store.tokens import is_token, session_id_of, without_proof
 from .store.transactions import Outcome, settled, together
 from .store.users import load_user, marked, user_id_of
-from .types import JSON, REMEMBER, CreatedSession, RefreshedSession, Session
+from .types import JSON, REMEMBER, CreatedSession, RefreshedSession, Session, with_policy
 
 __all__ = [
     "log_in",
@@ -72,6 +73,7 @@ def log_in(
     ttl: timedelta | None = None,
     max_lifetime: timedelta | None = None,
     idle_timeout: timedelta | None = None,
+    device_bound: str | None = None,
     actor: Any = None,
     reason: str = "replaced",
 ) -> CreatedSession:
@@ -86,6 +88,9 @@ def log_in(
     long as the session can.  The lifetimes that are not given are those of
     NOT_REMEMBERED or REMEMBERED.  None: as True, with the lifetimes of all sessions.
 
+    device_bound: "off", "offer" or "require", in the place of what DEVICE_BOUND says, unless that
+    is "off".  A session in which somebody acts as the user is not bound.
+
     actor: the request's own user, who is going to act as the user; the session presented goes on,
     for stop_impersonation to return to.  Raises PermissionDenied as impersonation.acting_session
     says, else as SessionService.create.
@@ -99,11 +104,12 @@ def log_in(
     lifetimes = settings.lifetimes(remember)
     if remember is not None:
         auth = {**(auth or {}), REMEMBER: remember}
+    user_id = user_id_of(user)
+    policy = None if actor is not None else policy_of_login(request, user_id, device_bound)
     csrf = new_token(request)
     store = request_session(request)
     if store is not None:
         data = {**(data or {}), MEMBER: store.entries_of_login(user, csrf.get("CSRF_COOKIE"))}
-    user_id = user_id_of(user)
     buckets: list[Bucket] = []
     first = None
     if presented is not None and acting is None:
@@ -129,7 +135,7 @@ def log_in(
                 ip=client_ip(request),
                 user_agent=user_agent(request),
                 tenant_id=tenant_id,
-                auth=marked(auth, user),
+                auth=with_policy(marked(auth, user), policy),
                 max_lifetime=_first(max_lifetime, lifetimes.MAX_LIFETIME),
                 idle_timeout=_first(idle_timeout, lifetimes.IDLE_TIMEOUT),
                 actor_token=presented if acting else None,
@@ -145,7 +151,7 @@ def log_in(
         session_service.invalidate(created.token, "user_changed")
         session = None
     if acting is not None and presented is not None and session is not None:
-        own = _Own(presented, acting.absolute_expires_at)
+        own = _Own(without_proof(presented), acting.absolute_expires_at)
         keep_actor_on_commit(request, own, persistent=acting.persistent)
     _replace(request, created, session)
     renew_user(request)
@@ -272,7 +278,7 @@ def stop_impersonation(request: HttpRequest | Request) -> Session | None:
     if own is None or token is None:
         _leave(request)
     else:
-        _replace(request, _Own(token, own.absolute_expires_at), own)
+        _replace(request, _Own(without_proof(token), own.absolute_expires_at), own)
     renew_user(request)
     return own
 
@@ -343,6 +349,8 @@ def _give(request: HttpRequest, issued: Issued, session: Session | None) -> None
     given = issued if session else None
     if session is not None:
         outcome = set_cookie_on_commit(request, issued, persistent=session.persistent)
+        if issued.token is not None:
+            offer_binding(request, issued.token, session)
     else:
         outcome = Outcome(bucket_of_token(issued.token))
     remember_lookup(request, Lookup(issued.token, session, given, outcome))

@@ -34,12 +34,15 @@ class LoginDecision:
 
     data: what the server knows; its members win over those that the browser sent.  tenant_id:
     fixed for the session's life.  remember: as log_in's; by default what the browser has asked for.
+    device_bound: "off", "offer" or "require"; by default as DEVICE_BOUND says, and always "off"
+    where that is.
     """
 
     user_id: str
     data: JSON = field(default_factory=dict)
     tenant_id: str | None = None
     remember: bool | None = None
+    device_bound: str | None = None
 
 
 def refuse_protected(data: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings as django_settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
@@ -35,7 +36,8 @@ from .http.cache_control import NEVER, note_session_use, write_cache_headers
 from .http.cookie_decision import set_token_on_commit, write_cookie, written_token
 from .http.csrf import withhold_token
 from .http.current import begin_serving, being_served, end_serving
-from .http.lookup import alook_up, failure, look_up, set_user
+from .http.device import will_prove
+from .http.lookup import alook_up, failure, lacks_proof, look_up, set_user
 from .http.request_session import hold, request_session
 from .http.spared import end_spared, ending_spared, has_spared
 from .store.database import is_lost, translate
@@ -254,6 +256,12 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
             store.take_token(written)
         wanted = store.modified or (django_settings.SESSION_SAVE_EVERY_REQUEST and written is None)
         if response.status_code >= 500 or not wanted or store.is_empty():
+            return
+        visiting = store.session_key is None and SESSION_KEY not in store
+        if visiting and will_prove(request) and lacks_proof(request):
+            # A visitor's session would take the place of the user's, who is there again as soon as
+            # the browser has proved its device.  One that does not speak of a binding may have lost
+            # it: its user has to be able to sign in, which may take a visitor's session.
             return
         try:
             store.save()

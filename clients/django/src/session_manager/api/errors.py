@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from rest_framework import status
-from rest_framework.exceptions import APIException, NotAuthenticated, ParseError
+from rest_framework.exceptions import (
+    APIException,
+    NotAuthenticated,
+    ParseError,
+    PermissionDenied,
+)
 
 from ..conf import settings
 from ..exceptions import (
@@ -42,6 +47,55 @@ class SessionRevoked(NotAuthenticated):
     def __init__(self, reason: str | None = None) -> None:
         super().__init__()
         self.reason = reason
+
+
+class DeviceProofRequired(NotAuthenticated):
+    """401: the session lives, and is bound to a device, whose proof is missing or has expired.
+
+    The cookie stays: the browser goes on with it once it has proved the device.
+    """
+
+    default_detail = "The session is bound to a device, whose proof is missing."
+    default_code = "device_proof_required"
+
+
+class DeviceBindingRequired(NotAuthenticated):
+    """401: the session had to be bound to a device by now."""
+
+    default_detail = "The session had to be bound to a device. Sign in again."
+    default_code = "device_binding_required"
+
+
+class DeviceBoundRequired(PermissionDenied):
+    default_detail = "This needs a session that is bound to your device."
+    default_code = "device_bound_required"
+
+
+class DeviceProofStale(PermissionDenied):
+    """403: the device has to prove itself anew; repeat the request then."""
+
+    default_detail = "Your device has to prove itself again. Repeat the request."
+    default_code = "device_proof_stale"
+
+
+class DeviceChallenged(PermissionDenied):
+    """403: the device is to sign what Secure-Session-Challenge has, if it came with it."""
+
+    default_detail = "The device has to sign the challenge."
+    default_code = "device_challenge"
+
+
+class DeviceAnswerInvalid(ParseError):
+    """400: what the browser sent is not signed by the device, or not as it has to be."""
+
+    default_detail = "The device's answer is not valid."
+    default_code = "device_answer_invalid"
+
+
+class DeviceAlreadyBound(APIException):
+    status_code = status.HTTP_409_CONFLICT
+    default_detail = "The session is bound to a device already."
+    default_code = "device_already_bound"
 
 
 class TokenReused(NotAuthenticated):

@@ -261,6 +261,70 @@ class DetailView(_View):  # type: ignore[no-untyped-call]
         return Fixed
 
 
+def header(name: str, description: str, *, response: Any = False) -> OpenApiParameter:
+    return OpenApiParameter(
+        name, str, OpenApiParameter.HEADER, response=response, description=description
+    )
+
+
+CHALLENGE = header(
+    "Secure-Session-Challenge", "what the device is to sign next", response=[200, 403]
+)
+
+
+class RegisterDeviceView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.api.device_views.RegisterDeviceView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_bind_device",
+                summary="Bind the session to the browser's device; browsers call this themselves",
+                auth=[{"session": []}],  # type: ignore[list-item]
+                parameters=[
+                    header("Secure-Session-Response", "the JSON Web Token that the device signed"),
+                    CHALLENGE,
+                    COOKIE,
+                    RETRY_AFTER,
+                ],
+                request=None,
+                responses=responses({200: s.DeviceBindingSerializer}, 400, 401, 403, 409, 500),
+            )
+            def post(self, request: Any) -> Any: ...
+
+        return Fixed
+
+
+class RefreshDeviceView(_View):  # type: ignore[no-untyped-call]
+    target_class = "session_manager.api.device_views.RefreshDeviceView"
+
+    def view_replacement(self) -> Any:
+        class Fixed(self.target_class):  # type: ignore[name-defined,misc]
+            @extend_schema(
+                operation_id="session_prove_device",
+                summary="A new proof of the browser's device; browsers call this themselves",
+                auth=[{"session": []}],  # type: ignore[list-item]
+                parameters=[
+                    OpenApiParameter(
+                        "Sec-Secure-Session-Id",
+                        OpenApiTypes.UUID,
+                        OpenApiParameter.HEADER,
+                        required=True,
+                        description="the session_identifier of the registration",
+                    ),
+                    header("Secure-Session-Response", "the JSON Web Token that the device signed"),
+                    CHALLENGE,
+                    COOKIE,
+                    RETRY_AFTER,
+                ],
+                request=None,
+                responses=responses({200: s.DeviceBindingSerializer}, 400, 403, 500),
+            )
+            def post(self, request: Any) -> Any: ...
+
+        return Fixed
+
+
 class InvalidateAllView(_View):  # type: ignore[no-untyped-call]
     target_class = "session_manager.api.views.InvalidateAllView"
 

@@ -11,11 +11,17 @@ import re
 from django.http import HttpRequest
 from rest_framework.exceptions import NotAuthenticated
 
+from ..conf import settings
 from ..exceptions import SessionError
 from ..http.lookup import known_lookup
 from ..services import session_service
 from ..store.users import is_guest
-from .errors import SessionExpired, SessionRevoked
+from .errors import (
+    DeviceBindingRequired,
+    DeviceProofRequired,
+    SessionExpired,
+    SessionRevoked,
+)
 
 # What is told as it is; other reasons are free text, which is not for the session's user.
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -23,9 +29,15 @@ _NOT_REVOKED = (None, "expired", "idle")
 
 
 def session_ended(token: str) -> NotAuthenticated:
-    """The 401 for a token that PostgreSQL has said to belong to no live session."""
+    """The 401 for a token that PostgreSQL has said to belong to no live session.
+
+    Or to one that is bound to a device, without the proof of that.
+    """
     try:
         reason = session_service.end_reason(token)
+        if reason is None and settings.DEVICE_BOUND != "off" and session_service.device(token):
+            # It lives.
+            return DeviceProofRequired()
     except SessionError:
         # That the session has ended is certain all the same.
         reason = None
@@ -52,7 +64,10 @@ def explain_refusal(exc: Exception, request: HttpRequest) -> Exception:
     ):
         return exc
     # The session of a user who is gone lives.
-    found = SessionExpired() if lookup.without_user else session_ended(lookup.token)
+    if lookup.binding_overdue:
+        found: NotAuthenticated = DeviceBindingRequired()
+    else:
+        found = SessionExpired() if lookup.without_user else session_ended(lookup.token)
     # What DRF has made of the view's authentication classes.
     found.status_code = exc.status_code
     if hasattr(exc, "auth_header"):

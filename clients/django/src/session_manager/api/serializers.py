@@ -67,6 +67,9 @@ class SessionSerializer(_ReadOnly):
     actor = serializers.CharField(
         allow_null=True, help_text="The user id of who acts as the user; null: the user."
     )
+    device_bound = serializers.BooleanField(
+        help_text="Whether the session is bound to the browser's device."
+    )
     data = serializers.DictField()  # type: ignore[assignment]
 
 
@@ -114,11 +117,40 @@ class ListedSessionSerializer(_ReadOnly):
     user_agent = serializers.CharField(allow_null=True)
     auth = serializers.DictField(allow_null=True)
     actor = serializers.CharField(allow_null=True)
+    device_thumbprint = serializers.CharField(
+        allow_null=True, help_text="Of the key of the device that it is bound to; null: to none."
+    )
+    device_bound_at = TimestampField(allow_null=True)
 
 
 class SessionListSerializer(_ReadOnly):
     results = ListedSessionSerializer(many=True)
     next = serializers.CharField(allow_null=True)
+
+
+class DeviceScopeSerializer(_ReadOnly):
+    origin = serializers.CharField()
+    include_site = serializers.BooleanField()
+    scope_specification = serializers.ListField(child=serializers.DictField())
+
+
+class DeviceCredentialSerializer(_ReadOnly):
+    type = serializers.CharField()
+    name = serializers.CharField()
+    attributes = serializers.CharField()
+
+
+class DeviceBindingSerializer(_ReadOnly):
+    """What the browser has to know of a binding; of one that is over, that it is."""
+
+    session_identifier = serializers.UUIDField()
+    refresh_url = serializers.CharField(required=False)
+    scope = DeviceScopeSerializer(required=False)
+    credentials = DeviceCredentialSerializer(many=True, required=False)
+
+    def get_fields(self) -> Any:
+        # A keyword of Python's.
+        return {**super().get_fields(), "continue": serializers.BooleanField(required=False)}
 
 
 class InvalidatedSerializer(_ReadOnly):

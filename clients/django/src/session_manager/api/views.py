@@ -46,6 +46,7 @@ from ..http.cookie_decision import (
 )
 from ..http.cookies import token_from
 from ..http.csrf import enforce_csrf, is_token_new, offer_token
+from ..http.device import is_overdue, offer_binding
 from ..http.lookup import Lookup, django_request, known_lookup, remember_lookup
 from ..login import leave_ended, log_in, log_out, stop_impersonation, switch_tenant
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
@@ -56,7 +57,13 @@ from ..store.transactions import keeping_block
 from ..store.users import load_user, marked, user_id_of
 from ..types import Session
 from .access_tokens import authenticate_header, verify_access_token
-from .errors import PreconditionFailed, TokenReplaced, TokenReused
+from .errors import (
+    DeviceBindingRequired,
+    DeviceProofRequired,
+    PreconditionFailed,
+    TokenReplaced,
+    TokenReused,
+)
 from .parsers import LimitedJSONParser, MergePatchParser
 from .profiles import describe_user
 from .serializers import (
@@ -208,6 +215,7 @@ class CreateSessionView(SessionView):
             tenant_id=decision.tenant_id,
             auth=marked(proof_of(verified), user),
             remember=decision.remember,
+            device_bound=decision.device_bound,
         )
         request.user = user
         return self.session_response(
@@ -287,6 +295,10 @@ class RefreshSessionView(SessionView):
             with_session=True,
         )
         session = refreshed.session
+        if refreshed.status == "proof_required":
+            _refuse(request, DeviceProofRequired)
+        if session is not None and is_overdue(session):
+            _refuse(request, DeviceBindingRequired)
         if session is None:
             _refuse(request, TokenReused if refreshed.status == "reused" else NotAuthenticated)
         self.count_for(self.session_limit(request, session.id))
@@ -297,6 +309,7 @@ class RefreshSessionView(SessionView):
         remember_lookup(request._request, Lookup(token, session))
         if refreshed.token is not None:
             set_cookie_on_commit(request._request, refreshed, persistent=session.persistent)
+            offer_binding(request._request, refreshed.token, session)
         return self.session_response(
             request, session, token=refreshed.token, status=refreshed.status
         )

@@ -53,7 +53,7 @@ from ..store.users import (
     user_id_of_login,
     with_mark,
 )
-from ..types import JSON, CreatedSession, RefreshedSession, Session
+from ..types import JSON, CreatedSession, DevicePolicy, RefreshedSession, Session, with_policy
 
 __all__ = ["SessionStore", "is_guest"]
 
@@ -87,6 +87,14 @@ class Holder(Protocol):
         """The session of a token, whoever its user is, and the token it has by now."""
         ...
 
+    def proved(self, token: str) -> str:
+        """A token with the proof of the browser's device, if there is one."""
+        ...
+
+    def device_policy(self, user_id: str) -> DevicePolicy | None:
+        """What is to be kept with a user's new session about binding it to a device."""
+        ...
+
     def expects_token(self) -> None:
         """The request's session, or its new user's, is about to get a new token; may refuse."""
         ...
@@ -112,6 +120,12 @@ class NoRequest:
 
     def find(self, token: str) -> tuple[str, Session | None]:
         return token, session_service.get(token, fresh=True)
+
+    def proved(self, token: str) -> str:
+        return token
+
+    def device_policy(self, user_id: str) -> DevicePolicy | None:
+        return None
 
     def expects_token(self) -> None:
         pass
@@ -229,7 +243,11 @@ class SessionStore(SessionBase):
     def exists(self, session_key: str | None) -> bool:
         if session_key is None or session_key == self._known.replaced:
             return False
-        return session_service.get(session_key, touch=False) is not None
+        return session_service.get(self._proved(session_key), touch=False) is not None
+
+    def _proved(self, token: str | None) -> str | None:
+        """A token as the extension wants it: session_key is what the cookie has."""
+        return None if token is None else self._holder.proved(token)
 
     def is_empty(self) -> bool:
         return self._known.replaced is None and super().is_empty()
@@ -336,6 +354,7 @@ class SessionStore(SessionBase):
         backend = data.get(BACKEND_SESSION_KEY)
         auth = {"backend": backend} if isinstance(backend, str) else None
         mark = mark_of_login(data)
+        policy = None if is_guest(user_id) else self._holder.device_policy(user_id)
         bucket = bucket_of_user(user_id)
         # The new session's last: it may be there in vain, but no older one must be gone so.
         buckets = [*map(bucket_of_token, ending), bucket] if ending else []
@@ -353,7 +372,7 @@ class SessionStore(SessionBase):
                     cut_ttl=True,
                     ip=ip,
                     user_agent=user_agent,
-                    auth=with_mark(auth, mark),
+                    auth=with_policy(with_mark(auth, mark), policy),
                 )
 
         with self._writing(bucket):
@@ -372,6 +391,7 @@ class SessionStore(SessionBase):
             absolute_expires_at=created.absolute_expires_at,
             request_data=entries,
             mark=mark,
+            device_policy=policy,
         )
         if settings.LAZY_USER and not is_guest(user_id) and load_user(user_id, row) is None:
             # Deactivated, say, after Django's login and before there was a session to end.
@@ -404,10 +424,10 @@ class SessionStore(SessionBase):
 
         def write() -> RefreshedSession:
             with together(*buckets):
-                if patch and session_service.update(token, patch) is None:
+                if patch and session_service.update(self._proved(token), patch) is None:
                     raise UpdateError
                 return session_service.elevate(
-                    self._extend(token),
+                    self._proved(self._extend(token)),
                     with_mark(row.auth if row else None, mark_of_login(self._session)) or {},
                     ip=ip,
                     user_agent=user_agent,
@@ -425,8 +445,9 @@ class SessionStore(SessionBase):
     def _update(self) -> None:
         entries = self._entries()
         patch = self._patch(entries)
-        with self._writing(bucket_of_token(self.session_key)):
-            if (patch or self.modified) and session_service.update(self.session_key, patch) is None:
+        token = self._proved(self.session_key)
+        with self._writing(bucket_of_token(token)):
+            if (patch or self.modified) and session_service.update(token, patch) is None:
                 raise UpdateError
             self._session_key = self._extend(self.session_key)
         self._written(entries, self._known.row)
@@ -448,7 +469,7 @@ class SessionStore(SessionBase):
         # A session that was not made here may be shorter: without an expiry of its own it stays so.
         own = self._session.get(EXPIRY) is not None or self._known.expiry is not None
         refreshed = session_service.refresh(
-            token, ttl=self._age() if own else None, ip=ip, user_agent=user_agent
+            self._proved(token), ttl=self._age() if own else None, ip=ip, user_agent=user_agent
         )
         if not refreshed.live:
             raise UpdateError

@@ -19,7 +19,7 @@ from django.http import HttpRequest
 from rest_framework.exceptions import PermissionDenied
 
 from ..conf import settings
-from ..store.tokens import is_token
+from ..store.tokens import is_bare_token
 
 #: Of a response: the new token of a client that keeps it itself.
 RESPONSE_HEADER = "Session-Token"
@@ -52,7 +52,7 @@ def token_of_header(request: HttpRequest) -> str | None:
     if not settings.BEARER:
         return None
     credentials = _credentials(request)
-    return credentials if is_token(credentials) else None
+    return credentials if is_bare_token(credentials) else None
 
 
 def _asks_for_bearer(request: HttpRequest) -> bool:

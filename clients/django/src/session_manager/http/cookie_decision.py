@@ -2,8 +2,9 @@
 
 A session that a transaction makes or ends is made or ended once that commits.  So each decision
 about a cookie waits for the commit, and a rollback, of a savepoint too, takes it back.  The
-response gets the last decision that holds for each of the two cookies: the session's, and that
-which keeps the session of who acts as somebody else.  A 503 gets none.
+response gets the last decision that holds for each of the cookies: the session's, that which keeps
+the session of who acts as somebody else, and the proof of the browser's device.  What a browser is
+told about its device in headers is decided in the same way.  A 503 gets none.
 
 A client that keeps its token itself gets no cookie: the header Session-Token has what would be in
 the session's.
@@ -24,9 +25,13 @@ from ..store.shards import bucket_of_token
 from ..store.transactions import Outcome
 from .bearer import RESPONSE_HEADER, keeps_token, token_of_header
 from .cache_control import forbid_caching
-from .cookies import clear_cookie, give_token, set_cookie
+from .cookies import clear_cookie, give_token, set_cookie, set_proof
 
 _ATTRIBUTE = "_session_manager_cookie_decisions"
+#: Of a response: asks the browser to bind the session to its device.
+REGISTRATION_HEADER = "Secure-Session-Registration"
+#: Of a response: what the device is to sign next.
+CHALLENGE_HEADER = "Secure-Session-Challenge"
 # On a response: the cookies that are what has been decided, and not the view's own.
 _WRITTEN = "_session_manager_cookie_written"
 
@@ -43,11 +48,12 @@ class Issued(Protocol):
 
 @dataclass
 class _Decision:
-    """What will be written."""
+    """What will be written, under the name of a cookie or a header."""
 
     name: str
     write: Callable[[HttpResponseBase], None]
-    outcome: Outcome
+    #: None: whatever becomes of the transaction.
+    outcome: Outcome | None
     #: What the cookie will hold; None: it is cleared.
     token: str | None = None
 
@@ -74,9 +80,23 @@ def _decided(
     token: str | None = None,
 ) -> Outcome:
     """Decide once the transaction commits which changes the session of a token."""
-    decision = _Decision(name, write, Outcome(bucket_of_token(changed)), token)
+    outcome = Outcome(bucket_of_token(changed))
+    _keep(request, _Decision(name, write, outcome, token))
+    return outcome
+
+
+def _keep(request: HttpRequest, decision: _Decision) -> None:
     request.__dict__.setdefault(_ATTRIBUTE, []).append(decision)
-    return decision.outcome
+
+
+def _head(name: str, value: str, response: HttpResponseBase) -> None:
+    response[name] = value
+    forbid_caching(response)
+
+
+def _behead(name: str, response: HttpResponseBase) -> None:
+    if response.has_header(name):
+        del response[name]
 
 
 def set_cookie_on_commit(request: HttpRequest, issued: Issued, *, persistent: bool) -> Outcome:
@@ -100,8 +120,39 @@ def clear_cookie_on_commit(request: HttpRequest, ended: str | None) -> Outcome:
 
     That a session was found to have ended is about the cookie that the request came with: when the
     answer arrives, the browser may hold a newer one.
+
+    The proof of the browser's device goes with it, and there is nothing to bind any more.
     """
-    return _decided(request, settings.cookie_name, clear_cookie, ended)
+    outcome = _decided(request, settings.cookie_name, clear_cookie, ended)
+    proof = settings.device_cookie_name
+    if proof in request.COOKIES:
+        _decided(request, proof, partial(clear_cookie, name=proof), ended)
+    decisions: list[_Decision] = request.__dict__[_ATTRIBUTE]
+    if any(decision.name == REGISTRATION_HEADER for decision in decisions):
+        _decided(request, REGISTRATION_HEADER, partial(_behead, REGISTRATION_HEADER), ended)
+    return outcome
+
+
+def set_proof_on_commit(request: HttpRequest, token: str, proof: str, expires_at: datetime) -> None:
+    """Let the browser have a proof for the session of a token, if the transaction commits."""
+    give = partial(set_proof, proof=proof, expires_at=expires_at)
+    _decided(request, settings.device_cookie_name, give, token)
+
+
+def clear_proof(request: HttpRequest) -> None:
+    """Let the browser have no proof any more, so that it needs a new one for its next request."""
+    name = settings.device_cookie_name
+    _keep(request, _Decision(name, partial(clear_cookie, name=name), None))
+
+
+def head_on_commit(request: HttpRequest, name: str, value: str, token: str) -> None:
+    """Tell the browser something of its session in a header, if the transaction commits."""
+    _decided(request, name, partial(_head, name, value), token)
+
+
+def head(request: HttpRequest, name: str, value: str) -> None:
+    """The same whatever becomes of the transaction."""
+    _keep(request, _Decision(name, partial(_head, name, value), None))
 
 
 def keep_actor_on_commit(request: HttpRequest, issued: Issued, *, persistent: bool) -> None:
@@ -139,7 +190,7 @@ def write_cookie(request: HttpRequest, response: HttpResponseBase) -> None:
         if decision.name in response.cookies and decision.name not in written:
             continue
         write = decision.tell if without_cookies else decision.write
-        if decision.outcome.committed:
+        if decision.outcome is None or decision.outcome.committed:
             last[decision.name] = write
         else:
             # The response is finished before the transaction around the whole request.

@@ -1,4 +1,7 @@
-"""The session cookie: HttpOnly, Secure and ``__Host-`` outside DEBUG, never cacheable."""
+"""The session cookie: HttpOnly, Secure and ``__Host-`` outside DEBUG, never cacheable.
+
+Beside it the cookies of who acts as the user, and of a bound session's device.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
-from ..store.tokens import is_token
+from ..store.tokens import is_bare_token, with_proof, without_proof
 from .bearer import token_of_header
 from .cache_control import forbid_caching, note_session_use
 
 
 def token_from(request: HttpRequest) -> str | None:
     """The token in the request's cookie, or None; without a cookie, that of the header (BEARER).
+
+    Behind the cookie's is the proof of the browser's device, if it has one.
 
     Anything else in the cookie, a digest form among it, counts as no token: it names no session of
     ours and is not ours to clear.
@@ -23,7 +28,17 @@ def token_from(request: HttpRequest) -> str | None:
     value = request.COOKIES.get(settings.cookie_name)
     if value is None:
         return token_of_header(request)
-    return value if is_token(value) else None
+    return proved(request, value) if is_bare_token(value) else None
+
+
+def proved(request: HttpRequest, token: str) -> str:
+    """A token of the browser's with the proof of its device, if the request has one.
+
+    A browser keeps one proof.  That of a session which has ended does no harm behind the token of
+    its successor.
+    """
+    proof = request.COOKIES.get(settings.device_cookie_name)
+    return token if proof is None else with_proof(token, proof)
 
 
 def actor_token_from(request: HttpRequest) -> str | None:
@@ -34,7 +49,7 @@ def actor_token_from(request: HttpRequest) -> str | None:
     value = request.COOKIES.get(settings.actor_cookie_name)
     if value is not None:
         note_session_use(request)
-    return value if is_token(value) else None
+    return proved(request, value) if is_bare_token(value) else None
 
 
 def set_cookie(
@@ -58,7 +73,22 @@ def give_token(
     response: HttpResponseBase, token: str, max_age: int | None, name: str | None = None
 ) -> None:
     """Give the browser a token for some seconds; None: until it is closed."""
-    _write(response, name, token, max_age=max_age)
+    _write(response, name, without_proof(token), max_age=max_age)
+
+
+def set_proof(response: HttpResponseBase, proof: str, expires_at: datetime) -> None:
+    """Give the browser the proof of its device, for as long as it holds."""
+    remaining = expires_at - datetime.now(timezone.utc)
+    max_age = max(int(remaining.total_seconds()), 0)
+    _write(response, settings.device_cookie_name, proof, max_age=max_age)
+
+
+def proof_attributes() -> str:
+    """What the browser has to find in the cookie of set_proof, beside its lifetime."""
+    domain = f"; Domain={settings.COOKIE_DOMAIN}" if settings.COOKIE_DOMAIN else ""
+    secure = "; Secure" if settings.cookie_secure else ""
+    samesite = f"; SameSite={settings.COOKIE_SAMESITE}" if settings.COOKIE_SAMESITE else ""
+    return f"Path={settings.cookie_path}{domain}{secure}; HttpOnly{samesite}"
 
 
 def clear_cookie(response: HttpResponseBase, name: str | None = None) -> None:
@@ -75,7 +105,8 @@ def _write(response: HttpResponseBase, name: str | None, value: str, **lifetime:
         path=settings.cookie_path,
         domain=settings.COOKIE_DOMAIN,
         secure=settings.cookie_secure,
-        httponly=name == settings.actor_cookie_name or settings.cookie_httponly,
+        httponly=name in (settings.actor_cookie_name, settings.device_cookie_name)
+        or settings.cookie_httponly,
         samesite=settings.COOKIE_SAMESITE,  # type: ignore[arg-type]
         **lifetime,
     )

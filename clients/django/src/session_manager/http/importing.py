@@ -36,8 +36,9 @@ from ..store.database import call, function, json_argument
 from ..store.imported import use_up
 from ..store.request_data import encode_entry, entry_name, take_out
 from ..store.users import is_proof, load_user, marked, user_id_of
-from ..types import JSON, CreatedSession, Session
+from ..types import JSON, CreatedSession, Session, with_policy
 from .addresses import client_ip, user_agent
+from .device import policy_of_login
 
 logger = logging.getLogger("session_manager")
 
@@ -224,13 +225,14 @@ def adopt_django_session(
             if noted.adopted_at < now - GRACE:
                 return None
             return _shared(noted, _kept(user, data)), None
+        policy = policy_of_login(request, noted.user_id)
         try:
             created = session_service.create(
                 noted.user_id,
                 _kept(user, data),
                 ip=client_ip(request),
                 user_agent=user_agent(request),
-                auth=marked({"method": "import"}, user),
+                auth=with_policy(marked({"method": "import"}, user), policy),
                 **_lifetime(noted, now),
             )
         except LimitReached:

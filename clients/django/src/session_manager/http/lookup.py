@@ -30,7 +30,8 @@ from .addresses import client_ip, user_agent
 from .bearer import keeps_token
 from .cache_control import note_session_use
 from .cookie_decision import Issued, set_cookie_on_commit
-from .cookies import actor_token_from, token_from
+from .cookies import actor_token_from, proved, token_from
+from .device import is_overdue, note_skipped, offer_binding
 from .rights import may_go_on
 
 #: Those that a standby may answer.
@@ -57,6 +58,10 @@ class Lookup:
     without_user: bool = False
     #: The own session of who acts as the user, if the request presents it.
     own: Session | None = None
+    #: The session lives, but had to be bound to a device by now.
+    binding_overdue: bool = False
+    #: Whether it lives, and only the proof of its device is missing; None: not asked yet.
+    unproved: bool | None = None
     #: The session, whoever its user is.
     row: Session | None = field(init=False)
 
@@ -123,12 +128,30 @@ def current_token(request: HttpRequest) -> str | None:
     """The token of the session that the request has now: one made during it, or the cookie's."""
     lookup = known_lookup(request)
     created = lookup.created if lookup else None
-    return created.token if created else token_from(request)
+    if created is None or created.token is None:
+        return token_from(request)
+    # The proof covers the device, and not the token.
+    return proved(request, created.token)
 
 
 def remember_lookup(request: HttpRequest, lookup: Lookup) -> None:
     note_session_use(request, found=lookup.row is not None)
     request.__dict__.setdefault(_ATTRIBUTE, []).append(lookup)
+
+
+def lacks_proof(request: HttpRequest) -> bool:
+    """Whether the request's session lives, and only the proof of its device is missing.
+
+    Asked where nothing was found, so that whoever has a session does not pay for it.
+    """
+    lookup = known_lookup(request)
+    if lookup is None or lookup.row is not None or lookup.token is None:
+        return False
+    if settings.DEVICE_BOUND == "off":
+        return False
+    if lookup.unproved is None:
+        lookup.unproved = session_service.device(lookup.token) is not None
+    return lookup.unproved
 
 
 def look_up(request: HttpRequest) -> Lookup:
@@ -168,6 +191,10 @@ def _look_up(request: HttpRequest) -> Lookup:
         session = session_service.get(
             token, ip=client_ip(request), user_agent=user_agent(request), fresh=fresh
         )
+        note_skipped(request, token, session)
+    overdue = session is not None and session.device_policy is not None and is_overdue(session)
+    if overdue:
+        session = None
     own = None
     if session is not None and session.actor is not None:
         # A use of the actor's own session too, which would else come to its idle timeout.
@@ -177,7 +204,14 @@ def _look_up(request: HttpRequest) -> Lookup:
             user_agent=user_agent(request),
             fresh=fresh,
         )
-    if session is None and settings.IMPORT_DJANGO_SESSIONS and not keeps_token(request):
+        if own is not None and is_overdue(own):
+            session, overdue = None, True
+    if (
+        session is None
+        and settings.IMPORT_DJANGO_SESSIONS
+        and not overdue
+        and not keeps_token(request)
+    ):
         from .importing import adopt_django_session
 
         with translating_errors():
@@ -186,9 +220,11 @@ def _look_up(request: HttpRequest) -> Lookup:
             session, created = adopted
     if created is not None:
         outcome = set_cookie_on_commit(request, created, persistent=True)
+        if session is not None and created.token is not None:
+            offer_binding(request, created.token, session)
     elif session is None and (raw := token_bytes(token)) and changed_here(raw):
         outcome = Outcome(bucket_of_bytes(raw))
-    lookup = Lookup(token, session, created, outcome, own=own)
+    lookup = Lookup(token, session, created, outcome, own=own, binding_overdue=overdue)
     remember_lookup(request, lookup)
     return lookup
 

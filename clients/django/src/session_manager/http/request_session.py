@@ -12,11 +12,13 @@ from ..conf import settings
 from ..services import session_service
 from ..store.shards import bucket_of_token
 from ..store.transactions import Outcome
-from ..types import Session
+from ..types import DevicePolicy, Session
 from .addresses import client_ip, user_agent
 from .bearer import refuse_new_token, token_of_header
 from .cache_control import note_session_use
 from .cookie_decision import clear_cookie_on_commit
+from .cookies import proved
+from .device import offer_binding, policy_of_login
 from .impersonation import sign_out_actor
 from .lookup import Lookup, look_up_row, remember_lookup
 
@@ -43,10 +45,17 @@ class RequestHolder:
         if token != presented and (presented is not None or token != token_of_header(request)):
             note_session_use(request)
             ip, agent = self.client
-            return token, session_service.get(token, ip=ip, user_agent=agent, fresh=True)
+            found = session_service.get(proved(request, token), ip=ip, user_agent=agent, fresh=True)
+            return token, found
         lookup = look_up_row(request)
         created = lookup.created.token if lookup.created is not None else None
         return created or token, lookup.row
+
+    def proved(self, token: str) -> str:
+        return proved(self._request, token)
+
+    def device_policy(self, user_id: str) -> DevicePolicy | None:
+        return policy_of_login(self._request, user_id)
 
     def expects_token(self) -> None:
         refuse_new_token(self._request)
@@ -58,6 +67,8 @@ class RequestHolder:
     def renewed(self, issued: Issued, session: Session) -> None:
         outcome = Outcome(bucket_of_token(issued.token))
         remember_lookup(self._request, Lookup(issued.token, session, issued, outcome))
+        if issued.token is not None:
+            offer_binding(self._request, issued.token, session)
 
     def ended(self, token: str | None) -> None:
         sign_out_actor(self._request, "logout")

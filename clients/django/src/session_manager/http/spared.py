@@ -21,6 +21,7 @@ from ..exceptions import SessionError
 from ..services import session_service
 from ..store.transactions import Outcome
 from .addresses import client_ip, user_agent
+from .cookies import proved
 from .lookup import current_token, known_lookup
 from .request_session import request_session
 
@@ -107,6 +108,6 @@ def _is_kept(request: HttpRequest, spared: Spared) -> bool:
     store = request_session(request)
     token = store.session_key if store is not None else None
     ip, agent = client_ip(request), user_agent(request)
-    token = token or current_token(request)
+    token = proved(request, token) if token else current_token(request)
     row = session_service.get(token, ip=ip, user_agent=agent, touch=False, fresh=True)
     return row is not None and row.id == spared.session_id and row.mark != spared.mark
