@@ -239,7 +239,7 @@ def vector(
 
 def proof(key_id: int, expires_at: int, mac: bytes) -> str:
     """A proof of a device, whose MAC only the extension can make."""
-    stamp = struct.pack(">Iq", key_id, expires_at) + mac
+    stamp = struct.pack(">I", key_id) + expires_at.to_bytes(7, "big") + mac
     return "sp1_" + base64.urlsafe_b64encode(stamp).decode()
 
 
@@ -280,7 +280,7 @@ def vectors() -> Row:
 
     # Of a session that is bound to a device: for readers that present its proof.
     until = START + 60 * SECOND
-    first = proof(1, until, bytes(range(24)))
+    first = proof(1, until, bytes(range(16)))
     bound = [
         vector("bound to a device, until its proof expires", f"{token}.{first}", b"\x24" * 24,
                {"device_proved_at": START - 30 * SECOND}, not_after=until),
@@ -332,7 +332,7 @@ def vectors() -> Row:
                value=moved(START + 5 * SECOND + 2, START + MAX_AGE)),
     ]  # fmt: skip
 
-    others = proof(1, until, bytes(range(1, 25))), proof(1, until + SECOND, bytes(range(24)))
+    others = proof(1, until, bytes(range(1, 17))), proof(1, until + SECOND, bytes(range(16)))
     bound_refused = [
         refuse("another proof", "sealed for those who have the first one",
                token=f"{token}.{others[0]}", value=bound[0]["value"]),

@@ -97,7 +97,7 @@ class Device:
         """The challenge of the header that asks for a registration."""
         header = response.headers["Secure-Session-Registration"]
         found = re.fullmatch(
-            r'\(ES256 RS256\);path="([^"]+)";challenge="(sc1_[A-Za-z0-9_-]{48})"', header
+            r'\(ES256 RS256\);path="([^"]+)";challenge="(sc1_[A-Za-z0-9_-]{36})"', header
         )
         assert found is not None, header
         assert found[1] == REGISTER
@@ -112,7 +112,7 @@ class Device:
     def learn(self, response: Any) -> None:
         given = response.headers.get("Secure-Session-Challenge")
         if given is not None:
-            found = re.fullmatch(r'"(sc1_[A-Za-z0-9_-]{48})";id="([0-9a-f-]{36})"', given)
+            found = re.fullmatch(r'"(sc1_[A-Za-z0-9_-]{36})";id="([0-9a-f-]{36})"', given)
             assert found is not None, given
             self.challenge = found[1]
         if response.status_code != 200:

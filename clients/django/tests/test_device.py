@@ -272,7 +272,7 @@ class TestBinding:
         assert response.json()["status"] == "rotated"
         assert OFFER not in response.headers
         assert owner.browser.get(CURRENT).json()["session"]["data"]["client"] == {"n": 1}
-        for proof in ("", "sp1_", "sp1_" + "A" * 48, f"{owner.proof}A"):
+        for proof in ("", "sp1_", "sp1_" + "A" * 36, f"{owner.proof}A"):
             thief = thief_of(owner)
             thief.cookies[settings.device_cookie_name] = proof
             assert code(thief.get(CURRENT)) == (401, "device_proof_required")
@@ -396,7 +396,7 @@ class TestRegistration:
         response = post(
             device.browser,
             REGISTER,
-            Secure_Session_Response=other.token("sc1_" + "A" * 48, register=True),
+            Secure_Session_Response=other.token("sc1_" + "A" * 36, register=True),
             Origin="https://evil.example",
         )
         assert code(response) == (403, "device_challenge")
@@ -559,7 +559,7 @@ FORGED: dict[str, list[Make]] = {
         lambda k, c: k.token(f"{c}\n", register=True),
     ],
     "another challenge": [
-        lambda k, c: k.token("sc1_" + "A" * 48, register=True),
+        lambda k, c: k.token("sc1_" + "A" * 36, register=True),
         lambda k, c: k.token(c.replace("sc1_", "sp1_"), register=True),
         lambda k, c: k.token(c[:-2] + ("AA" if c[-2:] != "AA" else "BB"), register=True),
         lambda k, c: k.token(c[:10] + ("A" if c[10] != "A" else "B") + c[11:], register=True),
@@ -729,13 +729,108 @@ def test_a_counterfeit_proof(owner: Device, after_grace: Callable[[Device], Devi
     after_grace(owner)
     proof = str(owner.proof)
     raw = base64.urlsafe_b64decode(proof[4:])
-    for n in range(0, 36, 2):
+    for n in range(0, 27, 2):
         changed = bytearray(raw)
         changed[n] ^= 0x10
         thief = thief_of(owner)
         thief.cookies[settings.device_cookie_name] = f"sp1_{b64(bytes(changed))}"
         assert code(thief.get(CURRENT)) == (401, "device_proof_required")
     assert owner.browser.get(CURRENT).status_code == 200
+
+
+NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}
+
+
+class TestNavigation:
+    """By a link on another site, for which a browser does not wait for a proof."""
+
+    @pytest.mark.parametrize("page", ["/info/", "/protected/", "/act/?do=x"])
+    def test_is_loaded_again(self, owner: Device, after_grace: Any, page: str) -> None:
+        after_grace(owner)
+        thief = thief_of(owner)
+        response = thief.get(page, headers=NAVIGATION)
+        assert code(response) == (401, "device_proof_required")
+        assert response.headers["Refresh"] == "0"
+        assert response.headers["Cache-Control"] == "private, no-store"
+        assert not response.cookies
+        # The page that it loads is one of ours: then there is a proof, or an ordinary answer.
+        again = {**NAVIGATION, "Sec-Fetch-Site": "same-origin"}
+        assert "Refresh" not in thief.get(page, headers=again).headers
+        response = owner.browser.get(page, headers=NAVIGATION)
+        assert (response.status_code, "Refresh" in response.headers) == (200, False)
+
+    def test_nobody_is_sent_round_for_nothing(self, browser: Browser, owner: Device) -> None:
+        """Without a session, or with one that is not bound, there is nothing to wait for."""
+        assert "Refresh" not in Browser().get("/info/", headers=NAVIGATION).headers
+        other = Browser()
+        other.get("/login/?user=somebody")
+        assert other.get("/info/", headers=NAVIGATION).json()["exists"]
+        session_service.invalidate(other.token())
+        assert "Refresh" not in other.get("/info/", headers=NAVIGATION).headers
+
+    def test_is_no_sign_of_a_thief(
+        self, owner: Device, user_id: str, database_setting: Any
+    ) -> None:
+        database_setting("device_proof_lifetime", "1")
+        time.sleep(3.1)
+        browser = thief_of(owner)
+        skipped = {"Secure-Session-Skipped": "unreachable"}
+        for headers in (NAVIGATION, skipped):
+            assert browser.get("/info/", headers=headers).status_code in (200, 401)
+        assert not events(user_id, "device_proof_failed")
+        assert browser.get("/info/").json()["exists"] is False
+        assert [e.detail["cause"] for e in events(user_id, "device_proof_failed")] == [
+            "proof_missing"
+        ]
+
+
+class TestOffer:
+    """A browser that comes from another site registers without its cookies, in vain."""
+
+    @quick
+    @pytest.mark.parametrize("page", [CURRENT, "/info/"])
+    def test_is_repeated(self, device: Device, page: str) -> None:
+        assert post(Browser(), REGISTER, Secure_Session_Response="x").status_code == 401
+        challenge = device.offered(device.browser.get(page))
+        assert challenge is not None
+        assert device.register(challenge).status_code == 200
+        assert OFFER not in device.browser.get(page).headers
+
+    @quick
+    def test_is_not_an_answer_to_its_own(self, device: Device) -> None:
+        """Or the browser would begin again for ever."""
+        response = post(device.browser, REGISTER, Secure_Session_Response="x")
+        assert code(response) == (400, "device_answer_invalid")
+        assert OFFER not in response.headers
+        assert device.challenge is not None
+        assert OFFER not in device.register(device.challenge).headers
+
+    @quick
+    def test_ends(self, device: Device, configure: Any) -> None:
+        configure(DEVICE_REGISTRATION_SECONDS=1)
+        time.sleep(1.1)
+        assert OFFER not in device.browser.get(CURRENT).headers
+        assert OFFER not in device.browser.get("/info/").headers
+
+    async def test_is_repeated_by_asynchronous_views(self, user_id: str) -> None:
+        client = AsyncClient()
+        response = await client.get("/login/", {"user": user_id}, secure=True)
+        assert OFFER in response.headers
+        response = await client.get("/info/", secure=True)
+        assert OFFER in response.headers
+
+
+@quick
+def test_a_thief_cannot_use_up_the_owner_s_renewals(owner: Device, configure: Any) -> None:
+    """A browser gives its binding up at a 429."""
+    configure(THROTTLE_RATES={"read": "2/min", "refresh": "2/min", "write": "2/min"})
+    cache.clear()
+    thief = thief_of(owner)
+    for _ in range(6):
+        response = post(thief, REFRESH, Sec_Secure_Session_Id=str(owner.binding))
+        assert code(response) == (403, "device_challenge")
+    assert owner.answer(None).status_code == 403
+    assert owner.answer(owner.challenge).status_code == 200
 
 
 @quick
@@ -1132,7 +1227,7 @@ class TestCache:
         with CaptureQueriesContext(connection) as captured:
             assert owner.browser.get(CURRENT).json()["session"]["device_bound"] is True
         assert len(captured) == 0
-        for other in (None, "sp1_" + "A" * 48, str(proof)[:-1] + "A" + "B"):
+        for other in (None, "sp1_" + "A" * 36, str(proof)[:-1] + "A" + "B"):
             assert self.read(token, other) is None
         assert thief_of(owner).get(CURRENT).status_code == 401
         # A new proof has a value of its own, once the older one's is gone.
@@ -1165,11 +1260,11 @@ class TestCache:
     def test_an_older_proof_beside_an_unbound_session(
         self, redis_server: RedisServer, device: Device
     ) -> None:
-        token, proof = device.browser.token(), "sp1_" + "A" * 48
+        token, proof = device.browser.token(), "sp1_" + "A" * 36
         wait_for(lambda: self.is_cached(token, proof))
         # All share the value.
         assert self.is_cached(token)
-        assert self.is_cached(token, "sp1_" + "B" * 48)
+        assert self.is_cached(token, "sp1_" + "B" * 36)
 
 
 @quick
@@ -1329,7 +1424,7 @@ class TestService:
 def test_no_cookie_holds_a_proof() -> None:
     from session_manager.login import set_cookie, token_from
 
-    token, proof = "sm1_" + "A" * 64, "sp1_" + "B" * 48
+    token, proof = "sm1_" + "A" * 64, "sp1_" + "B" * 36
     request = RequestFactory().get("/")
     request.COOKIES[settings.cookie_name] = token
     assert token_from(request) == token

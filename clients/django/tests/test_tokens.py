@@ -10,6 +10,7 @@ from django.db import connection
 from session_manager.services import session_service
 from session_manager.store.tokens import (
     digest_form,
+    excused,
     has_proof,
     is_bare_token,
     is_token,
@@ -48,7 +49,7 @@ def test_what_is_no_token(value: str | None) -> None:
     assert digest_form(value) is None
 
 
-PROOF = "sp1_AAAAAQAGYXUMnDJLAAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+PROOF = "sp1_AAAAAQZhdQycMksAAQIDBAUGBwgJCgsMDQ4P"
 
 
 def test_a_token_with_a_proof() -> None:
@@ -68,8 +69,22 @@ def test_a_token_with_a_proof() -> None:
     assert proof_expiry(bare) is None
 
 
+def test_an_excused_token() -> None:
+    """There is no proof, for a reason that is known: a dot says so."""
+    token = excused(f"{TOKEN}.{PROOF}")
+    assert token == excused(TOKEN) == f"{TOKEN}."
+    assert is_token(token)
+    assert not has_proof(token)
+    assert digest_form(token) == f"{DIGEST}."
+    raw = token_bytes(token)
+    assert raw is not None
+    assert proof_expiry(raw) is None
+    assert with_proof(token, PROOF) == f"{TOKEN}.{PROOF}"
+    assert without_proof(token) == TOKEN
+
+
 @pytest.mark.parametrize(
-    "proof", [None, "", "sp1_", PROOF[:-1], f"{PROOF}A", f"{PROOF}\n", PROOF.replace("sp1", "sc1")]
+    "proof", [None, "sp1_", PROOF[:-1], f"{PROOF}A", f"{PROOF}\n", PROOF.replace("sp1", "sc1")]
 )
 def test_what_is_no_proof(proof: str | None) -> None:
     assert with_proof(TOKEN, proof) == TOKEN

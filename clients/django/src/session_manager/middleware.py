@@ -26,7 +26,7 @@ from rest_framework import status
 from rest_framework.exceptions import APIException, NotAuthenticated
 from rest_framework.renderers import JSONRenderer
 
-from .api.errors import ServiceUnavailable, as_api_exception, body_of
+from .api.errors import DeviceProofRequired, ServiceUnavailable, as_api_exception, body_of
 from .api.refusals import explain_refusal
 from .backends.sessions import SessionStore
 from .conf import settings
@@ -34,10 +34,11 @@ from .exceptions import DataCorrupt, SessionError
 from .http.bearer import BearerRefused, challenge, is_without_cookies, token_of_header
 from .http.cache_control import NEVER, note_session_use, write_cache_headers
 from .http.cookie_decision import set_token_on_commit, write_cookie, written_token
+from .http.cookies import is_foreign_navigation, will_prove
 from .http.csrf import withhold_token
 from .http.current import begin_serving, being_served, end_serving
-from .http.device import will_prove
-from .http.lookup import alook_up, failure, lacks_proof, look_up, set_user
+from .http.device import offer_again
+from .http.lookup import alook_up, failure, known_lookup, lacks_proof, look_up, set_user
 from .http.request_session import hold, request_session
 from .http.spared import end_spared, ending_spared, has_spared
 from .store.database import is_lost, translate
@@ -93,11 +94,33 @@ def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseB
             # Other middleware looked at the session, or the user; Django asks no
             # process_exception about what that raises.
             response = _answer(request, error) or response
+    if settings.DEVICE_BOUND != "off":
+        response = _with_device(request, response)
     write_cookie(request, response)
     if settings.BEARER:
         withhold_token(request, response)
     write_cache_headers(request, response)
     return response
+
+
+def _with_device(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """What a session that is bound to a device, or may be, has to do with the response."""
+    lookup = known_lookup(request)
+    if lookup is None:
+        return response
+    if is_foreign_navigation(request) and lacks_proof(request):
+        # The view has seen nobody.  This page loads itself from itself, and for that the browser
+        # waits until it has proved its device: the user is who they were.
+        response = refusal(DeviceProofRequired(), request)
+        response["Refresh"] = "0"
+        return response
+    offer_again(request, lookup.token, lookup.session)
+    return response
+
+
+def _asks(request: HttpRequest) -> bool:
+    """Whether to finish a response may take the database."""
+    return settings.DEVICE_BOUND != "off" and known_lookup(request) is not None
 
 
 def _answering(get_response: GetResponse) -> GetResponse:
@@ -165,6 +188,8 @@ class SessionMiddleware:
                 response = await self.get_response(request)
         if has_spared(request) and request_session(request) is None:
             await sync_to_async(end_spared)(request)
+        if _asks(request):
+            return await sync_to_async(self.process_response)(request, response)
         return self.process_response(request, response)
 
     def process_request(self, request: HttpRequest) -> None:

@@ -31,7 +31,7 @@ MAX_ANSWER = 8192
 RSA_BITS = range(2048, 4097)
 
 _FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+", re.ASCII)
-_CHALLENGE = re.compile(r"sc1_[A-Za-z0-9_-]{48}", re.ASCII)
+_CHALLENGE = re.compile(r"sc1_[A-Za-z0-9_-]{36}", re.ASCII)
 _PUBLIC = ("kty", "crv", "x", "y", "n", "e")
 # What no public key has.
 _PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}

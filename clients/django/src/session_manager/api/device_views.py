@@ -29,7 +29,7 @@ from ..http.cookie_decision import (
     set_token_on_commit,
 )
 from ..http.cookies import actor_token_from, proof_attributes, proved, token_from
-from ..http.device import hand_out_challenge, may_bind
+from ..http.device import hand_out_challenge, may_bind, offer_nothing
 from ..http.lookup import Lookup, look_up, remember_lookup
 from ..http.request_session import request_session
 from ..services import session_service
@@ -71,9 +71,7 @@ class DeviceView(SessionView):
 
     def perform_authentication(self, request: Request) -> None:
         """No CSRF check, see above."""
-        token = _cookie_token(request._request)
-        if token is not None:
-            self.session_limit(request, session_id_of(token)).check()
+        offer_nothing(request._request)
 
     def check_throttles(self, request: Request) -> None:
         """They count as soon as they know whose request it is."""
@@ -103,6 +101,12 @@ class DeviceView(SessionView):
 
 class RegisterDeviceView(DeviceView):
     """POST: bind the session to the key that has signed the challenge."""
+
+    def perform_authentication(self, request: Request) -> None:
+        super().perform_authentication(request)
+        token = _cookie_token(request._request)
+        if token is not None:
+            self.session_limit(request, session_id_of(token)).check()
 
     def post(self, request: Request) -> Response:
         http_request = request._request
@@ -159,7 +163,11 @@ class RegisterDeviceView(DeviceView):
 
 
 class RefreshDeviceView(DeviceView):
-    """POST: a new proof for the answer to a challenge, or a challenge."""
+    """POST: a new proof for the answer to a challenge, or a challenge.
+
+    Not throttled by session: browsers give a binding up at a 429, so that a thief who has the
+    cookie could take it from the owner.
+    """
 
     def post(self, request: Request) -> Response:
         binding = text_of_item(request.headers.get(_BINDING, ""))
@@ -173,7 +181,6 @@ class RefreshDeviceView(DeviceView):
             if not others:
                 clear_proof(http_request)
             return self._over(request, binding_id)
-        self.count_for(self.session_limit(request, device.session_id))
         given = request.headers.get(_ANSWER)
         if given is None:
             return self._challenged(request, token, device)

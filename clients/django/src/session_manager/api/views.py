@@ -46,7 +46,7 @@ from ..http.cookie_decision import (
 )
 from ..http.cookies import token_from
 from ..http.csrf import enforce_csrf, is_token_new, offer_token
-from ..http.device import is_overdue, offer_binding
+from ..http.device import is_overdue, offer_again, offer_binding
 from ..http.lookup import Lookup, django_request, known_lookup, remember_lookup
 from ..login import leave_ended, log_in, log_out, stop_impersonation, switch_tenant
 from ..login_policy import decide_login, decide_tenant, proof_of, refuse_protected
@@ -244,7 +244,9 @@ class CurrentSessionView(SessionView):
         return super().session_limit(request, session_id)
 
     def get(self, request: Request) -> Response:
-        return self.session_response(request, _session(request))
+        session = _session(request)
+        offer_again(request._request, token_from(request._request), session)
+        return self.session_response(request, session)
 
     def patch(self, request: Request) -> Response:
         session = _session(request)

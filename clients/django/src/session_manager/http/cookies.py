@@ -11,9 +11,12 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 
 from ..conf import settings
-from ..store.tokens import is_bare_token, with_proof, without_proof
+from ..store.tokens import excused, is_bare_token, with_proof, without_proof
 from .bearer import token_of_header
 from .cache_control import forbid_caching, note_session_use
+
+#: Of a request: why the browser sends it without a new proof.
+SKIPPED = "HTTP_SECURE_SESSION_SKIPPED"
 
 
 def token_from(request: HttpRequest) -> str | None:
@@ -35,10 +38,29 @@ def proved(request: HttpRequest, token: str) -> str:
     """A token of the browser's with the proof of its device, if the request has one.
 
     A browser keeps one proof.  That of a session which has ended does no harm behind the token of
-    its successor.
+    its successor.  Where browsers send none, that is no sign of a thief: the audit trail is told.
     """
     proof = request.COOKIES.get(settings.device_cookie_name)
-    return token if proof is None else with_proof(token, proof)
+    if proof is not None:
+        return with_proof(token, proof)
+    if settings.DEVICE_BOUND != "off" and (is_foreign_navigation(request) or will_prove(request)):
+        return excused(token)
+    return token
+
+
+def is_foreign_navigation(request: HttpRequest) -> bool:
+    """Whether the user comes by a link on another site: no browser waits for a proof for that."""
+    meta = request.META
+    return (
+        request.method == "GET"
+        and meta.get("HTTP_SEC_FETCH_MODE") == "navigate"
+        and meta.get("HTTP_SEC_FETCH_SITE") == "cross-site"
+    )
+
+
+def will_prove(request: HttpRequest) -> bool:
+    """Whether the browser says that it has a binding, and only no proof just now."""
+    return SKIPPED in request.META
 
 
 def actor_token_from(request: HttpRequest) -> str | None:

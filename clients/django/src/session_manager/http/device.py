@@ -33,12 +33,13 @@ from .cookie_decision import (
     head,
     head_on_commit,
 )
+from .cookies import SKIPPED
 
 logger = logging.getLogger("session_manager")
 
+# On a request: its response offers to bind the session.
+_OFFERED = "_session_manager_binding_offered"
 ALGORITHMS = ("ES256", "RS256")
-#: Of a request: why the browser sends it without a new proof.
-_SKIPPED = "HTTP_SECURE_SESSION_SKIPPED"
 _REASON = re.compile(r"\s*([A-Za-z][A-Za-z0-9_-]{0,63})", re.ASCII)
 #: A reason of a session's is recorded once in so many seconds.
 SKIPPED_SECONDS = 60
@@ -97,9 +98,9 @@ def offer_binding(request: HttpRequest, token: str, session: Session) -> None:
     """
     if settings.DEVICE_BOUND == "off" or keeps_token(request):
         return
-    if not may_bind(request, session):
-        return
     try:
+        if not may_bind(request, session):
+            return
         path = reverse("session_manager:device-register")
         challenge = session_service.device_challenge(token)
     except NoReverseMatch:
@@ -110,8 +111,31 @@ def offer_binding(request: HttpRequest, token: str, session: Session) -> None:
         logger.warning("a session is not offered to be bound to a device: %s", error)
         return
     if challenge is not None:
+        setattr(request, _OFFERED, True)
         value = f'({" ".join(ALGORITHMS)});path="{path}";challenge="{challenge}"'
         head_on_commit(request, REGISTRATION_HEADER, value, token)
+
+
+def offer_nothing(request: HttpRequest) -> None:
+    """For what answers an offer: another one would have the browser begin again."""
+    setattr(request, _OFFERED, True)
+
+
+def is_young(session: Session) -> bool:
+    """Whether a browser that can bind the session may not have come to it yet."""
+    patience = timedelta(seconds=settings.DEVICE_REGISTRATION_SECONDS)
+    return datetime.now(timezone.utc) < session.created_at + patience
+
+
+def offer_again(request: HttpRequest, token: str | None, session: Session | None) -> None:
+    """Repeat the offer while the session is young.
+
+    A browser that was sent to the sign-in from another site registers without its cookies, in vain.
+    """
+    if settings.DEVICE_BOUND == "off" or token is None or session is None:
+        return
+    if not session.device_bound and is_young(session) and not hasattr(request, _OFFERED):
+        offer_binding(request, token, session)
 
 
 def hand_out_challenge(request: HttpRequest, token: str, binding_id: uuid.UUID) -> None:
@@ -129,18 +153,13 @@ def ask_for_proof(request: HttpRequest, token: str) -> None:
         clear_proof(request)
 
 
-def will_prove(request: HttpRequest) -> bool:
-    """Whether the browser says that it has a binding, and only no proof just now."""
-    return _SKIPPED in request.META
-
-
 def note_skipped(request: HttpRequest, token: str, session: Session | None) -> None:
     """Record why the browser says that it has not renewed its proof, if it does.
 
     What it says is only a hint: whether a proof holds is not up to it.  Who has no right token gets
     nothing recorded.
     """
-    given = request.META.get(_SKIPPED)
+    given = request.META.get(SKIPPED)
     if given is None or settings.DEVICE_BOUND == "off":
         return
     if not (session_service.device(token) if session is None else session.device_bound):

@@ -17,15 +17,16 @@ import uuid
 from typing import TypeGuard
 
 _TOKEN = re.compile(r"sm1_[A-Za-z0-9_-]{64}", re.ASCII)
-_PROOF = re.compile(r"sp1_[A-Za-z0-9_-]{48}", re.ASCII)
-_PROVED = re.compile(rf"{_TOKEN.pattern}\.{_PROOF.pattern}", re.ASCII)
+_PROOF = re.compile(r"sp1_[A-Za-z0-9_-]{36}", re.ASCII)
+# A dot with nothing behind it tells the extension that there is a reason for that.
+_PROVED = re.compile(rf"{_TOKEN.pattern}\.({_PROOF.pattern})?", re.ASCII)
 _CONTEXT = b"session_manager token v1"
 #: Bytes of a token: the session id and the secret.  What comes behind them is a proof, as text.
 TOKEN_SIZE = 48
 # Characters of a token.
 _LENGTH = 68
 # Where the end is in the bytes of a proof, behind the id of a key.
-_EXPIRY = slice(4, 12)
+_EXPIRY = slice(4, 11)
 
 
 def is_token(value: str | None) -> TypeGuard[str]:
@@ -54,6 +55,11 @@ def with_proof(token: str, proof: str | None) -> str:
     return f"{token[:_LENGTH]}.{proof}"
 
 
+def excused(token: str) -> str:
+    """A token without a proof, for a reason that is known."""
+    return f"{token[:_LENGTH]}."
+
+
 def without_proof(token: str) -> str:
     """A token as a cookie may hold it."""
     return token[:_LENGTH]
@@ -61,20 +67,20 @@ def without_proof(token: str) -> str:
 
 def has_proof(token: str) -> bool:
     """Whether a well-formed token has a proof behind it, which may be a wrong one."""
-    return len(token) > _LENGTH
+    return len(token) > _LENGTH + 1
 
 
 def token_bytes(token: str | None) -> bytes | None:
     """The session id (16 bytes), the secret (32 bytes) and the text of a proof, if there is one.
 
-    None if the value is no token.
+    A dot in the place of that for one that is excused.  None if the value is no token.
     """
     if token is None:
         return None
     if _TOKEN.fullmatch(token) is None:
         if _PROVED.fullmatch(token) is None:
             return None
-        return _decoded(token[:_LENGTH]) + token[_LENGTH + 1 :].encode("ascii")
+        return _decoded(token[:_LENGTH]) + (token[_LENGTH + 1 :] or ".").encode("ascii")
     # base64.urlsafe_b64decode, which looks at what it is given once more, takes twice as long.
     return binascii.a2b_base64(token[4:].replace("-", "+").replace("_", "/"))
 
@@ -89,10 +95,10 @@ def proof_expiry(raw: bytes) -> int | None:
 
     None without one.  Only the extension can tell whether it is right.
     """
-    if len(raw) == TOKEN_SIZE:
+    if len(raw) <= TOKEN_SIZE + 1:
         return None
     proof = _decoded(raw[TOKEN_SIZE:].decode("ascii"))
-    return int.from_bytes(proof[_EXPIRY], "big", signed=True)
+    return int.from_bytes(proof[_EXPIRY], "big")
 
 
 def digest_form(token: str | None) -> str | None:
@@ -106,7 +112,7 @@ def digest_form_of(raw: bytes) -> str:
     if len(raw) == TOKEN_SIZE:
         digest = hashlib.sha256(_CONTEXT + raw).digest()
         return "sd1_" + base64.urlsafe_b64encode(raw[:16] + digest).decode("ascii")
-    return f"{digest_form_of(raw[:TOKEN_SIZE])}.{raw[TOKEN_SIZE:].decode('ascii')}"
+    return f"{digest_form_of(raw[:TOKEN_SIZE])}.{raw[TOKEN_SIZE:].decode('ascii').lstrip('.')}"
 
 
 def session_id_of(token: str) -> uuid.UUID:

@@ -1273,8 +1273,8 @@ def _proof_of(device: BoundKey, now: datetime) -> Row:
 
 def _stamp(kind: bytes, subject: uuid.UUID, at: datetime, prefix: str) -> str:
     """A time under a MAC, as the extension's proofs and challenges look."""
-    stamp = b"\0\0\0\1" + microseconds(at).to_bytes(8, "big")
-    mac = hmac.digest(_STAMP_KEY, kind + subject.bytes + stamp, "sha256")[:24]
+    stamp = b"\0\0\0\1" + microseconds(at).to_bytes(7, "big")
+    mac = hmac.digest(_STAMP_KEY, kind + subject.bytes + stamp, "sha256")[:16]
     return prefix + urlsafe_b64encode(stamp + mac).decode()
 
 
@@ -1282,13 +1282,13 @@ def _stamp_time(
     kind: bytes, subject: uuid.UUID, text: str, prefix: str = "sp1_"
 ) -> datetime | None:
     """The time of a stamp about a subject; None if it is none."""
-    if not re.fullmatch(rf"{prefix}[A-Za-z0-9_-]{{48}}", text):
+    if not re.fullmatch(rf"{prefix}[A-Za-z0-9_-]{{36}}", text):
         return None
     raw = urlsafe_b64decode(text[4:])
-    mac = hmac.digest(_STAMP_KEY, kind + subject.bytes + raw[:12], "sha256")[:24]
-    if not hmac.compare_digest(mac, raw[12:]):
+    mac = hmac.digest(_STAMP_KEY, kind + subject.bytes + raw[:11], "sha256")[:16]
+    if not hmac.compare_digest(mac, raw[11:]):
         return None
-    return from_microseconds(int.from_bytes(raw[4:12], "big"))
+    return from_microseconds(int.from_bytes(raw[4:11], "big"))
 
 
 #: The members of a public key that its thumbprint covers (RFC 7638), with their lengths in bytes.
