@@ -34,7 +34,7 @@ from .exceptions import DataCorrupt, SessionError
 from .http.bearer import BearerRefused, challenge, is_without_cookies, token_of_header
 from .http.cache_control import NEVER, note_session_use, write_cache_headers
 from .http.cookie_decision import set_token_on_commit, write_cookie, written_token
-from .http.cookies import is_foreign_navigation, will_prove
+from .http.cookies import is_foreign_navigation, is_own_navigation, will_prove
 from .http.csrf import withhold_token
 from .http.current import begin_serving, being_served, end_serving
 from .http.device import offer_again
@@ -114,7 +114,9 @@ def _with_device(request: HttpRequest, response: HttpResponseBase) -> HttpRespon
         response = refusal(DeviceProofRequired(), request)
         response["Refresh"] = "0"
         return response
-    offer_again(request, lookup.token, lookup.session)
+    # Not with everything that a page loads: a browser signs a few times only.
+    if is_own_navigation(request):
+        offer_again(request, lookup.token, lookup.session)
     return response
 
 

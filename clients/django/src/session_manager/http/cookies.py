@@ -50,12 +50,17 @@ def proved(request: HttpRequest, token: str) -> str:
 
 def is_foreign_navigation(request: HttpRequest) -> bool:
     """Whether the user comes by a link on another site: no browser waits for a proof for that."""
-    meta = request.META
-    return (
-        request.method == "GET"
-        and meta.get("HTTP_SEC_FETCH_MODE") == "navigate"
-        and meta.get("HTTP_SEC_FETCH_SITE") == "cross-site"
-    )
+    return _navigates(request) and request.META.get("HTTP_SEC_FETCH_SITE") == "cross-site"
+
+
+def is_own_navigation(request: HttpRequest) -> bool:
+    """Whether the user goes from page to page, or has typed the address."""
+    sites = ("same-origin", "none")
+    return _navigates(request) and request.META.get("HTTP_SEC_FETCH_SITE") in sites
+
+
+def _navigates(request: HttpRequest) -> bool:
+    return request.method == "GET" and request.META.get("HTTP_SEC_FETCH_MODE") == "navigate"
 
 
 def will_prove(request: HttpRequest) -> bool:
