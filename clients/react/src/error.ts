@@ -6,6 +6,9 @@
  */
 export type SessionErrorKind = 'network' | 'server' | 'expired' | 'revoked';
 
+/** The code of a 401 that is no verdict: the browser has its device prove itself before the next request. */
+export const UNPROVED = 'device_proof_required';
+
 export class SessionError extends Error {
   override name = 'SessionError';
 

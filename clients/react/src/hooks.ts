@@ -113,7 +113,7 @@ export interface UseSubscriptionResult {
 
 /** What the user has subscribed to: `data.subscription`, else `data.plan`. */
 export function useSubscription(): UseSubscriptionResult {
-  const data = useSession().data?.session.data;
+  const data = useSession().session?.data;
   const plan = data?.subscription?.plan ?? data?.plan ?? null;
   const status = data?.subscription?.status ?? null;
   return { plan, status, isActive: status === 'active' || status === 'trialing' };

@@ -41,6 +41,6 @@ export function SessionProvider({
 
 export function useSessionStore(): SessionStore {
   const store = useContext(SessionContext);
-  if (!store) throw new Error('No <SessionProvider> above');
+  if (!store) throw new Error('No <SessionProvider>');
   return store;
 }

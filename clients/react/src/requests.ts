@@ -10,7 +10,7 @@
  *   at a time: nobody is signed out while a sign-in is under way.
  */
 
-import type { SessionError } from './error.js';
+import { UNPROVED, type SessionError } from './error.js';
 import type { Schedule } from './schedule.js';
 import { isDoubtful, type Answer, type News, type State } from './state.js';
 import type { Tabs } from './tabs.js';
@@ -88,7 +88,7 @@ export const createRequests = (
     } catch (e) {
       const error = e as SessionError;
       if (isCurrent()) {
-        if (error.status === 401) return { session: null, error };
+        if (error.status === 401 && error.code !== UNPROVED) return { session: null, error };
         state.fail(error);
         schedule.retry(error.retryAfter);
       }
@@ -172,9 +172,9 @@ export const createRequests = (
     } catch (error) {
       if (!isCurrent() || !mayBeOutdated(session(), method, path, (error as SessionError).status)) throw error;
       await confirm(signal);
-      const { isStale, error: shown } = state.getState();
+      const shown = state.getState();
       // A session that lives was refused for an older cookie.
-      if (!isCurrent() || isStale) throw shown ?? error;
+      if (!isCurrent() || shown.isStale) throw shown.error ?? error;
       answer = await send();
     }
     // A change may be answered when its session has ended; what POST begins is new.

@@ -30,7 +30,7 @@ const FRESH = 5_000;
 /** The pause after the retries of a request have failed too. */
 const PAUSE = 30_000;
 
-const isVisible = (): boolean => document.visibilityState !== 'hidden';
+const isVisible = (): boolean => !document.hidden;
 
 export type Schedule = ReturnType<typeof createSchedule>;
 

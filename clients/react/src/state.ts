@@ -23,6 +23,8 @@ export interface SessionState {
   status: SessionStatus;
   /** Why there is no session, or why the session could not be confirmed. */
   error: SessionError | null;
+  /** `data.session.device_bound`: a stolen cookie is of no use elsewhere. */
+  deviceBound: boolean;
   /** A request is under way in the background. */
   isRefetching: boolean;
   /** The last attempt to confirm `data` failed. */
@@ -108,6 +110,7 @@ export const createState = (isSignedOut: boolean, tell: (news: News) => void, on
     session: null,
     status: isSignedOut ? 'unauthenticated' : 'loading',
     error: null,
+    deviceBound: false,
     isRefetching: false,
     isStale: false,
   };
@@ -123,6 +126,7 @@ export const createState = (isSignedOut: boolean, tell: (news: News) => void, on
   const set = (change: Partial<SessionState>): void => {
     const next = { ...state, ...change };
     next.session = next.data?.session ?? null;
+    next.deviceBound = !!next.session?.device_bound;
     if ((Object.keys(next) as (keyof SessionState)[]).every((key) => next[key] === state[key])) return;
     state = next;
     listeners.forEach((listener) => {

@@ -78,7 +78,8 @@ export function createSessionStore(options: StoreOptions, initial?: SessionData 
         // make the router drop what it has begun.
         if (before && before !== known) setTimeout(() => options.onChange?.());
       });
-      if (state.getState().status === 'loading') void revalidate();
+      // Without an answer yet, or as the browser may be asked in it to bind the session to its device.
+      if (!(initial?.session.device_bound ?? known)) void revalidate();
       return () => {
         stop();
         close();

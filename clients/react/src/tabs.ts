@@ -60,21 +60,13 @@ export const createTabs = (name: string) => {
         // What is urgent queues at once: whoever has not been told to give way comes after it.
         const runIfFree = (lock: Lock | null) => lock && run(false);
         if (!isUrgent && (await locks.request(name, { ifAvailable: true }, runIfFree))) return;
-        const limit = new AbortController();
         // Not all at the same time: the first to give up may need the lock for a while.
-        const timer = setTimeout(
-          () => {
-            limit.abort();
-          },
-          (isUrgent ? URGENT : PATIENCE) * (1 + Math.random()),
-        );
+        const signal = AbortSignal.timeout((isUrgent ? URGENT : PATIENCE) * (1 + Math.random()));
         try {
-          await locks.request(name, limit, () => {
-            clearTimeout(timer);
-            return run(true);
-          });
+          await locks.request(name, { signal }, () => run(true));
         } catch (error) {
-          if (!limit.signal.aborted) throw error;
+          // The work may fail as well, when the time is long over.
+          if (error !== signal.reason) throw error;
           await locks.request(name, { steal: true }, () => run(true));
         }
       };
@@ -84,7 +76,7 @@ export const createTabs = (name: string) => {
   return {
     /** Begin to hear what other tabs say; returns the function that ends it. */
     open(onNews: (news: News) => void) {
-      if (typeof BroadcastChannel !== 'undefined') {
+      if ('BroadcastChannel' in window) {
         channel = new BroadcastChannel(name);
         channel.onmessage = ({ data }: MessageEvent<News | { hurry: true }>) => {
           if ('hurry' in data) giveWay();

@@ -1,6 +1,6 @@
 /** One request to the route handlers: its time limit and its retries. */
 
-import { SessionError } from './error.js';
+import { SessionError, UNPROVED } from './error.js';
 
 const TIMEOUT = 10_000;
 const RETRIES = 3;
@@ -28,15 +28,11 @@ export const retryAfter = (value: string | null): number => {
 };
 
 const attempt = async (url: string, init: RequestInit): Promise<unknown> => {
-  const controller = new AbortController();
-  const timer = setTimeout(() => {
-    controller.abort();
-  }, TIMEOUT);
   try {
     const response = await fetch(url, {
       cache: 'no-store',
       redirect: 'error',
-      signal: controller.signal,
+      signal: AbortSignal.timeout(TIMEOUT),
       ...init,
     });
     // A proxy's page in place of an answer is a fault of the server.
@@ -52,8 +48,6 @@ const attempt = async (url: string, init: RequestInit): Promise<unknown> => {
     );
   } catch (error) {
     throw error instanceof SessionError ? error : new SessionError('network', 'The server cannot be reached.');
-  } finally {
-    clearTimeout(timer);
   }
 };
 
@@ -61,7 +55,8 @@ const attempt = async (url: string, init: RequestInit): Promise<unknown> => {
  * Send a request and return the body of the answer, undefined when it has none.
  *
  * Without an answer, and on 408, 429 and 5xx, up to three more attempts are
- * made, after 1, 2 and 4 s give or take a quarter, or what Retry-After says.
+ * made, after 1, 2 and 4 s give or take a quarter, or what Retry-After says; one
+ * when the device had to prove itself first.
  * No attempt is wasted while the browser knows that it is offline.
  *
  * @param onRetry called with the error of an attempt that will be repeated
@@ -83,8 +78,8 @@ export const fetchWithRetries = async <T>(
       return (await attempt(url, init)) as T;
     } catch (e) {
       const error = e as SessionError;
-      const { status } = error;
-      const again = !status || status >= 500 || status === 408 || status === 429;
+      const { status, code } = error;
+      const again = code === UNPROVED ? !n : !status || status >= 500 || status === 408 || status === 429;
       if (!again || n >= RETRIES || !goesOn() || error.retryAfter > LONGEST_DELAY || !navigator.onLine) throw error;
       onRetry?.(error);
       const pause = Math.max(error.retryAfter, FIRST_DELAY * 2 ** n * (0.75 + Math.random() / 2));

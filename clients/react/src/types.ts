@@ -67,6 +67,11 @@ export interface Session {
   auth: Record<string, unknown> | null;
   /** The id of the user who acts as `user`; null: the user. */
   actor: string | null;
+  /**
+   * The session works on one device alone, whose browser proves it.  What a page was rendered with says
+   * false only if the browser may still bind it.
+   */
+  device_bound?: boolean | undefined;
   data: Data;
 }
 

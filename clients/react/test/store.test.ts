@@ -484,6 +484,117 @@ describe('a refusal that was about an older cookie', () => {
   });
 });
 
+describe('a session that is bound to the device', () => {
+  const UNPROVED = { status: 401, body: JSON.stringify({ detail: 'no proof', code: 'device_proof_required' }) };
+
+  /** Open, with all states that anybody could see. */
+  function watch(initial?: SessionData | null): [SessionStore, string[]] {
+    const store = open(initial);
+    const seen = [statusOf(store)];
+    onTestFinished(
+      store.subscribe(() => {
+        if (seen.at(-1) !== statusOf(store)) seen.push(statusOf(store));
+      }),
+    );
+    return [store, seen];
+  }
+
+  function bind(data: SessionData): SessionData {
+    return { ...data, session: { ...data.session, device_bound: true } };
+  }
+
+  it('is told, in all tabs, and not before it is known', async () => {
+    const data = backend.signIn();
+    const [store] = watch(data);
+    const [other] = watch(data);
+    expect(store.getState().deviceBound).toBe(false);
+    backend.session!.device_bound = true;
+    window.dispatchEvent(new Event('online'));
+    await settle();
+    expect(store.getState().deviceBound).toBe(true);
+    expect(other.getState().deviceBound).toBe(true);
+    await store.signOut();
+    expect(store.getState().deviceBound).toBe(false);
+  });
+
+  it('is asked for at once when the browser may still bind it, and only then', async () => {
+    const data = backend.signIn();
+    watch(bind(data));
+    await settle();
+    expect(backend.log).toEqual([]);
+    watch({ ...data, session: { ...data.session, device_bound: false } });
+    await settle();
+    expect(backend.log).toEqual([GET]);
+  });
+
+  it('is asked for once more, soon, when the proof is missing', async () => {
+    const [store, seen] = watch(bind(backend.signIn()));
+    backend.faults = [UNPROVED];
+    window.dispatchEvent(new Event('online'));
+    await settle();
+    expect(store.getState()).toMatchObject({ isStale: true, error: { kind: 'server', status: 401, code: 'device_proof_required' } });
+    await pass(2_000);
+    expect(backend.log).toEqual([GET, GET]);
+    expect(store.getState()).toMatchObject({ isStale: false, error: null });
+    expect(seen).toEqual(['authenticated']);
+  });
+
+  it('is kept as long as the proof is missing, and looked at as after any failure', async () => {
+    const [store, seen] = watch(bind(backend.signIn()));
+    backend.outage = UNPROVED;
+    window.dispatchEvent(new Event('online'));
+    await pass(20_000, 1_000);
+    expect(backend.log).toEqual([GET, GET]);
+    await pass(70_000, 1_000);
+    expect(backend.times(GET)).toBe(6);
+    expect(store.getState()).toMatchObject({ isStale: true, deviceBound: true });
+    backend.outage = undefined;
+    await pass(31_000, 1_000);
+    expect(store.getState()).toMatchObject({ isStale: false, error: null });
+    expect(seen).toEqual(['authenticated']);
+  });
+
+  it('stays to be known when a page without it has no proof yet', async () => {
+    backend.signIn();
+    backend.faults = [UNPROVED];
+    const [store, seen] = watch();
+    await pass(2_000);
+    expect(store.getState().status).toBe('authenticated');
+    expect(seen).toEqual(['loading', 'authenticated']);
+  });
+
+  it('is refreshed after all', async () => {
+    const [store, seen] = watch(bind(backend.signIn()));
+    backend.faults = [UNPROVED];
+    const done = store.refresh();
+    await passUntil(done, 500);
+    expect(backend.log).toEqual([REFRESH, REFRESH]);
+    expect(store.getState()).toMatchObject({ error: null, isStale: false });
+    expect(seen).toEqual(['authenticated']);
+  });
+
+  it.each([
+    ['update', (store: SessionStore) => store.update({ client: {} }), 'PATCH /api/session'],
+    ['switchTenant', (store: SessionStore) => store.switchTenant('globex'), 'POST /api/session/tenant'],
+    ['signOut', (store: SessionStore) => store.signOut(), 'DELETE /api/session'],
+  ])('is asked again by %s, once the proof is there', async (_, act, line) => {
+    const [store, seen] = watch(bind(backend.signIn()));
+    backend.faults = [UNPROVED, UNPROVED];
+    await passUntil<unknown>(act(store), 500);
+    expect(backend.log.filter((entry) => entry === line).length).toBeGreaterThan(1);
+    expect(seen.filter((status) => status === 'authenticated')).toHaveLength(1);
+  });
+
+  it('ends when it had to be bound', async () => {
+    const [store] = watch(backend.signIn());
+    backend.signOut();
+    backend.refusal = { code: 'device_binding_required' };
+    window.dispatchEvent(new Event('online'));
+    await pass(2_000);
+    expect(store.getState()).toMatchObject({ status: 'unauthenticated', error: { kind: 'revoked' } });
+  });
+});
+
 describe('waking', () => {
   it('looks at once after a deep sleep', async () => {
     const store = open(backend.signIn());
@@ -649,7 +760,7 @@ describe('several tabs', () => {
   });
 
   it('look before they refresh when the news of another tab was lost', async () => {
-    vi.stubGlobal('BroadcastChannel', undefined);
+    Reflect.deleteProperty(globalThis, 'BroadcastChannel');
     const data = backend.signIn();
     backend.latency = 300;
     const tabs = [open(data), open(data), open(data)];

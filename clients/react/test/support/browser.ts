@@ -72,7 +72,7 @@ export class FakeLocks {
       };
       const giveUp = () => {
         queue.splice(queue.indexOf(grant), 1);
-        abort();
+        reject(signal?.reason as Error);
       };
       if (steal) {
         this.held.get(name)?.();
@@ -87,12 +87,21 @@ export class FakeLocks {
   }
 }
 
+/** AbortSignal.timeout by the clock of the tests. */
+function timeout(ms: number): AbortSignal {
+  const controller = new AbortController();
+  setTimeout(() => {
+    controller.abort(new DOMException('timed out', 'TimeoutError'));
+  }, ms);
+  return controller.signal;
+}
+
 export function setLocks(locks: FakeLocks | undefined): void {
   Object.defineProperty(navigator, 'locks', { configurable: true, value: locks });
 }
 
 export function setVisible(visible: boolean): void {
-  Object.defineProperty(document, 'visibilityState', { configurable: true, value: visible ? 'visible' : 'hidden' });
+  Object.defineProperty(document, 'hidden', { configurable: true, value: !visible });
   document.dispatchEvent(new Event('visibilitychange', { bubbles: true }));
 }
 
@@ -105,6 +114,7 @@ export function resetBrowser(): void {
   channels.clear();
   vi.stubGlobal('BroadcastChannel', FakeChannel);
   setLocks(new FakeLocks());
-  Object.defineProperty(document, 'visibilityState', { configurable: true, value: 'visible' });
+  Object.defineProperty(document, 'hidden', { configurable: true, value: false });
+  vi.spyOn(AbortSignal, 'timeout').mockImplementation(timeout);
   Object.defineProperty(navigator, 'onLine', { configurable: true, value: true });
 }
