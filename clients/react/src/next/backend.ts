@@ -1,11 +1,14 @@
 /**
  * Requests to Django on behalf of a browser.  The headers are made here: of
  * the browser's headers, only the session cookie (with that of an actor, in
- * unsafe requests), the user agent and (behind trusted proxies) the address are
- * passed on.
+ * unsafe requests), the proof of its device, why there is none, the user agent
+ * and (behind trusted proxies) the address are passed on.
  */
 
 import type { SessionServerConfig } from './config.js';
+
+/** Why the browser has not had its device prove itself. */
+const SKIPPED = 'Secure-Session-Skipped';
 
 export class SessionUnavailableError extends Error {
   override name = 'SessionUnavailableError';
@@ -67,7 +70,10 @@ export async function callBackend(
   // The backend may close a kept connection (gunicorn does so after 2 s) just when the next request is sent on it,
   // and a sign-in cannot be repeated without knowing what became of the first attempt.
   const outgoing = new Headers({ Accept: 'application/json', Connection: 'close', ...headers });
-  const cookies = [sessionCookie(incoming.get('cookie'), config.cookieNames)];
+  const sent = incoming.get('cookie');
+  const cookies = [sessionCookie(sent, config.cookieNames), sessionCookie(sent, config.deviceCookieNames)];
+  const skipped = incoming.get(SKIPPED);
+  if (skipped) outgoing.set(SKIPPED, skipped);
   const userAgent = incoming.get('user-agent');
   if (userAgent) outgoing.set('User-Agent', userAgent);
   const address = clientAddress(incoming.get('x-forwarded-for'), config.trustedProxies);
@@ -76,7 +82,7 @@ export async function callBackend(
     // The origin of the browser's request has been checked before.
     const token = csrfToken();
     // Who acts as somebody else has their own session beside it, to return to or to sign out of.
-    cookies.push(sessionCookie(incoming.get('cookie'), config.cookieNames.map((name) => name + '_actor')));
+    cookies.push(sessionCookie(sent, config.cookieNames.map((name) => name + '_actor')));
     cookies.push('csrftoken=' + token);
     outgoing.set('X-CSRFToken', token);
     outgoing.set('Referer', config.backend.href);

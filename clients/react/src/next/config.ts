@@ -4,6 +4,10 @@ export interface SessionServerOptions {
   backendUrl?: string | undefined;
   /** The cookie's name without a `__Host-` prefix, which is found as well; SESSION_COOKIE_NAME, else `session_token`. */
   cookieName?: string | undefined;
+  /** The same of the cookie with the proof of a bound session's device; SESSION_DEVICE_COOKIE_NAME, else `session_proof`. */
+  deviceCookieName?: string | undefined;
+  /** Where the route handlers are, as for `<SessionProvider>`; SESSION_BASE_PATH, else `/api/session`. */
+  basePath?: string | undefined;
   /** Milliseconds to wait for Django; SESSION_BACKEND_TIMEOUT, else 5000. */
   timeout?: number | undefined;
   /**
@@ -18,12 +22,18 @@ export interface SessionServerOptions {
 export interface SessionServerConfig {
   backend: URL;
   cookieNames: string[];
+  deviceCookieNames: string[];
+  basePath: string;
   timeout: number;
   trustedProxies: number;
   allowedOrigins: string[];
 }
 
 export function cookieNames(name = process.env['SESSION_COOKIE_NAME'] ?? 'session_token'): string[] {
+  return withPrefix(name);
+}
+
+function withPrefix(name: string): string[] {
   const prefix = '__Host-';
   return name.startsWith(prefix) ? [name] : [prefix + name, name];
 }
@@ -64,6 +74,8 @@ export function readConfig(options: SessionServerOptions = {}): SessionServerCon
   return {
     backend: new URL(url.replace(/\/*$/, '/')),
     cookieNames: cookieNames(options.cookieName),
+    deviceCookieNames: withPrefix(options.deviceCookieName ?? env['SESSION_DEVICE_COOKIE_NAME'] ?? 'session_proof'),
+    basePath: (options.basePath ?? env['SESSION_BASE_PATH'] ?? '/api/session').replace(/\/+$/, ''),
     timeout,
     trustedProxies,
     allowedOrigins:

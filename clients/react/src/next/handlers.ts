@@ -2,17 +2,19 @@
  * The route handlers: what the browser may ask of Django, under the pages' own
  * origin, so that the cookie is a first-party one and no CORS is involved.
  *
- * - Unsafe requests are accepted only from pages of this origin.
- * - Only JSON, Set-Cookie and three named headers are passed back.
+ * - Unsafe requests are accepted only from pages of this origin, and from the
+ *   browser itself for its device, which signs what it sends.
+ * - Only JSON, Set-Cookie and a few named headers are passed back.
  * - Only a sign-out deletes the session cookie: any other answer may be late,
  *   and the browser may hold a newer cookie when it arrives.
  */
 
 import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
+import { answersOf, CHALLENGE, instructionsOf, REGISTRATION, registrationOf } from './device.js';
 import { readConfig, warnWithoutAddresses, type SessionServerConfig, type SessionServerOptions } from './config.js';
 
 const MAX_BODY = 131_072;
-const RELAYED = ['ETag', 'Retry-After', 'WWW-Authenticate'];
+const RELAYED = ['ETag', 'Retry-After', 'WWW-Authenticate', CHALLENGE];
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 /** RFC 6750: the characters of a bearer token. */
 const BEARER = /^[\w.~+/-]+=*$/;
@@ -111,6 +113,8 @@ async function relay(response: Response, config: SessionServerConfig, isSignOut 
     const value = response.headers.get(name);
     if (value) headers.set(name, value);
   }
+  const registration = registrationOf(response.headers, config);
+  if (registration) headers.set(REGISTRATION, registration);
   if (response.status === 204) return json(undefined, 204, headers);
   const isJson = response.headers.get('content-type')?.startsWith('application/json');
   if (isJson && (response.status < 300 || response.status >= 400)) {
@@ -123,15 +127,29 @@ async function relay(response: Response, config: SessionServerConfig, isSignOut 
   return json({ detail: 'The backend gave an answer that is not understood.', code: 'bad_gateway' }, 502);
 }
 
+/**
+ * Pass an answer to the browser's device on.  Anything but a challenge with a
+ * status of 4xx ends the binding in the browser for good, and with it the
+ * session: a throttle must not.
+ */
+async function relayToDevice(response: Response, incoming: Headers, config: SessionServerConfig): Promise<Response> {
+  const answer = await relay(response, config);
+  const { headers } = answer;
+  if (answer.status === 429) return json(await answer.json(), 503, headers);
+  return answer.status === 200 ? json(instructionsOf(await answer.json(), incoming, config), answer.status, headers) : answer;
+}
+
 const unavailable = (error: SessionUnavailableError) =>
   json({ detail: error.message, code: 'backend_unavailable' }, 503, { 'Retry-After': String(error.retryAfter) });
+
+const isOfDevice = ([first]: string[]) => first === 'device';
 
 /** Where a request goes, by its method and the path below the handlers' own. */
 async function route(request: Request, path: string[]): Promise<{ path: string } & BackendRequest> {
   const [first, second, ...rest] = path;
   const { method } = request;
   const { searchParams } = new URL(request.url);
-  const at = `${method} ${path.length > 1 && first ? `${first}/*` : (first ?? '')}`;
+  const at = `${method} ${isOfDevice(path) ? path.join('/') : path.length > 1 && first ? `${first}/*` : (first ?? '')}`;
   if (rest.length) throw notFound();
 
   switch (at) {
@@ -164,6 +182,9 @@ async function route(request: Request, path: string[]): Promise<{ path: string }
       return { method, path: '/api/sessions/refresh/' };
     case 'POST tenant':
       return { method, path: '/api/sessions/tenant/', body: JSON.stringify(await readBody(request)) };
+    case 'POST device/register':
+    case 'POST device/refresh':
+      return { method, path: `/api/sessions/${path.join('/')}/`, headers: answersOf(request.headers) };
     case 'DELETE impersonation':
       return { method, path: '/api/sessions/impersonation/' };
     case 'GET devices': {
@@ -203,12 +224,14 @@ export function sessionHandlers(options?: SessionServerOptions): Record<'GET' | 
     try {
       const config = readConfig(options);
       const path = [Object.values(await params)[0] ?? []].flat();
-      if (request.method !== 'GET') checkOrigin(request, config);
+      const isDevice = isOfDevice(path);
+      if (request.method !== 'GET' && !isDevice) checkOrigin(request, config);
       const { path: target, ...rest } = await route(request, path);
       const isAnonymous = !sessionCookie(request.headers.get('cookie'), config.cookieNames);
       if (isAnonymous && request.method === 'GET' && !path.length) return json({ session: null });
       const isSignOut = request.method === 'DELETE';
-      return await relay(await callBackend(request.headers, target, rest, config), config, isSignOut);
+      const answer = await callBackend(request.headers, target, rest, config);
+      return await (isDevice ? relayToDevice(answer, request.headers, config) : relay(answer, config, isSignOut));
     } catch (error) {
       if (error instanceof Refusal) {
         return json({ detail: error.message, code: error.code }, error.status, error.headers);
@@ -226,7 +249,8 @@ export function sessionHandlers(options?: SessionServerOptions): Record<'GET' | 
  * reaches the browser.
  *
  * @param request the browser's request
- * @returns the backend's answer; its Set-Cookie headers belong into the response
+ * @returns the backend's answer; its Set-Cookie headers belong into the response,
+ *   and so does Secure-Session-Registration, if it has that
  */
 export async function createServerSession(
   request: Request,

@@ -386,6 +386,143 @@ describe('requests that another site made the browser send', () => {
   });
 });
 
+describe('the device that a session is bound to', () => {
+  const BINDING = '0192f0c4-0000-7000-8000-00000000beef';
+  const REGISTRATION = '(ES256 RS256);path="/api/sessions/device/register/";challenge="sc1_x"';
+  const INSTRUCTIONS = {
+    session_identifier: BINDING,
+    refresh_url: '/api/sessions/device/refresh/',
+    scope: { origin: 'http://backend:8000', include_site: false, scope_specification: [] },
+    credentials: [{ type: 'cookie', name: 'session_proof', attributes: 'Path=/; HttpOnly' }],
+  };
+  const CHALLENGE = `"sc1_y";id="${BINDING}"`;
+
+  it.each(['register', 'refresh'])('asks Django to %s it', async (name) => {
+    django.answers(200, INSTRUCTIONS, {
+      'Set-Cookie': ['session_proof=sp1_x; Path=/; HttpOnly; Max-Age=300', 'session_token=new; Path=/'],
+      'Secure-Session-Challenge': CHALLENGE,
+    });
+    const response = await call('POST', `/device/${name}`, {
+      headers: {
+        // What Chromium sends: nothing of a page's, and no body.
+        origin: 'https://app.test',
+        'sec-fetch-mode': 'no-cors',
+        'secure-session-response': 'eyJ.eyJ.x',
+        'sec-secure-session-id': BINDING,
+        cookie: `${COOKIE}; session_proof=sp1_old; other=x`,
+      },
+    });
+    expect(django.seen).toMatchObject([
+      {
+        method: 'POST',
+        path: `/api/sessions/device/${name}/`,
+        headers: {
+          'secure-session-response': 'eyJ.eyJ.x',
+          'sec-secure-session-id': BINDING,
+          cookie: expect.stringMatching(`^${COOKIE}; session_proof=sp1_old; csrftoken=[0-9a-f]+$`) as unknown,
+        },
+      },
+    ]);
+    expect(response.status).toBe(200);
+    expect(response.headers.get('secure-session-challenge')).toBe(CHALLENGE);
+    expect(response.headers.getSetCookie()).toHaveLength(2);
+    expect(await response.json()).toEqual({
+      ...INSTRUCTIONS,
+      refresh_url: '/api/session/device/refresh',
+      scope: { ...INSTRUCTIONS.scope, origin: 'https://app.test' },
+    });
+  });
+
+  it('is asked nothing from a page', async () => {
+    for (const [method, path] of [['GET', '/device/refresh'], ['POST', '/device'], ['POST', '/device/x'], ['POST', '/device/refresh/x']] as const) {
+      expect((await call(method, path)).status).toBe(404);
+    }
+    expect(django.seen).toEqual([]);
+  });
+
+  it('may answer without saying where the request comes from: it signs what it sends', async () => {
+    const request = new Request('http://internal/api/session/device/refresh', { method: 'POST' });
+    const params = Promise.resolve({ path: ['device', 'refresh'] });
+    const response = await sessionHandlers({ backendUrl: django.url }).POST(request, { params });
+    expect(response.status).toBe(200);
+  });
+
+  it('gets the challenge', async () => {
+    django.answers(403, { detail: 'sign', code: 'device_challenge' }, { 'Secure-Session-Challenge': CHALLENGE });
+    const response = await call('POST', '/device/refresh');
+    expect(response.status).toBe(403);
+    expect(response.headers.get('secure-session-challenge')).toBe(CHALLENGE);
+  });
+
+  it('gets the end of the binding as it is, and keeps the session cookie', async () => {
+    const end = { session_identifier: BINDING, continue: false };
+    django.answers(200, end, { 'Set-Cookie': ['session_proof=; Max-Age=0; Path=/', 'session_token=; Max-Age=0; Path=/'] });
+    const response = await call('POST', '/device/refresh');
+    expect(await response.json()).toEqual(end);
+    expect(response.headers.getSetCookie()).toEqual(['session_proof=; Max-Age=0; Path=/']);
+  });
+
+  it.each([
+    [429, 503],
+    [500, 500],
+    [503, 503],
+  ])('keeps its binding when Django answers %i', async (status, passed) => {
+    django.answers(status, { detail: 'later' }, { 'Retry-After': '7' });
+    const response = await call('POST', '/device/refresh');
+    expect(response.status).toBe(passed);
+    expect(response.headers.get('retry-after')).toBe('7');
+  });
+
+  it('keeps its binding when Django is away', async () => {
+    const response = await call('POST', '/device/refresh', { backendUrl: 'http://127.0.0.1:1' });
+    expect(response.status).toBe(503);
+  });
+
+  it.each([
+    [{}, '/api/session'],
+    [{ basePath: '/app/auth/' }, '/app/auth'],
+  ])('is asked to bind the session, by any answer: %j', async (options, base) => {
+    django.answers(200, SESSION, { 'Secure-Session-Registration': REGISTRATION });
+    const wanted = `(ES256 RS256);path="${base}/device/register";challenge="sc1_x"`;
+    for (const [method, path] of [['GET', ''], ['POST', '/refresh']] as const) {
+      const response = await call(method, path, options);
+      expect(response.headers.get('secure-session-registration')).toBe(wanted);
+    }
+    const request = new Request('http://internal/auth/callback');
+    const response = await createServerSession(request, { accessToken: 'a.b.c' }, { backendUrl: django.url, ...options });
+    expect(response.headers.get('secure-session-registration')).toBe(wanted);
+  });
+
+  it.each([
+    ['(ES256);path="/a";challenge="b"', '(ES256);path="/x";challenge="b"'],
+    ['(ES256) ; path="/a"', '(ES256) ; path="/x"'],
+    ['(ES256);challenge="; path=\\"/a\\"";path="/a"', '(ES256);challenge="; path=\\"/a\\"";path="/x"'],
+    ['(ES256);xpath="/a";path2="/b";path="/c"', '(ES256);xpath="/a";path2="/b";path="/x"'],
+    ['(ES256);path="/a", (RS256);path="/b"', '(ES256);path="/x", (RS256);path="/x"'],
+    ['(ES256);path=token;challenge="path"', '(ES256);path=token;challenge="path"'],
+    ['(ES256);path="/a', null],
+    ['(ES256);challenge="a\\b";path="/a"', null],
+  ])('is asked in a header that is read, not searched: %s', async (given, passed) => {
+    django.answers(200, SESSION, { 'Secure-Session-Registration': given });
+    const response = await call('GET', '', { basePath: '/y' });
+    expect(response.headers.get('secure-session-registration')).toBe(passed?.replaceAll('/x', '/y/device/register') ?? null);
+  });
+
+  it('says why it has not proved itself, and proves itself by its cookie, wherever the session cookie goes', async () => {
+    const skipped = `quota_exceeded;session_identifier="${BINDING}"`;
+    for (const [name, options] of [
+      ['session_proof', {}],
+      ['__Host-session_proof', {}],
+      ['proof', { deviceCookieName: 'proof' }],
+    ] as const) {
+      django.seen = [];
+      const cookie = `${name}=sp1_x; ${COOKIE}`;
+      await call('GET', '', { ...options, headers: { cookie, 'secure-session-skipped': skipped } });
+      expect(django.seen[0]!.headers).toMatchObject({ cookie: `${COOKIE}; ${name}=sp1_x`, 'secure-session-skipped': skipped });
+    }
+  });
+});
+
 describe('createServerSession', () => {
   const request = new Request('http://internal/auth/callback', { headers: { cookie: COOKIE, 'user-agent': 'Firefox' } });
 

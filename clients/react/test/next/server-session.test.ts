@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
-import { fetchBackend, getServerSession, SessionUnavailableError } from '../../src/next/index.js';
+import { DeviceUnprovedError, fetchBackend, getServerSession, SessionUnavailableError } from '../../src/next/index.js';
 import { Django } from './django.js';
 
 const incoming = vi.hoisted(() => ({ headers: new Headers() }));
@@ -35,6 +35,33 @@ describe('getServerSession', () => {
   it('is null when the session has ended', async () => {
     django.answers(401, { code: 'session_expired' });
     expect(await getServerSession()).toBe(null);
+  });
+
+  it('throws when the device has not proved itself: that is no sign-out, and the page may know', async () => {
+    django.answers(401, { code: 'device_proof_required' });
+    const error = await getServerSession().catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(DeviceUnprovedError);
+    expect(error).toBeInstanceOf(SessionUnavailableError);
+    expect(error).toMatchObject({ digest: 'device_proof_required' });
+  });
+
+  it.each([
+    [true, {}, true],
+    [false, {}, undefined],
+    [false, { 'Secure-Session-Registration': '(ES256);path="/a";challenge="b"' }, false],
+  ])('says whether the browser has to ask for the binding: %j %j', async (device_bound, headers, expected) => {
+    django.answers(200, { ...SESSION, session: { id: 's', device_bound } }, headers);
+    expect((await getServerSession())?.session.device_bound).toBe(expected);
+  });
+
+  it('is asked for with the proof of the device', async () => {
+    incoming.headers = new Headers({ cookie: 'session_proof=y; session_token=x', 'secure-session-skipped': 'unreachable' });
+    await getServerSession();
+    await fetchBackend('/api/invoices/');
+    for (const { headers } of django.seen) {
+      expect(headers).toMatchObject({ cookie: 'session_token=x; session_proof=y', 'secure-session-skipped': 'unreachable' });
+    }
+    expect(django.seen).toHaveLength(2);
   });
 
   it.each([500, 503, 403, 404, 301])('throws when the backend answers %i: that is no sign-out', async (status) => {
