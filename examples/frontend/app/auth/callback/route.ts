@@ -37,5 +37,7 @@ export async function GET(request: NextRequest): Promise<NextResponse> {
 
   const response = end(safeReturnPath(flow.returnTo, '/account'));
   for (const cookie of answer.headers.getSetCookie()) response.headers.append('Set-Cookie', cookie);
+  const registration = answer.headers.get('Secure-Session-Registration');
+  if (registration) response.headers.set('Secure-Session-Registration', registration);
   return response;
 }
