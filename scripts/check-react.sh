@@ -13,16 +13,18 @@
 # (e2e/...).
 #
 #	CHROMIUM	the browser (/usr/bin/chromium)
+#	DEVICE_PORT	for the tests of bound sessions (8443)
 
 set -euo pipefail
 
-unit=() browser=()
+unit=() browser=() devices=no
 scope=
 for argument; do
   case $argument in
     --long) scope=long ;;
     --lint) scope=lint ;;
     test/*) scope=files unit+=("$argument") ;;
+    e2e/device.spec.ts) scope=files devices=yes ;;
     e2e/*) scope=files browser+=("$argument") ;;
     *)
       printf 'check-react: no test %s\n' "$argument" >&2
@@ -99,6 +101,12 @@ browser_tests() {
     "$root/scripts/example.sh" npm --prefix "$root/examples/frontend" test -- "$@" || status=1
 }
 
+# Sessions that are bound to devices: over HTTPS, in an example of their own, as
+# they take PostgreSQL, Redis and Django away.
+device_tests() {
+  APP_URL=https://app.example.test:${DEVICE_PORT:-8443} browser_tests e2e/device.spec.ts
+}
+
 # Say how long it took since the last call.
 took() {
   printf '# %s: %s s\n' "$1" $((SECONDS - since))
@@ -115,6 +123,7 @@ case $scope in
   files)
     [ ${#unit[@]} -eq 0 ] || unit_tests "${unit[@]}"
     [ ${#browser[@]} -eq 0 ] || browser_tests "${browser[@]}"
+    [ $devices = no ] || device_tests
     ;;
   *)
     build
@@ -127,6 +136,8 @@ case $scope in
     took "building the frontend"
     browser_tests
     took "the example in a browser"
+    device_tests
+    took "bound sessions in a browser"
     if [ "$scope" = long ]; then
       FRONTEND=no CONNECT_TIMEOUT=20 \
         "$root/scripts/example.sh" node "$root/clients/react/scripts/quick-start.mjs" || status=1

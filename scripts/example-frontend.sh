@@ -52,6 +52,6 @@ start frontend env --chdir="$frontend" \
   OIDC_TIMEOUT="${OIDC_TIMEOUT:-5000}" \
   SESSION_TRUSTED_PROXIES="${SESSION_TRUSTED_PROXIES:-0}" \
   OIDC_ISSUER="$ISSUER_URL/" OIDC_CLIENT_ID="$client" OIDC_AUDIENCE="$audience" \
-  APP_URL="$EXAMPLE_URL" \
+  APP_URL="$APP_URL" \
   node node_modules/next/dist/bin/next start --hostname localhost --port "$frontend_port"
 await frontend "$EXAMPLE_URL/login"

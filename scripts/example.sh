@@ -13,6 +13,9 @@
 #	BACKEND_PORT	8000
 #	ISSUER_PORT	9000
 #	FRONTEND	no: without the frontend (yes)
+#	APP_URL		where browsers reach the frontend, if something with a
+#			certificate is in front: an https address below example.test,
+#			where sessions are bound to devices (EXAMPLE_URL)
 #	BINDIR		programs of a staged PostgreSQL that has the extension
 
 set -euo pipefail
@@ -25,6 +28,7 @@ backend_port=${BACKEND_PORT:-8000}
 issuer_port=${ISSUER_PORT:-9000}
 # localhost and not 127.0.0.1: what a browser calls a secure context.
 export EXAMPLE_URL=http://localhost:$frontend_port
+export APP_URL=${APP_URL:-$EXAMPLE_URL}
 export BACKEND_URL=http://127.0.0.1:$backend_port
 export ISSUER_URL=http://127.0.0.1:$issuer_port
 audience=https://api.example.com
@@ -100,12 +104,13 @@ start_redis() {
   mkdir -m 755 "$work/redis"
   start redis redis-server --port 0 --unixsocket "$work/redis/socket" \
     --unixsocketperm 777 --save '' --appendonly no --dir "$work/redis"
+  redis_pid=${pids[-1]}
 }
 
 start_issuer() {
   need_port issuer_port
   start issuer "$venv/bin/python" "$root/examples/issuer/issuer.py" --port "$issuer_port" \
-    --client "$client" --redirect "$EXAMPLE_URL/auth/callback" --audience "$audience"
+    --client "$client" --redirect "$APP_URL/auth/callback" --audience "$audience"
   await issuer "$ISSUER_URL/.well-known/jwks.json"
 }
 
@@ -113,7 +118,7 @@ set_up_database() {
   (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$work/cache.key")
   backend_env=(
     "PGHOST=$work/database"
-    "APP_URL=$EXAMPLE_URL"
+    "APP_URL=$APP_URL"
     "SECRET_KEY=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"
     "OIDC_ISSUER=$ISSUER_URL/"
     "OIDC_AUDIENCE=$audience"
@@ -135,6 +140,7 @@ start_backend() {
   start backend env "${backend_env[@]}" "$venv/bin/gunicorn" --chdir "$root/examples/backend" \
     --bind "127.0.0.1:$backend_port" --workers 2 --threads 4 \
     --access-logfile - config.wsgi
+  backend_pid=${pids[-1]}
   await backend "$BACKEND_URL/api/sessions/current/"
 }
 
@@ -181,8 +187,12 @@ start_backend
 start_frontend
 
 if [ $# -gt 0 ]; then
-  # for tests that take the database away
+  # for tests that take the database away, or Redis, or that restart them or Django
   export EXAMPLE_PSQL="$bindir/psql -X -q -h $work/database -U postgres -d app"
+  owner=
+  [ "$(id -u)" -ne 0 ] || owner="setpriv --reuid=postgres --regid=postgres --init-groups --"
+  export EXAMPLE_PG_CTL="$owner $bindir/pg_ctl -D $work/database/data -s -w -l $work/database/log"
+  export EXAMPLE_REDIS_PID=$redis_pid EXAMPLE_BACKEND_PID=$backend_pid
   cd "$root"
   "$@"
   exit

@@ -97,6 +97,9 @@ find_missing() {
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
   have chromium || missing+=(chromium)
+  # a certificate that the browser trusts
+  have certutil || missing+=(libnss3-tools)
+  have openssl || missing+=(openssl)
   [ -e /usr/share/fonts/opentype/inter ] || missing+=(fonts-inter)
 }
 

@@ -3,6 +3,8 @@ import { defineConfig, devices } from '@playwright/test';
 /** The stack is running already, started by scripts/example.sh; EXAMPLE_URL says where. */
 export default defineConfig({
   testDir: 'e2e',
+  // Browsers bind sessions to devices over HTTPS alone.
+  ...(process.env.APP_URL?.startsWith('https:') ? { testMatch: 'device.spec.ts' } : { testIgnore: 'device.spec.ts' }),
   outputDir: 'test-results',
   // What ends a test that hangs.  A few seconds are usual, on a machine that has nothing else to do.
   timeout: 240_000,

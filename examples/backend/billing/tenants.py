@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
+from session_manager.conf import settings as session_settings
 from session_manager.login_policy import LoginDecision
 from session_manager.services import session_service
 from session_manager.types import Session
@@ -32,6 +34,8 @@ def on_login(request: Request, claims: Mapping[str, Any]) -> LoginDecision:
     tenants = tenants_of(claims["sub"])
     if not tenants:
         raise PermissionDenied("You belong to no organisation.", "no_tenant")
+    if session_settings.USER_ID_FIELD:
+        get_user_model().objects.get_or_create(username=claims["sub"])
     return LoginDecision(claims["sub"], session_data(tenants[0], tenants), tenants[0].id)
 
 

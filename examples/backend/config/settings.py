@@ -9,9 +9,13 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = os.environ
 
 # The example runs on loopback without TLS; DEBUG lets the cookie do without Secure and __Host-.
-DEBUG = True
+# It can be reached over HTTPS if something with a certificate is in front.
+IS_SECURE = env["APP_URL"].startswith("https:")
+DEBUG = not IS_SECURE
 SECRET_KEY = env["SECRET_KEY"]
-ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", ".example.test"]
+if IS_SECURE:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 CSRF_TRUSTED_ORIGINS = [env["APP_URL"]]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
@@ -79,6 +83,16 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {"TITLE": "Example", "VERSION": "1.0"}
 
+if IS_SECURE:
+    # The admin's sessions are of the same kind.
+    SESSION_ENGINE = "session_manager.backends.sessions"
+    SESSION_COOKIE_NAME = "__Host-session_token"
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    MIDDLEWARE[MIDDLEWARE.index("django.contrib.sessions.middleware.SessionMiddleware")] = (
+        "session_manager.middleware.RequestSessionMiddleware"
+    )
+
 SESSION_TTL = 1800
 REDIS_SESSION_DB = 1
 SESSION_MANAGER = {
@@ -90,6 +104,10 @@ SESSION_MANAGER = {
     "ON_SWITCH_TENANT": "billing.tenants.on_switch_tenant",
     # Next.js is the one proxy in front; it passes the browser's address on.
     "TRUSTED_PROXIES": 1,
+    # The admin's users and the identity provider's are the same.
+    "USER_ID_FIELD": "username" if IS_SECURE else None,
+    # Browsers bind sessions to their device over HTTPS alone.
+    "DEVICE_BOUND": "offer" if IS_SECURE else "off",
     "REDIS_URL": env["REDIS_URL"],
     "CACHE_KEY_FILE": env["CACHE_KEY_FILE"],
     # Tests sign in often, all from one machine.

@@ -47,8 +47,7 @@ export const test = base.extend<Fixtures>({
         extraHTTPHeaders: { 'x-forwarded-for': nextAddress() },
         ...options,
       });
-      await context.addInitScript(countRequests);
-      await context.addInitScript(noteListening);
+      await observe(context);
       contexts.push(context);
       return context;
     });
@@ -66,6 +65,12 @@ export const test = base.extend<Fixtures>({
     wire.close();
   },
 });
+
+/** Let the pages of a browser tell what they are doing. */
+export async function observe(context: BrowserContext): Promise<void> {
+  await context.addInitScript(countRequests);
+  await context.addInitScript(noteListening);
+}
 
 /** Go through the issuer's page; ends at `path`. */
 export async function signIn(page: Page, user: string, path = '/account'): Promise<void> {
