@@ -37,15 +37,16 @@ ERRORS = {
 }
 
 
-def responses(success: dict[int, Any], *codes: int) -> dict[int, Any]:
+def responses(success: dict[int, Any], *codes: int, throttled: bool = True) -> dict[int, Any]:
     """The responses of an operation, and the errors that it can have."""
+    common = (429, 503) if throttled else (503,)
     return {
         **success,
         **{
             code: OpenApiResponse(
                 s.RefusalSerializer if code == 401 else s.ErrorSerializer, ERRORS[code]
             )
-            for code in (*codes, 429, 503)
+            for code in (*codes, *common)
         },
     }
 
@@ -318,7 +319,9 @@ class RefreshDeviceView(_View):  # type: ignore[no-untyped-call]
                     RETRY_AFTER,
                 ],
                 request=None,
-                responses=responses({200: s.DeviceBindingSerializer}, 400, 403, 500),
+                responses=responses(
+                    {200: s.DeviceBindingSerializer}, 400, 403, 500, throttled=False
+                ),
             )
             def post(self, request: Any) -> Any: ...
 
