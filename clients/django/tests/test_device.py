@@ -1315,6 +1315,21 @@ class TestChecks:
         assert self.static() == {"W043"}
 
 
+def test_a_short_proof(database_setting: Any, configure: Any) -> None:
+    from session_manager.checks import check_servers
+
+    def found() -> set[str]:
+        messages = check_servers(None, databases=["default"])
+        return {str(message.id).partition(".")[2] for message in messages}
+
+    assert "W094" not in found()
+    database_setting("device_proof_lifetime", "239")
+    connections.close_all()
+    assert "W094" in found()
+    configure(DEVICE_BOUND="off")
+    assert "W094" not in found()
+
+
 @quick
 def test_the_host_prefix(configure: Any, settings: Any) -> None:
     from session_manager.conf import settings as ours

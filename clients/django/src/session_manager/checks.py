@@ -7,6 +7,7 @@ database checks, which Django runs with ``manage.py check --database default`` a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ DJANGO_USERS = "django.contrib.auth.middleware.AuthenticationMiddleware"
 UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 DJANGO_SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 REQUEST_SESSIONS = "session_manager.middleware.RequestSessionMiddleware"
+
+
+#: Chromium signs six times in nine minutes, and begins two minutes before a proof ends.
+SHORTEST_PROOF = timedelta(seconds=240)
 
 
 @register(TAG)
@@ -615,6 +620,22 @@ def _extension(alias: str) -> Iterator[CheckMessage]:
                 id="session_manager.E018",
             )
         yield from _lifetimes(cursor)
+        if settings.DEVICE_BOUND != "off":
+            yield from _proofs(cursor)
+
+
+def _proofs(cursor: Any) -> Iterator[CheckMessage]:
+    # Known once a function has been called, as in _lifetimes.
+    cursor.execute("SELECT current_setting('session_manager.device_proof_lifetime')::interval")
+    (lifetime,) = cursor.fetchone()
+    if lifetime < SHORTEST_PROOF:
+        yield Warning(
+            f"Proofs of devices are valid for {lifetime.total_seconds():.0f} s: browsers renew "
+            "them only a few times in ten minutes, and then are refused.",
+            hint="Let session_manager.device_proof_lifetime be "
+            f"{SHORTEST_PROOF.total_seconds():.0f} s or longer on the server.",
+            id="session_manager.W094",
+        )
 
 
 def _lifetimes(cursor: Any) -> Iterator[CheckMessage]:
