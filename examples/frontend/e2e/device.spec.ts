@@ -38,7 +38,7 @@ const test = base.extend<object, { front: Front; binding: Browser; plain: Browse
       sql(`ALTER SYSTEM SET session_manager.device_proof_lifetime = '${LIFETIME}ms'`, 'SELECT pg_reload_conf()');
       const front = await openFront(APP_URL, { app: EXAMPLE_URL, admin: BACKEND_URL });
       await provide(front);
-      front.close();
+      await front.close();
     },
     { scope: 'worker' },
   ],
@@ -78,7 +78,7 @@ async function signInBound(page: Page, front: Front): Promise<void> {
   const before = front.count('POST', REGISTER);
   await signIn(page, USER);
   await expect.poll(() => front.count('POST', REGISTER), { message: 'the browser registers' }).toBe(before + 1);
-  await expect.poll(() => cookie(page.context(), PROOF)).toMatch(/^sp1_[\w-]{48}$/);
+  await expect.poll(() => cookie(page.context(), PROOF)).toMatch(/^sp1_[\w-]{36}$/);
 }
 
 /** What a page of the application sends and gets. */
@@ -278,6 +278,14 @@ test.describe('the owner goes on undisturbed, over five refreshes,', () => {
     await pause(LIFETIME + 500);
     expect(await ask(page).catch(() => 'failed')).toBe('failed');
     front.mend();
+    await proved(() => askAsOwner(page));
+  });
+
+  test('a computer that sleeps until the proof has expired', async ({ binding, front }) => {
+    await proved(() => askAsOwner(page));
+    front.signal(binding, 'SIGSTOP');
+    await pause(LIFETIME + 500);
+    front.signal(binding, 'SIGCONT');
     await proved(() => askAsOwner(page));
   });
 

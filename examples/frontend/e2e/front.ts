@@ -5,7 +5,7 @@
  * pages nor Playwright see it, and it can be away.
  */
 
-import { chromium, type Browser } from '@playwright/test';
+import { chromium, type Browser, type BrowserServer } from '@playwright/test';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
@@ -32,7 +32,9 @@ export interface Front {
   mend: () => void;
   /** A browser that trusts the certificate, and can bind sessions if it is to. */
   launch: (binds: boolean) => Promise<Browser>;
-  close: () => void;
+  /** Send a signal to all processes of a browser that was launched here. */
+  signal: (browser: Browser, signal: NodeJS.Signals) => void;
+  close: () => Promise<void>;
 }
 
 /** Browsers look up no name below it, and a certificate error would switch the binding off. */
@@ -66,6 +68,7 @@ export async function openFront(origin: string, servers: Record<string, string>)
   const { key, cert } = makeCertificate(home);
   const passed: Passed[] = [];
   const sockets = new Set<Socket>();
+  const browsers = new Map<Browser, BrowserServer>();
   let isCut = false;
 
   const server = createServer({ key, cert }, (incoming, outgoing) => {
@@ -117,8 +120,20 @@ export async function openFront(origin: string, servers: Record<string, string>)
     mend: () => {
       isCut = false;
     },
-    launch: (binds) => chromium.launch(options(binds)),
-    close: () => {
+    launch: async (binds) => {
+      const running = await chromium.launchServer(options(binds));
+      const browser = await chromium.connect(running.wsEndpoint());
+      browsers.set(browser, running);
+      return browser;
+    },
+    signal: (browser, signal) => {
+      const pid = browsers.get(browser)?.process().pid;
+      if (pid === undefined) throw new Error('this browser was not launched here');
+      // It leads the group of all its processes.
+      process.kill(-pid, signal);
+    },
+    close: async () => {
+      await Promise.all([...browsers.values()].map((running) => running.close()));
       server.close();
       sockets.forEach((socket) => socket.destroy());
       rmSync(home, { recursive: true, force: true, maxRetries: 5 });
