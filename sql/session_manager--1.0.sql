@@ -620,7 +620,7 @@ AS 'MODULE_PATHNAME', 'sm_session_status'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION session_status(text) IS
-'for administrators: active, expired, idle, revoked, actor_ended, unknown or malformed; never show it to a client';
+'for administrators: active, proof_required, expired, idle, revoked, actor_ended, unknown or malformed; never show it to a client';
 
 CREATE FUNCTION session_end_reason(token text)
 RETURNS text

@@ -1092,7 +1092,7 @@ END
 $$;
 
 COMMENT ON FUNCTION session_status(text) IS
-'for administrators: active, expired, idle, revoked, actor_ended, unknown or malformed; never show it to a client';
+'for administrators: active, proof_required, expired, idle, revoked, actor_ended, unknown or malformed; never show it to a client';
 
 CREATE FUNCTION session_router.end_reason(integer, text)
 RETURNS text

@@ -9,8 +9,8 @@
  * and masks them here while session_manager.redact_tokens is on.
  *
  * Masked is every base64url character that follows the prefix of a token, a
- * digest form, a proof or a challenge, however many there are: what truncation has left of a token
- * still shortens a search for the rest.  What stands before the prefix does
+ * digest form, a proof or a challenge, however many there are: what truncation
+ * has left of a token still shortens a search for the rest.  What stands before the prefix does
  * not matter, so that a token glued to another word is masked as well.
  * Masking never changes a length: error positions stay true.
  *

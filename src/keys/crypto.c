@@ -21,8 +21,8 @@
  *
  *	format 1 | flags 1 | nonce 24 | ciphertext and tag
  *
- * whose associated data is format, flags, key id, data version, times and
- * owner.  The plaintext is the binary form of two jsonb values, so that
+ * whose associated data is format, flags, key id, data version, times, owner
+ * and, with a device's key, the id of the binding.  The plaintext is the binary form of two jsonb values, so that
  * opening does not parse:
  *
  *	length 4 | data, int-aligned | length 4 | auth | padding to 64 bytes
@@ -77,6 +77,9 @@
 						 SM_ID_LEN + 4 + SM_MAX_NAME_LEN + \
 						 SM_BINDING_ID_LEN + 2 * 8 + \
 						 3 * 8 + 4 + SM_VERIFIER_LEN)
+
+/* format and flags, two numbers, two times, owner, binding */
+#define CONTEXT_MAX_LEN	(2 + 2 * 4 + 2 * 8 + OWNER_MAX_LEN + SM_BINDING_ID_LEN)
 
 /* Which parts of a state are there. */
 #define STATE_ROTATED			0x01
@@ -338,7 +341,7 @@ bytea *
 sm_seal(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 		const SmContent *content)
 {
-	uint8		ad[2 + 8 + 16 + OWNER_MAX_LEN];
+	uint8		ad[CONTEXT_MAX_LEN];
 	uint8		flags = SEAL_BYTE_ORDER | (content->device_key ? SEAL_DEVICE : 0);
 	size_t		ad_len = put_context(ad, flags, context);
 	Size		auth_at;
@@ -383,7 +386,7 @@ bool
 sm_open(const uint8 key[SM_KEY_LEN], const SmSealContext *context,
 		const bytea *sealed, SmContent *content)
 {
-	uint8		ad[2 + 8 + 16 + OWNER_MAX_LEN];
+	uint8		ad[CONTEXT_MAX_LEN];
 	const uint8 *header = (const uint8 *) VARDATA_ANY(sealed);
 	Size		sealed_len = VARSIZE_ANY_EXHDR(sealed);
 	const uint8 *body = header + SEAL_HEADER_LEN;
@@ -683,6 +686,15 @@ put_context(uint8 *out, uint8 flags, const SmSealContext *context)
 	p = put_uint64(p, (uint64) context->created_at);
 	p = put_uint64(p, (uint64) context->authenticated_at);
 	p = put_owner(p, &context->owner);
+	if (flags & SEAL_DEVICE)
+	{
+		/* a key without a binding is none that sm_seal has sealed */
+		if (context->device_binding_id)
+			memcpy(p, context->device_binding_id, SM_BINDING_ID_LEN);
+		else
+			memset(p, 0, SM_BINDING_ID_LEN);
+		p += SM_BINDING_ID_LEN;
+	}
 	return p - out;
 }
 

@@ -69,6 +69,7 @@ typedef struct SmSealContext
 	uint32		version;
 	TimestampTz created_at;
 	TimestampTz authenticated_at;
+	const uint8 *device_binding_id; /* SM_BINDING_ID_LEN bytes; NULL for none */
 } SmSealContext;
 
 /* What of a session's row is bound together beside the owner. */

@@ -157,18 +157,52 @@ sm_proved(const SmSchema *schema, SmToken *token, const SmSession *session,
 		[SM_PROOF_EXPIRED] = "proof_expired",
 		[SM_PROOF_WRONG] = "proof_wrong"
 	};
-	TimestampTz now = GetCurrentTimestamp();
-	SmProofVerdict verdict = sm_proof_judge(schema, session, &token->proof, now);
+	SmProofVerdict verdict;
+	bool		suspicious;
 
+	if (session->device_binding_id == NULL && session->actor_session_id == NULL)
+		return true;
+	verdict = sm_proof_verdict(schema, session, token, GetCurrentTimestamp(),
+							   &suspicious);
 	token->proved = (verdict == SM_PROOF_HOLDS);
 	if (token->proved || verdict == SM_PROOF_NOT_NEEDED)
 		return true;
-	sm_count(SM_DEVICE_PROOFS_FAILED);
-	sm_refused(schema,
-			   sm_proof_suspicious(verdict, session, &token->proof, now) ?
-			   SM_EVENT_DEVICE_PROOF_FAILED : refused_as,
-			   token, session, causes[verdict], client);
+	if (suspicious)
+	{
+		sm_count(SM_DEVICE_PROOFS_FAILED);
+		refused_as = SM_EVENT_DEVICE_PROOF_FAILED;
+	}
+	sm_refused(schema, refused_as, token, session, causes[verdict], client);
 	return false;
+}
+
+/*
+ * What the proof that came with a token is worth, and whether it looks like a
+ * thief's.  Where somebody acts as the user, the device is that of their own
+ * session: what somebody without it has begun does not go on without it.
+ */
+SmProofVerdict
+sm_proof_verdict(const SmSchema *schema, const SmSession *session,
+				 const SmToken *token, TimestampTz now, bool *suspicious)
+{
+	SmProofVerdict verdict;
+	SmScan		scan;
+
+	if (session->device_binding_id != NULL || session->actor_session_id == NULL)
+	{
+		verdict = sm_proof_judge(schema, session, &token->proof, now);
+		*suspicious = sm_proof_suspicious(verdict, session, &token->proof, now);
+		return verdict;
+	}
+	verdict = SM_PROOF_NOT_NEEDED;
+	*suspicious = false;
+	if (find_actor(&scan, schema, session, now))
+	{
+		verdict = sm_proof_judge(schema, &scan.session, &token->proof, now);
+		*suspicious = sm_proof_suspicious(verdict, &scan.session, &token->proof, now);
+	}
+	sm_scan_end(&scan);
+	return verdict;
 }
 
 /*
@@ -333,7 +367,7 @@ sm_find_live(SmScan *scan, const SmSchema *schema, SmToken *token,
 	SmLookup	lookup = sm_find_live_unproved(scan, schema, token, lockmode,
 											   refused_as, client);
 
-	if (lookup == SM_LOOKUP_LIVE && scan->session.device_binding_id != NULL &&
+	if (lookup == SM_LOOKUP_LIVE &&
 		!sm_proved(schema, token, &scan->session, refused_as, client))
 		return SM_LOOKUP_UNPROVED;
 	return lookup;

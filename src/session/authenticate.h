@@ -65,6 +65,10 @@ extern bool sm_token_works(const SmSession *session, SmMatch match,
 extern bool sm_proved(const SmSchema *schema, SmToken *token,
 					  const SmSession *session, SmEventType refused_as,
 					  const SmClient *client);
+extern SmProofVerdict sm_proof_verdict(const SmSchema *schema,
+									   const SmSession *session,
+									   const SmToken *token, TimestampTz now,
+									   bool *suspicious);
 extern bool sm_in_grace(const SmSession *session, TimestampTz now);
 extern SmLife sm_session_life(const SmSchema *schema, const SmSession *session,
 							  TimestampTz now);

@@ -350,7 +350,6 @@ close_partition(SmEventWriter *writer)
 	writer->partition = NULL;
 }
 
-/* A detail, which may be NULL, that says who acts as the user. */
 /*
  * Notify the listeners, once this transaction commits, of what somebody should
  * look at now.
@@ -371,6 +370,7 @@ alert(const SmEvent *event)
 	Async_Notify("session_alert", JsonbToCString(NULL, &json->root, VARSIZE(json)));
 }
 
+/* A detail, which may be NULL, that says who acts as the user. */
 static Jsonb *
 add_actor(Jsonb *detail, const text *actor_id)
 {

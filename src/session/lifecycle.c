@@ -767,8 +767,7 @@ refresh(SmScan *scan, SmToken *token, const SmRefresh *request,
 		!lost_its_answer(scan, token, &request->client, now, renewal) &&
 		renewal->expires_at == 0)
 		return;
-	if (session->device_binding_id != NULL &&
-		!sm_proved(scan->schema, token, session, SM_EVENT_REJECTED,
+	if (!sm_proved(scan->schema, token, session, SM_EVENT_REJECTED,
 				   &request->client))
 	{
 		*renewal = unproved;

@@ -46,11 +46,11 @@
 #define CHALLENGE_LIFETIMES		2
 
 /*
- * A browser that is late, or whose refresh failed, is no thief.  A proof is
- * missing for long when the last one, had its challenge been answered at the
- * last moment, would have expired.  Longer than that it is missing where a
- * browser does not wait for one, as when the user comes by a link on another
- * site: the application sees that, and excuses it.
+ * Where a proof is missing, the browser may be late, or have failed to renew it.
+ * Not while the last one must be valid still, which the device would have sent;
+ * nor for long after the last one, had its challenge been answered at the last
+ * moment, would have expired.  A browser that does not wait for a proof, as when
+ * the user comes by a link on another site, the application sees and excuses.
  */
 #define MISSING_LIFETIMES		(CHALLENGE_LIFETIMES + 1)
 
@@ -98,7 +98,11 @@ sm_proof_judge(const SmSchema *schema, const SmSession *session,
 	if (session->device_binding_id == NULL)
 		return SM_PROOF_NOT_NEEDED;
 	about = subject(SUBJECT_PROOF, session->device_binding_id);
-	if (presented->kind == SM_PROOF_NONE || presented->kind == SM_PROOF_EXCUSED)
+	if (presented->kind == SM_PROOF_NONE ||
+		presented->kind == SM_PROOF_EXCUSED ||
+		(presented->kind == SM_PROOF_FORMED &&
+		 sm_key_find(schema, (int32) presented->stamp.key_id) == NULL))
+		/* what a key made that was revoked is no sign of a thief */
 		verdict = SM_PROOF_MISSING;
 	else if (presented->kind == SM_PROOF_FORMED &&
 			 stamp_holds(schema, &about, &presented->stamp))
@@ -126,8 +130,8 @@ sm_proof_suspicious(SmProofVerdict verdict, const SmSession *session,
 			return false;
 		case SM_PROOF_MISSING:
 			return presented->kind != SM_PROOF_EXCUSED &&
-				now >= Max(session->device_bound_at, session->device_proved_at) +
-				MISSING_LIFETIMES * proof_lifetime();
+				(now < session->device_proved_at + proof_lifetime() ||
+				 now >= session->device_proved_at + MISSING_LIFETIMES * proof_lifetime());
 		case SM_PROOF_EXPIRED:
 			return now >= stamp_time(&presented->stamp) + proof_lifetime();
 		case SM_PROOF_WRONG:

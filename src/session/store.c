@@ -1062,6 +1062,8 @@ seal_context(const SmSession *session, SmSealContext *context)
 	context->version = (uint32) session->version;
 	context->created_at = session->created_at;
 	context->authenticated_at = session->authenticated_at;
+	context->device_binding_id = session->device_binding_id ?
+		session->device_binding_id->data : NULL;
 }
 
 static bool

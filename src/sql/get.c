@@ -37,7 +37,7 @@
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 /* The members of the JSON but data, auth and the ids, at their longest. */
-#define MEMBERS_LEN			616
+#define MEMBERS_LEN			640
 
 /* A live session that has been read, until its use has been recorded. */
 typedef struct SmReading
@@ -154,6 +154,8 @@ sm_session_get_json(PG_FUNCTION_ARGS)
 		append_time(&json, "device_proved_at", session->device_proved_at);
 	else
 		appendStringInfoString(&json, ", \"device_proved_at\": null");
+	appendStringInfoString(&json, reading.token.proved ?
+						   ", \"device_proved\": true" : ", \"device_proved\": false");
 	append_time(&json, "read_at", reading.now);
 	appendStringInfoString(&json, reading.missed ?
 						   ", \"touch_due\": true" : ", \"touch_due\": false");

@@ -235,6 +235,7 @@ sm_session_status(PG_FUNCTION_ARGS)
 	SmMatch		match;
 	TimestampTz now = GetCurrentTimestamp();
 	const char *status = "unknown";
+	bool		suspicious;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -260,7 +261,8 @@ sm_session_status(PG_FUNCTION_ARGS)
 					 sm_actor_lives(schema, &scan.session, now)))
 					status = names[life];
 				if (life == SM_LIFE_ACTIVE && status == names[life] &&
-					sm_proof_judge(schema, &scan.session, &token.proof, now) > SM_PROOF_NOT_NEEDED)
+					sm_proof_verdict(schema, &scan.session, &token, now,
+									 &suspicious) > SM_PROOF_NOT_NEEDED)
 					status = SM_STATUS_UNPROVED;
 			}
 		}

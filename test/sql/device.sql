@@ -112,6 +112,8 @@ SELECT session_device_challenge(:'m_second') IS NULL AS none;
 -- for a while without: requests are under way
 SELECT test.gets(:'b_session_token'), test.gets(:'k_session_token') AS previous, session_status(:'b_session_token');
 SELECT test.gets(:'b_session_token' || '.'), test.gets(:'b_session_token' || '.' || 'sp1_');
+SELECT session_get_json(token)::jsonb -> 'device_proved' AS proved
+FROM unnest(ARRAY[:'b_session_token', :'b_session_token' || '.sp1_' || repeat('A', 36), :'b_session_token' || '.' || :'b_proof']) AS token;
 SELECT test.end_unproved(:'b_session_token');
 SELECT test.gets(:'b_session_token') AS without, test.gets(:'b_session_token' || '.') AS empty,
 	test.gets(:'b_session_token' || '.' || :'b_proof') AS with, session_status(:'b_session_token'),
@@ -161,6 +163,12 @@ SELECT (SELECT count(*) FROM session_list('kim', :'b_session_token') WHERE is_cu
 	(SELECT count(*) FROM session_list('kim', :'b_session_token' || '.' || :'b_proof') WHERE is_current) AS with;
 SELECT session_create('pat', actor_token => :'b_session_token');	-- fails
 SELECT session_create('pat', actor_token => :'b_session_token' || '.' || :'b_proof') IS NOT NULL AS with;
+
+-- what the holder of the token alone has begun as another user does not go on without the device
+SELECT session_token AS token FROM session_create('pat', actor_token => :'b_session_token' || '.' || :'b_proof') \gset i_
+SELECT test.gets(:'i_token') AS without, test.gets(:'i_token' || '.' || :'b_proof') AS with, test.gets(:'i_token' || '.' || :'n_proof') AS other,
+	session_status(:'i_token'), (SELECT status FROM session_refresh(:'i_token', true)) AS refreshed, session_bind(:'i_token');
+SELECT (session_get_json(:'i_token' || '.' || :'b_proof')::jsonb -> 'device_proved')::text AS proved;
 
 -- rotation, elevation and another tenant: the proof goes along
 SELECT status, session_token AS token FROM session_refresh(:'b_session_token' || '.' || :'b_proof', rotate => true) \gset r_
@@ -258,6 +266,29 @@ DELETE FROM user_sessions WHERE session_id = :'w_id';
 INSERT INTO user_sessions SELECT * FROM test.row;
 SELECT test.gets(:'w_after') AS after, test.gets(:'w_before') AS before;
 DROP TABLE test.row;
+-- the key of another binding of the same session: of two lines of its history, crossed
+CREATE TABLE test.row AS SELECT * FROM user_sessions WHERE false;
+SELECT session_token AS before, session_id AS id FROM session_create('quin') \gset x_
+INSERT INTO test.row SELECT * FROM user_sessions WHERE session_id = :'x_id';
+SELECT session_token AS after FROM session_bind_device(:'x_before', :'ec', session_device_challenge(:'x_before')) \gset x_
+CREATE TABLE test.bound_row AS SELECT * FROM user_sessions WHERE session_id = :'x_id';
+DELETE FROM user_sessions WHERE session_id = :'x_id';
+INSERT INTO user_sessions SELECT * FROM test.row;
+SELECT status FROM session_bind_device(:'x_before', :'rsa', session_device_challenge(:'x_before'));
+UPDATE test.bound_row SET sealed_data = (SELECT sealed_data FROM user_sessions WHERE session_id = :'x_id');
+DELETE FROM user_sessions WHERE session_id = :'x_id';
+INSERT INTO user_sessions SELECT * FROM test.bound_row;
+SELECT set_config('test.token', :'x_after', false) = :'x_after' AS set;
+DO $$
+BEGIN
+	PERFORM FROM session_device(current_setting('test.token'));
+	RAISE NOTICE 'another key';
+EXCEPTION WHEN SQLSTATE 'SM004' THEN
+	RAISE NOTICE 'corrupt';
+END;
+$$;
+DELETE FROM user_sessions WHERE session_id = :'x_id';
+DROP TABLE test.row, test.bound_row;
 -- the seal of another row holds no key for this one
 BEGIN;
 SELECT set_config('test.token', :'t_token', true) = :'t_token' AS set;

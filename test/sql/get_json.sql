@@ -28,6 +28,7 @@ RETURN (j ->> 'session_id') = g.session_id::text
 	AND (j ->> 'cacheable')::boolean = g.cacheable
 	AND j ->> 'actor_id' IS NOT DISTINCT FROM g.actor_id
 	AND test.at(j, 'device_proved_at') IS NOT DISTINCT FROM g.device_proved_at
+	AND NOT (j ->> 'device_proved')::boolean
 	AND test.at(j, 'read_at') BETWEEN clock_timestamp() - interval '1 min' AND clock_timestamp();
 SELECT test.same(session_get_json(:'a_session_token'), g) FROM session_get(:'a_session_token') AS g;
 -- the least that a session has, and one with an actor

@@ -103,7 +103,7 @@ is_deeply(
 	[
 		sort 'data', 'read_at',
 		'cache_installation', 'touch_due',
-		keys %$expected
+		'device_proved', keys %$expected
 	],
 	'every column of session_get, and what session_get_json adds');
 is("session:epoch:$decoded->{cache_installation}",

@@ -71,11 +71,13 @@ sub wait_out_grace
 	return wait_until(sub { live_later($token, $where) eq '0' });
 }
 
+# Of the victim, or of another user
 sub events
 {
-	my ($event, $cause) = @_;
+	my ($event, $cause, $user) = @_;
+	$user //= 'victim';
 	return value(
-		"SELECT count(*) FROM session_events WHERE event = '$event' AND detail ->> 'cause' = '$cause'"
+		"SELECT count(*) FROM session_events WHERE event = '$event' AND detail ->> 'cause' = '$cause' AND user_id = '$user'"
 	);
 }
 
@@ -223,6 +225,24 @@ is( value(
 	't',
 	'and so are the reads that it cost');
 
+# While the last proof must be valid still, the device would have sent it
+my ($copied) = bound('copied');
+ok( wait_until(
+		sub {
+			value(
+				"SELECT clock_timestamp() > bound_at + interval '3 s' FROM session_device('$copied')"
+			) eq 't';
+		}),
+	'a session has been bound for a while');
+is( value(
+		"SET session_manager.device_proof_lifetime = 2;
+		SELECT status FROM session_prove_device('$copied', session_device_challenge('$copied'));
+		SELECT count(*) FROM session_get('$copied')"),
+	"proved\n0",
+	'somebody comes without the proof that has just been made');
+is(events('device_proof_failed', 'proof_missing', 'copied'),
+	'1', 'who is a thief');
+
 # The keys of the extension
 append_to_file(key_file($node), '2:' . random_key() . "\n");
 value('SELECT session_key_add(2); SELECT session_key_activate(2)');
@@ -240,6 +260,8 @@ is( value(
 value('SELECT session_key_revoke(1)');
 is(live_later("$token.$fresh"),
 	'0', 'a proof of a key that was revoked is none');
+is(events('device_proof_failed', 'proof_wrong', 'ann'),
+	'0', 'but no sign of a thief');
 is(live_later("$token.$second_proof"), '1', 'those of others are');
 write_file(key_file($node), '1:' . random_key() . "\n");
 $node->restart;

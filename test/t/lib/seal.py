@@ -76,6 +76,8 @@ def main() -> None:
     def emit(name: str, plain: bytes, flags: int = 0) -> None:
         ad = struct.pack(">BBIIqq", 1, flags, key_id, version, created, authenticated)
         ad += session + struct.pack(">qI", absolute, len(user)) + user + u32(0xFFFFFFFF)
+        # the id of the binding, of which the session has none
+        ad += bytes(16) if flags & 2 else b""
         print(name, seal(key, ad, plain, flags).hex())
 
     number = u32(8 << 2) + struct.pack("=Hh", 0x8000, 42)
