@@ -204,9 +204,8 @@ like(
 	$heard,
 	qr/Asynchronous notification "session_alert" with payload "\{"event": "device_proof_failed"/,
 	'as listeners hear');
-my $none = 'sp1_' . 'A' x 36;
 later(
-	"BEGIN READ ONLY; SELECT count(*) FROM session_get('$stolen.$none'); COMMIT"
+	"BEGIN READ ONLY; SELECT count(*) FROM session_get('$stolen.$proof'); COMMIT"
 );
 ok( wait_until(sub { events('device_proof_failed', 'proof_wrong') eq '1' }),
 	'a worker records it for a transaction that cannot write');
