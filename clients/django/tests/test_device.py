@@ -272,7 +272,8 @@ class TestBinding:
         assert response.json()["status"] == "rotated"
         assert OFFER not in response.headers
         assert owner.browser.get(CURRENT).json()["session"]["data"]["client"] == {"n": 1}
-        for proof in ("", "sp1_", "sp1_" + "A" * 36, f"{owner.proof}A"):
+        forged = str(owner.proof)[:-1] + ("B" if str(owner.proof).endswith("A") else "A")
+        for proof in ("", "sp1_", "sp1_" + "A" * 36, f"{owner.proof}A", forged):
             thief = thief_of(owner)
             thief.cookies[settings.device_cookie_name] = proof
             assert code(thief.get(CURRENT)) == (401, "device_proof_required")
@@ -745,7 +746,7 @@ OWN_NAVIGATION = {**NAVIGATION, "Sec-Fetch-Site": "same-origin"}
 class TestNavigation:
     """By a link on another site, for which a browser does not wait for a proof."""
 
-    @pytest.mark.parametrize("page", ["/info/", "/protected/", "/act/?do=x"])
+    @pytest.mark.parametrize("page", ["/info/", "/protected/", "/act/?do=x", "/no-such-page/"])
     def test_is_loaded_again(self, owner: Device, after_grace: Any, page: str) -> None:
         after_grace(owner)
         thief = thief_of(owner)
@@ -757,7 +758,16 @@ class TestNavigation:
         # The page that it loads is one of ours: then there is a proof, or an ordinary answer.
         assert "Refresh" not in thief.get(page, headers=OWN_NAVIGATION).headers
         response = owner.browser.get(page, headers=NAVIGATION)
-        assert (response.status_code, "Refresh" in response.headers) == (200, False)
+        assert "Refresh" not in response.headers
+        assert response.status_code == (404 if "no-such" in page else 200)
+
+    def test_the_view_is_not_called(self, owner: Device, after_grace: Any, user_id: str) -> None:
+        """What the link is for may be good for one use."""
+        after_grace(owner)
+        before = len(session_service.list("somebody else"))
+        response = thief_of(owner).get("/act/?do=in=somebody else", headers=NAVIGATION)
+        assert (response.status_code, response.headers["Refresh"]) == (401, "0")
+        assert len(session_service.list("somebody else")) == before
 
     def test_nobody_is_sent_round_for_nothing(self, browser: Browser, owner: Device) -> None:
         """Without a session, or with one that is not bound, there is nothing to wait for."""
@@ -854,9 +864,9 @@ class TestSkipped:
     @pytest.mark.parametrize(
         ("given", "cause"),
         [
-            ("", "unknown"),
-            ("\x7f<script>", "unknown"),
-            ("a" * 500, "a" * 64),
+            ("", "other"),
+            ("\x7f<script>", "other"),
+            ("a" * 500, "other"),
             ("server_error, unreachable", "server_error"),
             ("Unreachable\t;x=y", "unreachable"),
         ],
@@ -1008,6 +1018,10 @@ class TestDecorator:
     def test_not_without_a_proof(self, owner: Device) -> None:
         """Whoever has the token alone can use the session for a while, but not for this."""
         assert code(thief_of(owner).get("/fresh/")) == (403, "device_proof_stale")
+        thief = thief_of(owner)
+        thief.cookies[settings.device_cookie_name] = str(owner.proof)[:4] + "A" * 36
+        assert thief.get("/only/").status_code == 200
+        assert code(thief.get("/fresh/")) == (403, "device_proof_stale")
 
     async def test_asynchronous(self, owner: Device) -> None:
         client = AsyncClient()
@@ -1104,6 +1118,10 @@ class TestEngine:
         response = thief.get(listing)
         assert (response.status_code, response.headers["Location"][:13]) == (302, "/admin/login/")
         assert ours_name() not in response.cookies
+        # A link from another site does not make a visitor of the owner.
+        response = thief.get("/session/?colour=blue", headers=NAVIGATION)
+        assert (response.status_code, response.headers["Refresh"]) == (401, "0")
+        assert not response.cookies
 
     def test_a_visitor_s_session_takes_no_cookie(self, browser: Browser, after_grace: Any) -> None:
         """While only the proof is missing, and the browser says that there will be one."""
@@ -1183,6 +1201,12 @@ class TestActing:
         assert OFFER not in response.headers
         assert "sp1_" not in str(browser.cookies[settings.actor_cookie_name].value)
         assert browser.get(CURRENT).json()["session"]["device_bound"] is False
+        # Not without the actor's device, whatever the actor's own cookie is.
+        for names in ((settings.cookie_name,), (settings.cookie_name, settings.actor_cookie_name)):
+            thief = Browser()
+            for name in names:
+                thief.cookies[name] = browser.cookies[name].value
+            assert thief.get(CURRENT).status_code == 401
         # The browser goes on proving its device.
         assert device.renew().status_code == 200
         assert device.renew().status_code == 200

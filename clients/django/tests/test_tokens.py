@@ -11,7 +11,6 @@ from session_manager.services import session_service
 from session_manager.store.tokens import (
     digest_form,
     excused,
-    has_proof,
     is_bare_token,
     is_token,
     proof_expiry,
@@ -58,7 +57,6 @@ def test_a_token_with_a_proof() -> None:
     assert is_token(both)
     assert not is_bare_token(both)
     assert is_bare_token(TOKEN)
-    assert (has_proof(both), has_proof(TOKEN)) == (True, False)
     assert without_proof(both) == without_proof(TOKEN) == TOKEN
     assert digest_form(both) == f"{DIGEST}.{PROOF}"
     assert session_id_of(both) == session_id_of(TOKEN)
@@ -74,7 +72,6 @@ def test_an_excused_token() -> None:
     token = excused(f"{TOKEN}.{PROOF}")
     assert token == excused(TOKEN) == f"{TOKEN}."
     assert is_token(token)
-    assert not has_proof(token)
     assert digest_form(token) == f"{DIGEST}."
     raw = token_bytes(token)
     assert raw is not None

@@ -27,7 +27,6 @@ from .http.cookie_decision import write_cookie
 from .http.device import ask_for_proof
 from .http.lookup import current_token, django_request, look_up
 from .middleware import refusal
-from .store.tokens import has_proof
 
 __all__ = ["DeviceBound", "device_bound_required"]
 
@@ -49,7 +48,7 @@ def _refused(request: HttpRequest, max_age: float | None) -> APIException | None
         return None
     age = (datetime.now(timezone.utc) - session.device_proved_at).total_seconds()
     # A session that has just been bound works without a proof for a while; this does not.
-    if age <= max_age and has_proof(token):
+    if age <= max_age and session.device_proved:
         return None
     ask_for_proof(request, token)
     return DeviceProofStale()

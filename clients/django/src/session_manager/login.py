@@ -29,7 +29,7 @@ from .http.cookie_decision import (
     keep_actor_on_commit,
     set_cookie_on_commit,
 )
-from .http.cookies import actor_token_from, set_cookie, token_from
+from .http.cookies import actor_token_from, proved, set_cookie, token_from
 from .http.csrf import new_token
 from .http.device import offer_binding, policy_of_login
 from .http.impersonation import acting_session, sign_out_actor
@@ -144,7 +144,11 @@ def log_in(
     created = settled(write)
     # touch=False: the first use of the token is the browser's.
     session = session_service.get(
-        created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
+        # Where somebody acts as the user, their device has to be there.
+        proved(request, created.token),
+        ip=client_ip(request),
+        user_agent=user_agent(request),
+        touch=False,
     )
     if session and settings.LAZY_USER and load_user(session.user_id, session) is None:
         # Deactivated, say, since the user was looked at, and before the new session could be ended.

@@ -34,11 +34,19 @@ from .exceptions import DataCorrupt, SessionError
 from .http.bearer import BearerRefused, challenge, is_without_cookies, token_of_header
 from .http.cache_control import NEVER, note_session_use, write_cache_headers
 from .http.cookie_decision import set_token_on_commit, write_cookie, written_token
-from .http.cookies import is_foreign_navigation, is_own_navigation, will_prove
+from .http.cookies import is_foreign_navigation, is_own_navigation, token_from, will_prove
 from .http.csrf import withhold_token
 from .http.current import begin_serving, being_served, end_serving
 from .http.device import offer_again
-from .http.lookup import alook_up, failure, known_lookup, lacks_proof, look_up, set_user
+from .http.lookup import (
+    alook_up,
+    failure,
+    known_lookup,
+    lacks_proof,
+    look_up,
+    look_up_row,
+    set_user,
+)
 from .http.request_session import hold, request_session
 from .http.spared import end_spared, ending_spared, has_spared
 from .store.database import is_lost, translate
@@ -103,16 +111,32 @@ def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseB
     return response
 
 
+def _unproved_page(request: HttpRequest) -> HttpResponse | None:
+    """The answer to a user who comes by a foreign link, for which no browser waits for a proof.
+
+    Before the view, which would see nobody, and use up what the link is for.  The page loads itself
+    from itself; for that the browser proves its device first, and the user is who they were.
+    """
+    if settings.DEVICE_BOUND == "off" or not is_foreign_navigation(request):
+        return None
+    if settings.device_cookie_name in request.COOKIES or token_from(request) is None:
+        return None
+    try:
+        look_up_row(request)
+        if not lacks_proof(request):
+            return None
+    except SessionError:
+        # The view may need no session.
+        return None
+    response = refusal(DeviceProofRequired(), request)
+    response["Refresh"] = "0"
+    return response
+
+
 def _with_device(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """What a session that is bound to a device, or may be, has to do with the response."""
+    """What a session that may be bound to a device has to do with the response."""
     lookup = known_lookup(request)
     if lookup is None:
-        return response
-    if is_foreign_navigation(request) and lacks_proof(request):
-        # The view has seen nobody.  This page loads itself from itself, and for that the browser
-        # waits until it has proved its device: the user is who they were.
-        response = refusal(DeviceProofRequired(), request)
-        response["Refresh"] = "0"
         return response
     # Not with everything that a page loads: a browser signs a few times only.
     if is_own_navigation(request):
@@ -176,7 +200,8 @@ class SessionMiddleware:
         self.process_request(request)
         with being_served(request):
             try:
-                response = cast(HttpResponseBase, self.get_response(request))
+                page = _unproved_page(request)
+                response = page or cast(HttpResponseBase, self.get_response(request))
             except BaseException:
                 # No error of a view's gets here: the client, or the process, does not wait for it.
                 end_spared(request)
@@ -187,7 +212,10 @@ class SessionMiddleware:
         self.process_request(request)
         with being_served(request):
             async with ending_spared(request):
-                response = await self.get_response(request)
+                response = None
+                if settings.DEVICE_BOUND != "off" and is_foreign_navigation(request):
+                    response = await sync_to_async(_unproved_page)(request)
+                response = response or await self.get_response(request)
         if has_spared(request) and request_session(request) is None:
             await sync_to_async(end_spared)(request)
         if _asks(request):
@@ -236,7 +264,8 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
         token = begin_serving(request)
         try:
             self.process_request(request)
-            response = cast(HttpResponseBase, self.get_response(request))
+            page = _unproved_page(request)
+            response = page or cast(HttpResponseBase, self.get_response(request))
             return self.process_response(request, response)
         except BaseException:
             end_spared(request)
@@ -285,7 +314,8 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
         if response.status_code >= 500 or not wanted or store.is_empty():
             return
         visiting = store.session_key is None and SESSION_KEY not in store
-        if visiting and will_prove(request) and lacks_proof(request):
+        proves_later = will_prove(request) or is_foreign_navigation(request)
+        if visiting and proves_later and lacks_proof(request):
             # A visitor's session would take the place of the user's, who is there again as soon as
             # the browser has proved its device.  One that does not speak of a binding may have lost
             # it: its user has to be able to sign in, which may take a visitor's session.

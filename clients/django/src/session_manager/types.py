@@ -101,6 +101,9 @@ class Session:
     #: When the device that the session is bound to was last asked to prove itself, and did; None:
     #: it is bound to none.
     device_proved_at: datetime | None = None
+    #: Whether the request has brought a proof of the device that holds.  A session that has just
+    #: been bound works without one for a while.
+    device_proved: bool = False
     #: What the login has decided about binding it, if that is known.
     device_policy: DevicePolicy | None = None
 
@@ -145,7 +148,7 @@ class NoSession:
     id = user_id = tenant_id = auth = version = actor = None
     created_at = authenticated_at = last_seen_at = expires_at = absolute_expires_at = None
     device_proved_at = None
-    cached = device_bound = False
+    cached = device_bound = device_proved = False
 
     @property
     def data(self) -> JSON:

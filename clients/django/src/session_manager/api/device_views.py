@@ -29,7 +29,7 @@ from ..http.cookie_decision import (
     set_token_on_commit,
 )
 from ..http.cookies import actor_token_from, proof_attributes, proved, token_from
-from ..http.device import hand_out_challenge, may_bind, offer_nothing
+from ..http.device import hand_out_challenge, is_news, may_bind, offer_nothing
 from ..http.lookup import Lookup, look_up, remember_lookup
 from ..http.request_session import request_session
 from ..services import session_service
@@ -189,13 +189,15 @@ class RefreshDeviceView(DeviceView):
         except MalformedAnswerError as error:
             raise DeviceAnswerInvalid from error
         except WrongSignatureError as error:
-            session_service.report_device(
-                token,
-                False,
-                "signature",
-                ip=client_ip(http_request),
-                user_agent=user_agent(http_request),
-            )
+            # Whoever has the cookie can send any number.
+            if is_news(f"session_manager.signature.{device.session_id}"):
+                session_service.report_device(
+                    token,
+                    False,
+                    "signature",
+                    ip=client_ip(http_request),
+                    user_agent=user_agent(http_request),
+                )
             raise DeviceAnswerInvalid from error
         proved = session_service.prove_device(token, answer.challenge)
         if proved.status == "bad_challenge":

@@ -40,7 +40,9 @@ logger = logging.getLogger("session_manager")
 # On a request: its response offers to bind the session.
 _OFFERED = "_session_manager_binding_offered"
 ALGORITHMS = ("ES256", "RS256")
-_REASON = re.compile(r"\s*([A-Za-z][A-Za-z0-9_-]{0,63})", re.ASCII)
+_REASON = re.compile(r"\s*([A-Za-z_]+)", re.ASCII)
+#: Those that are recorded by their names.  Browsers may come to have others.
+REASONS = ("quota_exceeded", "server_error", "signing_failed", "unreachable")
 #: A reason of a session's is recorded once in so many seconds.
 SKIPPED_SECONDS = 60
 
@@ -165,9 +167,11 @@ def note_skipped(request: HttpRequest, token: str, session: Session | None) -> N
     if not (session_service.device(token) if session is None else session.device_bound):
         return
     found = _REASON.match(given)
-    cause = found.group(1).lower() if found else "unknown"
+    cause = found.group(1).lower() if found else ""
+    # The header is anybody's, and what is recorded is limited for each cause.
+    cause = cause if cause in REASONS else "other"
     session_id = session_id_of(token)
-    if not _is_news(f"session_manager.skipped.{session_id}.{cause}"):
+    if not is_news(f"session_manager.skipped.{session_id}.{cause}"):
         return
     logger.warning("the browser of session %s has not proved its device: %s", session_id, cause)
     try:
@@ -179,7 +183,8 @@ def note_skipped(request: HttpRequest, token: str, session: Session | None) -> N
         logger.warning("it is not in the audit trail: %s", error)
 
 
-def _is_news(key: str) -> bool:
+def is_news(key: str) -> bool:
+    """Whether this is the first time in SKIPPED_SECONDS."""
     try:
         return bool(cache.add(key, True, SKIPPED_SECONDS))
     except Exception:

@@ -95,6 +95,7 @@ def session_of(row: JSON, *, cached: bool = False) -> Session:
         request_data=request_data,
         mark=mark,
         remember=remember,
+        device_proved=row.get("device_proved") is True,
         device_policy=device_policy,
     )
     return session

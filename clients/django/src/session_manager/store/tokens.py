@@ -65,11 +65,6 @@ def without_proof(token: str) -> str:
     return token[:_LENGTH]
 
 
-def has_proof(token: str) -> bool:
-    """Whether a well-formed token has a proof behind it, which may be a wrong one."""
-    return len(token) > _LENGTH + 1
-
-
 def token_bytes(token: str | None) -> bytes | None:
     """The session id (16 bytes), the secret (32 bytes) and the text of a proof, if there is one.
 
