@@ -92,6 +92,40 @@ const ask = (page: Page, method = 'GET', path = '/api/session', body?: object) =
     [method, path, body && JSON.stringify(body)] as const,
   );
 
+/** An access token of the issuer's, by the code flow, without a browser. */
+async function accessToken(): Promise<string> {
+  const verifier = randomBytes(32).toString('base64url');
+  const redirect = { client_id: 'example-web', redirect_uri: APP_URL + '/auth/callback' };
+  const query = new URLSearchParams({
+    ...redirect,
+    response_type: 'code',
+    scope: 'openid profile',
+    state: 's',
+    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
+    code_challenge_method: 'S256',
+    user: 'auth0|ada',
+  });
+  const { headers } = await fetch(`${ISSUER_URL}/authorize?${query}`, { redirect: 'manual' });
+  const code = new URL(headers.get('location') ?? '').searchParams.get('code') ?? '';
+  const body = new URLSearchParams({ ...redirect, grant_type: 'authorization_code', code, code_verifier: verifier });
+  const answer = await fetch(`${ISSUER_URL}/token`, { method: 'POST', body });
+  return ((await answer.json()) as { access_token: string }).access_token;
+}
+
+/**
+ * The same by a page that sends nothing of its own accord: each request costs the browser a signature.
+ * Returns the session's id.
+ */
+async function signInQuietly(page: Page, front: Front): Promise<unknown> {
+  await page.goto('/icon.svg');
+  const before = front.count('POST', REGISTER);
+  const { status, body } = await ask(page, 'POST', '/api/session', { accessToken: await accessToken() });
+  expect(status).toBe(201);
+  await expect.poll(() => front.count('POST', REGISTER), { message: 'the browser registers' }).toBe(before + 1);
+  await expect.poll(() => cookie(page.context(), PROOF)).toMatch(/^sp1_/);
+  return (body.session as { id: unknown }).id;
+}
+
 /** What Django answers to anybody who has the cookies. */
 async function django(path: string, cookie: string): Promise<{ status: number }> {
   const headers = { cookie, 'x-forwarded-proto': 'https' };
@@ -117,8 +151,7 @@ async function steal(browser: Browser, owner: BrowserContext, ...names: string[]
 test('a stolen cookie is worth what is left of the proof', async ({ binding: browser, plain: elsewhere, front }) => {
   const owner = await newContext(browser);
   const page = await owner.newPage();
-  await signInBound(page, front);
-  await askAsOwner(page);
+  await signInQuietly(page, front);
   const token = (await cookie(owner, COOKIE)) ?? '';
 
   // Whoever has the cookie alone, and who has copied the proof too.
@@ -207,26 +240,6 @@ test('signing out takes the binding along', async ({ binding: browser, front }) 
   await owner.close();
 });
 
-/** An access token of the issuer's, by the code flow, without a browser. */
-async function accessToken(): Promise<string> {
-  const verifier = randomBytes(32).toString('base64url');
-  const redirect = { client_id: 'example-web', redirect_uri: APP_URL + '/auth/callback' };
-  const query = new URLSearchParams({
-    ...redirect,
-    response_type: 'code',
-    scope: 'openid profile',
-    state: 's',
-    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
-    code_challenge_method: 'S256',
-    user: 'auth0|ada',
-  });
-  const { headers } = await fetch(`${ISSUER_URL}/authorize?${query}`, { redirect: 'manual' });
-  const code = new URL(headers.get('location') ?? '').searchParams.get('code') ?? '';
-  const body = new URLSearchParams({ ...redirect, grant_type: 'authorization_code', code, code_verifier: verifier });
-  const answer = await fetch(`${ISSUER_URL}/token`, { method: 'POST', body });
-  return ((await answer.json()) as { access_token: string }).access_token;
-}
-
 test.describe('the owner goes on undisturbed, over five refreshes,', () => {
   let owner: BrowserContext;
   let page: Page;
@@ -244,14 +257,7 @@ test.describe('the owner goes on undisturbed, over five refreshes,', () => {
   test.beforeEach(async ({ binding, front }) => {
     owner = await newContext(binding);
     page = await owner.newPage();
-    // A page that sends nothing by itself: each request costs the browser a signature.
-    await page.goto('/icon.svg');
-    const before = front.count('POST', REGISTER);
-    const { status, body } = await ask(page, 'POST', '/api/session', { accessToken: await accessToken() });
-    expect(status).toBe(201);
-    ({ id } = body.session as { id: unknown });
-    await expect.poll(() => front.count('POST', REGISTER)).toBe(before + 1);
-    await expect.poll(() => cookie(owner, PROOF)).toMatch(/^sp1_/);
+    id = await signInQuietly(page, front);
     registrations = front.passed.filter(({ url }) => url.endsWith(REGISTER)).length;
     const start = front.count('POST', REFRESH);
     refreshes = () => front.count('POST', REFRESH) - start;

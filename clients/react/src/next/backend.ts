@@ -75,10 +75,8 @@ export async function callBackend(
   const skipped = incoming.get(SKIPPED);
   if (skipped) outgoing.set(SKIPPED, skipped);
   // By a link on another site a browser comes without a proof, which then is no sign of a thief.
-  for (const name of ['sec-fetch-mode', 'sec-fetch-site']) {
-    const value = incoming.get(name);
-    if (value && method === 'GET') outgoing.set(name, value);
-  }
+  const site = incoming.get('sec-fetch-site');
+  if (site && method === 'GET') outgoing.set('Sec-Fetch-Site', site);
   const userAgent = incoming.get('user-agent');
   if (userAgent) outgoing.set('User-Agent', userAgent);
   const address = clientAddress(incoming.get('x-forwarded-for'), config.trustedProxies);

@@ -56,7 +56,7 @@ describe('getServerSession', () => {
 
   it('is asked for with the proof of the device', async () => {
     // By a link on another site browsers come without a proof, as Django has to know.
-    const link = { 'sec-fetch-mode': 'navigate', 'sec-fetch-site': 'cross-site' };
+    const link = { 'sec-fetch-site': 'cross-site' };
     incoming.headers = new Headers({ cookie: 'session_proof=y; session_token=x', 'secure-session-skipped': 'unreachable', ...link });
     await getServerSession();
     await fetchBackend('/api/invoices/');

@@ -43,20 +43,25 @@ def proved(request: HttpRequest, token: str) -> str:
     proof = request.COOKIES.get(settings.device_cookie_name)
     if proof is not None:
         return with_proof(token, proof)
-    if settings.DEVICE_BOUND != "off" and (is_foreign_navigation(request) or will_prove(request)):
+    if settings.DEVICE_BOUND != "off" and (_is_foreign(request) or will_prove(request)):
         return excused(token)
     return token
 
 
 def is_foreign_navigation(request: HttpRequest) -> bool:
     """Whether the user comes by a link on another site: no browser waits for a proof for that."""
-    return _navigates(request) and request.META.get("HTTP_SEC_FETCH_SITE") == "cross-site"
+    return _navigates(request) and _is_foreign(request)
 
 
 def is_own_navigation(request: HttpRequest) -> bool:
     """Whether the user goes from page to page, or has typed the address."""
     sites = ("same-origin", "none")
     return _navigates(request) and request.META.get("HTTP_SEC_FETCH_SITE") in sites
+
+
+def _is_foreign(request: HttpRequest) -> bool:
+    """Whether another site has led to the request, perhaps to a page that Next.js is asked for."""
+    return request.method == "GET" and request.META.get("HTTP_SEC_FETCH_SITE") == "cross-site"
 
 
 def _navigates(request: HttpRequest) -> bool:
