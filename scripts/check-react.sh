@@ -7,7 +7,8 @@
 #
 #   scripts/check-react.sh [--long | --lint | FILE ...]
 #
-# --long does what the quick start of docs/react.md says besides, in a new project
+# --long runs the tests that are marked @long as well, and does what the quick start
+# of docs/react.md says besides, in a new project
 # for each version of Next.js and React with each bundler; --lint checks types and
 # style alone.  A FILE is a test of the package (test/...) or of the example
 # (e2e/...).
@@ -104,7 +105,7 @@ browser_tests() {
 # Sessions that are bound to devices: over HTTPS, in an example of their own, as
 # they take PostgreSQL, Redis and Django away.
 device_tests() {
-  APP_URL=https://app.example.test:${DEVICE_PORT:-8443} browser_tests e2e/device.spec.ts
+  APP_URL=https://app.example.test:${DEVICE_PORT:-8443} browser_tests e2e/device.spec.ts "$@"
 }
 
 # Say how long it took since the last call.
@@ -136,7 +137,11 @@ case $scope in
     took "building the frontend"
     browser_tests
     took "the example in a browser"
-    device_tests
+    if [ "$scope" = long ]; then
+      device_tests
+    else
+      device_tests --grep-invert @long
+    fi
     took "bound sessions in a browser"
     if [ "$scope" = long ]; then
       FRONTEND=no CONNECT_TIMEOUT=20 \

@@ -278,7 +278,7 @@ test.describe('the owner goes on undisturbed, over five refreshes,', () => {
     await proved(() => Promise.all([askAsOwner(page), askAsOwner(other)]));
   });
 
-  test('a network that is away until the proof has expired', async ({ front }) => {
+  test('a network that is away until the proof has expired @long', async ({ front }) => {
     await proved(() => askAsOwner(page));
     front.cut();
     await pause(LIFETIME + 500);
@@ -287,7 +287,7 @@ test.describe('the owner goes on undisturbed, over five refreshes,', () => {
     await proved(() => askAsOwner(page));
   });
 
-  test('a computer that sleeps until the proof has expired', async ({ binding, front }) => {
+  test('a computer that sleeps until the proof has expired @long', async ({ binding, front }) => {
     await proved(() => askAsOwner(page));
     front.signal(binding, 'SIGSTOP');
     await pause(LIFETIME + 500);
@@ -307,7 +307,7 @@ test.describe('the owner goes on undisturbed, over five refreshes,', () => {
     await proved(() => askAsOwner(page));
   });
 
-  test('a Redis that does not answer', async () => {
+  test('a Redis that does not answer @long', async () => {
     const redis = Number(process.env.EXAMPLE_REDIS_PID);
     process.kill(redis, 'SIGSTOP');
     try {
