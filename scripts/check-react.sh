@@ -7,10 +7,9 @@
 #
 #   scripts/check-react.sh [--long | --lint | FILE ...]
 #
-# --long runs the tests that are marked @long as well, and does what the quick start
-# of docs/react.md says besides, in a new project
-# for each version of Next.js and React with each bundler; --lint checks types and
-# style alone.  A FILE is a test of the package (test/...) or of the example
+# --long runs the tests that are marked @long as well, and does what the quick
+# start of docs/react.md says, in a new project for each version of Next.js and
+# React with each bundler; --lint checks types and style alone.  A FILE is a test of the package (test/...) or of the example
 # (e2e/...).
 #
 #	CHROMIUM	the browser (/usr/bin/chromium)
