@@ -194,9 +194,11 @@ sm_proof_verdict(const SmSchema *schema, const SmSession *session,
 		*suspicious = sm_proof_suspicious(verdict, session, &token->proof, now);
 		return verdict;
 	}
-	verdict = SM_PROOF_NOT_NEEDED;
+	/* the actor's may have ended, or been changed, since the caller looked */
+	verdict = SM_PROOF_MISSING;
 	*suspicious = false;
-	if (find_actor(&scan, schema, session, now))
+	if (find_actor(&scan, schema, session, now) &&
+		sm_session_intact(schema, &scan.session))
 	{
 		verdict = sm_proof_judge(schema, &scan.session, &token->proof, now);
 		*suspicious = sm_proof_suspicious(verdict, &scan.session, &token->proof, now);

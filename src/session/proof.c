@@ -20,8 +20,9 @@
  * challenge that was answered when that was issued; only later ones can be
  * answered from then on, each of them once.
  *
- * For the time that a proof would last, a session that has just been bound
- * works without one: requests are under way that know nothing of it.
+ * For the time that a proof would last, and five minutes at most, a session that
+ * has just been bound works without one: requests are under way that know
+ * nothing of it.
  *
  *-------------------------------------------------------------------------
  */
@@ -53,6 +54,13 @@
  * the user comes by a link on another site, the application sees and excuses.
  */
 #define MISSING_LIFETIMES		(CHALLENGE_LIFETIMES + 1)
+
+/*
+ * How long a session that has just been bound works without a proof at most.  A
+ * lifetime of proofs that is made longer must not let in again who has been shut
+ * out.
+ */
+#define MAX_UNPROVED_US		(5 * USECS_PER_MINUTE)
 
 typedef struct Subject
 {
@@ -86,7 +94,7 @@ sm_proof_read(const char *behind, size_t len, SmPresented *presented)
 }
 
 /*
- * What is worth that came with the token of a live session?
+ * What is the proof worth that came with the token of a live session?
  */
 SmProofVerdict
 sm_proof_judge(const SmSchema *schema, const SmSession *session,
@@ -111,7 +119,7 @@ sm_proof_judge(const SmSchema *schema, const SmSession *session,
 			return SM_PROOF_HOLDS;
 		verdict = SM_PROOF_EXPIRED;
 	}
-	return now < session->device_bound_at + proof_lifetime() ?
+	return now < session->device_bound_at + Min(proof_lifetime(), MAX_UNPROVED_US) ?
 		SM_PROOF_NOT_NEEDED : verdict;
 }
 
@@ -164,6 +172,9 @@ sm_make_challenge(const SmSchema *schema, const SmSession *session,
 {
 	Subject		about = challenge_subject(session);
 
+	/* later than the last one, though the clock may have been set back */
+	if (session->device_binding_id)
+		now = Max(now, session->device_proved_at + 1);
 	return make_stamp(schema, &about, now, SM_CHALLENGE_PREFIX);
 }
 

@@ -136,6 +136,38 @@ is(value("SELECT last_pass_age < interval '1 min' FROM session_stats"),
 set_clocks(0);
 works('set right again');
 
+# A session that is bound to a device: a longer lifetime of proofs lets nobody in
+# again who came too late, and a clock that is set back keeps no device out.
+my ($bound, $proof) = split /\|/, value(
+	q(
+	SET session_manager.device_proof_lifetime = '1h';
+	SELECT b.session_token, b.proof FROM session_create('bound') AS s, session_bind_device(s.session_token,
+		'{"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}',
+		session_device_challenge(s.session_token)) AS b)
+);
+is(value("SELECT count(*) FROM session_get('$bound')"),
+	1, 'a session that has just been bound needs no proof');
+set_clocks(1200);
+is( value(
+		"SET session_manager.device_proof_lifetime = '2h';
+		SELECT (SELECT count(*) FROM session_get('$bound')), (SELECT count(*) FROM session_get('$bound.$proof'))"
+	),
+	'0|1',
+	'after that it does, whatever the lifetime of proofs is by then');
+set_clocks(-3600);
+is( value(
+		"SELECT status FROM session_prove_device('$bound', session_device_challenge('$bound'))"
+	),
+	'proved',
+	'with the clock set back the device proves itself');
+is( value(
+		"SELECT status FROM session_prove_device('$bound', session_device_challenge('$bound'))"
+	),
+	'proved',
+	'and again');
+set_clocks(0);
+value("DELETE FROM user_sessions WHERE user_id = 'bound'");
+
 # Forward by more than a day
 my $live = create_session($node, 'live', "ttl => '10 days'");
 my $partitions = value(

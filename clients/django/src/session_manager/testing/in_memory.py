@@ -78,6 +78,8 @@ LONGEST_USER_AGENT = 512
 MOST_ROWS = 10000
 #: A refusal of one kind is recorded once in this time.
 REFUSED_INTERVAL = timedelta(seconds=1)
+#: How long a session that has just been bound to a device works without a proof at most.
+MAX_UNPROVED = timedelta(minutes=5)
 _NETWORKS = {4: 24, 6: 48}
 _FAR = datetime.max.replace(tzinfo=timezone.utc)
 
@@ -337,7 +339,7 @@ class InMemory:
         """Whether what is behind the token proves the device; for a while nothing has to."""
         device, now = self._device_of(session), _now()
         lifetime = _duration("device_proof_lifetime")
-        if device is None or now < device.bound_at + lifetime:
+        if device is None or now < device.bound_at + min(lifetime, MAX_UNPROVED):
             return True
         _, proof = _parts(token)
         until = None if proof is None else _stamp_time(_PROOF, device.binding_id, proof)
