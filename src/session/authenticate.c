@@ -178,8 +178,8 @@ sm_proved(const SmSchema *schema, SmToken *token, const SmSession *session,
 
 /*
  * What the proof that came with a token is worth, and whether it looks like a
- * thief's.  Where somebody acts as the user, the device is that of their own
- * session: what somebody without it has begun does not go on without it.
+ * thief's.  Where somebody acts as the user, the proof is that of the actor's own
+ * device: otherwise a stolen cookie could begin a session that needs no proof.
  */
 SmProofVerdict
 sm_proof_verdict(const SmSchema *schema, const SmSession *session,

@@ -4,15 +4,14 @@
  *	  Binds a session to the key of a device, and lets the device prove that it
  *	  has it.
  *
- * The functions here ask for no proof: they are how one is come by.  What they
- * take instead is the answer to a challenge, whose signature the application has
- * checked against the key that this extension keeps.
+ * The functions here need no proof, because a browser gets one through them.
+ * They take the answer to a challenge instead, whose signature the application
+ * has checked against the key that this extension keeps.
  *
- * A session is bound once.  Whoever has stolen its token before could otherwise
- * bind it to a device of their own; and once bound, nobody but the device goes
- * on with it.  With the binding the token is replaced: a copy of the row from
- * before, should somebody who writes to the table put it back, knows nothing of
- * the new one.
+ * A session is bound only once: otherwise somebody who has stolen its token could
+ * bind it again, to a device of their own.  Binding also replaces the token.  If
+ * somebody who can write to the table puts back a copy of the row from before the
+ * binding, the new token does not work in it.
  *
  *-------------------------------------------------------------------------
  */

@@ -16,13 +16,13 @@
  * see binding.c.
  *
  * A challenge is what the browser signs.  It covers the session that is to be
- * bound, or the binding, and when it was issued.  A binding records of the last
- * challenge that was answered when that was issued; only later ones can be
- * answered from then on, each of them once.
+ * bound, or the binding, and the time at which it was issued.  The row keeps that
+ * time of the last challenge that was answered.  Only later challenges can be
+ * answered after that, so each is answered once at most.
  *
  * For the time that a proof would last, and five minutes at most, a session that
- * has just been bound works without one: requests are under way that know
- * nothing of it.
+ * has just been bound works without one: some requests were sent before the
+ * browser had it.
  *
  *-------------------------------------------------------------------------
  */
