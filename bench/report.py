@@ -343,6 +343,7 @@ innermost of the parts whose functions are on its stack. The bare look-up has no
 - **New devices.** `session_create` for users who have logged in 0, 1, 10 or 100 times from the same
   client, against itself with `session_manager.new_device_events` off. Those whose sessions are gone
   are known by their events.
+- **Sessions bound to a device** are read with a valid proof, against unbound sessions of the same server.
 - **A rotation, a revocation** can be made of a session once: these go through the sessions in the order
   of their logins. A revocation flushes its commit whatever `synchronous_commit` says, so there is
   one measurement of it. `session_invalidate_all` ends {int(facts.get('of_one', 0)):,} sessions of one user in one statement.
