@@ -13,6 +13,7 @@
 #	make check-long		the same under sanitizers, fuzzing for longer
 #	make check-assert	the server's tests with assertions, discarded caches, valgrind
 #	make check-versions	make check under other releases of PostgreSQL
+#	make docs			these pages as a site with search, into build/site
 #	make indent			lays out C by pgindent and Perl by perltidy
 #	make bench			measurements; STEP=get one of them, QUICK=1 a first look
 #	make bench-long		growth to ten million sessions, and a day of traffic
@@ -204,7 +205,7 @@ UNIT = test_token test_device
 FUZZ = fuzz_token fuzz_envelope
 FUZZ_TIME ?= 60
 
-TASKS = bench bench-long check check-assert check-long check-quick check-versions demo deps example fuzz indent protocol reader unit
+TASKS = bench bench-long check check-assert check-long check-quick check-versions demo deps docs example fuzz indent protocol reader unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -253,6 +254,9 @@ deps:
 
 demo:
 	@scripts/demo.sh
+
+docs:
+	@scripts/docs.sh
 
 example:
 	@scripts/example.sh

@@ -8,7 +8,7 @@
 #
 #	quick			what make check-quick runs
 #	lint			sources, types, style
-#	docs			the pages against the code, and the quick start for Django
+#	docs			the pages against the code, their site, and the quick start for Django
 #	postgresql-N		every test of the extension on PostgreSQL N
 #	postgresql-N-assert	the same on one that is built with assertions
 #	django-V		the Django package on Django V
@@ -80,6 +80,7 @@ case $1 in
   lint) make check TEST=lint ;;
   docs)
     scripts/check-docs.sh
+    scripts/docs.sh --check
     scripts/walk-django.sh
     ;;
   postgresql-*-assert)

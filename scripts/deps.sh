@@ -14,6 +14,7 @@
 #	peers-NAME	the part NAME (newest, 4.2, 5.2), and Django's own tests
 #	allauth-NAME	django-allauth on that Django, and its own tests
 #	example		the example's backend, and Redis
+#	docs		the site of the pages
 #	react		the React package, and the example, which its tests use
 #
 #	PACKAGES	no: without those for Django and React (yes)
@@ -51,7 +52,7 @@ venv() {
   shift 2
   stamp=$("$python" -V; printf '%s\n' "${@//"$copy"/}"; cat "$client/pyproject.toml" "$client/requirements-test.txt")
   [ "$(cat "$path/stamp" 2>/dev/null)" != "$stamp" ] || return 0
-  say "what the Django package needs, $purpose, into ${path#"$root/"}"
+  say "$purpose, into ${path#"$root/"}"
   rm -rf "$path"
   mkdir -p "${path%/*}"
   quietly "$python" -m venv "$path"
@@ -71,7 +72,7 @@ django() {
 
   [ "$name" != newest ] || django=Django
   [ "$name" != 4.2 ] || driver=psycopg2
-  venv "django/$name" "to test it on Django ($name)" \
+  venv "django/$name" "what the Django package needs, to test it on Django ($name)" \
     "$(package_for "$name" "$driver,openapi")" "$django" -r "$client/requirements-test.txt" 'setuptools>=68'
 }
 
@@ -79,7 +80,7 @@ allauth() {
   local django="Django~=$1.0"
 
   [ "$1" != newest ] || django=Django
-  venv "allauth/$1" "to test it under django-allauth, on Django ($1)" \
+  venv "allauth/$1" "what the Django package needs, to test it under django-allauth, on Django ($1)" \
     "$(package_for "allauth_$1" psycopg)" "$django" \
     'django-allauth[headless,headless-spec,idp-oidc,mfa,openid,socialaccount]' django-ninja \
     pytest pytest-asyncio pytest-django
@@ -122,7 +123,7 @@ packages() {
       # the layout is checked where PostgreSQL's source can be had
       [ "${PACKAGES-yes}" != yes ] || "$root/scripts/indent.sh" --tools || say "no pgindent, whose source cannot be had: the layout is not checked"
       ;;
-    newest | [0-9]* | peers-* | allauth-* | react | example) "$root/scripts/setup.sh" --tests ;;
+    newest | [0-9]* | peers-* | allauth-* | docs | react | example) "$root/scripts/setup.sh" --tests ;;
     *)
       printf 'deps: no part %s\n' "$1" >&2
       exit 1
@@ -131,7 +132,7 @@ packages() {
 }
 
 example() {
-  venv example/venv "for the backend of the example" "$(package_for example psycopg,openapi)" gunicorn 'setuptools>=68'
+  venv example/venv "what the Django package needs, for the backend of the example" "$(package_for example psycopg,openapi)" gunicorn 'setuptools>=68'
 }
 
 modules() {
@@ -150,6 +151,7 @@ modules() {
       node_modules examples/frontend "test it in an example"
       example
       ;;
+    docs) venv docs/venv "what makes the site of the pages" 'sphinx==9.*' 'furo==2025.*' 'myst-parser==5.*' ;;
     example) example ;;
   esac
 }

@@ -96,6 +96,7 @@ find_missing() {
   /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
+  have git || missing+=(git)
   have chromium || missing+=(chromium)
   # a certificate that the browser trusts
   have certutil || missing+=(libnss3-tools)
