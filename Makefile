@@ -47,6 +47,7 @@ OBJS = \
 	src/keys/keyfile.o \
 	src/keys/keyring.o \
 	src/keys/token.o \
+	src/maintenance/activity.o \
 	src/maintenance/carry_out.o \
 	src/maintenance/contain.o \
 	src/maintenance/flush.o \
@@ -78,6 +79,7 @@ OBJS = \
 	src/session/touch.o \
 	src/session/use.o \
 	src/session/writer.o \
+	src/sql/activity.o \
 	src/sql/arguments.o \
 	src/sql/assertion.o \
 	src/sql/cache.o \
@@ -160,6 +162,7 @@ REGRESS = \
 	end_reason \
 	events \
 	history \
+	activity \
 	new_device \
 	guessing \
 	bind \

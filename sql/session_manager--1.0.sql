@@ -184,6 +184,9 @@ CREATE TABLE session_events_default PARTITION OF session_events DEFAULT;
 ALTER TABLE session_events_default ADD CONSTRAINT session_events_default_pkey PRIMARY KEY (at, event_id);
 CREATE INDEX session_events_default_user_id_at_idx ON session_events_default (user_id, at);
 CREATE INDEX session_events_default_session_id_at_idx ON session_events_default (session_id, at);
+-- Those that session_event_severity calls critical.
+CREATE INDEX session_events_default_critical_idx ON session_events_default (at, event_id)
+	WHERE event IN ('token_reused', 'corrupt', 'key_revoked', 'device_proof_failed');
 
 COMMENT ON SEQUENCE session_events_event_id_seq IS 'numbers the events; gaps are normal';
 COMMENT ON TABLE session_events IS
@@ -201,6 +204,31 @@ COMMENT ON TABLE session_events_default IS 'receives events for which no partiti
 COMMENT ON INDEX session_events_default_pkey IS 'all events by time, in the order of session_history';
 COMMENT ON INDEX session_events_default_user_id_at_idx IS 'a user''s events by time';
 COMMENT ON INDEX session_events_default_session_id_at_idx IS 'a session''s events by time';
+COMMENT ON INDEX session_events_default_critical_idx IS 'the critical events by time';
+
+-- Numbers of the events in session_events, from which maintenance makes them.
+-- Not dumped: they are made again.
+CREATE TABLE session_activity (
+	tenant_id text COLLATE "C" NOT NULL,
+	hour timestamptz NOT NULL,
+	event text COLLATE "C" NOT NULL,
+	reason text COLLATE "C" NOT NULL,
+	events bigint NOT NULL,
+	until timestamptz NOT NULL,
+	CONSTRAINT session_activity_pkey PRIMARY KEY (tenant_id, hour, event, reason)
+) USING heap WITH (fillfactor = 80);
+
+CREATE INDEX session_activity_hour_idx ON session_activity (hour);
+
+COMMENT ON TABLE session_activity IS
+'numbers of events by the hour, tenant and type, without the newest; session_activity() adds those';
+COMMENT ON COLUMN session_activity.tenant_id IS 'the sessions'' tenant; empty in rows that count the events of all sessions';
+COMMENT ON COLUMN session_activity.hour IS 'when the hour began, in UTC';
+COMMENT ON COLUMN session_activity.event IS 'what happened';
+COMMENT ON COLUMN session_activity.reason IS 'reason or cause of the event''s detail; empty if it has neither';
+COMMENT ON COLUMN session_activity.events IS 'number of events, and of those that they say were suppressed';
+COMMENT ON COLUMN session_activity.until IS 'events before this time are counted';
+COMMENT ON INDEX session_activity_hour_idx IS 'finds what is past session_manager.event_retention';
 
 -- A transaction leaves rows here for the worker that is connected to Redis, which
 -- deletes them when the cache no longer holds what they name.  Not dumped: a
@@ -226,7 +254,7 @@ SELECT pg_catalog.pg_extension_config_dump('session_events', '');
 SELECT pg_catalog.pg_extension_config_dump('session_events_default', '');
 SELECT pg_catalog.pg_extension_config_dump('session_events_event_id_seq', '');
 
-REVOKE ALL ON TABLE session_installation, session_keys, session_issuers, user_sessions, session_events, session_events_default, session_outbox FROM PUBLIC;
+REVOKE ALL ON TABLE session_installation, session_keys, session_issuers, user_sessions, session_events, session_events_default, session_activity, session_outbox FROM PUBLIC;
 REVOKE ALL ON SEQUENCE session_events_event_id_seq FROM PUBLIC;
 
 --
@@ -703,6 +731,47 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_sort = off;
 
 COMMENT ON FUNCTION session_history(uuid, text, timestamptz, integer) IS
 'events of a session, of a user, or of all, newest first';
+
+CREATE FUNCTION session_critical_events(
+	max_rows integer DEFAULT 20,
+	tenant_id text DEFAULT NULL)
+RETURNS SETOF session_events
+AS 'MODULE_PATHNAME', 'sm_session_critical_events'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 20
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_sort = off;
+
+COMMENT ON FUNCTION session_critical_events(integer, text) IS
+'the newest critical events of all sessions or of a tenant''s, newest first';
+
+CREATE FUNCTION session_activity(
+	since timestamptz DEFAULT NULL,
+	tenant_id text DEFAULT NULL)
+RETURNS TABLE (
+	hour timestamptz,
+	until timestamptz,
+	event text,
+	reason text,
+	events bigint)
+AS 'MODULE_PATHNAME', 'sm_session_activity'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 1000
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_sort = off SET jit = off;
+
+COMMENT ON FUNCTION session_activity(timestamptz, text) IS
+'numbers of events by the hour, type and reason, of all sessions or of a tenant''s, by default of the last 24 hours';
+
+CREATE FUNCTION session_top(
+	max_rows integer DEFAULT 10,
+	tenant_id text DEFAULT NULL)
+RETURNS TABLE (
+	user_id text,
+	sessions bigint,
+	last_seen_at timestamptz)
+AS 'MODULE_PATHNAME', 'sm_session_top'
+LANGUAGE C STABLE PARALLEL UNSAFE ROWS 10
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION session_top(integer, text) IS
+'the users with the most sessions, of all or of a tenant''s, with those that have ended and are not deleted yet';
 
 CREATE FUNCTION session_active_count(tenant_id text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS bigint

@@ -1458,7 +1458,7 @@ CREATE TYPE session_events AS (
 	detail jsonb);
 
 COMMENT ON TYPE session_events IS
-'row type of session_history; the audit trail is on the shards';
+'row type of session_history and session_critical_events; the audit trail is on the shards';
 
 -- The time as ISO 8601: PL/Proxy would write it as the caller's DateStyle is, and
 -- the shard read it as its own is.
@@ -1503,6 +1503,87 @@ $$;
 
 COMMENT ON FUNCTION session_history(uuid, text, timestamptz, integer) IS
 'events of a session, of a user, or of all, newest first';
+
+CREATE FUNCTION session_router.critical_events(integer, integer, text) RETURNS jsonb
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]') FROM @extschema@.session_critical_events($2, $3) e;
+$$;
+
+CREATE FUNCTION session_critical_events(
+	max_rows integer DEFAULT 20,
+	tenant_id text DEFAULT NULL)
+RETURNS SETOF session_events
+LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 20
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT e.*
+	FROM session_router.gather(true, NULL, 'critical_events($1, $2[1]::integer, $2[2])', $1::text, $2) g,
+		jsonb_populate_recordset(NULL::@extschema@.session_events, g.answer) e
+	ORDER BY e.at DESC, e.event_id DESC LIMIT $1
+$$;
+
+COMMENT ON FUNCTION session_critical_events(integer, text) IS
+'the newest critical events of all sessions or of a tenant''s, newest first';
+
+CREATE FUNCTION session_router.activity(integer, text, text) RETURNS jsonb
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT coalesce(jsonb_agg(to_jsonb(a)), '[]') FROM @extschema@.session_activity($2::timestamptz, $3) a;
+$$;
+
+CREATE FUNCTION session_activity(
+	since timestamptz DEFAULT NULL,
+	tenant_id text DEFAULT NULL)
+RETURNS TABLE (
+	hour timestamptz,
+	until timestamptz,
+	event text,
+	reason text,
+	events bigint)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 1000
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT a.hour, min(a.until), a.event, a.reason, sum(a.events)::bigint
+	FROM session_router.gather(true, NULL, 'activity($1, $2[1], $2[2])', to_jsonb($1) #>> '{}', $2) g,
+		jsonb_to_recordset(g.answer) AS a (hour timestamptz, until timestamptz, event text, reason text, events bigint)
+	GROUP BY a.hour, a.event, a.reason
+	ORDER BY a.hour, a.event, a.reason
+$$;
+
+COMMENT ON FUNCTION session_activity(timestamptz, text) IS
+'numbers of events by the hour, type and reason, of all sessions or of a tenant''s, by default of the last 24 hours';
+
+CREATE FUNCTION session_router.top(integer, integer, text) RETURNS jsonb
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT coalesce(jsonb_agg(to_jsonb(t)), '[]') FROM @extschema@.session_top($2, $3) t;
+$$;
+
+CREATE FUNCTION session_top(
+	max_rows integer DEFAULT 10,
+	tenant_id text DEFAULT NULL)
+RETURNS TABLE (
+	user_id text,
+	sessions bigint,
+	last_seen_at timestamptz)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 10
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT t.user_id, t.sessions, t.last_seen_at
+	FROM session_router.gather(true, NULL, 'top($1, $2[1]::integer, $2[2])', $1::text, $2) g,
+		jsonb_to_recordset(g.answer) AS t (user_id text, sessions bigint, last_seen_at timestamptz)
+	ORDER BY t.sessions DESC, t.user_id COLLATE "C" LIMIT $1
+$$;
+
+COMMENT ON FUNCTION session_top(integer, text) IS
+'the users with the most sessions, of all or of a tenant''s, with those that have ended and are not deleted yet';
 
 CREATE FUNCTION session_router.active_count(integer, text, text) RETURNS jsonb
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE

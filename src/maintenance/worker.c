@@ -5,8 +5,8 @@
  *
  * A worker leaves after its pass, so that nobody who wants to drop, rename or
  * copy the database waits for long: findings of transactions that rolled back,
- * touches to be written, ended sessions, partitions, re-sealing, each in
- * transactions of its own, for a second at the most.
+ * touches to be written, ended sessions, partitions, numbers of events,
+ * re-sealing, each in transactions of its own, for a second at the most.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,6 +21,7 @@
 
 #include "batch.h"
 #include "guc.h"
+#include "maintenance/activity.h"
 #include "maintenance/carry_out.h"
 #include "maintenance/contain.h"
 #include "maintenance/flush.h"
@@ -98,6 +99,9 @@ run_pass(SmPass *pass)
 		run_step(pass, SM_STEP_PARTITIONS,
 				 "session_manager could not maintain the partitions of session_events",
 				 sm_partitions_pass);
+		run_step(pass, SM_STEP_PARTITIONS,
+				 "session_manager could not count session events",
+				 sm_activity_pass);
 		run_step(pass, SM_STEP_RESEALING,
 				 "session_manager could not re-seal sessions",
 				 sm_reseal_pass);

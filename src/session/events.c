@@ -21,6 +21,7 @@
 #include "catalog/partition.h"
 #include "commands/async.h"
 #include "commands/sequence.h"
+#include "lib/stringinfo.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "storage/lmgr.h"
@@ -103,6 +104,28 @@ sm_event_severity(const char *name)
 		if (strcmp(name, event_types[i].name) == 0)
 			return event_types[i].severity;
 	return NULL;
+}
+
+/*
+ * The condition that an event is critical, for SQL text: the same as that of
+ * an index of each partition.
+ */
+char *
+sm_events_are_critical(void)
+{
+	StringInfoData sql;
+	const char *separator = "event IN (";
+
+	initStringInfo(&sql);
+	for (int i = 0; i < (int) lengthof(event_types); i++)
+	{
+		if (strcmp(event_types[i].severity, "critical") != 0)
+			continue;
+		appendStringInfo(&sql, "%s'%s'", separator, event_types[i].name);
+		separator = ", ";
+	}
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
 }
 
 /*

@@ -67,6 +67,7 @@ typedef struct SmEventWriter SmEventWriter;
 
 extern const char *sm_event_name(SmEventType type);
 extern const char *sm_event_severity(const char *name);
+extern char *sm_events_are_critical(void);
 extern SmEventWriter *sm_events_begin(const SmSchema *schema);
 extern void sm_events_add(SmEventWriter *writer, const SmEvent *event);
 extern void sm_events_end(SmEventWriter *writer);

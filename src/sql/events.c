@@ -3,17 +3,18 @@
  * events.c
  *	  The functions that read the audit trail.
  *
- * session_history runs as the extension's owner, in a function with its own
- * search_path.
+ * session_history and session_critical_events run as the extension's owner, in
+ * functions with their own search_path.
  *
  * The newest rows are to come off an index of each partition, and neither
  * whether nor which may be a matter of statistics: in a partition that was
  * never analyzed, or for a user whose events are all old, sorting them all or
- * walking through everybody's newest events looks cheap and is not.  So the
- * function is declared with enable_sort = off, which leaves the incremental
+ * walking through everybody's newest events looks cheap and is not.  So
+ * the functions are declared with enable_sort = off, which leaves the incremental
  * sort of events of one time.  And the session or user is named in ORDER BY,
  * by which only its own index can sort, and is compared by = ANY: after a
- * plain = the planner would take the name out of ORDER BY again.
+ * plain = the planner would take the name out of ORDER BY again.  Each
+ * partition has a small index of its critical events.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,8 +35,11 @@
 #include "sql/result.h"
 
 PG_FUNCTION_INFO_V1(sm_session_history);
+PG_FUNCTION_INFO_V1(sm_session_critical_events);
 PG_FUNCTION_INFO_V1(sm_session_event_severity);
 
+static Datum return_events(FunctionCallInfo fcinfo, const char *sql, int n,
+						   Oid *types, Datum *args, const char *nulls);
 static char *statement(FunctionCallInfo fcinfo, const SmSchema *schema,
 					   int max_rows);
 
@@ -47,44 +51,41 @@ sm_session_history(PG_FUNCTION_ARGS)
 {
 	const SmSchema *schema;
 	int			max_rows = sm_arg_max_rows(fcinfo, 3);
-	static const Oid columns[Natts_session_events] = {
-		INT8OID, TIMESTAMPTZOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, INETOID,
-		TEXTOID, JSONBOID
-	};
 	Oid			types[3] = {UUIDOID, TEXTOID, TIMESTAMPTZOID};
 	Datum		args[3];
 	char		nulls[3];
-	SmResult	result;
-	TupleConversionMap *map;
 
 	schema = sm_called_schema(fcinfo);
 	if (!PG_ARGISNULL(0))
 		sm_check_shard(sm_id_bucket(PG_GETARG_UUID_P(0)->data));
 	if (!PG_ARGISNULL(1))
 		sm_check_shard((uint16) sm_user_text_hash(PG_GETARG_TEXT_PP(1)));
-	result = sm_result_begin_table(fcinfo, columns, lengthof(columns));
 	for (int i = 0; i < 3; i++)
 	{
 		args[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 	}
+	return return_events(fcinfo, statement(fcinfo, schema, max_rows), 3, types,
+						 args, nulls);
+}
 
-	sm_spi_connect();
-	if (SPI_execute_with_args(statement(fcinfo, schema, max_rows), 3, types,
-							  args, nulls, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read session_events");
+/*
+ * session_critical_events(max_rows, tenant_id)
+ */
+Datum
+sm_session_critical_events(PG_FUNCTION_ARGS)
+{
+	int			max_rows = sm_arg_max_rows(fcinfo, 0);
+	text	   *tenant_id = sm_arg_tenant_id(fcinfo, 1);
+	Oid			types[1] = {TEXTOID};
+	Datum		args[1] = {PointerGetDatum(tenant_id)};
 
-	/* a column that was dropped is missing from the one, not from the other */
-	map = convert_tuples_by_name(SPI_tuptable->tupdesc, result.desc);
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		HeapTuple	tuple = SPI_tuptable->vals[row];
-
-		tuplestore_puttuple(result.store,
-							map ? execute_attr_map_tuple(tuple, map) : tuple);
-	}
-	sm_spi_finish();
-	return (Datum) 0;
+	return return_events(fcinfo,
+						 psprintf("SELECT * FROM %s WHERE %s%s ORDER BY at DESC, event_id DESC LIMIT %d",
+								  sm_schema_qualify(sm_called_schema(fcinfo), "session_events"),
+								  sm_events_are_critical(),
+								  tenant_id ? " AND tenant_id = $1" : "", max_rows),
+						 1, types, args, tenant_id ? " " : "n");
 }
 
 /*
@@ -99,6 +100,35 @@ sm_session_event_severity(PG_FUNCTION_ARGS)
 	if (severity == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(severity));
+}
+
+/* The rows of session_events that a statement finds. */
+static Datum
+return_events(FunctionCallInfo fcinfo, const char *sql, int n, Oid *types,
+			  Datum *args, const char *nulls)
+{
+	static const Oid columns[Natts_session_events] = {
+		INT8OID, TIMESTAMPTZOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, INETOID,
+		TEXTOID, JSONBOID
+	};
+	SmResult	result = sm_result_begin_table(fcinfo, columns, lengthof(columns));
+	TupleConversionMap *map;
+
+	sm_spi_connect();
+	if (SPI_execute_with_args(sql, n, types, args, nulls, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read session_events");
+
+	/* a column that was dropped is missing from the one, not from the other */
+	map = convert_tuples_by_name(SPI_tuptable->tupdesc, result.desc);
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[row];
+
+		tuplestore_puttuple(result.store,
+							map ? execute_attr_map_tuple(tuple, map) : tuple);
+	}
+	sm_spi_finish();
+	return (Datum) 0;
 }
 
 /* The statement for the arguments that are given. */

@@ -20,6 +20,7 @@
 
 #include "guc.h"
 #include "keys/keyring.h"
+#include "maintenance/activity.h"
 #include "maintenance/contain.h"
 #include "maintenance/hand_over.h"
 #include "maintenance/partition.h"
@@ -80,8 +81,9 @@ sm_session_cleanup(PG_FUNCTION_ARGS)
 	caller = become_owner(fcinfo->flinfo->fn_oid);
 	(void) sm_sweep(schema, max_rows, &from, &sweep);
 
-	/* last: what it locks stays locked until the transaction ends */
 	sm_spi_connect();
+	(void) sm_activity_step(sm_called_schema(fcinfo));
+	/* last: what it locks stays locked until the transaction ends */
 	(void) sm_partitions_step(sm_called_schema(fcinfo), max_rows,
 							  &partitions);
 	sm_spi_finish();

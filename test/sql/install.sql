@@ -50,7 +50,7 @@ WHERE extname = 'session_manager' ORDER BY relation::text COLLATE "C";
 SELECT object FROM test.members, pg_extension
 WHERE extname = 'session_manager' AND classid = 'pg_class'::regclass
   AND objid <> ALL (extconfig) AND object NOT LIKE 'view %'
-  AND object <> 'table session_outbox';
+  AND object NOT IN ('table session_activity', 'table session_outbox');
 SELECT (SELECT count(*) FROM session_installation) AS installations,
 	(SELECT count(*) FROM session_keys) AS keys,
 	(SELECT count(*) FROM user_sessions) AS sessions,

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * activity.h
+ *	  Numbers of events by the hour, kept beside the audit trail.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SM_ACTIVITY_H
+#define SM_ACTIVITY_H
+
+#include "postgres.h"
+
+#include "maintenance/pass.h"
+#include "schema.h"
+
+extern void sm_activity_pass(SmPass *pass);
+extern bool sm_activity_step(const SmSchema *schema);
+
+#endif							/* SM_ACTIVITY_H */
