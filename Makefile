@@ -38,6 +38,7 @@ OBJS = \
 	src/session_manager.o \
 	src/shared.o \
 	src/spi.o \
+	src/version.o \
 	src/cache/cache.o \
 	src/cache/columns.o \
 	src/cache/fence.o \

@@ -33,6 +33,8 @@ lint_sources() {
   lint "Makefile names every fuzz target" all_named fuzz "${FUZZ-}"
   lint "workflows name every job of ci-job.sh" workflows_name_jobs
   lint "documentation against the code" "$root/scripts/check-docs.sh"
+  lint "versions, upgrade scripts and META.json, as a release needs them" "$root/scripts/check-release.sh"
+  lint "check-release.sh finds what is broken" "$root/test/release/check_release.sh"
   lint "includes against the table of rooms" "$root/scripts/check-includes.sh"
   # on one machine: other versions of PostgreSQL change nothing in it
   if [ "${PACKAGES-yes}" = yes ] && [ -e "$root/build/indent/complete" ]; then

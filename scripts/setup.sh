@@ -73,6 +73,7 @@ find_missing() {
   [ $tests = yes ] || return 0
   have clang || missing+=(clang)
   have clang && can_fuzz || missing+=(libclang-rt-dev)
+  have git || missing+=(git)
   have prove || missing+=(perl)
   perl -MIPC::Run -e 1 2>/dev/null || missing+=(libipc-run-perl)
   have pgbouncer || missing+=(pgbouncer)

@@ -156,10 +156,22 @@ router_tests() {
   fi
 }
 
+# The sources of each release, by its tag, as $work/releases/TAG.
+released_trees() {
+  local tag tags
+
+  tags=$(git -c safe.directory='*' -C "$root" tag --list 'v[0-9]*' 2>/dev/null) || return 0
+  for tag in $tags; do
+    as_owner mkdir -p "$work/releases/$tag"
+    git -c safe.directory='*' -C "$root" archive "$tag" | as_owner tar -xf - -C "$work/releases/$tag"
+  done
+}
+
 # Build the extension as $work/tree and set it up for servers.
 build_extension() {
   heading "build, $("$pg_config" --version)"
   copy_tree tree
+  released_trees
   if ! stage_tree tree COPT=-Werror; then
     printf '0 passed, 1 failed\n'
     exit 1
@@ -235,7 +247,7 @@ prove_in() {
   cd "$tree" && as_owner env PATH="$bindir:$PATH" TESTDIR="$tree" \
     TESTDATADIR="$tree/tmp_check" TESTLOGDIR="$tree/tmp_check/log" \
     PG_REGRESS="$(test_programs)/regress/pg_regress" PGPORT=65432 TMPDIR="$work" \
-    PG_CONFIG="$pg_config" \
+    PG_CONFIG="$pg_config" RELEASES="$work/releases" \
     prove --verbose --merge -I "$(test_programs)/perl" -I test/t "$file"
 }
 

@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "shared.h"
 #include "spi.h"
+#include "version.h"
 
 static void set_state(SmDatabaseState state);
 static void set_local(const char *name, const char *value);
@@ -109,12 +110,17 @@ sm_batch_begin(const char *activity)
 		set_state(SM_DB_WITHOUT);
 	else
 	{
-		if (sm_database->state != SM_DB_OTHER_VERSION)
+		bool		older = sm_version_compare(version, SM_VERSION) < 0;
+		SmDatabaseState state = older ? SM_DB_OLDER_VERSION : SM_DB_NEWER_VERSION;
+
+		if (sm_database->state != state)
 			ereport(WARNING,
 					(errmsg("session_manager is at version %s in database \"%s\", but the library is at version %s",
 							version, get_database_name(MyDatabaseId), SM_VERSION),
-					 errhint("Run ALTER EXTENSION session_manager UPDATE; until then, workers do not serve this database.")));
-		set_state(SM_DB_OTHER_VERSION);
+					 older ?
+					 errhint("Run ALTER EXTENSION session_manager UPDATE; until then, workers do not serve this database.") :
+					 errhint("Install the library of the extension's version and restart the server; until then, workers do not serve this database.")));
+		set_state(state);
 	}
 	sm_batch_end();
 	return NULL;

@@ -38,6 +38,7 @@
 #include "compat.h"
 #include "schema.h"
 #include "shared.h"
+#include "version.h"
 
 typedef struct Column
 {
@@ -262,11 +263,14 @@ own_relation(Oid namespace, const char *relname)
 	Oid			relid = get_relname_relid(relname, namespace);
 
 	if (!OidIsValid(relid))
+	{
+		sm_version_check();
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s\" of extension session_manager does not exist",
 						relname),
 				 errhint("Drop the extension and create it again, or restore the relation.")));
+	}
 	return relid;
 }
 
@@ -285,11 +289,6 @@ check_table(Oid relid, char relkind, const Column *columns, int n)
 	if (!HeapTupleIsValid(tuple))
 		report_altered(relid, "It no longer exists.");
 	class = (Form_pg_class) GETSTRUCT(tuple);
-	if (class->relkind == relkind && class->relnatts < n)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the library of session_manager is newer than the extension in this database"),
-				 errhint("Run ALTER EXTENSION session_manager UPDATE.")));
 	/* rows are looked at as heap tuples */
 	same = class->relkind == relkind &&
 		(relkind != RELKIND_RELATION || class->relam == HEAP_TABLE_AM_OID);
@@ -430,6 +429,7 @@ report_altered(Oid relid, const char *detail)
 {
 	char	   *name = get_rel_name(relid);
 
+	sm_version_check();
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("relation \"%s\" of extension session_manager does not have the structure that the library expects",

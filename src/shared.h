@@ -25,7 +25,8 @@ typedef enum SmDatabaseState
 	SM_DB_UNKNOWN,				/* not looked at yet */
 	SM_DB_WITHOUT,				/* does not have the extension */
 	SM_DB_SERVED,
-	SM_DB_OTHER_VERSION,		/* of the extension than the library's */
+	SM_DB_OLDER_VERSION,		/* the extension is older than the library */
+	SM_DB_NEWER_VERSION,
 	SM_DB_NOT_CHOSEN			/* workers do not serve it */
 } SmDatabaseState;
 

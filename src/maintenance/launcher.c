@@ -434,7 +434,8 @@ due_at(SmDatabase *database)
 	switch (database->state)
 	{
 		case SM_DB_UNKNOWN:
-		case SM_DB_OTHER_VERSION:
+		case SM_DB_OLDER_VERSION:
+		case SM_DB_NEWER_VERSION:
 			break;
 		case SM_DB_WITHOUT:
 			/* a call of a function there sets it to unknown */

@@ -30,8 +30,10 @@
 #include "sql/arguments.h"
 #include "sql/info.h"
 #include "sql/result.h"
+#include "version.h"
 
 PG_FUNCTION_INFO_V1(sm_session_info);
+PG_FUNCTION_INFO_V1(sm_require_library);
 
 static bool preloaded = false;
 
@@ -123,6 +125,24 @@ sm_session_info(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/*
+ * An upgrade script declares this for itself and calls it first: an error
+ * unless the library that is loaded has that version, or a later one.
+ */
+Datum
+sm_require_library(PG_FUNCTION_ARGS)
+{
+	char	   *version = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	if (sm_version_compare(SM_VERSION, version) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the extension cannot be updated to version %s while version %s of the library of session_manager is loaded",
+						version, SM_VERSION),
+				 errhint("Install the library of that version, and restart the server, or connect again if the library is not preloaded; then repeat ALTER EXTENSION.")));
+	PG_RETURN_VOID();
+}
+
 /* Why a pass that is due does not run, or NULL. */
 static char *
 waits_for_place(void)
@@ -162,8 +182,10 @@ workers_state(void)
 			return "off: the last worker did not find the extension";
 		case SM_DB_NOT_CHOSEN:
 			return "off: this database is a template or not in session_manager.databases";
-		case SM_DB_OTHER_VERSION:
-			return "off: the extension is at another version than the library; run ALTER EXTENSION session_manager UPDATE";
+		case SM_DB_OLDER_VERSION:
+			return "off: the extension is older than the library; run ALTER EXTENSION session_manager UPDATE";
+		case SM_DB_NEWER_VERSION:
+			return "off: the extension is newer than the library; install the library of its version and restart";
 		case SM_DB_SERVED:
 			if (no_place)
 				return no_place;

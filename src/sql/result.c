@@ -17,6 +17,7 @@
 #include "utils/regproc.h"
 
 #include "sql/result.h"
+#include "version.h"
 
 static ReturnSetInfo *set_info(FunctionCallInfo fcinfo);
 static SmResult begin(FunctionCallInfo fcinfo, const Oid *types, int n_types,
@@ -90,11 +91,14 @@ begin(FunctionCallInfo fcinfo, const Oid *types, int n_types, bool more)
 		same = (TupleDescAttr(desc, i)->atttypid == types[i] &&
 				!TupleDescAttr(desc, i)->attisdropped);
 	if (!same)
+	{
+		sm_version_check();
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("function %s does not have the result type that the session_manager library expects",
 						format_procedure(fcinfo->flinfo->fn_oid)),
 				 errhint("Undo the change of its result type, or install the same version of the library and the extension.")));
+	}
 
 	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
 	result.store = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0,

@@ -149,7 +149,8 @@ my $log = -s $node->logfile;
 $node->safe_psql('again',
 	"UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'session_manager'"
 );
-ok(wait_until(sub { info('workers', 'again') =~ /another version/ }),
+ok( wait_until(
+		sub { info('workers', 'again') =~ /is older than the library/ }),
 	'session_info tells of another version');
 $node->safe_psql('again',
 	"SELECT session_create('ann', ttl => '1 millisecond')");
