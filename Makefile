@@ -14,6 +14,7 @@
 #	make check-assert	the server's tests with assertions, discarded caches, valgrind
 #	make check-versions	make check under other releases of PostgreSQL
 #	make docs			these pages as a site with search, into build/site
+#	make dist			the packages for PGXN, PyPI and npm, into build/packages
 #	make indent			lays out C by pgindent and Perl by perltidy
 #	make bench			measurements; STEP=get one of them, QUICK=1 a first look
 #	make bench-long		growth to ten million sessions, and a day of traffic
@@ -209,7 +210,7 @@ UNIT = test_token test_device
 FUZZ = fuzz_token fuzz_envelope
 FUZZ_TIME ?= 60
 
-TASKS = bench bench-long check check-assert check-long check-quick check-versions demo deps docs example fuzz indent protocol reader unit
+TASKS = bench bench-long check check-assert check-long check-quick check-versions demo deps dist docs example fuzz indent protocol reader unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -261,6 +262,9 @@ demo:
 
 docs:
 	@scripts/docs.sh
+
+dist:
+	@scripts/dist.sh
 
 example:
 	@scripts/example.sh

@@ -15,7 +15,8 @@
 #	peers-V			the tests of Django V and of django-allauth themselves, with the session engine
 #	react			the React package and the example
 #	react-NEXT-REACT-BUNDLER	the quick start for React on these versions
-#	packages		the packages that users install
+#	packages		the packages that users install, each on one version of what it is for
+#	packages-django-V, packages-next-V	the one for Django, or for Next.js, on another version
 #
 # A PostgreSQL that this machine does not have is taken from a chroot of the
 # Debian release that has it, 16 from PyPI: that needs root.
@@ -30,7 +31,7 @@ jobs=(quick lint docs
   postgresql-{15,16,17,18} postgresql-{15,17,18}-assert
   {django,peers}-{4.2,5.2,newest}
   react react-{15,16}-{18,19}-{turbopack,webpack}
-  packages)
+  packages packages-django-{4.2,6} packages-next-15)
 
 die() {
   printf 'ci-job: %s\n' "$*" >&2
@@ -103,4 +104,5 @@ case $1 in
       scripts/example.sh node clients/react/scripts/quick-start.mjs "$next" "$react" "$bundler"
     ;;
   packages) scripts/packages.sh ;;
+  packages-*) scripts/packages.sh "${1#packages-}" ;;
 esac

@@ -17,6 +17,7 @@
 #			certificate is in front: an https address below example.test,
 #			where sessions are bound to devices (EXAMPLE_URL)
 #	BINDIR		programs of a staged PostgreSQL that has the extension
+#	WHEEL		the Django package to install in place of the source
 
 set -euo pipefail
 
@@ -86,7 +87,7 @@ await() {
 install_client() {
   venv=$root/build/example/venv
   HOME=$home "$venv/bin/pip" install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation \
-    --force-reinstall "$work/tree/clients/django"
+    --force-reinstall "${WHEEL:-$work/tree/clients/django}"
 }
 
 start_postgresql() {

@@ -113,15 +113,20 @@ build_tree() {
 }
 
 # Build the copy of the tree NAME with further arguments for make, install it
-# beside a copy of PostgreSQL and set bindir to its programs.  They find their
-# files relative to themselves: programs are copied, all else is linked.
+# beside a copy of PostgreSQL and set bindir to its programs.
 stage_tree() {
+  as_owner test -x "$pg_config" ||
+    die "$pg_config cannot be run by the user postgres: keep the source where that user may enter"
+  build_tree "$@" install DESTDIR="$work/stage-$1" >/dev/null || return
+  stage_postgresql "$1"
+}
+
+# Make a copy NAME of PostgreSQL and set bindir to its programs.  They find their
+# files relative to themselves: programs are copied, all else is linked.
+stage_postgresql() {
   local stage=$work/stage-$1
   local dir
 
-  as_owner test -x "$pg_config" ||
-    die "$pg_config cannot be run by the user postgres: keep the source where that user may enter"
-  build_tree "$@" install DESTDIR="$stage" >/dev/null || return
   for dir in "$("$pg_config" --pkglibdir)" "$("$pg_config" --sharedir)"; do
     as_owner mkdir -p "$stage$dir"
     as_owner cp -Rs --no-clobber "$dir/." "$stage$dir/"

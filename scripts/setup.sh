@@ -102,6 +102,7 @@ find_missing() {
   # a certificate that the browser trusts
   have certutil || missing+=(libnss3-tools)
   have openssl || missing+=(openssl)
+  have pgxn || missing+=(pgxnclient)
   [ -e /usr/share/fonts/opentype/inter ] || missing+=(fonts-inter)
 }
 

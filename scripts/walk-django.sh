@@ -7,6 +7,8 @@
 #
 #	PYTHON		interpreter for the virtual environment (python3)
 #	BINDIR		programs of a staged PostgreSQL that has the extension
+#	WHEEL		a wheel to install in place of the source, which is then not there
+#	DJANGO		what pip is to install of Django (the newest that runs on the interpreter)
 #
 # What pip has downloaded is kept in build/walk.
 
@@ -15,7 +17,8 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-"$root/scripts/deps.sh" build newest
+"$root/scripts/deps.sh" build
+"$root/scripts/setup.sh" --tests
 start_work
 
 # PostgreSQL's superuser is not who walks.
@@ -43,6 +46,12 @@ mkdir "$home"
 cp -R "$work/tree" "$home/session_manager"
 mkdir -p "$root/build/walk/pip"
 cp -R "$root/build/walk/pip" "$home/pip"
+wheel=
+if [ -n "${WHEEL-}" ]; then
+  wheel=$home/$(basename "$WHEEL")
+  cp "$WHEEL" "$wheel"
+  rm -rf "$home/session_manager/clients"
+fi
 give "$home"
 
 status=0
@@ -52,7 +61,7 @@ for route in readme page; do
     "shared_preload_libraries = 'session_manager'" \
     "unix_socket_directories = '$work/socket-$route'"
   as_walker env HOME="$home" PATH="$bindir:$PATH" PGHOST="$work/socket-$route" \
-    PIP_CACHE_DIR="$home/pip" PYTHONDONTWRITEBYTECODE=1 \
+    WHEEL="$wheel" DJANGO="${DJANGO-}" PIP_CACHE_DIR="$home/pip" PYTHONDONTWRITEBYTECODE=1 \
     "${PYTHON:-/usr/bin/python3}" "$home/session_manager/scripts/walk_django.py" \
     $route "$home" || status=1
   stop_server "$route"

@@ -8,7 +8,8 @@ project.  PGHOST names a server that has the extension's files and nothing else.
 README.md's SQL prepares the database, with "page" the command that the page has in its place.
 
 What is changed of the page's text: the issuer's name and the port of the development server.
-There is no sudo: the server trusts everybody who reaches its socket.
+There is no sudo: the server trusts everybody who reaches its socket.  WHEEL names a wheel to
+install in place of the source, DJANGO what pip is to install of Django.
 """
 
 from __future__ import annotations
@@ -159,6 +160,17 @@ def write(file: str, text: str, issuer_port: int) -> None:
     ok(file)
 
 
+def pip_command(command: str) -> str:
+    """The page's, for the wheel and the Django that are asked for."""
+    if wheel := os.environ.get("WHEEL"):
+        if "./clients/django" not in command:
+            fail("the page does not install the package", command)
+        command = command.replace("./clients/django", wheel)
+    if wanted := os.environ.get("DJANGO"):
+        command += f" {shlex.quote(wanted)}"
+    return command
+
+
 def walk() -> None:
     page = source / "docs" / "django.md"
     own = [b for b in blocks(page, "The database by one command") if b.language == "sh"]
@@ -182,7 +194,8 @@ def walk() -> None:
                 count += 1
             command = command.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
             if command.startswith("pip "):
-                run(command, source)
+                run(pip_command(command), source)
+                ok(f"Django {run('django-admin --version', home).strip()}")
                 project.mkdir()
                 run("django-admin startproject mysite " + project.name, home)
                 name = "examples/issuer/issuer.py"

@@ -126,8 +126,10 @@ sm_session_info(PG_FUNCTION_ARGS)
 }
 
 /*
- * An upgrade script declares this for itself and calls it first: an error
- * unless the library that is loaded has that version, or a later one.
+ * session_require_library(version)
+ *
+ * An upgrade script declares it, calls it and drops it, before all else: an
+ * error unless the library that is loaded has that version, or a later one.
  */
 Datum
 sm_require_library(PG_FUNCTION_ARGS)

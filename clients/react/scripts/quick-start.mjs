@@ -4,7 +4,7 @@
  *
  *     scripts/example.sh node clients/react/scripts/quick-start.mjs [NEXT REACT BUNDLER]
  *
- * Without arguments it takes every combination.  Prints a line "ok" or "not ok" for each finding.
+ * TARBALL names a tarball of the package to install in place of one of the source.  Without arguments it takes every combination.  Prints a line "ok" or "not ok" for each finding.
  */
 import { spawn, execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -12,11 +12,11 @@ import { rmSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 
 const ROOT = resolve(import.meta.dirname, '../../..');
-const { EXAMPLE_URL, BACKEND_URL, ISSUER_URL, CHROMIUM = '/usr/bin/chromium' } = process.env;
+const { EXAMPLE_URL, BACKEND_URL, ISSUER_URL, TARBALL, CHROMIUM = '/usr/bin/chromium' } = process.env;
 const USER = 'auth0|ada';
 const run = promisify(execFile);
 
@@ -186,9 +186,11 @@ async function walk(combination, work) {
     await mkdir(dirname(join(directory, file)), { recursive: true });
     await writeFile(join(directory, file), text);
   }
-  const commands = await quickStart('--commands');
-  const { length } = commands.trim().split('\n');
-  await shell(commands, directory);
+  const commands = (await quickStart('--commands')).trim().split('\n');
+  const { length } = commands;
+  if (TARBALL) await cp(TARBALL, join(directory, basename(TARBALL)));
+  const wanted = TARBALL ? commands.filter((command) => command.startsWith('npm install ')) : commands;
+  await shell(wanted.join('\n'), directory);
   const { dependencies } = JSON.parse(await readFile(join(directory, 'package.json'), 'utf8'));
   const source = dependencies['@session-manager/react'];
   check(`${name}: installed from a tarball by ${length} commands`, source.endsWith('.tgz') && length < 5, source);
@@ -223,11 +225,13 @@ for (const [signal, status] of Object.entries({ SIGINT: 130, SIGTERM: 143, SIGHU
 }
 
 // A clean checkout beside the application, as the page has it.
-await cp(join(ROOT, 'clients/react'), join(work, 'session_manager/clients/react'), {
-  recursive: true,
-  filter: (path) => !/\/(node_modules|dist)$/.test(path),
-});
-await cp(join(ROOT, 'LICENSE'), join(work, 'session_manager/LICENSE'));
+if (!TARBALL) {
+  await cp(join(ROOT, 'clients/react'), join(work, 'session_manager/clients/react'), {
+    recursive: true,
+    filter: (path) => !/\/(node_modules|dist)$/.test(path),
+  });
+  await cp(join(ROOT, 'LICENSE'), join(work, 'session_manager/LICENSE'));
+}
 for (const combination of chosen) {
   try {
     await walk(combination, work);
