@@ -17,6 +17,7 @@
 #	react-NEXT-REACT-BUNDLER	the quick start for React on these versions
 #	packages		the packages that users install, each on one version of what it is for
 #	packages-django-V, packages-next-V	the one for Django, or for Next.js, on another version
+#	image			the images of deploy/, on a base that debootstrap makes: needs root
 #
 # A PostgreSQL that this machine does not have is taken from a chroot of the
 # Debian release that has it, 16 from PyPI: that needs root.
@@ -31,7 +32,7 @@ jobs=(quick lint docs
   postgresql-{15,16,17,18} postgresql-{15,17,18}-assert
   {django,peers}-{4.2,5.2,newest}
   react react-{15,16}-{18,19}-{turbopack,webpack}
-  packages packages-django-{4.2,6} packages-next-15)
+  packages packages-django-{4.2,6} packages-next-15 image)
 
 die() {
   printf 'ci-job: %s\n' "$*" >&2
@@ -105,4 +106,5 @@ case $1 in
     ;;
   packages) scripts/packages.sh ;;
   packages-*) scripts/packages.sh "${1#packages-}" ;;
+  image) scripts/check-image.sh ;;
 esac
