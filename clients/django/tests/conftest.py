@@ -120,7 +120,7 @@ def _no_sessions_of_other_modules(django_db_blocker: Any) -> None:
     for place in places:
         with django_db_blocker.unblock(), Superuser(**place) as superuser:
             superuser.execute("SET lock_timeout = '20s'")
-            superuser.execute("TRUNCATE user_sessions, session_events")
+            superuser.execute("TRUNCATE user_sessions, session_events, session_activity")
 
 
 class Superuser:

@@ -359,3 +359,47 @@ def test_every_method_has_a_twin() -> None:
     assert [
         n for n in public if not inspect.iscoroutinefunction(getattr(SessionService, f"a{n}"))
     ] == []
+
+
+def test_activity(user_id: str) -> None:
+    tenant = f"tenant of {user_id}"
+    since = datetime.now(timezone.utc)
+    first = session_service.create(user_id, tenant_id=tenant)
+    session_service.create(user_id, tenant_id=tenant)
+    session_service.create(user_id)
+    session_service.invalidate(first.token, reason="over")
+    numbers = {
+        (one.event, one.reason): one.events
+        for one in session_service.activity(since=since, tenant_id=tenant)
+    }
+    assert numbers == {("created", None): 2, ("invalidated", "over"): 1}
+    (ended,) = (a for a in session_service.activity(tenant_id=tenant) if a.reason == "over")
+    assert ended.hour <= since < ended.hour + timedelta(hours=2)
+    assert ended.hour.utcoffset() == timedelta(0)
+    assert (ended.hour.minute, ended.hour.second) == (0, 0)
+    assert ended.hour < ended.until <= datetime.now(timezone.utc) + timedelta(seconds=30)
+    created = [a for a in session_service.activity(since=since) if a.event == "created"]
+    assert sum(a.events for a in created) >= 3
+    assert session_service.activity(tenant_id=f"no {tenant}") == []
+    with pytest.raises(exceptions.InvalidArgument):
+        session_service.activity(tenant_id="")
+
+
+def test_critical_events(user_id: str, database_setting: Any) -> None:
+    database_setting("rotation_grace", "0")
+    tenant = f"tenant of {user_id}"
+    made = [session_service.create(user_id, tenant_id=tenant) for _ in range(2)]
+    for created in made:
+        successor = session_service.refresh(created.token, rotate=True)
+        assert session_service.get(successor.token) is not None
+        assert session_service.refresh(created.token).status == "reused"
+    found = session_service.critical_events(tenant_id=tenant)
+    assert [(e.event, e.severity, e.session_id) for e in found] == [
+        ("token_reused", "critical", created.id) for created in reversed(made)
+    ]
+    (newest,) = session_service.critical_events(max_rows=1, tenant_id=tenant)
+    assert newest == found[0]
+    assert newest in session_service.critical_events(max_rows=1000)
+    assert session_service.critical_events(tenant_id=f"no {tenant}") == []
+    with pytest.raises(exceptions.InvalidArgument):
+        session_service.critical_events(max_rows=0)

@@ -49,6 +49,7 @@ PUBLIC = {
     "urls": (),
     "user_agents": (),
     "local_time": (),
+    "overview": (),
     # What Django looks for.
     "backends": ("http",),
     "channels": (),

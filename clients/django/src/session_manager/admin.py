@@ -1,4 +1,4 @@
-"""Sessions in Django's admin: list, filter, search by user, history, revoke.
+"""Sessions in Django's admin: list, filter, search by user, history, revoke; an overview.
 
 Nothing can be added, changed or deleted here.  Who has the permission "Can revoke session" may end
 sessions; who did it is in the admin's own log, as the audit trail knows no administrators.
@@ -21,19 +21,28 @@ from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import connections
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    HttpResponseRedirect,
+)
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.html import format_html
-from django.utils.text import smart_split, unescape_string_literal
+from django.utils.text import capfirst, smart_split, unescape_string_literal
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from .conf import settings
+from .exceptions import InvalidArgument
 from .local_time import local_time
-from .models import SessionEvent, UserSession
+from .models import SessionEvent, SessionOverview, UserSession
+from .overview import DAYS, overview
 from .services import session_service
 from .shards import alias_of_id, alias_of_user
 from .store.aliases import using
@@ -486,3 +495,56 @@ class SessionEventAdmin(_ReadOnlyAdmin):
             reverse("admin:session_manager_usersession_change", args=[event.session_id]),
             str(event.session_id)[:13],
         )
+
+
+@admin.register(SessionOverview)
+class SessionOverviewAdmin(_ReadOnlyAdmin):
+    """One page, of all tenants unless one is asked for; the permission is to see all of it."""
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.changelist_view)
+        return [path("", view, name="session_manager_sessionoverview_changelist")]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        database, query = None, {}
+        if settings.is_sharded:
+            known = all_aliases()
+            chosen = request.GET.get(DATABASE)
+            database = chosen if chosen in known else known[0]
+            query = {DATABASE: database}
+        tenant_id = request.GET.get("tenant") or None
+        of_tenant = {} if tenant_id is None else {"tenant": tenant_id}
+        databases = [
+            (alias, urlencode({DATABASE: alias, **of_tenant}))
+            for alias in (all_aliases() if settings.is_sharded else [])
+        ]
+        try:
+            with using(database):
+                page = overview(tenant_id)
+        except InvalidArgument as error:
+            return HttpResponseBadRequest(str(error), content_type="text/plain; charset=utf-8")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": capfirst(str(self.opts.verbose_name)),
+            "opts": self.opts,
+            "media": self.media,
+            "page": page,
+            "days": DAYS,
+            "events": [replace(event, at=local_time(event.at)) for event in page.events],
+            "database": database,
+            "databases": databases,
+            "database_parameter": DATABASE,
+            "all_tenants": urlencode(query),
+            "role": connections[database or settings.DATABASE].settings_dict["USER"],
+            "may_view_sessions": request.user.has_perm("session_manager.view_usersession"),
+            **(extra_context or {}),
+        }
+        template = "admin/session_manager/sessionoverview/change_list.html"
+        return TemplateResponse(request, template, context)
+
+    class Media:
+        css = {"all": ("session_manager/admin.css",)}

@@ -245,6 +245,21 @@ class SessionEvent(ReadOnlyModel):
         return f"{self.event} {self.at:%Y-%m-%d %H:%M:%S}"
 
 
+class SessionOverview(ReadOnlyModel):
+    """Gives the admin's page Overview its place and its permission; there are no rows."""
+
+    id = models.AutoField(primary_key=True)
+
+    class Meta:
+        managed = False
+        verbose_name = _("overview")
+        verbose_name_plural = _("overview")
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
 class ImportedSession(models.Model):
     """A session of django.contrib.sessions that is to be taken over on its next request.
 

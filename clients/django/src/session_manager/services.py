@@ -21,6 +21,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -57,6 +58,7 @@ from .store.transactions import changed_any_here, changed_here, note_change
 from .types import (
     JSON,
     SESSION_TIMES,
+    Activity,
     BoundDevice,
     CreatedSession,
     Device,
@@ -104,6 +106,15 @@ def _network(ip: str | None) -> Any:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     return ipaddress.ip_network((address, _PREFIX[address.version]), strict=False)
+
+
+def _event_columns() -> str:
+    """The beginning of a statement that selects events."""
+    return (
+        "SELECT event_id AS id, session_id, user_id, tenant_id, event, "
+        f"{function('session_event_severity')}(event) AS severity, host(ip) AS ip, "
+        f"user_agent, detail, {utc('at')}"
+    )
 
 
 class SessionService:
@@ -656,6 +667,53 @@ class SessionService:
             row["auth"], _, row["remember"], _ = take_own(row["auth"])
         return [ListedSession(**row) for row in rows]
 
+    def activity(
+        self, *, since: datetime | None = None, tenant_id: str | None = None
+    ) -> Listing[Activity]:
+        """Numbers of events by the hour, of the last day unless told otherwise.
+
+        At the same cost for an audit trail of any length; a tenant's only, where one is given.
+        """
+
+        def count() -> Listing[Activity]:
+            rows = call(
+                f"SELECT event, reason, events, {utc('hour', 'until')}"
+                f" FROM {function('session_activity')}(%s::timestamptz, %s)",
+                [since, text_argument(tenant_id)],
+                savepoint=tenant_id is not None,
+                idempotent=True,
+            )
+            return [Activity(**row) for row in rows]
+
+        total: dict[tuple[datetime, str, str | None], Activity] = {}
+        for one in itertools.chain(*each_shard(count).values()):
+            key = (one.hour, one.event, one.reason)
+            if (known := total.get(key)) is not None:
+                one = replace(
+                    one, until=min(one.until, known.until), events=one.events + known.events
+                )
+            total[key] = one
+        return sorted(total.values(), key=lambda a: (a.hour, a.event, a.reason or ""))
+
+    def critical_events(
+        self, *, max_rows: int = 20, tenant_id: str | None = None
+    ) -> Listing[Event]:
+        """The newest critical events of all, or of a tenant, newest first."""
+
+        def find() -> Listing[Event]:
+            rows = call(
+                f"{_event_columns()} FROM {function('session_critical_events')}(%s, %s)",
+                [max_rows, text_argument(tenant_id)],
+                json_columns=("detail",),
+                savepoint=True,
+                idempotent=True,
+            )
+            return [Event(**row) for row in rows]
+
+        found = each_shard(find).values()
+        events = heapq.merge(*found, key=lambda event: event.at, reverse=True)
+        return Listing(itertools.islice(events, max_rows))
+
     def history(
         self,
         *,
@@ -683,11 +741,8 @@ class SessionService:
         bucket: Bucket,
     ) -> Listing[Event]:
         rows = call(
-            "SELECT event_id AS id, session_id, user_id, tenant_id, event, "
-            f"{function('session_event_severity')}(event) AS severity, host(ip) AS ip, "
-            "user_agent, detail, "
-            + utc("at")
-            + f" FROM {function('session_history')}(%s::uuid, %s, %s::timestamptz, %s)",
+            f"{_event_columns()}"
+            f" FROM {function('session_history')}(%s::uuid, %s, %s::timestamptz, %s)",
             [
                 None if session_id is None else str(session_id),
                 text_argument(user_id),
@@ -875,6 +930,8 @@ class SessionService:
     aprove_device = _twin(prove_device)
     areport_device = _twin(report_device)
     alist = _twin(list)
+    aactivity = _twin(activity)
+    acritical_events = _twin(critical_events)
     ahistory = _twin(history)
     acount_active = _twin(count_active)
     aestimate_active = _twin(estimate_active)

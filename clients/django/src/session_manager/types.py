@@ -306,6 +306,20 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Activity:
+    """How many events of one type, and reason or cause, there were in an hour.
+
+    ``until`` is the end of the hour, or the moment up to which they are counted.
+    """
+
+    hour: datetime
+    until: datetime
+    event: str
+    reason: str | None
+    events: int
+
+
+@dataclass(frozen=True)
 class Cleanup:
     """What one call of session_cleanup did."""
 

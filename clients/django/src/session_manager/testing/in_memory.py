@@ -21,6 +21,7 @@ import threading
 import uuid
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -1038,6 +1039,44 @@ class InMemory:
         found.sort(key=lambda event: (event["at"], event["event_id"]), reverse=True)
         return found[: _max_rows(max_rows)]
 
+    def session_critical_events(
+        self, max_rows: int | None = 20, tenant_id: str | None = None
+    ) -> list[Row]:
+        tenant_id = _name(tenant_id, "tenant_id")
+        found = [
+            event
+            for event in self._events
+            if self.session_event_severity(event["event"]) == "critical"
+            and tenant_id in (None, event["tenant_id"])
+        ]
+        found.sort(key=lambda event: (event["at"], event["event_id"]), reverse=True)
+        return found[: _max_rows(max_rows)]
+
+    def session_activity(
+        self, since: datetime | None = None, tenant_id: str | None = None
+    ) -> list[Row]:
+        tenant_id = _name(tenant_id, "tenant_id")
+        now = _now()
+        first = _hour(now - timedelta(days=1) if since is None else since)
+        counted: Counter[tuple[datetime, str, str]] = Counter()
+        for event in self._events:
+            if event["at"] < first or tenant_id not in (None, event["tenant_id"]):
+                continue
+            detail = json.loads(event["detail"] or "{}")
+            reason = detail.get("reason") or detail.get("cause") or ""
+            hour = _hour(event["at"])
+            counted[hour, event["event"], reason] += 1 + detail.get("suppressed", 0)
+        return [
+            {
+                "hour": hour,
+                "until": min(hour + timedelta(hours=1), now),
+                "event": event,
+                "reason": reason or None,
+                "events": number,
+            }
+            for (hour, event, reason), number in sorted(counted.items())
+        ]
+
     def session_active_count(self, tenant_id: str | None = None, user_id: str | None = None) -> int:
         tenant_id, user_id = _name(tenant_id, "tenant_id"), _name(user_id, "user_id")
         return sum(
@@ -1370,6 +1409,11 @@ def _uuid(value: str) -> uuid.UUID:
         return uuid.UUID(str(value))
     except ValueError:
         raise InvalidArgument("invalid input syntax for type uuid") from None
+
+
+def _hour(at: datetime) -> datetime:
+    """When its hour began, in UTC."""
+    return at.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
 
 
 def _name(value: str | None, name: str, longest: int = LONGEST_NAME) -> str | None:
