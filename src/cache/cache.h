@@ -63,6 +63,8 @@ typedef struct SmCache
 	TimestampTz linked_at;
 	TimestampTz epoch_at;		/* 0: no epoch */
 	int64		restarts;		/* times that another Redis server was met */
+	int64		memory_used;	/* of Redis, in bytes; 0: it has not said */
+	int64		memory_limit;	/* 0: none */
 } SmCache;
 
 /* This database's, or NULL; set when sm_database is. */

@@ -20,11 +20,13 @@ static struct
 {
 	int64		inquire_at;
 	char		run_id[64];		/* of the server that was met last */
+	int64		evicted;		/* keys that it had evicted then */
 }			server;
 
 static void info_answered(const SmRequest *request, const SmRedisAnswer *answer);
 static void save_answered(const SmRequest *request, const SmRedisAnswer *answer);
 static void warn_of(const char *warning);
+static int64 find_number(const char *info, const char *name);
 static bool find_field(const char *info, const char *name, char *value,
 					   size_t size);
 
@@ -59,6 +61,7 @@ info_answered(const SmRequest *request, const SmRedisAnswer *answer)
 	char		role[32] = "";
 	char		value[64];
 	bool		another;
+	int64		evicted;
 
 	if (answer->kind != SM_REDIS_TEXT)
 		return;
@@ -66,6 +69,11 @@ info_answered(const SmRequest *request, const SmRedisAnswer *answer)
 	(void) find_field(info, "run_id", id, sizeof(id));
 	(void) find_field(info, "role", role, sizeof(role));
 	another = (server.run_id[0] != '\0' && strcmp(server.run_id, id) != 0);
+	/* what it evicted before it was met is not counted */
+	evicted = find_number(info, "evicted_keys");
+	if (strcmp(server.run_id, id) == 0 && evicted > server.evicted)
+		sm_count_many(SM_CACHE_EVICTED, evicted - server.evicted);
+	server.evicted = evicted;
 	strlcpy(server.run_id, id, sizeof(server.run_id));
 
 	LWLockAcquire(sm_shared->cache_lock, LW_EXCLUSIVE);
@@ -73,11 +81,13 @@ info_answered(const SmRequest *request, const SmRedisAnswer *answer)
 			 strcmp(role, "master") == 0 ? "primary" : role);
 	cache->warnings[0] = '\0';
 	cache->restarts += another;
+	cache->memory_used = find_number(info, "used_memory");
+	cache->memory_limit = find_number(info, "maxmemory");
 	LWLockRelease(sm_shared->cache_lock);
 
 	if (find_field(info, "aof_enabled", value, sizeof(value)) && strcmp(value, "1") == 0)
 		warn_of("Redis keeps an append-only file: after a restart it may serve revoked sessions for two seconds");
-	if (find_field(info, "maxmemory", value, sizeof(value)) && strcmp(value, "0") != 0 &&
+	if (find_number(info, "maxmemory") != 0 &&
 		find_field(info, "maxmemory_policy", value, sizeof(value)) &&
 		strcmp(value, "noeviction") == 0)
 		warn_of("maxmemory-policy is noeviction: when Redis is full, it refuses tombstones");
@@ -107,6 +117,16 @@ warn_of(const char *warning)
 		strlcat(warnings, "; ", size);
 	strlcat(warnings, warning, size);
 	LWLockRelease(sm_shared->cache_lock);
+}
+
+/* A number of INFO; 0 if it is not there. */
+static int64
+find_number(const char *info, const char *name)
+{
+	char		value[24];
+
+	return find_field(info, name, value, sizeof(value)) ?
+		strtoi64(value, NULL, 10) : 0;
 }
 
 /* A line "name:value" of INFO. */

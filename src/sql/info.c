@@ -49,6 +49,7 @@ static const char *cache_server(void);
 static const char *cache_epoch(void);
 static const char *cache_shard(void);
 static const char *cache_outbox(const SmSchema *schema);
+static const char *cache_memory(void);
 static const char *cache_warnings(void);
 static bool cache_read(SmCache *cache);
 static void add_line(SmResult *result, const char *key, const char *value);
@@ -115,6 +116,7 @@ sm_session_info(PG_FUNCTION_ARGS)
 	add_line(&result, "cache_epoch", cache_epoch());
 	add_line(&result, "cache_shard", cache_shard());
 	add_line(&result, "cache_outbox", cache_outbox(schema));
+	add_line(&result, "cache_memory", cache_memory());
 	add_line(&result, "cache_warnings", cache_warnings());
 	add_line(&result, "event_partitions",
 			 sm_spi_text(psprintf("SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits WHERE inhparent = %u",
@@ -371,6 +373,22 @@ cache_outbox(const SmSchema *schema)
 {
 	return sm_spi_text(psprintf("SELECT pg_catalog.count(*) || coalesce(', the oldest of ' || pg_catalog.min(at), '')"
 								" FROM %s", sm_schema_qualify(schema, "session_outbox")));
+}
+
+/* What Redis has said of its memory, which others may use as well. */
+static const char *
+cache_memory(void)
+{
+	SmCache		cache;
+
+	if (!cache_read(&cache))
+		return "none";
+	if (cache.link == SM_LINK_NONE || cache.memory_used == 0)
+		return "unknown";
+	return cache.memory_limit == 0 ?
+		psprintf("%lld bytes used, without a limit", (long long) cache.memory_used) :
+		psprintf("%lld of %lld bytes used", (long long) cache.memory_used,
+				 (long long) cache.memory_limit);
 }
 
 static const char *

@@ -36,6 +36,7 @@ PG_FUNCTION_INFO_V1(sm_session_bucket_user);
 PG_FUNCTION_INFO_V1(sm_session_bucket_id);
 PG_FUNCTION_INFO_V1(sm_session_token_bucket);
 
+static Datum create(FunctionCallInfo fcinfo, const SmSchema *schema);
 static Datum renewal_row(FunctionCallInfo fcinfo, const SmRenewal *renewal);
 
 /*
@@ -47,6 +48,26 @@ sm_session_create(PG_FUNCTION_ARGS)
 {
 	/* not later: the SQL of another version has other arguments */
 	const SmSchema *schema = sm_called_schema(fcinfo);
+	Datum		result;
+
+	PG_TRY();
+	{
+		result = create(fcinfo, schema);
+	}
+	PG_CATCH();
+	{
+		/* a login that is denied is counted where that is decided */
+		if (geterrcode() != ERRCODE_SM_LIMIT_REACHED)
+			sm_count(SM_LOGINS_FAILED);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return result;
+}
+
+static Datum
+create(FunctionCallInfo fcinfo, const SmSchema *schema)
+{
 	int64		longest = (int64) sm_max_lifetime * USECS_PER_SEC;
 	SmLogin		login;
 	SmSession	session;

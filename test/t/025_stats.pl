@@ -108,6 +108,10 @@ moves(
 	'limit: deny',
 	"SET session_manager.max_sessions_per_user = 1; SET session_manager.on_limit = deny; SELECT session_create('hal')",
 	'logins_denied=1');
+moves(
+	'a login that fails',
+	"SELECT session_create('jay', ttl => '-1 s')",
+	'logins_failed=1');
 value(
 	"SELECT session_create('ivy', ttl => '1 microsecond') FROM generate_series(1, 2)"
 );

@@ -69,8 +69,8 @@ sub ask
 my $spaces = parse("$docs/postgres_exporter.yml");
 is_deeply(
 	[ sort keys %$spaces ],
-	[ 'session_manager', 'session_manager_state' ],
-	'the file has two queries');
+	[ 'session_manager', 'session_manager_live', 'session_manager_state' ],
+	'the file has three queries');
 ok( wait_until(
 		sub {
 			$node->safe_psql('postgres',

@@ -394,6 +394,10 @@ like(
 	info($node, 'cache_warnings'),
 	qr/keeps an append-only file.*noeviction.*saves to disk/,
 	'warnings of how it is set up');
+like(
+	info($node, 'cache_memory'),
+	qr/^\d+ of 104857600 bytes used$/,
+	'and its memory');
 set(redis_host => 'localhost');
 wait_for_epoch($node, $tcp);
 ok(wait_until(sub { info($node, 'cache_server') =~ /^connected/ }),
