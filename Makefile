@@ -185,6 +185,7 @@ REGRESS = \
 	hostile \
 	readonly \
 	redact \
+	audit \
 	device \
 	owner \
 	drop

@@ -910,6 +910,199 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION session_info() IS
 'version, what is enabled and why anything is not, key state, next sweep';
 
+-- Each requirement once, for every client that judges settings of its own: where
+-- the server cannot know, met is 'application'.
+CREATE FUNCTION session_audit(profile text DEFAULT 'asvs2')
+RETURNS TABLE (reference text, requirement text, met text, setting text, value text, hint text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 30
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	overall interval;
+	idle interval;
+	key_file text;
+	redaction text;
+BEGIN
+	IF ($1 ~ '^(aal|asvs)[123]$') IS NOT TRUE THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+			MESSAGE = format('unrecognized profile of requirements: "%s"', $1),
+			HINT = 'The profiles are "aal1", "aal2", "aal3", "asvs1", "asvs2" and "asvs3".';
+	END IF;
+
+	-- first, as it loads the library, which defines the settings
+	EXECUTE (SELECT format('SELECT max(value) FILTER (WHERE key = %L), max(value) FILTER (WHERE key = %L) FROM %I.session_info()',
+			'key_file', 'log_redaction', n.nspname)
+		FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'session_manager')
+		INTO key_file, redaction;
+	overall := current_setting('session_manager.max_lifetime');
+	idle := current_setting('session_manager.idle_timeout');
+
+	-- ok: null where the application decides.  shown: null for the setting's value.
+	RETURN QUERY SELECT r.reference, r.requirement,
+		CASE r.ok WHEN true THEN 'yes' WHEN false THEN 'no' ELSE 'application' END,
+		r.setting, coalesce(r.shown, current_setting('session_manager.' || r.setting)),
+		CASE WHEN r.ok IS NOT TRUE THEN r.hint END
+	FROM (VALUES
+		('NIST SP 800-63B-4 2.1.3', 'aal1', 'overall timeout: should be at most 30 days',
+			overall <= '30 days', 'max_lifetime', NULL,
+			'Let max_lifetime be 30d or shorter.'),
+		('NIST SP 800-63B-4 2.2.3', 'aal2', 'overall timeout: should be at most 24 hours',
+			overall <= '24 hours', 'max_lifetime', NULL,
+			'Let max_lifetime be 24h or shorter.'),
+		('NIST SP 800-63B-4 2.2.3', 'aal2', 'inactivity timeout: should be at most 1 hour',
+			idle > '0' AND idle <= '1 hour', 'idle_timeout', NULL,
+			'Let idle_timeout be 1h or shorter, and not 0.'),
+		('NIST SP 800-63B-4 2.3.3', 'aal3', 'overall timeout: shall be at most 12 hours',
+			overall <= '12 hours', 'max_lifetime', NULL,
+			'Let max_lifetime be 12h or shorter.'),
+		('NIST SP 800-63B-4 2.3.3', 'aal3', 'inactivity timeout: should be at most 15 minutes',
+			idle > '0' AND idle <= '15 minutes', 'idle_timeout', NULL,
+			'Let idle_timeout be 15min or shorter, and not 0.'),
+		('NIST SP 800-63B-4 2.4.2', 'aal[123]', 'records are kept for as long as the applicable policy says',
+			NULL, 'event_retention', NULL,
+			'Compare event_retention with the policy; 0 keeps events for ever.'),
+		('NIST SP 800-63B-4 5.1 (persistence)', 'aal[123]', 'bearer secrets should not survive a restart of the browser',
+			NULL, NULL, NULL,
+			'Give the browser a cookie without an expiry, or bind the session to the device.'),
+		('NIST SP 800-63B-4 5.1 (origin)', 'aal[123]', 'the session host makes the secret at an authentication, for a session of no higher level',
+			NULL, NULL, NULL,
+			'Call session_create right after the user has been authenticated, and record in auth how.'),
+		('NIST SP 800-63B-4 5.1 (2)', 'aal[123]', 'secrets have at least 64 bits',
+			true, NULL, '256 bits', NULL),
+		('NIST SP 800-63B-4 5.1 (2)', 'aal[123]', 'secrets come from an approved random bit generator',
+			NULL, NULL, 'libsodium, not validated',
+			'libsodium takes random bytes from the operating system: whether that is approved depends on it.'),
+		('NIST SP 800-63B-4 5.1 (3)', 'aal[123]', 'a logout invalidates the secret',
+			NULL, NULL, NULL,
+			'Call session_invalidate, and take the cookie back.'),
+		('NIST SP 800-63B-4 5.1 (4), (6)', 'aal[123]', 'secrets travel through authenticated protected channels, which nobody between can read',
+			NULL, NULL, NULL,
+			'Use TLS from the browser to the application, and send PostgreSQL the digest form.'),
+		('NIST SP 800-63B-4 5.1 (5)', 'aal[123]', 'secrets are not accepted after the timeouts',
+			true, NULL, 'session_get compares with the clock', NULL),
+		('NIST SP 800-63B-4 5.1 (storage)', 'aal[123]', 'secrets should not be kept where scripts can read them',
+			NULL, NULL, NULL,
+			'Keep the token in an HttpOnly cookie, not in local storage.'),
+		('NIST SP 800-63B-4 5.1 (transport)', 'aal[123]', 'sessions do not fall back from https to http',
+			NULL, NULL, NULL,
+			'Send Strict-Transport-Security, and a Secure cookie.'),
+		('NIST SP 800-63B-4 5.1 (CSRF)', 'aal[123]', 'POST and PUT carry an identifier of the session, which is verified',
+			NULL, NULL, NULL,
+			'Require a token against request forgery.'),
+		('NIST SP 800-63B-4 5.1 (logoff)', 'aal[123]', 'users should find a way to log off',
+			NULL, NULL, NULL,
+			'Show a sign-out on each page.'),
+		('NIST SP 800-63B-4 5.1.1 (1)', 'aal[123]', 'cookies are sent over https only',
+			NULL, NULL, NULL, 'Set Secure.'),
+		('NIST SP 800-63B-4 5.1.1 (2)', 'aal[123]', 'cookies are sent to as few hosts and paths as practical',
+			NULL, NULL, NULL, 'Set no Domain.'),
+		('NIST SP 800-63B-4 5.1.1 (3)', 'aal[123]', 'cookies should be hidden from JavaScript',
+			NULL, NULL, NULL, 'Set HttpOnly.'),
+		('NIST SP 800-63B-4 5.1.1 (4)', 'aal[123]', 'cookies should expire with the session or soon after',
+			NULL, NULL, NULL, 'Let Max-Age end at absolute_expires_at, or set none.'),
+		('NIST SP 800-63B-4 5.1.1 (5)', 'aal[123]', 'cookies should have the prefix __Host- and Path=/',
+			NULL, NULL, NULL, 'Begin the name with __Host-.'),
+		('NIST SP 800-63B-4 5.1.1 (6)', 'aal[123]', 'cookies should have SameSite=Lax or Strict',
+			NULL, NULL, NULL, 'Set SameSite=Lax or Strict.'),
+		('NIST SP 800-63B-4 5.1.1 (7)', 'aal[123]', 'cookies hold an opaque string, and nothing personal',
+			true, NULL, 'the token: an id and a random secret', NULL),
+		('NIST SP 800-63B-4 5.1.2', 'aal[123]', 'an access token alone does not mean that the user is there',
+			NULL, NULL, NULL,
+			'Make sessions from access tokens of a login only.'),
+		('NIST SP 800-63B-4 5.2 (timeouts)', 'aal[123]', 'use resets the inactivity timeout; a timeout ends the session',
+			true, NULL, 'session_get', NULL),
+		('NIST SP 800-63B-4 5.2 (reauthentication)', 'aal[123]', 'a reauthentication resets both timeouts',
+			NULL, NULL, NULL,
+			'After a full reauthentication call session_create and end the old session; session_elevate does not move the absolute end.'),
+		('NIST SP 800-63B-4 5.2 (documentation)', 'aal[123]', 'the time limits are documented in the system security plan',
+			NULL, NULL, NULL, 'Document max_lifetime and idle_timeout.'),
+		('NIST SP 800-63B-4 5.3', 'aal[123]', 'where fraud is detected in a session, it should be ended, or somebody notified',
+			true, NULL, 'a replay ends the session', NULL),
+
+		('ASVS v5.0.0-3.3.1', 'asvs[123]', 'cookies are Secure, and named __Host- or __Secure-',
+			NULL, NULL, NULL, 'Set Secure, and begin the name with __Host-.'),
+		('ASVS v5.0.0-3.3.2', 'asvs[23]', 'cookies have the SameSite that their purpose needs',
+			NULL, NULL, NULL, 'Set SameSite=Lax or Strict.'),
+		('ASVS v5.0.0-3.3.3', 'asvs[23]', 'cookies that are not for other hosts are named __Host-',
+			NULL, NULL, NULL, 'Begin the name with __Host-.'),
+		('ASVS v5.0.0-3.3.4', 'asvs[23]', 'cookies that scripts do not need are HttpOnly, and their value is sent in Set-Cookie alone',
+			NULL, NULL, NULL, 'Set HttpOnly, and put the token into no body.'),
+		('ASVS v5.0.0-3.3.5', 'asvs3', 'name and value of a cookie have at most 4096 bytes',
+			true, NULL, 'a token has 68 bytes', NULL),
+		('ASVS v5.0.0-3.4.1', 'asvs[123]', 'Strict-Transport-Security for a year or longer; from level 2 on for all subdomains',
+			NULL, NULL, NULL, 'Send the header with every response.'),
+		('ASVS v5.0.0-3.5.1', 'asvs[123]', 'requests to sensitive functions come from the application itself (CSRF)',
+			NULL, NULL, NULL, 'Require a token against request forgery.'),
+		('ASVS v5.0.0-7.1.1', 'asvs[23]', 'inactivity timeout and absolute lifetime are documented, and deviations from NIST SP 800-63B justified',
+			NULL, NULL, NULL, 'Document max_lifetime and idle_timeout.'),
+		('ASVS v5.0.0-7.1.2', 'asvs[23]', 'it is documented how many sessions an account may have, and what happens at the limit',
+			nullif(current_setting('session_manager.max_sessions_per_user') <> '0', false), 'max_sessions_per_user', NULL,
+			'Set max_sessions_per_user and on_limit, or document that there is no limit.'),
+		('ASVS v5.0.0-7.1.3', 'asvs[23]', 'systems of a federation that make sessions are documented, with their lifetimes and ends',
+			NULL, NULL, NULL, 'Document the identity provider''s sessions.'),
+		('ASVS v5.0.0-7.2.1', 'asvs[123]', 'tokens are verified by a trusted backend',
+			true, NULL, 'in the database', NULL),
+		('ASVS v5.0.0-7.2.2', 'asvs[123]', 'tokens are made dynamically',
+			true, NULL, 'by session_create', NULL),
+		('ASVS v5.0.0-7.2.3', 'asvs[123]', 'reference tokens are unique and have 128 bits or more from a CSPRNG',
+			true, NULL, '256 bits', NULL),
+		('ASVS v5.0.0-7.2.4', 'asvs[123]', 'an authentication makes a new token and ends the present one',
+			NULL, NULL, NULL,
+			'At a login create a session and end the one presented; at a reauthentication call session_elevate.'),
+		('ASVS v5.0.0-7.3.1', 'asvs[23]', 'there is an inactivity timeout',
+			idle > '0', 'idle_timeout', NULL,
+			'Set idle_timeout.'),
+		('ASVS v5.0.0-7.3.2', 'asvs[23]', 'there is an absolute lifetime, as the risk analysis says',
+			nullif(overall <= '30 days', false), 'max_lifetime', NULL,
+			'Justify a max_lifetime beyond 30 days, the longest of NIST SP 800-63B, or shorten it.'),
+		('ASVS v5.0.0-7.4.1', 'asvs[123]', 'a session that has ended cannot be used: not through a cache',
+			current_setting('session_manager.redis_mode') <> 'async', 'redis_mode', NULL,
+			'Let redis_mode be strict or off: with async a cached session outlives its end by moments.'),
+		('ASVS v5.0.0-7.4.1', 'asvs[123]', 'a session that has ended cannot be used: not through a standby',
+			nullif(current_setting('session_manager.revoke_commit') = 'remote_apply', false), 'revoke_commit', NULL,
+			'If sessions are read from standbys, let revoke_commit be remote_apply.'),
+		('ASVS v5.0.0-7.4.2', 'asvs[123]', 'all sessions end when an account is disabled or deleted',
+			NULL, NULL, NULL, 'Call session_invalidate_all then.'),
+		('ASVS v5.0.0-7.4.3', 'asvs[23]', 'all other sessions can be ended when an authentication factor has changed',
+			NULL, NULL, NULL, 'Call session_invalidate_all with except_token then.'),
+		('ASVS v5.0.0-7.4.4', 'asvs[23]', 'pages that need a login show a logout',
+			NULL, NULL, NULL, 'Show a sign-out on each page.'),
+		('ASVS v5.0.0-7.4.5', 'asvs[23]', 'administrators can end the sessions of a user, and of all users',
+			true, NULL, 'session_invalidate_all, session_invalidate_everything', NULL),
+		('ASVS v5.0.0-7.5.1', 'asvs[23]', 'a full reauthentication comes before changes of what affects authentication',
+			NULL, NULL, NULL, 'Compare authenticated_at and auth of the session in these views.'),
+		('ASVS v5.0.0-7.5.2', 'asvs[23]', 'users see their sessions and, authenticated again, end them',
+			NULL, NULL, NULL, 'Use session_list and session_invalidate_id, after a reauthentication.'),
+		('ASVS v5.0.0-7.5.3', 'asvs3', 'another authentication comes before highly sensitive operations',
+			NULL, NULL, NULL, 'Compare authenticated_at and auth of the session in these views.'),
+		('ASVS v5.0.0-7.6.1', 'asvs[23]', 'lifetimes and ends of sessions agree with the identity provider as documented',
+			NULL, NULL, NULL, 'Compare max_lifetime with the provider''s.'),
+		('ASVS v5.0.0-7.6.2', 'asvs[23]', 'no session is made without an action of the user',
+			NULL, NULL, NULL, 'Create sessions only where the user has asked for it.'),
+		('ASVS v5.0.0-8.2.4', 'asvs3', 'controls by network and device apply when a session begins',
+			current_setting('session_manager.new_device_events') = 'on', 'new_device_events', NULL,
+			'Set new_device_events on.'),
+		('ASVS v5.0.0-8.2.4', 'asvs3', 'controls by network and device apply during a session',
+			current_setting('session_manager.client_binding') <> 'off', 'client_binding', NULL,
+			'Let client_binding be log or strict.'),
+		('ASVS v5.0.0-13.3.2', 'asvs[23]', 'secrets are accessible to as few as possible: the key file',
+			key_file = 'loaded', 'key_file', key_file,
+			'Repair what the value says; the file must be readable by the server alone.'),
+		('ASVS v5.0.0-16.1.1', 'asvs[23]', 'it is documented how long logs are kept: the audit trail',
+			NULL, 'event_retention', NULL,
+			'Document event_retention; 0 keeps events for ever.'),
+		('ASVS v5.0.0-16.2.5', 'asvs[23]', 'session tokens are logged hashed or masked',
+			redaction = 'on', 'redact_tokens', redaction,
+			'Preload the library, and set redact_tokens on.')
+	) AS r (reference, profiles, requirement, ok, setting, shown, hint)
+	WHERE $1 ~ r.profiles;
+END
+$$;
+
+COMMENT ON FUNCTION session_audit(text) IS
+'which requirements of NIST SP 800-63B-4 (aal1, aal2, aal3) or of OWASP ASVS 5.0.0 (asvs1, asvs2, asvs3) the settings meet: yes, no, or as the application decides';
+
 CREATE FUNCTION session_cache_settings()
 RETURNS TABLE (mode text, installation uuid, max_age interval)
 AS 'MODULE_PATHNAME', 'sm_session_cache_settings'

@@ -1871,6 +1871,34 @@ $$;
 COMMENT ON FUNCTION session_info() IS
 'version, what is enabled and why anything is not, key state, next sweep';
 
+CREATE FUNCTION session_router.audit(integer, text) RETURNS jsonb
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE
+AS $$
+	CLUSTER 'session_shards';
+	RUN ON $1;
+	SELECT jsonb_agg(to_jsonb(a)) FROM @extschema@.session_audit($2) a;
+$$;
+
+CREATE FUNCTION session_audit(profile text DEFAULT 'asvs2')
+RETURNS TABLE (reference text, requirement text, met text, setting text, value text, hint text)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE ROWS 30
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH told AS MATERIALIZED (SELECT g.shard, g.answer FROM session_router.gather(true, NULL, 'audit($1, $2[1])', $1) g)
+	SELECT a.row ->> 'reference', a.row ->> 'requirement',
+		-- alphabetically: application, no, yes
+		CASE WHEN bool_or(a.row ->> 'met' = 'no') THEN 'no' ELSE min(a.row ->> 'met') END,
+		min(a.row ->> 'setting'),
+		CASE WHEN count(DISTINCT a.row ->> 'value') < 2 THEN min(a.row ->> 'value')
+			ELSE string_agg(format('%s: %s', told.shard, a.row ->> 'value'), '; ' ORDER BY told.shard) END,
+		min(a.row ->> 'hint')
+	FROM told, jsonb_array_elements(told.answer) WITH ORDINALITY a (row, place)
+	GROUP BY a.row ->> 'reference', a.row ->> 'requirement' ORDER BY min(a.place)
+$$;
+
+COMMENT ON FUNCTION session_audit(text) IS
+'which requirements of NIST SP 800-63B-4 (aal1, aal2, aal3) or of OWASP ASVS 5.0.0 (asvs1, asvs2, asvs3) the settings meet: yes, no, or as the application decides';
+
 CREATE FUNCTION session_router_status()
 RETURNS TABLE (shard text, parts integer[], version text, holds text, installation uuid, problem text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 4

@@ -125,6 +125,7 @@ static const BundledFunction functions[] = {
 	{"session_keys", ADMIN | MONITOR},
 	{"session_reencrypt", ADMIN},
 	{"session_info", ADMIN | MONITOR},
+	{"session_audit", APP | ADMIN | MONITOR},
 	{"session_cache_settings", APP | ADMIN},
 	{"session_counters", ADMIN | MONITOR},
 	{"session_stats_reset", ADMIN}

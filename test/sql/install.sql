@@ -65,7 +65,7 @@ SELECT pg_get_indexdef(indexrelid) FROM pg_index
 WHERE indrelid = ANY (ARRAY['user_sessions', 'session_events', 'session_events_default']::regclass[])
 ORDER BY indexrelid::regclass::text COLLATE "C";
 
--- Functions: none leakproof, none in a language but C, and each that runs
+-- Functions: none leakproof, all but the audit in C, and each that runs
 -- with its owner's rights has a search_path that ends in pg_temp.
 SELECT p.oid::regprocedure AS function, provolatile, proparallel, proisstrict, prosecdef, proconfig
 FROM pg_proc p JOIN test.members ON p.oid = objid AND classid = 'pg_proc'::regclass

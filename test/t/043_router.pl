@@ -447,7 +447,7 @@ my %refused = (
 	session_distrust => "'$id'");
 my @everywhere =
   qw(session_invalidate_tenant session_invalidate_everything session_active_estimate session_cleanup session_key_add
-  session_key_activate session_key_retire session_key_revoke session_keys session_reencrypt session_assertion_keys session_info
+  session_key_activate session_key_retire session_key_revoke session_keys session_reencrypt session_assertion_keys session_info session_audit
   session_counters session_stats_reset session_critical_events session_activity session_top);
 my @local =
   qw(session_token_digest session_bucket session_token_bucket session_event_severity session_cache_settings session_grant session_revoke);
