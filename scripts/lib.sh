@@ -78,6 +78,10 @@ end_work() {
       done
     done
   done < <(find "$work" -name postmaster.pid 2>/dev/null)
+  # What else a test program has started, if it was killed before it could end it.
+  for pid in /proc/[0-9]*; do
+    [[ $(readlink "$pid/cwd") != "$work"/* ]] || kill -KILL "${pid#/proc/}" 2>/dev/null || true
+  done
   rm -rf "$work"
   exit $status
 }
