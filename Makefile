@@ -6,6 +6,8 @@
 # neither the system's PostgreSQL installation nor any running server:
 #
 #	make deps			installs what the tests need
+#	make deb			Debian packages for the PostgreSQL of this release, into build/deb
+#	make check-deb		builds, installs, tests, upgrades and removes them in chroots
 #	make demo			a day of a web application's sessions; KEEP=1 keeps it
 #	make example		a web application that uses the clients, until Ctrl-C
 #	make check-quick	build, unit, regression and isolation tests, in two minutes
@@ -211,7 +213,7 @@ UNIT = test_token test_device
 FUZZ = fuzz_token fuzz_envelope
 FUZZ_TIME ?= 60
 
-TASKS = bench bench-long check check-assert check-long check-quick check-versions demo deps dist docs example fuzz indent protocol reader unit
+TASKS = bench bench-long check check-assert check-deb check-long check-quick check-versions deb demo deps dist docs example fuzz indent protocol reader unit
 
 # The tasks come without PGXS, as they must run before it is installed.
 ifeq (,$(filter $(TASKS),$(MAKECMDGOALS)))
@@ -258,6 +260,9 @@ export REGRESS ISOLATION UNIT FUZZ KEEP PG_CONFIG TEST
 deps:
 	@scripts/deps.sh
 
+deb:
+	@scripts/deb.sh
+
 demo:
 	@scripts/demo.sh
 
@@ -275,6 +280,9 @@ check:
 
 check-assert:
 	@scripts/check-assert.sh
+
+check-deb:
+	@scripts/check-deb.sh
 
 check-long:
 	@scripts/check.sh --long

@@ -17,68 +17,29 @@ set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/chroot.sh
+. "$root/scripts/chroot.sh"
 
-chroots=${CHROOTS:-$root/build/chroots}
-mounted=()
-
-unmount() {
-  local dir
-
-  for dir in "${mounted[@]}"; do
-    # what has just ended may still hold it
-    umount "$dir" 2>/dev/null || umount -l "$dir" || true
-  done
-  mounted=()
-}
-
-make_chroot() {
-  local suite=$1 dir=$chroots/$1 mirror=${MIRROR:-$(host_mirror debian)}
-  local script=/usr/share/debootstrap/scripts/$1
-
-  [ ! -d "$dir" ] || return 0
-  command -v debootstrap >/dev/null || die "install debootstrap"
-  printf 'making a chroot of %s\n' "$suite"
-  rm -rf "$dir.part"
-  mkdir -p "$dir.part"
-  # A release younger than the host's debootstrap is made as sid is.
-  [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
-  debootstrap --variant=minbase "$suite" "$dir.part" "$mirror" "$script" \
-    >"$dir.log" 2>&1 ||
-    { tail -n 20 "$dir.log" >&2; die "debootstrap failed"; }
-  # Releases in preparation expire within days on a mirror that lags.
-  printf 'Acquire::Check-Valid-Until "false";\n' \
-    >"$dir.part/etc/apt/apt.conf.d/99valid-until"
-  mv "$dir.part" "$dir"
-}
-
-in_chroot() {
-  chroot "$1" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PACKAGES=no ONLY="${ONLY-}" TEST="${TEST-}" \
-    SOURCE="${SOURCE:+/srv/source}" PATH=/usr/sbin:/usr/bin:/sbin:/bin "${@:2}"
-}
+# what make takes in a chroot
+settings=(PACKAGES=no ONLY="${ONLY-}" TEST="${TEST-}" SOURCE="${SOURCE:+/srv/source}")
 
 check() {
   local suite=$1 dir=$chroots/$1 log=$root/build/check-$1.log
-  local tree=$dir/srv/session_manager mount status=0
+  local tree=$dir/srv/session_manager status=0
 
-  for mount in proc:proc dev/shm:tmpfs; do
-    mountpoint -q "$dir/${mount%:*}" && continue
-    mkdir -p "$dir/${mount%:*}"
-    mount -t "${mount#*:}" none "$dir/${mount%:*}"
-    mounted+=("$dir/${mount%:*}")
-  done
+  mount_chroot "$dir"
   # a server that check-assert has built there is used again
   mkdir -p "$tree"
   find "$tree" -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
-  (cd "$root" && tar -cf - --exclude=./build --exclude=./.git .) |
-    tar -xf - -C "$tree" --no-same-owner
+  copy_into "$tree"
 
   rm -rf "$dir/srv/source"
   [ -z "${SOURCE-}" ] || cp -R "$SOURCE" "$dir/srv/source"
 
   # make itself is among the packages that setup.sh installs.
   {
-    in_chroot "$dir" /srv/session_manager/scripts/setup.sh --tests &&
-      in_chroot "$dir" make -C /srv/session_manager "${CHECK:-check}"
+    in_chroot "$dir" "${settings[@]}" /srv/session_manager/scripts/setup.sh --tests &&
+      in_chroot "$dir" "${settings[@]}" make -C /srv/session_manager "${CHECK:-check}"
   } >"$log" 2>&1 || status=$?
   unmount
 
@@ -104,10 +65,7 @@ report() {
   return "$3"
 }
 
-[ "$(id -u)" -eq 0 ] || die "run as root: chroot and mount need it"
-trap unmount EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+start_chroots
 
 mkdir -p "$root/build"
 failed=0
@@ -116,7 +74,7 @@ for suite in ${SUITES:-16 trixie forky}; do
     check_16 || failed=1
     continue
   fi
-  make_chroot "$suite"
+  make_chroot "$suite" "$chroots/$suite"
   check "$suite" || failed=1
 done
 exit $failed

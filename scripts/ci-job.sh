@@ -18,6 +18,7 @@
 #	packages		the packages that users install, each on one version of what it is for
 #	packages-django-V, packages-next-V	the one for Django, or for Next.js, on another version
 #	image			the images of deploy/, on a base that debootstrap makes: needs root
+#	deb-RELEASE		the Debian packages, from nothing to a session and back, in chroots
 #
 # A PostgreSQL that this machine does not have is taken from a chroot of the
 # Debian release that has it, 16 from PyPI: that needs root.
@@ -32,7 +33,7 @@ jobs=(quick lint docs
   postgresql-{15,16,17,18} postgresql-{15,17,18}-assert
   {django,peers}-{4.2,5.2,newest}
   react react-{15,16}-{18,19}-{turbopack,webpack}
-  packages packages-django-{4.2,6} packages-next-15 image)
+  packages packages-django-{4.2,6} packages-next-15 image deb-{bookworm,trixie,forky})
 
 die() {
   printf 'ci-job: %s\n' "$*" >&2
@@ -107,4 +108,8 @@ case $1 in
   packages) scripts/packages.sh ;;
   packages-*) scripts/packages.sh "${1#packages-}" ;;
   image) scripts/check-image.sh ;;
+  deb-*)
+    scripts/setup.sh --chroot
+    SUITES=${1#deb-} make check-deb
+    ;;
 esac

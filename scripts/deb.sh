@@ -12,6 +12,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+# make deb hands down its own
+unset PG_CONFIG MAKEFLAGS
 
 as_root=()
 [ "$(id -u)" -eq 0 ] || as_root=(sudo)

@@ -40,7 +40,8 @@ lint_sources() {
   if [ "${PACKAGES-yes}" = yes ] && [ -e "$root/build/indent/complete" ]; then
     lint "layout of C and Perl, by make indent" "$root/scripts/indent.sh" --check
   fi
-  for file in "$root"/scripts/*.sh "$root"/scripts/*/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/deploy/*.sh "$root"/.ci/run; do
+  for file in "$root"/scripts/*.sh "$root"/scripts/*/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/deploy/*.sh "$root"/.ci/run \
+    "$root"/debian/*PGVERSION*.p*rm "$root"/debian/tests/installcheck*; do
     [ ! -e "$file" ] || lint "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
   done
 }

@@ -2,8 +2,8 @@
 #
 # Install by apt what building and running the extension needs, and with
 # --tests what its tests need, with --source also what building PostgreSQL with
-# assertions, and its tests, needs, and with --indent what laying out its sources
-# needs.  Does nothing where nothing is missing; no service is started and no
+# assertions, and its tests, needs, with --indent what laying out its sources
+# needs, and with --chroot what chroots of Debian releases need.  Does nothing where nothing is missing; no service is started and no
 # existing cluster is touched.
 #
 #	PACKAGES		no: without what the packages' tests need (yes)
@@ -13,10 +13,12 @@ set -euo pipefail
 tests=no
 source=no
 indent=no
+chroot=no
 case ${1-} in
   --tests) tests=yes ;;
   --source) tests=yes source=yes ;;
   --indent) indent=yes ;;
+  --chroot) chroot=yes ;;
 esac
 
 export DEBIAN_FRONTEND=noninteractive
@@ -69,6 +71,10 @@ find_missing() {
   [ -e /usr/include/hiredis/hiredis.h ] || missing+=(libhiredis-dev)
   if [ $indent = yes ]; then
     have perltidy || missing+=(perltidy)
+  fi
+  if [ $chroot = yes ]; then
+    have debootstrap || missing+=(debootstrap)
+    have python3 || missing+=(python3)
   fi
   [ $tests = yes ] || return 0
   have clang || missing+=(clang)
@@ -139,6 +145,7 @@ fi
 purpose="build the extension"
 [ $tests = no ] || purpose="build the extension and run its tests"
 [ $indent = no ] || purpose="lay out the sources"
+[ $chroot = no ] || purpose="make chroots of Debian releases"
 printf 'setup: installing, to %s: %s\n' "$purpose" "${missing[*]}"
 log=$(mktemp)
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \

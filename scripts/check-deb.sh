@@ -1,0 +1,245 @@
+#!/bin/bash
+#
+# From nothing to a session with the Debian packages, and back: build them in a
+# clean chroot of each release; in another, beside a running cluster, install
+# one as docs/deployment.md says, run the tests that are in the package's
+# source against it, upgrade it while it is used, and remove it.  The packages
+# are left in build/deb-RELEASE.
+#
+#	SUITES		releases of Debian (bookworm trixie forky: PostgreSQL 15, 17 and 18)
+#	CHROOTS		where the chroots are kept (build/chroots)
+#	MIRROR		package mirror (the host's own)
+
+set -euo pipefail
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/chroot.sh
+. "$root/scripts/chroot.sh"
+
+# the chroots at work
+build=
+user=
+
+# A copy of the clean chroot of SUITE as DIR, in which apt asks nothing, and
+# dpkg does not wait for the disk.
+clean_copy() {
+  local suite=$1 dir=$2
+
+  make_chroot "$suite" "$chroots/$suite-clean"
+  rm -rf "$dir"
+  cp -a "$chroots/$suite-clean" "$dir"
+  printf '%s;\n' 'APT::Get::Assume-Yes "true"' 'Dpkg::Use-Pty "false"' >"$dir/etc/apt/apt.conf.d/99answers"
+  printf 'debconf debconf/frontend select Noninteractive\n' | in_chroot "$dir" debconf-set-selections
+  # sudo looks its own host up
+  printf '127.0.0.1 localhost %s\n' "$(hostname)" >"$dir/etc/hosts"
+  printf 'force-unsafe-io\n' >"$dir/etc/dpkg/dpkg.cfg.d/unsafe-io"
+  mount_chroot "$dir"
+}
+
+# Install packages in the chroot DIR.
+install_packages() {
+  local dir=$1
+
+  shift
+  in_chroot "$dir" apt-get -qq update
+  in_chroot "$dir" DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq --no-install-recommends install "$@" >"$dir.log" 2>&1 ||
+    { tail -n 20 "$dir.log" >&2; die "cannot install $*"; }
+}
+
+end_chroots() {
+  local dir process
+
+  for dir in "$build" "$user"; do
+    [ -n "$dir" ] || continue
+    for process in /proc/[0-9]*; do
+      [ "$(readlink "$process/root")" != "$dir" ] || kill -INT "${process#/proc/}" 2>/dev/null || true
+    done
+  done
+  unmount
+  # all that was mounted has to be gone before this
+  for dir in "$build" "$user"; do
+    [ -z "$dir" ] || mountpoint -q "$dir/proc" || rm -rf "$dir"
+  done
+}
+
+# Run a command as somebody who may use sudo, in a directory with the packages, and show it.
+dba() {
+  printf '\n$ %s\n' "$*"
+  in_chroot "$user" runuser -u dba -- sh -c "cd /srv/packages && $*" 2>&1
+}
+
+# The same without showing it.
+quietly() {
+  dba "$@" | tail -n +3
+}
+
+webapp() {
+  quietly "sudo -u webapp psql -XAtq -v ON_ERROR_STOP=1 app -c \"$1\""
+}
+
+expect() {
+  [ "$2" = "$3" ] || die "$1: expected '$2', not '$3'"
+  printf 'ok     %s\n' "$1"
+}
+
+mentions() {
+  grep -qF -- "$2" <<<"$3" || die "$1: '$2' is not in: $3"
+  printf 'ok     %s\n' "$1"
+}
+
+# Build the packages from the tree in the build chroot into /srv/$1 of it.
+build_packages() {
+  in_chroot "$build" DEBIAN_FRONTEND=noninteractive make -C /srv/source deb >"$build.log" 2>&1 ||
+    { tail -n 30 "$build.log" >&2; die "make deb failed"; }
+  in_chroot "$build" mv /srv/source/build/deb "/srv/$1"
+}
+
+build_suite() {
+  local library
+
+  clean_copy "$1" "$build"
+  install_packages "$build" make
+  mkdir "$build/srv/source"
+  copy_into "$build/srv/source"
+  build_packages old
+  rm -rf "$root/build/deb-$1"
+  cp -R "$build/srv/old" "$root/build/deb-$1"
+  printf 'ok     %s: make deb\n' "$1"
+  # the same again, as a package that is newer
+  sed -i -E '1s/\(([^)]*)\)/(\1+newer)/' "$build/srv/source/debian/changelog"
+  build_packages new
+
+  install_packages "$build" lintian binutils
+  in_chroot "$build" sh -c 'lintian --allow-root --fail-on error,warning --show-overrides /srv/old/*.changes' ||
+    die "lintian complains"
+  printf 'ok     lintian\n'
+
+  in_chroot "$build" sh -c 'dpkg-deb -x /srv/old/postgresql-*-session-manager_*.deb /srv/unpacked'
+  library=$(cd "$build" && printf '%s\n' srv/unpacked/usr/lib/postgresql/*/lib/session_manager.so)
+  mentions "linked with -z now" BIND_NOW "$(in_chroot "$build" readelf -d "/$library")"
+  mentions "linked with -z relro" GNU_RELRO "$(in_chroot "$build" readelf -lW "/$library")"
+  mentions "compiled with a protected stack" __stack_chk_fail "$(in_chroot "$build" nm -D "/$library")"
+  mentions "compiled with _FORTIFY_SOURCE" __memcpy_chk "$(in_chroot "$build" nm -D "/$library")"
+}
+
+# Install as the documentation says: the commands of its section, with the SQL
+# of the README for the last of them, which is psql.
+install_as_documented() {
+  local command commands sql
+
+  commands=$(python3 "$root/scripts/doc_blocks.py" "$root/docs/deployment.md" "Debian packages" --commands |
+    sed -E "s/\b15\b/$major/g")
+  sql=$(python3 "$root/scripts/doc_blocks.py" "$root/README.md" Install |
+    python3 -c 'import json, sys; print(*(block["text"] for block in json.load(sys.stdin) if block["language"] == "sql"))')
+  [[ $commands == *psql && $sql == *"CREATE EXTENSION"* ]] || die "the documentation has other commands"
+  printf '%s\n' "$sql" >"$user/srv/packages/install.sql"
+  while IFS= read -r command; do
+    if [[ $command == *psql ]]; then
+      dba "$command -v ON_ERROR_STOP=1 -a <install.sql"
+    else
+      dba "$command"
+    fi
+  done <<<"$commands"
+}
+
+# Print the id of the cluster's process, and the state of the library in it.
+server_process() {
+  head -n 1 "$user/var/lib/postgresql/$major/main/postmaster.pid"
+}
+
+loaded_library() {
+  sed -nE 's|.*/(session_manager\.so.*)|\1|p' "/proc/$(server_process)/maps" | sort -u
+}
+
+serve_while_upgrading() {
+  local before reader
+
+  before=$(server_process)
+  # new connections all the time, each of which reads the session
+  touch "$user/srv/reading"
+  while [ -e "$user/srv/reading" ]; do
+    webapp "SELECT user_id FROM session_get('$token')" || printf 'failed\n'
+  done >"$user/srv/answers" &
+  reader=$!
+  dba "sudo apt install ./newer/postgresql-$major-session-manager_*.deb" ||
+    { rm "$user/srv/reading"; die "cannot upgrade"; }
+  # some that come after it
+  sleep 2
+  rm "$user/srv/reading"
+  wait "$reader"
+  printf '%s reads during the upgrade\n' "$(wc -l <"$user/srv/answers")"
+  expect "every read during the upgrade was answered" "auth0|ada" "$(sort -u "$user/srv/answers")"
+  expect "the server went on" "$before" "$(server_process)"
+  expect "it has the old library" "session_manager.so (deleted)" "$(loaded_library)"
+  dba "sudo pg_ctlcluster $major main restart"
+  expect "after a restart it has the new one" "session_manager.so" "$(loaded_library)"
+  expect "the session lives" "auth0|ada" "$(webapp "SELECT user_id FROM session_get('$token')")"
+}
+
+remove_package() {
+  local said
+
+  said=$(dba "sudo apt remove postgresql-$major-session-manager")
+  printf '%s\n' "$said"
+  mentions "removal warns of a server that would not start" \
+    "Remove session_manager from shared_preload_libraries in /etc/postgresql/$major/main/postgresql.conf" "$said"
+  dba "sudo pg_conftool $major main remove shared_preload_libraries"
+  dba "sudo pg_ctlcluster $major main restart"
+  said=$(dba "sudo apt purge postgresql-$major-session-manager")
+  printf '%s\n' "$said"
+  mentions "purging names the key file" "Key file: /etc/postgresql/session_manager.keys" "$said"
+  expect "the key file is as it was" "$keys" "$(sha256sum "$user/etc/postgresql/session_manager.keys")"
+  expect "nothing else is left" "" "$(find "$user/usr/lib/postgresql" "$user/usr/share/postgresql" "$user/usr/share/doc" \
+    "$user/var/lib/dpkg/info" -name '*session[-_]manager*')"
+  expect "the server runs without it" 1 "$(quietly "sudo -u postgres psql -XAtqc 'SELECT 1'")"
+}
+
+use_suite() {
+  local package major token keys
+
+  clean_copy "$1" "$user"
+  install_packages "$user" postgresql sudo
+  package=$(cd "$build/srv/old" && printf '%s\n' postgresql-*-session-manager_*.deb)
+  major=$(sed -E 's/^postgresql-([0-9]+)-.*/\1/' <<<"$package")
+  in_chroot "$user" useradd -m dba
+  in_chroot "$user" useradd -m webapp
+  printf 'dba ALL=(ALL:ALL) NOPASSWD: ALL\n' >"$user/etc/sudoers.d/dba"
+  mkdir -p "$user/srv/packages/newer"
+  cp "$build/srv/old/$package" "$user/srv/packages/"
+  cp "$build/srv/new/"*.deb "$build/srv/new/"*.dsc "$build/srv/new/"*.tar.xz "$user/srv/packages/newer/"
+  # a cluster may have been started when it was made
+  in_chroot "$user" pg_ctlcluster "$major" main start || [ $? -eq 2 ]
+
+  install_as_documented
+  keys=$(sha256sum "$user/etc/postgresql/session_manager.keys")
+  expect "the key file is the server's alone" "600 postgres" \
+    "$(in_chroot "$user" stat -c '%a %U' /etc/postgresql/session_manager.keys)"
+  token=$(webapp "SELECT session_token FROM session_create('auth0|ada', '{}')")
+  expect "a session is made" sm1_ "${token:0:4}"
+  expect "and read" "auth0|ada" "$(webapp "SELECT user_id FROM session_get('$token')")"
+  mentions "shard.sh runs where it is installed" "shard 1    primary" \
+    "$(quietly "sudo -u postgres /usr/share/postgresql/$major/session_manager/shard.sh status dbname=app")"
+
+  serve_while_upgrading
+
+  install_packages "$user" autopkgtest
+  dba "sudo autopkgtest ./newer/*.deb ./newer/*.dsc -- null" || die "the tests of the package failed"
+  printf 'ok     tests of the installed package\n'
+
+  remove_package
+}
+
+start_chroots
+trap end_chroots EXIT
+mkdir -p "$chroots"
+chroots=$(realpath "$chroots")
+for suite in ${SUITES:-bookworm trixie forky}; do
+  printf '== %s (%s s)\n' "$suite" $SECONDS
+  build=$chroots/$suite-build user=$chroots/$suite-user
+  build_suite "$suite"
+  use_suite "$suite"
+  end_chroots
+done
+printf '== done (%s s)\n' $SECONDS
