@@ -48,17 +48,30 @@ install_packages() {
     { tail -n 20 "$dir.log" >&2; die "cannot install $*"; }
 }
 
+# The processes that run in the chroot DIR.
+processes_in() {
+  local process
+
+  for process in /proc/[0-9]*; do
+    [ "$(readlink "$process/root")" != "$1" ] || printf '%s\n' "${process#/proc/}"
+  done
+}
+
+# End what runs in the chroots, as clusters do, and remove them.
 end_chroots() {
-  local dir process
+  local dir waits processes
 
   for dir in "$build" "$user"; do
     [ -n "$dir" ] || continue
-    for process in /proc/[0-9]*; do
-      [ "$(readlink "$process/root")" != "$dir" ] || kill -INT "${process#/proc/}" 2>/dev/null || true
+    for ((waits = 0; waits < 100; waits++)); do
+      mapfile -t processes < <(processes_in "$dir")
+      [ ${#processes[@]} -gt 0 ] || break
+      kill -INT "${processes[@]}" 2>/dev/null || true
+      sleep 0.3
     done
   done
   unmount
-  # all that was mounted has to be gone before this
+  # (not where /proc is still mounted)
   for dir in "$build" "$user"; do
     [ -z "$dir" ] || mountpoint -q "$dir/proc" || rm -rf "$dir"
   done
