@@ -539,6 +539,22 @@ is( $router->safe_psql(
 	'4|4|t',
 	'the latest events of all shards');
 is( $router->safe_psql(
+		'app', q(
+		SELECT sum(a.events) = sum(h.events), count(*) FILTER (WHERE a.events IS DISTINCT FROM h.events), min(until) > now() - interval '1 hour'
+		FROM session_activity(now() - interval '1 day') a
+		FULL JOIN (SELECT date_trunc('hour', at, 'UTC'), event, detail ->> 'reason', count(*)
+			FROM session_history(max_rows => 10000) GROUP BY 1, 2, 3) h (hour, event, reason, events)
+			ON (a.hour, a.event) = (h.hour, h.event) AND a.reason IS NOT DISTINCT FROM h.reason
+		WHERE coalesce(a.event, h.event) IN ('created', 'invalidated');
+		SELECT sum(events) >= 4 FROM session_activity(tenant_id => 'acme') WHERE event = 'created';
+		SELECT count(*), count(DISTINCT user_id), min(sessions) >= 1 FROM session_top(4);
+		SELECT count(*) FROM session_top(tenant_id => 'x');
+		SELECT count(*) = (SELECT count(*) FROM session_history(max_rows => 10000) WHERE session_event_severity(event) = 'critical')
+		FROM session_critical_events(1000))
+	),
+	"t|0|t\nt\n4|4|t\n0\nt",
+	'activity, critical events and users with many sessions');
+is( $router->safe_psql(
 		'app',
 		"SELECT string_agg(value, '+' ORDER BY key DESC) ~ '^1.0\\+.*shard1: 1/4; .*shard4: 4/4\\+active\\+t\$'
 		FROM (SELECT key, value FROM session_info() WHERE key IN ('version', 'shard')

@@ -61,10 +61,11 @@ add_events(3000, '50 hours', '58 s');
 my $old = $node->safe_psql('postgres',
 	"SELECT count(*) FROM session_events WHERE at < now() - interval '11 min'"
 );
-ok( wait_until(sub { $node->safe_psql('postgres', $counted) >= $old }),
+ok(wait_until(sub { $node->safe_psql('postgres', $counted) >= $old }),
 	'the worker counts what is older than some minutes');
 create_session($node, 'ann');
-is(told($node), $node->safe_psql('postgres', $true),
+is( told($node),
+	$node->safe_psql('postgres', $true),
 	'the numbers are those of the audit trail, with a login of just now');
 
 # A crash in the midst of counting
@@ -72,7 +73,8 @@ add_events(30000, '40 hours', '4 s');
 $node->safe_psql('postgres', 'DELETE FROM session_activity');
 $node->stop('immediate');
 $node->start;
-is(told($node), $node->safe_psql('postgres', $true),
+is( told($node),
+	$node->safe_psql('postgres', $true),
 	'so they are after a crash');
 ok( wait_until(
 		sub {
@@ -90,8 +92,7 @@ $standby->stop;
 $node->append_conf('postgresql.conf', 'session_manager.sweep_interval = 1h');
 $node->restart;
 ok(first_pass($node), 'a pass, and none to follow soon');
-$node->safe_psql('postgres',
-	'TRUNCATE session_events, session_activity');
+$node->safe_psql('postgres', 'TRUNCATE session_events, session_activity');
 add_events(250500, '3 hours', '0.02 s');
 is( $node->safe_psql(
 		'postgres',
