@@ -10,7 +10,7 @@ COPY --from=build /venv /venv
 COPY examples/backend /app
 COPY deploy/backend.sh /usr/local/bin/backend.sh
 RUN useradd --system --uid 10001 --no-create-home app
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 USER app
 EXPOSE 8000

@@ -8,5 +8,7 @@ umask 077
 SECRET_KEY=$(cat /run/secrets/django)
 PGPASSFILE=/tmp/pgpass
 printf '*:*:*:webapp:%s\n' "$(cat /run/secrets/webapp)" >"$PGPASSFILE"
-export SECRET_KEY PGPASSFILE
+CACHE_KEY_FILE=/tmp/cache.key
+cat /run/secrets/cache >"$CACHE_KEY_FILE"
+export SECRET_KEY PGPASSFILE CACHE_KEY_FILE
 exec "$@"

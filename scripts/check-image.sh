@@ -9,8 +9,9 @@
 # checked so is the name of the base alone.  The containers' roots and their base
 # are kept in build/image.
 #
-#	MAJORS		releases of PostgreSQL (15 18)
+#	MAJORS		releases of PostgreSQL (15 18); the compose file is run with the last
 #	MIRROR		package mirror (the host's own)
+#	PARTS		what of it: server, for each of the releases, and compose (both)
 #	ENTRYPOINT	the docker-entrypoint.sh of the base (test/image/docker-entrypoint.sh)
 
 set -euo pipefail
@@ -186,10 +187,10 @@ stop() {
   local name=$1 pid
 
   [ -e "$work/$name.pid" ] || return 0
-  if [ -e "$work/data/postmaster.pid" ]; then
-    pid=$(head -n 1 "$work/data/postmaster.pid")
-    [ "$(readlink "/proc/$pid/exe")" = "" ] || kill -INT "$pid" 2>/dev/null || true
-  fi
+  for pid in $(head -q -n 1 "$work"/data/{,pgdata/}postmaster.pid 2>/dev/null); do
+    # a number of a server that has ended may be another's by now
+    [[ $(readlink "/proc/$pid/exe") != */postgres ]] || kill -INT "$pid" || true
+  done
   wait "$(cat "$work/$name.pid")" || true
   rm "$work/$name.pid"
   bu rm "$name" >/dev/null
@@ -272,8 +273,9 @@ restarts() {
   check "the log says that the key is missing" grep -q 'key file' "$work/keyless.log"
   check "no session is created under a key that is missing" refused "SELECT session_create('auth0|ada')" 'key'
   check "no new key is made behind the administrator's back" test ! -e "$work/keys/keys"
+  check "a new key, made by hand, lets users log in again" test -n "$(
+    query "SELECT session_key_generate()" >/dev/null && query "SELECT session_key_activate(2)" >/dev/null && create_session)"
   stop keyless
-  mv "$work/lost-key" "$work/keys/keys"
 }
 
 # shellcheck disable=SC2317,SC2329 # called by check
@@ -357,6 +359,19 @@ unusable_keys() {
   fails "a key of another user is refused" 'belongs to user 1234' server_with_keys foreign
 }
 
+# One disk, in whose root something else is, and the key copied from a secret: as where a service has one disk alone.
+one_disk() {
+  volumes data
+  mkdir "$work/data/lost+found"
+  secret 444 "$(new_key 1)"
+  start disk session_manager-server --env PGPORT="$port" -v "$work/secret:/etc/secrets:ro" \
+    --env "PGDATA=$(data_directory "$major")/pgdata" disk -- \
+    sh -c "install -o postgres -g postgres -m 400 /etc/secrets/keys /etc/session_manager/keys && exec session_manager-entrypoint.sh postgres -c listen_addresses=127.0.0.1"
+  await disk || { not_ok "starts with one disk" "$work/disk.log"; return; }
+  check "sessions work with one disk and a key that is copied" test "$(user_of "$(create_session)")" = "auth0|ada"
+  stop disk
+}
+
 other_commands() {
   bu from -q --pull-never --name other "localhost/session_manager-server:$major" >/dev/null
   check "other commands run as in the official image" \
@@ -389,13 +404,90 @@ extension_alone() {
   bu rm extension >/dev/null
 }
 
+# What clients of package registries need to know of this machine.
+registry_settings() {
+  local file
+
+  for file in /etc/pip.conf /etc/npmrc "$HOME/.npmrc" "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}"; do
+    [ ! -f "$file" ] || printf '%s\n' -v "$file:$file:ro"
+  done
+}
+
+# The images of the example, on one base that stands for those of Python, Node.js and Redis.
+build_example() {
+  local container dir name settings
+
+  if ! bu inspect --type image localhost/node:22-slim >/dev/null 2>&1; then
+    printf '# making a base image of Python, Node.js and Redis\n'
+    container=$(bu from scratch)
+    dir=$(bu mount "$container")
+    debootstrap --variant=minbase bookworm "$dir" "${MIRROR:-$(host_mirror debian)}" >"$work/base.log" 2>&1 ||
+      { tail -n 20 "$work/base.log" >&2; die "debootstrap failed"; }
+    bu commit -q "$container" localhost/debian >/dev/null
+    bu rm "$container" >/dev/null
+    bu bud -q --isolation chroot --pull-never -f "$root/test/image/base.Dockerfile" -t localhost/node:22-slim "$root/test/image" \
+      >"$work/base.log" 2>&1 || { tail -n 20 "$work/base.log" >&2; die "making the base failed"; }
+    bu tag localhost/node:22-slim localhost/python:3.13-slim localhost/redis:7
+  fi
+  mapfile -t settings < <(registry_settings)
+  for name in backend frontend; do
+    bu bud -q --isolation chroot --pull-never "${settings[@]}" -f "$root/deploy/$name.Dockerfile" \
+      -t "localhost/session_manager-example-$name" "$root" >"$work/build.log" 2>&1 ||
+      { tail -n 30 "$work/build.log" >&2; die "the build of the example's $name failed"; }
+  done
+}
+
+# The compose file, read by docker-compose, and its services.
+compose() {
+  local name deploy=$work/deploy
+
+  mkdir "$work/compose"
+  cp -R "$root/deploy" "$deploy"
+  rm -rf "$deploy/secrets"
+  mkdir -m 711 "$deploy/secrets"
+  for name in postgres webapp django cache; do
+    od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$deploy/secrets/$name"
+  done
+  chmod 711 "$work/compose" "$deploy"
+  check "compose.yml is in order, says docker-compose" env PG_MAJOR="$major" OIDC_ISSUER=http://127.0.0.1:9000/ OIDC_CLIENT_ID=web \
+    OIDC_AUDIENCE=https://api.example.com docker-compose -f "$deploy/compose.yml" config
+  cp "$work/output" "$work/compose.yml"
+  check "a setting that is missing is named" compose_refuses "$deploy/compose.yml"
+  build_example
+  bu tag "localhost/session_manager-server:$major" "localhost/session_manager:$major"
+  bu from -q --pull-never --name provider localhost/session_manager-example-backend >/dev/null
+  containers+=(provider)
+  # A network of its own: the services' ports may be in use here.
+  unshare --net -- sh -c 'ip link set lo up && exec "$@"' sh \
+    "$root/build/image-venv/bin/python" -B "$root/test/image/compose.py" "$store" "$work/containers" "$work/compose.yml" "$work/compose" "$root/examples/issuer/issuer.py" ||
+    failed=1
+  bu rm provider >/dev/null
+}
+
+# shellcheck disable=SC2317,SC2329 # called by check
+compose_refuses() {
+  ! docker-compose -f "$1" config >"$work/refused" 2>&1 && grep -q 'address of your OpenID provider' "$work/refused"
+}
+
+# The manifests, by the schemas of Kubernetes; those of CloudNativePG's kinds are not to be had without it.
+manifests() {
+  local venv=$root/build/image-venv
+
+  [ -x "$venv/bin/kubernetes-validate" ] ||
+    { python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check 'kubernetes-validate>=1.33'; }
+  check "kubernetes.yaml is in order, by the schemas of Kubernetes" "$venv/bin/kubernetes-validate" --strict "$root/deploy/kubernetes.yaml"
+  check "cloudnativepg.yaml is YAML, and of two kinds" "$venv/bin/python" -c \
+    'import sys, yaml; assert [part["kind"] for part in yaml.safe_load_all(open(sys.argv[1]))] == ["Cluster", "Database"]' \
+    "$root/deploy/cloudnativepg.yaml"
+}
+
 [ "$(id -u)" -eq 0 ] || die "run as root: building images needs it"
 trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 missing=()
-for name in buildah debootstrap; do
-  command -v $name >/dev/null || missing+=("$name")
+for name in buildah debootstrap docker-compose ip; do
+  command -v $name >/dev/null || missing+=("${name/%ip/iproute2}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
   printf 'image: installing %s\n' "${missing[*]}"
@@ -409,12 +501,18 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 for major in ${MAJORS:-15 18}; do
   make_base
   build server
+  [[ ${PARTS:-server} == *server* ]] || continue
   size "$(layers_beyond "localhost/session_manager-server:$major" 1)" "the image"
   first_start
   restarts
   mounted_secrets
   unusable_keys
+  one_disk
   other_commands
   [ "$major" -lt 18 ] || extension_alone
 done
+if [[ ${PARTS:-compose} == *compose* ]]; then
+  manifests
+  compose
+fi
 exit $failed
