@@ -457,8 +457,8 @@ compose() {
   bu tag "localhost/session_manager-server:$major" "localhost/session_manager:$major"
   bu from -q --pull-never --name provider localhost/session_manager-example-backend >/dev/null
   containers+=(provider)
-  # A network of its own: the services' ports may be in use here.
-  unshare --net -- sh -c 'ip link set lo up && exec "$@"' sh \
+  # A network of its own, as the services' ports may be in use here, and mounts, as their names are put into /etc/hosts.
+  unshare --net --mount -- sh -c 'ip link set lo up && exec "$@"' sh \
     "$root/build/image-venv/bin/python" -B "$root/test/image/compose.py" "$store" "$work/containers" "$work/compose.yml" "$work/compose" "$root/examples/issuer/issuer.py" ||
     failed=1
   bu rm provider >/dev/null

@@ -5,8 +5,8 @@ compose.py STORE RUNROOT COMPOSE-FILE DIRECTORY ISSUER
 
 The file is what docker-compose config has printed.  Services start in the order of what they
 depend on, with their users, commands, environments, secrets and volumes, and are waited for by
-their health checks.  What is not done is what a daemon does: networks (all share the host's, which
-is to be a namespace of its own), read-only roots and restarts.  Prints lines "ok ..." and
+their health checks.  What is not done is what a daemon does: networks (all share the host's: it
+must run in namespaces of its own for the network and for mounts), read-only roots and restarts.  Prints lines "ok ..." and
 "not ok ...".
 """
 
@@ -53,7 +53,9 @@ class Services:
                 else []
             )
             hosts.append(" ".join(["127.0.0.1", name, *aliases]))
+        # what buildah makes the containers' from
         (work / "hosts").write_text("\n".join(hosts) + "\n")
+        subprocess.run(["mount", "--bind", work / "hosts", "/etc/hosts"], check=True)
 
     def call(self, *arguments: str) -> str:
         return subprocess.run(
@@ -74,7 +76,7 @@ class Services:
     def arguments(self, name: str) -> list[str]:
         """What buildah run is given for a service, but for the command."""
         service = self.compose["services"][name]
-        found = ["--isolation", "chroot", "-v", f"{self.work}/hosts:/etc/hosts:ro"]
+        found = ["--isolation", "chroot"]
         for secret in service.get("secrets", []):
             source = secret["source"] if isinstance(secret, dict) else secret
             file = self.compose["secrets"][source]["file"]
@@ -200,8 +202,8 @@ def sign_in(opener: urllib.request.OpenerDirector, url: str) -> None:
 def current_user(opener: urllib.request.OpenerDirector, url: str) -> str | None:
     """Who is signed in, by the application's own API."""
     with opener.open(f"{url}/api/session", timeout=20) as answer:
-        session = json.load(answer)["session"]
-    return None if session is None else session["user_id"]
+        found = json.load(answer)
+    return None if found["session"] is None else found["user"]["id"]
 
 
 def main() -> int:
