@@ -421,7 +421,7 @@ build_example() {
     printf '# making a base image of Python, Node.js and Redis\n'
     container=$(bu from scratch)
     dir=$(bu mount "$container")
-    debootstrap --variant=minbase bookworm "$dir" "${MIRROR:-$(host_mirror debian)}" >"$work/base.log" 2>&1 ||
+    debootstrap --variant=minbase trixie "$dir" "${MIRROR:-$(host_mirror debian)}" >"$work/base.log" 2>&1 ||
       { tail -n 20 "$work/base.log" >&2; die "debootstrap failed"; }
     bu commit -q "$container" localhost/debian >/dev/null
     bu rm "$container" >/dev/null
