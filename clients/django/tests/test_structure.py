@@ -43,6 +43,7 @@ PUBLIC = {
     "shards": (),
     "shard_checks": (),
     "signals": (),
+    "tracing": (),
     "pytest_plugin": (),
     "testing": (),
     "user_changes": (),

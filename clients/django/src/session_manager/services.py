@@ -55,6 +55,7 @@ from .store.shards import (
 from .store.standby import Standby, has_standbys, standby_of_session, standby_of_user
 from .store.tokens import digest_form, digest_form_of, session_id_of, token_bytes
 from .store.transactions import changed_any_here, changed_here, note_change
+from .tracing import traced
 from .types import (
     JSON,
     SESSION_TIMES,
@@ -117,6 +118,7 @@ def _event_columns() -> str:
     )
 
 
+@traced
 class SessionService:
     """Calls of the extension's functions that the bundle ``app`` allows."""
 

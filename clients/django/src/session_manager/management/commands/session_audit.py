@@ -31,7 +31,7 @@ class Command(SessionCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         profile = options["profile"]
-        found = self.ask(profile, options["database"])
+        found = self.audit_each(profile, options["database"])
         counts = {met: sum(f.met == met for _, f in found) for met in (YES, NO, APPLICATION)}
         if options["json"]:
             report = {
@@ -51,7 +51,7 @@ class Command(SessionCommand):
         if not options["json"]:
             self.stdout.write(summary)
 
-    def ask(self, profile: str, given: list[str] | str | None) -> list[tuple[str, Finding]]:
+    def audit_each(self, profile: str, given: list[str] | str | None) -> list[tuple[str, Finding]]:
         """What is found, with the alias of the database whose server said so."""
         if settings.stand_in is not None:
             raise CommandError("Sessions are in memory: there is no server to ask.", returncode=2)
