@@ -145,6 +145,16 @@ while read -r file name; do
 done < <(journeys)
 [ "$(journeys | wc -l)" -ge 100 ] || complain "CONTRIBUTING.md: the journeys are not found"
 
+# Names of alerts, what they mean and what to do: of the rules, and of the page's table without its code type and links.
+rules() {
+  sed -nE 's/^ +- alert: (.*)/\1/p; s/^ +(summary|description): "(.*)"$/\2/p' docs/session_manager_alerts.yml | paste -d '|' - - -
+}
+table_of_alerts() {
+  sed -nE 's/^\| `(Session[A-Za-z]+)` \| (.*) \| (.*) \|$/\1|\2|\3/p' docs/monitoring.md | sed -E 's/`//g; s/\[([^]]*)\]\([^)]*\)/\1/g'
+}
+[ "$(rules | wc -l)" -ge 20 ] || complain "docs/session_manager_alerts.yml: the rules are not found"
+diff <(rules) <(table_of_alerts) || complain "docs/monitoring.md: its table of alerts differs from docs/session_manager_alerts.yml"
+
 # Links: the file, and the heading in it as a forge makes an anchor of it.
 anchors() {
   awk '/^[`][`][`]/ { code = !code } !code && sub(/^#+ +/, "")' "$1" |

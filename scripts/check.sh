@@ -182,6 +182,10 @@ long_suites() {
   [ "${PACKAGES-yes}" != yes ] ||
     check "four shards, against their forecast" env PG_CONFIG="$pg_config" "$root/bench/fleet.sh"
 
+  heading "each alert, and its fault"
+  tap_test tree test/t/long/watching.pl
+  grep '^# ' "$work/watching.out" || true
+
   heading "an outage of Redis for a minute"
   SM_LONG=10 tap_test tree test/t/031_cache_outage.pl
 

@@ -86,6 +86,8 @@ find_missing() {
   # there is none for some releases of PostgreSQL
   [ -e "$(pg_config --pkglibdir)/plproxy.so" ] || ! can_install "postgresql-$1-plproxy" || missing+=("postgresql-$1-plproxy")
   have redis-server || missing+=(redis-server)
+  have prometheus || missing+=(prometheus)
+  have prometheus-postgres-exporter || missing+=(prometheus-postgres-exporter)
   have shellcheck || missing+=(shellcheck)
   have spin || missing+=(spin)
   have gdb || missing+=(gdb)

@@ -475,10 +475,7 @@ sm_link_report(SmLinkState state, const char *problem)
 	cache->link = state;
 	sm_copy_ascii(cache->problem, problem ? problem : "", sizeof(cache->problem));
 	if (state == SM_LINK_DOWN)
-	{
 		cache->epoch_at = 0;
-		cache->memory_used = 0;
-	}
 	LWLockRelease(sm_shared->cache_lock);
 
 	if (state == SM_LINK_UP)

@@ -375,7 +375,10 @@ cache_outbox(const SmSchema *schema)
 								" FROM %s", sm_schema_qualify(schema, "session_outbox")));
 }
 
-/* What Redis has said of its memory, which others may use as well. */
+/*
+ * What Redis has said of its memory, which others may use as well: also while
+ * there is no connection, because a full Redis loses it again and again.
+ */
 static const char *
 cache_memory(void)
 {
@@ -383,7 +386,7 @@ cache_memory(void)
 
 	if (!cache_read(&cache))
 		return "none";
-	if (cache.link == SM_LINK_NONE || cache.memory_used == 0)
+	if (cache.memory_used == 0)
 		return "unknown";
 	return cache.memory_limit == 0 ?
 		psprintf("%lld bytes used, without a limit", (long long) cache.memory_used) :
