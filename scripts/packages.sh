@@ -27,6 +27,7 @@ made=$root/build/packages
 use_pgxn() {
   local include zip psql
 
+  command -v pgxn >/dev/null || die "install pgxnclient"
   stage_postgresql pgxn
   # (headers are found relative to pg_config as well; the client wants to write there)
   include=$("$pg_config" --includedir)

@@ -110,7 +110,7 @@ find_missing() {
   # a certificate that the browser trusts
   have certutil || missing+=(libnss3-tools)
   have openssl || missing+=(openssl)
-  have pgxn || missing+=(pgxnclient)
+  have pgxn || ! can_install pgxnclient || missing+=(pgxnclient)
   [ -e /usr/share/fonts/opentype/inter ] || missing+=(fonts-inter)
 }
 
