@@ -150,6 +150,7 @@ rules() {
   sed -nE 's/^ +- alert: (.*)/\1/p; s/^ +(summary|description): "(.*)"$/\2/p' docs/session_manager_alerts.yml | paste -d '|' - - -
 }
 table_of_alerts() {
+  # shellcheck disable=SC2016 # code type
   sed -nE 's/^\| `(Session[A-Za-z]+)` \| (.*) \| (.*) \|$/\1|\2|\3/p' docs/monitoring.md | sed -E 's/`//g; s/\[([^]]*)\]\([^)]*\)/\1/g'
 }
 [ "$(rules | wc -l)" -ge 20 ] || complain "docs/session_manager_alerts.yml: the rules are not found"

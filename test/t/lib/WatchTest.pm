@@ -12,7 +12,7 @@ docs/postgres_exporter.yml says, and prometheus evaluates the rules of
 docs/session_manager_alerts.yml.  All durations in these are divided by a
 factor, mechanically, and nothing else is changed: with a factor of 60 an hour
 is a minute.  Both listen on free ports of the loopback interface, and end with
-the object.
+the test.
 
 =cut
 
@@ -37,6 +37,7 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(start_load stop_load faults);
 
 my $docs = abs_path(dirname(__FILE__) . '/../../../docs');
+my @all;
 my %unit = (ms => 1, s => 1000, m => 60_000, h => 3_600_000, d => 86_400_000);
 
 # RFC 7517, appendix A.1
@@ -87,6 +88,7 @@ sub new
 		http => HTTP::Tiny->new(timeout => 10),
 	}, $class;
 	my $targets = '';
+	push @all, $self;
 	# where the rules' windows have room for it, one that a busy machine keeps
 	my $scrape = $factor < 60 ? '3s' : '1s';
 
@@ -156,12 +158,12 @@ sub stop
 	return;
 }
 
-sub DESTROY
+# Also when the test dies: the objects that know the programs may be gone before
+# this one is destroyed.
+END
 {
-	my ($self) = @_;
-	local ($?, $@, $!);
-	$self->stop;
-	return;
+	local $?;
+	$_->stop foreach @all;
 }
 
 # What Prometheus's API answers; dies with its complaint.
@@ -793,7 +795,7 @@ sub start_load
 			[
 				'bash',
 				'-c',
-				'while [ ! -e "$1/stop" ]; do '
+				'while [ -e "$1/traffic.sql" ]; do '
 				  . 'pgbench -n -M prepared -h "$2" -p "$3" -U webapp -f "$1/traffic.sql" -c 3 -R "$4" -T 5 postgres >"$1/$5" 2>&1 || sleep 0.5; done',
 				'load',
 				$dir,
@@ -811,7 +813,7 @@ sub start_load
 sub stop_load
 {
 	my ($load) = @_;
-	write_file("$load->{dir}/stop", '');
+	unlink "$load->{dir}/traffic.sql";
 	$_->finish foreach @{ $load->{running} };
 	return;
 }
