@@ -37,7 +37,6 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(start_load stop_load faults);
 
 my $docs = abs_path(dirname(__FILE__) . '/../../../docs');
-my @all;
 my %unit = (ms => 1, s => 1000, m => 60_000, h => 3_600_000, d => 86_400_000);
 
 # RFC 7517, appendix A.1
@@ -88,7 +87,6 @@ sub new
 		http => HTTP::Tiny->new(timeout => 10),
 	}, $class;
 	my $targets = '';
-	push @all, $self;
 	# where the rules' windows have room for it, one that a busy machine keeps
 	my $scrape = $factor < 60 ? '3s' : '1s';
 
@@ -142,11 +140,13 @@ END
 	return $self;
 }
 
+# Start a program that does not outlive the test, however that ends.
 sub run
 {
 	my ($self, $log, @command) = @_;
 	push @{ $self->{running} },
-	  IPC::Run::start([@command], '<', '/dev/null', '>', $log, '2>&1');
+	  IPC::Run::start([ 'setpriv', '--pdeathsig', 'KILL', @command ],
+		'<', '/dev/null', '>', $log, '2>&1');
 	return;
 }
 
@@ -156,14 +156,6 @@ sub stop
 	$_->kill_kill(grace => 5) foreach @{ $self->{running} };
 	$self->{running} = [];
 	return;
-}
-
-# Also when the test dies: the objects that know the programs may be gone before
-# this one is destroyed.
-END
-{
-	local $?;
-	$_->stop foreach @all;
 }
 
 # What Prometheus's API answers; dies with its complaint.
