@@ -38,6 +38,7 @@ OBJS = \
 	src/guc.o \
 	src/redact.o \
 	src/schema.o \
+	src/secret_file.o \
 	src/session_manager.o \
 	src/shared.o \
 	src/spi.o \

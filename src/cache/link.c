@@ -14,7 +14,6 @@
 #include "postgres.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -27,6 +26,7 @@
 #include "cache/link.h"
 #include "compat.h"
 #include "keys/crypto.h"
+#include "secret_file.h"
 
 #define MS				INT64CONST(1000)	/* of sm_clock() */
 
@@ -75,6 +75,7 @@ static struct
 	int			room;
 }			pending;
 
+static const char *password_file_problem(const struct stat *st);
 static bool read_password(char *password);
 static bool watch_socket(void);
 static void send_login(const char *password);
@@ -161,6 +162,24 @@ sm_link_open(void)
 	return opened;
 }
 
+/* Why the password is not taken from a file, or NULL. */
+static const char *
+password_file_problem(const struct stat *st)
+{
+	switch (sm_secret_file_check(st))
+	{
+		case SM_SECRET_FILE_NOT_REGULAR:
+			return "session_manager.redis_password_file is not a regular file";
+		case SM_SECRET_FILE_NOT_OURS:
+			return "session_manager.redis_password_file belongs neither to the server's user nor to root";
+		case SM_SECRET_FILE_OPEN:
+			return "session_manager.redis_password_file is accessible to others; its mode must be 0600 or stricter, or 0640 if root owns it";
+		case SM_SECRET_FILE_OK:
+			break;
+	}
+	return NULL;
+}
+
 /* False, having said why, if a password is wanted that cannot be read. */
 static bool
 read_password(char *password)
@@ -173,13 +192,12 @@ read_password(char *password)
 	password[0] = '\0';
 	if (sm_redis_password_file[0] == '\0')
 		return true;
-	fd = open(sm_redis_password_file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	/* links are followed, as a mounted secret is one */
+	fd = open(sm_redis_password_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &st) != 0)
 		problem = psprintf("could not read session_manager.redis_password_file: %s", strerror(errno));
-	else if (!S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
-		problem = "session_manager.redis_password_file is not a regular file of the server's user or root";
-	else if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-		problem = "session_manager.redis_password_file is accessible to users other than its owner";
+	else if ((problem = password_file_problem(&st)) != NULL)
+		 /* nothing is read from it */ ;
 	else if ((len = read(fd, password, PASSWORD_MAX)) < 0)
 		problem = psprintf("could not read session_manager.redis_password_file: %s", strerror(errno));
 	else if (len == PASSWORD_MAX)

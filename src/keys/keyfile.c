@@ -20,7 +20,6 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -31,6 +30,7 @@
 #include "guc.h"
 #include "keys/crypto.h"
 #include "keys/keyfile.h"
+#include "secret_file.h"
 
 #define MAX_KEY_FILE_SIZE	(1024 * 1024)
 #define RETRY_INTERVAL_MS	1000
@@ -294,26 +294,31 @@ open_file(int *fd, off_t *size)
 	if (fstat(*fd, &st) != 0)
 		snprintf(file.problem, sizeof(file.problem),
 				 "The key file could not be examined: %s.", strerror(errno));
-	else if (!S_ISREG(st.st_mode))
-		snprintf(file.problem, sizeof(file.problem),
-				 "The key file is not a regular file.");
-	else if (st.st_uid != geteuid() && st.st_uid != 0)
-		snprintf(file.problem, sizeof(file.problem),
-				 "The key file belongs neither to the server's user nor to root.");
-	else if ((st.st_mode & (st.st_uid == 0 && geteuid() != 0 ?
-							S_IWGRP | S_IXGRP | S_IRWXO :
-							S_IRWXG | S_IRWXO)) != 0)
-		/* as check_ssl_key_file_permissions has it for ssl_key_file */
-		snprintf(file.problem, sizeof(file.problem),
-				 "The key file is accessible to others; its mode must be 0600 or stricter, or 0640 if root owns it.");
-	else if (st.st_size > MAX_KEY_FILE_SIZE)
-		snprintf(file.problem, sizeof(file.problem),
-				 "The key file is larger than %d bytes.", MAX_KEY_FILE_SIZE);
 	else
-	{
-		*size = st.st_size;
-		return true;
-	}
+		switch (sm_secret_file_check(&st))
+		{
+			case SM_SECRET_FILE_NOT_REGULAR:
+				snprintf(file.problem, sizeof(file.problem),
+						 "The key file is not a regular file.");
+				break;
+			case SM_SECRET_FILE_NOT_OURS:
+				snprintf(file.problem, sizeof(file.problem),
+						 "The key file belongs neither to the server's user nor to root.");
+				break;
+			case SM_SECRET_FILE_OPEN:
+				snprintf(file.problem, sizeof(file.problem),
+						 "The key file is accessible to others; its mode must be 0600 or stricter, or 0640 if root owns it.");
+				break;
+			case SM_SECRET_FILE_OK:
+				if (st.st_size <= MAX_KEY_FILE_SIZE)
+				{
+					*size = st.st_size;
+					return true;
+				}
+				snprintf(file.problem, sizeof(file.problem),
+						 "The key file is larger than %d bytes.", MAX_KEY_FILE_SIZE);
+				break;
+		}
 	CloseTransientFile(*fd);
 	return false;
 }

@@ -354,10 +354,17 @@ ok(wait_until(sub { slurp_file($node->logfile, $log) =~ /WRONGPASS/ }),
 	'which is logged');
 sleep 3;
 write_file($password_file, "$password\n", 0640);
-reason(qr/redis_password_file is accessible to users other/,
+reason(
+	qr/redis_password_file is accessible to others/,
 	'a password file that others can read');
 write_file($password_file, "$password\n");
 reason(qr/^connected/, 'the right password');
+# as Kubernetes mounts a secret
+rename $password_file, "$password_file.mounted" or die $!;
+symlink "$password_file.mounted", $password_file or die $!;
+$redis->call(qw(CLIENT KILL USER session_manager));
+sleep 3;
+reason(qr/^connected/, 'a password file that is a symbolic link');
 unlink $password_file;
 set(redis_timeout => '900ms', redis_password_file => "$password_file.gone");
 reason(qr/could not read session_manager.redis_password_file: No such file/,
