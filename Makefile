@@ -205,7 +205,8 @@ ISOLATION = \
 	impersonate_race \
 	no_resurrection \
 	cleanup_race \
-	erase_race
+	erase_race \
+	activity_truncate
 
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

@@ -27,6 +27,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -131,6 +132,9 @@ step(void *arg)
 	TimestampTz earliest = 0;	/* 2000-01-01 */
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		value;
+
+	/* in the order of a TRUNCATE of both, or either could wait for the other */
+	LockRelationOid(call->schema->events, AccessShareLock);
 
 	/* what was counted before the clock was set back */
 	value = TimestampTzGetDatum(now);

@@ -19,6 +19,7 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -65,6 +66,8 @@ sm_session_activity(PG_FUNCTION_ARGS)
 	args[1] = tenant_id ? PointerGetDatum(tenant_id) : CStringGetTextDatum("");
 	args[3] = TimestampTzGetDatum(GetCurrentTimestamp());
 
+	/* in the order of a TRUNCATE of both, or either could wait for the other */
+	LockRelationOid(schema->events, AccessShareLock);
 	sm_spi_connect();
 	args[2] = TimestampTzGetDatum(uncounted_from(activity, since));
 	return return_rows(&result,

@@ -241,6 +241,8 @@ async def test_nothing_secret_is_exported(exporter: InMemorySpanExporter, user_i
             arguments = (created.id, user_id, SECRET)
         elif plain in ("audience", "estimate_active"):
             arguments = ()
+        elif plain in ("activity", "critical_events"):
+            arguments, keywords = (), {"tenant_id": SECRET}
         elif plain == "bind_assertion":
             arguments = (f"{created.token}.{SECRET}",)
         elif plain in ("count_active", "get_active_sessions_count", "history"):

@@ -132,7 +132,14 @@ def calls(user_id: str, created: Any) -> dict[str, Callable[[], Any]]:
 
 
 #: Methods that are about no user, or that any database answers.
-OTHERS = {"estimate_active", "bind_assertion", "audience", "get_active_sessions_count"}
+OTHERS = {
+    "activity",
+    "audience",
+    "bind_assertion",
+    "critical_events",
+    "estimate_active",
+    "get_active_sessions_count",
+}
 
 
 def test_no_method_is_forgotten() -> None:
