@@ -184,9 +184,6 @@ CREATE TABLE session_events_default PARTITION OF session_events DEFAULT;
 ALTER TABLE session_events_default ADD CONSTRAINT session_events_default_pkey PRIMARY KEY (at, event_id);
 CREATE INDEX session_events_default_user_id_at_idx ON session_events_default (user_id, at);
 CREATE INDEX session_events_default_session_id_at_idx ON session_events_default (session_id, at);
--- Those that session_event_severity calls critical.
-CREATE INDEX session_events_default_critical_idx ON session_events_default (at, event_id)
-	WHERE event IN ('token_reused', 'corrupt', 'key_revoked', 'device_proof_failed');
 
 COMMENT ON SEQUENCE session_events_event_id_seq IS 'numbers the events; gaps are normal';
 COMMENT ON TABLE session_events IS
@@ -204,7 +201,6 @@ COMMENT ON TABLE session_events_default IS 'receives events for which no partiti
 COMMENT ON INDEX session_events_default_pkey IS 'all events by time, in the order of session_history';
 COMMENT ON INDEX session_events_default_user_id_at_idx IS 'a user''s events by time';
 COMMENT ON INDEX session_events_default_session_id_at_idx IS 'a session''s events by time';
-COMMENT ON INDEX session_events_default_critical_idx IS 'the critical events by time';
 
 -- Numbers of the events in session_events, from which maintenance makes them.
 -- Not dumped: they are made again.
@@ -738,7 +734,7 @@ CREATE FUNCTION session_critical_events(
 RETURNS SETOF session_events
 AS 'MODULE_PATHNAME', 'sm_session_critical_events'
 LANGUAGE C STABLE PARALLEL UNSAFE ROWS 20
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_sort = off;
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_sort = off SET jit = off;
 
 COMMENT ON FUNCTION session_critical_events(integer, text) IS
 'the newest critical events of all sessions or of a tenant''s, newest first';

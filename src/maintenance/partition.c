@@ -626,8 +626,6 @@ make_table(const SmSchema *schema, Piece *piece)
 	(void) sm_spi_execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (at, event_id)", piece->name));
 	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (user_id, at)", piece->name));
 	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (session_id, at)", piece->name));
-	(void) sm_spi_execute(psprintf("CREATE INDEX ON %s (at, event_id) WHERE %s",
-								   piece->name, sm_events_are_critical()));
 	piece->range.relid = get_relname_relid(relname, schema->namespace);
 }
 

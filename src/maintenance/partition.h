@@ -16,7 +16,7 @@
 #include "schema.h"
 
 /* How many indexes a partition is made with. */
-#define SM_PARTITION_INDEXES	4
+#define SM_PARTITION_INDEXES	3
 
 typedef struct SmPartitionWork
 {

@@ -107,8 +107,7 @@ sm_event_severity(const char *name)
 }
 
 /*
- * The condition that an event is critical, for SQL text: the same as that of
- * an index of each partition.
+ * The condition that an event is critical, for SQL text.
  */
 char *
 sm_events_are_critical(void)

@@ -7,7 +7,7 @@
  *
  * session_activity adds the events that maintenance has not counted yet to the
  * numbers that it has, see src/maintenance/activity.c.  Of the former it reads
- * UNCOUNTED_EVENTS at most, in the order of time, and says in "until" how far
+ * SM_UNCOUNTED_EVENTS at most, in the order of time, and says in "until" how far
  * that goes: its cost is bounded also where no maintenance has run for days.
  * These events are to come off an index of each partition, without a sort, also
  * where there are no statistics; hence enable_sort = off.  What has to be sorted
@@ -23,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "maintenance/activity.h"
 #include "schema.h"
 #include "spi.h"
 #include "sql/arguments.h"
@@ -30,9 +31,6 @@
 
 PG_FUNCTION_INFO_V1(sm_session_activity);
 PG_FUNCTION_INFO_V1(sm_session_top);
-
-/* Events that a call counts itself, at the most. */
-#define UNCOUNTED_EVENTS	250000
 
 static TimestampTz uncounted_from(const char *activity, TimestampTz since);
 static Datum return_rows(SmResult *result,
@@ -82,8 +80,8 @@ sm_session_activity(PG_FUNCTION_ARGS)
 								" THEN 1 + (detail -> 'suppressed')::bigint ELSE 1 END"
 								" FROM uncounted WHERE $2 = '' OR tenant_id = $2) AS e"
 								" GROUP BY hour, event, reason ORDER BY hour, event, reason",
-								sm_schema_qualify(schema, "session_events"), UNCOUNTED_EVENTS,
-								UNCOUNTED_EVENTS, activity),
+								sm_schema_qualify(schema, "session_events"), SM_UNCOUNTED_EVENTS,
+								SM_UNCOUNTED_EVENTS, activity),
 					   4, types, args, NULL);
 }
 

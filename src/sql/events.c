@@ -9,12 +9,11 @@
  * The newest rows are to come off an index of each partition, and neither
  * whether nor which may be a matter of statistics: in a partition that was
  * never analyzed, or for a user whose events are all old, sorting them all or
- * walking through everybody's newest events looks cheap and is not.  So
- * the functions are declared with enable_sort = off, which leaves the incremental
+ * walking through everybody's newest events looks cheap and is not.  So the
+ * functions are declared with enable_sort = off, which leaves the incremental
  * sort of events of one time.  And the session or user is named in ORDER BY,
  * by which only its own index can sort, and is compared by = ANY: after a
- * plain = the planner would take the name out of ORDER BY again.  Each
- * partition has a small index of its critical events.
+ * plain = the planner would take the name out of ORDER BY again.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,8 +23,10 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 
+#include "maintenance/activity.h"
 #include "schema.h"
 #include "session/authenticate.h"
 #include "session/events.h"
@@ -71,21 +72,44 @@ sm_session_history(PG_FUNCTION_ARGS)
 
 /*
  * session_critical_events(max_rows, tenant_id)
+ *
+ * Critical events are few among many, and an index of them would cost each
+ * login more than they are worth.  The numbers in session_activity tell in
+ * which hours they are: from the newest back, as many hours are read as it
+ * takes to find max_rows.  Before them come the events that maintenance has not
+ * counted yet, of which the newest SM_UNCOUNTED_EVENTS are looked at.
  */
 Datum
 sm_session_critical_events(PG_FUNCTION_ARGS)
 {
+	const SmSchema *schema = sm_called_schema(fcinfo);
+	char	   *activity = sm_schema_qualify(schema, "session_activity");
+	char	   *events = sm_schema_qualify(schema, "session_events");
+	char	   *critical = sm_events_are_critical();
 	int			max_rows = sm_arg_max_rows(fcinfo, 0);
 	text	   *tenant_id = sm_arg_tenant_id(fcinfo, 1);
 	Oid			types[1] = {TEXTOID};
-	Datum		args[1] = {PointerGetDatum(tenant_id)};
+	Datum		args[1] = {tenant_id ? PointerGetDatum(tenant_id) : CStringGetTextDatum("")};
 
+	/* in the order of a TRUNCATE of both, or either could wait for the other */
+	LockRelationOid(schema->events, AccessShareLock);
 	return return_events(fcinfo,
-						 psprintf("SELECT * FROM %s WHERE %s%s ORDER BY at DESC, event_id DESC LIMIT %d",
-								  sm_schema_qualify(sm_called_schema(fcinfo), "session_events"),
-								  sm_events_are_critical(),
-								  tenant_id ? " AND tenant_id = $1" : "", max_rows),
-						 1, types, args, tenant_id ? " " : "n");
+						 psprintf("WITH counted AS MATERIALIZED (SELECT coalesce(max(until), '-infinity') AS until FROM %s"
+								  " WHERE tenant_id = '' AND hour = (SELECT max(hour) FROM %s WHERE tenant_id = '')),"
+								  " hours AS MATERIALIZED (SELECT hour FROM"
+								  " (SELECT hour, sum(sum(events)) OVER (ORDER BY hour DESC) - sum(events) AS newer FROM %s"
+								  " WHERE tenant_id = $1 AND %s GROUP BY hour) AS h WHERE newer < %d)"
+								  " SELECT * FROM (SELECT * FROM"
+								  " (SELECT * FROM %s WHERE at >= (SELECT until FROM counted)"
+								  " ORDER BY at DESC, event_id DESC LIMIT %d) AS uncounted WHERE %s AND ($1 = '' OR tenant_id = $1)"
+								  " UNION ALL SELECT e.* FROM hours, counted,"
+								  " LATERAL (SELECT * FROM %s WHERE at >= hour AND at < least(hour + interval '1 hour', until)"
+								  " AND %s AND ($1 = '' OR tenant_id = $1) ORDER BY at DESC, event_id DESC LIMIT %d) AS e) AS found"
+								  " ORDER BY at DESC, event_id DESC LIMIT %d",
+								  activity, activity, activity, critical, max_rows,
+								  events, SM_UNCOUNTED_EVENTS, critical,
+								  events, critical, max_rows, max_rows),
+						 1, types, args, NULL);
 }
 
 /*
