@@ -380,7 +380,9 @@ set(redis_user => '',
 	redis_password_file => '',
 	redis_socket => $replica->socket);
 reason(qr/the server is a replica, not the primary/, 'a replica');
-my $cluster = RedisServer->new('cluster-enabled yes');
+# (by default its bus has the same port wherever the server has none)
+my $cluster = RedisServer->new('cluster-enabled yes',
+	'cluster-port ' . PostgreSQL::Test::Cluster::get_free_port());
 set(redis_socket => $cluster->socket, redis_db => 0);
 reason(qr/the server belongs to a Redis Cluster/, 'a server of a cluster');
 set(redis_db => 1);

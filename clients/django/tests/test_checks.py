@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -282,16 +283,21 @@ def test_redis(redis_server: RedisServer) -> None:
     assert servers() == {"W019"}
 
 
-def answers(socket: str) -> bool:
+def answers(path: str) -> bool:
     try:
-        return bool(redis.Redis(unix_socket_path=socket).ping())
+        return bool(redis.Redis(unix_socket_path=path).ping())
     except redis.RedisError:
         return False
 
 
 @pytest.mark.parametrize("db", [0, 1])
 def test_redis_cluster(redis_server: RedisServer, configure: Any, tmp_path: Any, db: int) -> None:
-    options = f"--port 0 --cluster-enabled yes --dir {tmp_path} --unixsocket {tmp_path}/s"
+    # By default its bus has the same port wherever the server has none.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"--port 0 --cluster-enabled yes --cluster-port {port}"
+    options += f" --dir {tmp_path} --unixsocket {tmp_path}/s"
     command = ["redis-server", *options.split(), "--save", ""]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
