@@ -23,15 +23,15 @@
 #define TIME_LEN		7
 #define STAMP_RAW_LEN	(KEY_ID_LEN + TIME_LEN + SM_STAMP_MAC_LEN)
 
-/* set by decode_char() beside the 6 bits of a value */
-#define NOT_BASE64URL	0x40u
-
 /* set by decode_group() beside the 24 bits of a value */
-#define MALFORMED_GROUP	(NOT_BASE64URL << 18)
+#define MALFORMED_GROUP	(UINT32_C(1) << 24)
+
+/* a number in each of the four 16-bit lanes of 64 bits */
+#define LANES(x)	((uint64_t) (x) * UINT64_C(0x0001000100010001))
 
 static uint32_t in_range(uint32_t c, uint32_t low, uint32_t high);
-static uint32_t decode_char(uint32_t c);
 static uint32_t encode_char(uint32_t value);
+static inline uint64_t lanes_in_range(uint64_t c, uint32_t low, uint32_t high);
 static inline uint32_t decode_group(const char *in);
 static void encode_group(uint32_t bits, char *out);
 
@@ -43,26 +43,6 @@ static uint32_t
 in_range(uint32_t c, uint32_t low, uint32_t high)
 {
 	return (((c - low) | (high - c)) >> 31) - 1;
-}
-
-/*
- * Value of a base64url character, or NOT_BASE64URL.
- */
-static uint32_t
-decode_char(uint32_t c)
-{
-	uint32_t	upper = in_range(c, 'A', 'Z');
-	uint32_t	lower = in_range(c, 'a', 'z');
-	uint32_t	digit = in_range(c, '0', '9');
-	uint32_t	minus = in_range(c, '-', '-');
-	uint32_t	under = in_range(c, '_', '_');
-
-	return (upper & (c - 'A')) |
-		(lower & (c - 'a' + 26)) |
-		(digit & (c - '0' + 52)) |
-		(minus & 62) |
-		(under & 63) |
-		(~(upper | lower | digit | minus | under) & NOT_BASE64URL);
 }
 
 /*
@@ -79,23 +59,49 @@ encode_char(uint32_t value)
 }
 
 /*
- * Decode 4 characters to 24 bits; MALFORMED_GROUP is set beside them unless all
- * of the characters are base64url.
+ * In each of four lanes all ones if low <= c <= high, else zero.  No lane
+ * carries into the next: characters are below 2^8, and what is looked at is the
+ * top bit of 16.
+ */
+static inline uint64_t
+lanes_in_range(uint64_t c, uint32_t low, uint32_t high)
+{
+	uint64_t	inside = (c + LANES(0x8000 - low)) & (LANES(0x8000 + high) - c);
+
+	return (inside >> 15 & LANES(1)) * 0xFFFF;
+}
+
+/*
+ * Decode 4 characters, all at once, to 24 bits; MALFORMED_GROUP is set beside
+ * them unless all of the characters are base64url.
  */
 static inline uint32_t
 decode_group(const char *in)
 {
-	uint32_t	seen = 0;
-	uint32_t	bits = 0;
+	uint64_t	c = (uint64_t) (unsigned char) in[0] |
+		(uint64_t) (unsigned char) in[1] << 16 |
+		(uint64_t) (unsigned char) in[2] << 32 |
+		(uint64_t) (unsigned char) in[3] << 48;
+	uint64_t	upper = lanes_in_range(c, 'A', 'Z');
+	uint64_t	lower = lanes_in_range(c, 'a', 'z');
+	uint64_t	digit = lanes_in_range(c, '0', '9');
+	uint64_t	minus = lanes_in_range(c, '-', '-');
+	uint64_t	under = lanes_in_range(c, '_', '_');
+	uint64_t	malformed = ~(upper | lower | digit | minus | under);
 
-	for (int i = 0; i < 4; i++)
-	{
-		uint32_t	value = decode_char((unsigned char) in[i]);
+	/* what leads from the character to its value, modulo 64 */
+	c += (upper & LANES(64 - 'A' % 64)) |
+		(lower & LANES(26 + 128 - 'a')) |
+		(digit & LANES(52 - '0')) |
+		(minus & LANES(62 - '-')) |
+		(under & LANES(63 + 64 - '_'));
 
-		seen |= value;
-		bits = bits << 6 | (value & 63);
-	}
-	return bits | (seen & NOT_BASE64URL) << 18;
+	return (uint32_t) ((c & 63) << 18 |
+					   (c >> 16 & 63) << 12 |
+					   (c >> 32 & 63) << 6 |
+					   (c >> 48 & 63)) |
+		(uint32_t) ((malformed | malformed >> 16 | malformed >> 32 | malformed >> 48) & 1) *
+		MALFORMED_GROUP;
 }
 
 /*
