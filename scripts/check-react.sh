@@ -12,7 +12,7 @@
 # React with each bundler; --lint checks types and style alone.  A FILE is a test of the package (test/...) or of the example
 # (e2e/...).
 #
-#	CHROMIUM	the browser (/usr/bin/chromium)
+#	CHROMIUM	the browser (/usr/bin/chromium-headless-shell, and /usr/bin/chromium for bound sessions)
 #	DEVICE_PORT	for the tests of bound sessions (8443)
 
 set -euo pipefail

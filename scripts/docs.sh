@@ -71,7 +71,7 @@ build_all() {
 
 # What the site answers to a search, in a browser.
 search() {
-  chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=20000 --dump-dom \
+  chromium-headless-shell --no-sandbox --disable-gpu --virtual-time-budget=20000 --dump-dom \
     "file://$site/dev/search.html?q=$1" 2>/dev/null
 }
 
@@ -80,7 +80,7 @@ check_search() {
   grep -q 'href="docs/keys.html#emergency-stop" data-score' "$work/found" || die "a search for 'emergency stop' does not find docs/keys.md"
   search xyzzyplugh >"$work/found"
   grep -q 'did not match any' "$work/found" || die "a search for nonsense does not say that it has found nothing"
-  printf 'docs: search works in %s\n' "$(chromium --version 2>/dev/null)"
+  printf 'docs: search works in %s\n' "$(chromium-headless-shell --version 2>/dev/null)"
 }
 
 # A repository of this tree with two releases, whose sites lead to each other.

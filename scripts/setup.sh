@@ -106,7 +106,9 @@ find_missing() {
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
   have git || missing+=(git)
+  # sessions are bound to devices by the whole browser alone; the other one takes two thirds of the CPU
   have chromium || missing+=(chromium)
+  have chromium-headless-shell || missing+=(chromium-headless-shell)
   # a certificate that the browser trusts
   have certutil || missing+=(libnss3-tools)
   have openssl || missing+=(openssl)

@@ -282,7 +282,7 @@ tap_test() {
 }
 
 # How many TAP tests run at a time: mostly they wait for something.
-tap_jobs=${TAP_JOBS:-3}
+tap_jobs=${TAP_JOBS:-2}
 
 # Reported in order.  The status file is the last thing that a test leaves, so
 # that there is nothing to wait for after it.

@@ -1,10 +1,12 @@
 import { defineConfig, devices } from '@playwright/test';
 
+// Browsers bind sessions to devices over HTTPS alone, and only whole ones do.
+const bound = process.env.APP_URL?.startsWith('https:');
+
 /** The stack is running already, started by scripts/example.sh; EXAMPLE_URL says where. */
 export default defineConfig({
   testDir: 'e2e',
-  // Browsers bind sessions to devices over HTTPS alone.
-  ...(process.env.APP_URL?.startsWith('https:') ? { testMatch: 'device.spec.ts' } : { testIgnore: 'device.spec.ts' }),
+  ...(bound ? { testMatch: 'device.spec.ts' } : { testIgnore: 'device.spec.ts' }),
   outputDir: 'test-results',
   // What ends a test that hangs.  A few seconds are usual, on a machine that has nothing else to do.
   timeout: 240_000,
@@ -21,7 +23,7 @@ export default defineConfig({
     trace: 'off',
     launchOptions: {
       // Debian's, found by its usual name; nothing is downloaded.
-      executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+      executablePath: process.env.CHROMIUM ?? (bound ? '/usr/bin/chromium' : '/usr/bin/chromium-headless-shell'),
       args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
     },
   },

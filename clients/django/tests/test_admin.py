@@ -227,7 +227,7 @@ class TestRevoke:
 
 
 def chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser")
+    return shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
 
 @pytest.mark.browser

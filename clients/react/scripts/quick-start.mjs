@@ -16,7 +16,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 
 const ROOT = resolve(import.meta.dirname, '../../..');
-const { EXAMPLE_URL, BACKEND_URL, ISSUER_URL, TARBALL, CHROMIUM = '/usr/bin/chromium' } = process.env;
+const { EXAMPLE_URL, BACKEND_URL, ISSUER_URL, TARBALL, CHROMIUM = '/usr/bin/chromium-headless-shell' } = process.env;
 const USER = 'auth0|ada';
 const run = promisify(execFile);
 
