@@ -340,10 +340,10 @@ for name in $versions; do
   done
 done
 [ ${#arguments[@]} -gt 0 ] || [ -z "$newest" ] || lint_client
-# Side by side, as each waits for its own servers half of the time.  More than two
+# Side by side, as each waits for its own servers half of the time; but more than the
 # processors can run take them away from each other so often that all take longer.
 for name in "${names[@]}"; do
-  while [ "$(jobs -pr | wc -l)" -gt "$(nproc)" ]; do
+  while [ "$(jobs -pr | wc -l)" -ge "$(nproc)" ]; do
     wait -n || true
   done
   run_version "$name" &

@@ -281,8 +281,8 @@ tap_test() {
   report_tap "$1" "$2"
 }
 
-# How many TAP tests run at a time: mostly they wait for something.
-tap_jobs=${TAP_JOBS:-2}
+# How many TAP tests run at a time: half of the time they wait for something.
+tap_jobs=${TAP_JOBS:-3}
 
 # Reported in order.  The status file is the last thing that a test leaves, so
 # that there is nothing to wait for after it.

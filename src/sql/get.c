@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
+#include "utils/uuid.h"
 
 #include "cache/cache.h"
 #include "guc.h"
@@ -60,10 +61,11 @@ PG_FUNCTION_INFO_V1(sm_session_get_json);
 static bool begin_reading(FunctionCallInfo fcinfo, SmReading *reading);
 static void end_reading(SmReading *reading);
 static bool is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now);
-static void append_name(StringInfo json, const char *name);
-static void append_text(StringInfo json, const char *name, const text *value);
-static void append_object(StringInfo json, const char *name, Jsonb *value);
-static void append_time(StringInfo json, const char *name, TimestampTz time);
+static void append_int(StringInfo json, const char *before, int64 value);
+static void append_time(StringInfo json, const char *before, TimestampTz time);
+static void append_uuid(StringInfo json, const char *before, const pg_uuid_t *value);
+static void append_text(StringInfo json, const char *before, const text *value);
+static void append_object(StringInfo json, const char *before, Jsonb *value);
 
 /*
  * session_get(token, ip, user_agent, touch)
@@ -128,38 +130,35 @@ sm_session_get_json(PG_FUNCTION_ARGS)
 	initStringInfo(&json);
 	enlargeStringInfo(&json, VARHDRSZ + MEMBERS_LEN);
 	json.len = VARHDRSZ;
-	appendStringInfoString(&json, "{\"session_id\": \"");
-	appendStringInfoString(&json,
-						   DatumGetCString(DirectFunctionCall1(uuid_out,
-															   UUIDPGetDatum(session->session_id))));
-	appendStringInfoChar(&json, '"');
-	append_text(&json, "user_id", session->user_id);
-	append_text(&json, "tenant_id", session->tenant_id);
-	append_object(&json, "data", reading.content.data);
-	appendStringInfo(&json, ", \"version\": %d", session->version);
-	append_object(&json, "auth", reading.content.auth);
-	append_time(&json, "created_at", session->created_at);
-	append_time(&json, "authenticated_at", session->authenticated_at);
-	append_time(&json, "last_seen_at", reading.last_seen_at);
-	append_time(&json, "expires_at", session->expires_at);
-	append_time(&json, "absolute_expires_at", session->absolute_expires_at);
+	append_uuid(&json, "{\"session_id\": \"", session->session_id);
+	append_text(&json, "\", \"user_id\": ", session->user_id);
+	append_text(&json, ", \"tenant_id\": ", session->tenant_id);
+	append_object(&json, ", \"data\": ", reading.content.data);
+	append_int(&json, ", \"version\": ", session->version);
+	append_object(&json, ", \"auth\": ", reading.content.auth);
+	append_time(&json, ", \"created_at\": ", session->created_at);
+	append_time(&json, ", \"authenticated_at\": ", session->authenticated_at);
+	append_time(&json, ", \"last_seen_at\": ", reading.last_seen_at);
+	append_time(&json, ", \"expires_at\": ", session->expires_at);
+	append_time(&json, ", \"absolute_expires_at\": ", session->absolute_expires_at);
 	if (reading.cacheable)
-		appendStringInfo(&json, ", \"cacheable\": true, \"cache_installation\": \"%s\"",
-						 DatumGetCString(DirectFunctionCall1(uuid_out,
-															 UUIDPGetDatum((pg_uuid_t *) sm_cache->installation))));
+	{
+		append_uuid(&json, ", \"cacheable\": true, \"cache_installation\": \"",
+					(const pg_uuid_t *) sm_cache->installation);
+		appendStringInfoChar(&json, '"');
+	}
 	else
 		appendStringInfoString(&json, ", \"cacheable\": false, \"cache_installation\": null");
-	append_text(&json, "actor_id", session->actor_id);
+	append_text(&json, ", \"actor_id\": ", session->actor_id);
 	if (session->device_binding_id)
-		append_time(&json, "device_proved_at", session->device_proved_at);
+		append_time(&json, ", \"device_proved_at\": ", session->device_proved_at);
 	else
 		appendStringInfoString(&json, ", \"device_proved_at\": null");
 	appendStringInfoString(&json, reading.token.proved ?
 						   ", \"device_proved\": true" : ", \"device_proved\": false");
-	append_time(&json, "read_at", reading.now);
+	append_time(&json, ", \"read_at\": ", reading.now);
 	appendStringInfoString(&json, reading.missed ?
-						   ", \"touch_due\": true" : ", \"touch_due\": false");
-	appendStringInfoChar(&json, '}');
+						   ", \"touch_due\": true}" : ", \"touch_due\": false}");
 	SET_VARSIZE(json.data, json.len);
 
 	end_reading(&reading);
@@ -259,18 +258,58 @@ is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now)
 		sm_scan_row_is_settled(scan);
 }
 
+/*
+ * What is appended before a value is literal, the member's name with all that
+ * stands around it: to append each of its parts would cost more than the value.
+ */
 static void
-append_name(StringInfo json, const char *name)
+append_int(StringInfo json, const char *before, int64 value)
 {
-	appendStringInfoString(json, ", \"");
-	appendStringInfoString(json, name);
-	appendStringInfoString(json, "\": ");
+	char		digits[MAXINT8LEN + 1];
+
+	appendStringInfoString(json, before);
+	appendBinaryStringInfo(json, digits, pg_lltoa(value, digits));
+}
+
+/*
+ * What is later than such a number can say is as late as it can.
+ */
+static void
+append_time(StringInfo json, const char *before, TimestampTz time)
+{
+	int64		since_1970;
+
+	if (pg_add_s64_overflow(time, UNIX_OFFSET, &since_1970))
+		since_1970 = PG_INT64_MAX;
+	append_int(json, before, since_1970);
+}
+
+/*
+ * The caller appends the quotation mark behind it.
+ */
+static void
+append_uuid(StringInfo json, const char *before, const pg_uuid_t *value)
+{
+	static const int groups[] = {4, 2, 2, 2, 6};
+	const unsigned char *in = value->data;
+	char		digits[2 * UUID_LEN + lengthof(groups) - 1];
+	char	   *out = digits;
+
+	for (size_t i = 0; i < lengthof(groups); i++)
+	{
+		if (i > 0)
+			*out++ = '-';
+		out += hex_encode((const char *) in, groups[i], out);
+		in += groups[i];
+	}
+	appendStringInfoString(json, before);
+	appendBinaryStringInfo(json, digits, sizeof(digits));
 }
 
 static void
-append_text(StringInfo json, const char *name, const text *value)
+append_text(StringInfo json, const char *before, const text *value)
 {
-	append_name(json, name);
+	appendStringInfoString(json, before);
 	if (value == NULL)
 		appendStringInfoString(json, "null");
 	else
@@ -278,26 +317,11 @@ append_text(StringInfo json, const char *name, const text *value)
 }
 
 static void
-append_object(StringInfo json, const char *name, Jsonb *value)
+append_object(StringInfo json, const char *before, Jsonb *value)
 {
-	append_name(json, name);
+	appendStringInfoString(json, before);
 	if (value == NULL)
 		appendStringInfoString(json, "null");
 	else
 		(void) JsonbToCString(json, &value->root, VARSIZE(value));
-}
-
-/*
- * What is later than such a number can say is as late as it can.
- */
-static void
-append_time(StringInfo json, const char *name, TimestampTz time)
-{
-	char		digits[MAXINT8LEN + 1];
-	int64		since_1970;
-
-	if (pg_add_s64_overflow(time, UNIX_OFFSET, &since_1970))
-		since_1970 = PG_INT64_MAX;
-	append_name(json, name);
-	appendBinaryStringInfo(json, digits, pg_lltoa(since_1970, digits));
 }

@@ -151,12 +151,17 @@ async function steal(browser: Browser, owner: BrowserContext, ...names: string[]
 test('a stolen cookie is worth what is left of the proof', async ({ binding: browser, plain: elsewhere, front }) => {
   const owner = await newContext(browser);
   const page = await owner.newPage();
+  const before = Date.now();
   await signInQuietly(page, front);
   const token = (await cookie(owner, COOKIE)) ?? '';
 
   // Whoever has the cookie alone, and who has copied the proof too.
   const thieves = [await steal(elsewhere, owner, COOKIE), await steal(elsewhere, owner, COOKIE, PROOF)];
-  for (const thief of thieves) expect(await ask(thief)).toMatchObject({ status: 200 });
+  for (const thief of thieves) {
+    const { status } = await ask(thief);
+    // The proof was issued after "before"; on a busy machine it may not last as long as it takes to steal it.
+    if (Date.now() < before + LIFETIME) expect(status).toBe(200);
+  }
   await pause(LIFETIME + 1_500);
   await askAsOwner(page);
 
