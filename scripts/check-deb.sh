@@ -125,8 +125,9 @@ build_suite() {
   build_packages new
 
   install_packages "$build" lintian binutils
-  in_chroot "$build" sh -c 'lintian --allow-root --fail-on error,warning --show-overrides /srv/old/*.changes' ||
-    die "lintian complains"
+  # (the one of Debian 12 fails for what is overridden too, so its lines are looked at)
+  in_chroot "$build" sh -c 'lintian --allow-root --fail-on none --show-overrides /srv/old/*.changes' | tee "$build.lintian"
+  ! grep -E '^[EW]: ' "$build.lintian" || die "lintian complains"
   printf 'ok     lintian\n'
 
   in_chroot "$build" sh -c 'dpkg-deb -x /srv/old/postgresql-*-session-manager_*.deb /srv/unpacked'
