@@ -270,7 +270,7 @@ sharded=(tests/sharded/test_routing.py)
 [ "$scope" != --long ] || sharded=(tests/sharded tests/test_services.py tests/test_api.py tests/test_middleware.py
   tests/test_engine.py tests/test_bearer.py tests/test_switching.py tests/test_refusals.py tests/test_statuses.py)
 
-# On the newest version the tests are dealt out to so many servers, as they wait most of the time.
+# On the newest version the tests are dealt out to so many servers, to run beside each other.
 parts=4
 
 # The files of the tests that are the share of the part SHARE: the larger ones take longer.

@@ -214,7 +214,7 @@ if [ "$scope" = --quick ]; then
   exit
 fi
 
-# The packages' tests wait for servers and browsers most of the time, and so do
+# The packages' tests wait for servers and browsers half of the time, and so do
 # the TAP tests: they run beside each other, and beside what compiles.
 build_extension
 options=()

@@ -89,11 +89,11 @@ decode_group(const char *in)
 	uint64_t	under = lanes_in_range(c, '_', '_');
 	uint64_t	malformed = ~(upper | lower | digit | minus | under);
 
-	/* what leads from the character to its value, modulo 64 */
-	c += (upper & LANES(64 - 'A' % 64)) |
+	/* the difference of each character to its value, modulo 64 */
+	c += (upper & LANES(0 + 128 - 'A')) |
 		(lower & LANES(26 + 128 - 'a')) |
-		(digit & LANES(52 - '0')) |
-		(minus & LANES(62 - '-')) |
+		(digit & LANES(52 + 64 - '0')) |
+		(minus & LANES(62 + 64 - '-')) |
 		(under & LANES(63 + 64 - '_'));
 
 	return (uint32_t) ((c & 63) << 18 |

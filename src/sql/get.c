@@ -130,8 +130,8 @@ sm_session_get_json(PG_FUNCTION_ARGS)
 	initStringInfo(&json);
 	enlargeStringInfo(&json, VARHDRSZ + MEMBERS_LEN);
 	json.len = VARHDRSZ;
-	append_uuid(&json, "{\"session_id\": \"", session->session_id);
-	append_text(&json, "\", \"user_id\": ", session->user_id);
+	append_uuid(&json, "{\"session_id\": ", session->session_id);
+	append_text(&json, ", \"user_id\": ", session->user_id);
 	append_text(&json, ", \"tenant_id\": ", session->tenant_id);
 	append_object(&json, ", \"data\": ", reading.content.data);
 	append_int(&json, ", \"version\": ", session->version);
@@ -142,11 +142,8 @@ sm_session_get_json(PG_FUNCTION_ARGS)
 	append_time(&json, ", \"expires_at\": ", session->expires_at);
 	append_time(&json, ", \"absolute_expires_at\": ", session->absolute_expires_at);
 	if (reading.cacheable)
-	{
-		append_uuid(&json, ", \"cacheable\": true, \"cache_installation\": \"",
+		append_uuid(&json, ", \"cacheable\": true, \"cache_installation\": ",
 					(const pg_uuid_t *) sm_cache->installation);
-		appendStringInfoChar(&json, '"');
-	}
 	else
 		appendStringInfoString(&json, ", \"cacheable\": false, \"cache_installation\": null");
 	append_text(&json, ", \"actor_id\": ", session->actor_id);
@@ -259,8 +256,9 @@ is_cacheable(SmScan *scan, const SmToken *token, TimestampTz now)
 }
 
 /*
- * What is appended before a value is literal, the member's name with all that
- * stands around it: to append each of its parts would cost more than the value.
+ * Each of these appends "before", which is literal JSON, punctuation and the
+ * member's name, and then the value.  To append the parts of "before" one by
+ * one would cost more than the value itself.
  */
 static void
 append_int(StringInfo json, const char *before, int64 value)
@@ -284,17 +282,15 @@ append_time(StringInfo json, const char *before, TimestampTz time)
 	append_int(json, before, since_1970);
 }
 
-/*
- * The caller appends the quotation mark behind it.
- */
 static void
 append_uuid(StringInfo json, const char *before, const pg_uuid_t *value)
 {
 	static const int groups[] = {4, 2, 2, 2, 6};
 	const unsigned char *in = value->data;
-	char		digits[2 * UUID_LEN + lengthof(groups) - 1];
-	char	   *out = digits;
+	char		quoted[2 * UUID_LEN + lengthof(groups) + 1];
+	char	   *out = quoted;
 
+	*out++ = '"';
 	for (size_t i = 0; i < lengthof(groups); i++)
 	{
 		if (i > 0)
@@ -302,8 +298,9 @@ append_uuid(StringInfo json, const char *before, const pg_uuid_t *value)
 		out += hex_encode((const char *) in, groups[i], out);
 		in += groups[i];
 	}
+	*out = '"';
 	appendStringInfoString(json, before);
-	appendBinaryStringInfo(json, digits, sizeof(digits));
+	appendBinaryStringInfo(json, quoted, sizeof(quoted));
 }
 
 static void
