@@ -362,7 +362,7 @@ innermost of the parts whose functions are on its stack. The bare look-up has no
   serves them all, and the sides take turns of a quarter of a second. Where a row is of calls per second, so
   are its two columns. Through pgbouncer in transaction mode ({facts.get('pgbouncer', 'not measured')}) they
   share 8 connections to the server; before its version 1.21 that mode knows no prepared statements, and
-  every call of either side is parsed and planned anew.
+  every call of either side is parsed and planned again.
 - **Cleanup.** {int(facts['expired']):,} sessions that expired lie together, older than the live ones.
   The bare DELETE takes batches of 1,000, each a transaction, found through an index and deleted by ctid.
   All times are with `synchronous_commit` off. `session_cleanup` records an event for every session that it

@@ -55,7 +55,7 @@ directly and through pgbouncer, against the same calls of the servers that have 
 - **Round trips** contain the time that each hand-over from one process to another waits for a free
   processor, of which there are {cores()}.
 - Of the router's CPU, a good third is its backend's; a shard uses more than for a direct call
-  because it parses and plans each call anew.
+  because it parses and plans each call again.
 """
 
 

@@ -495,7 +495,7 @@ read_cache(CacheReader *reader, const Token *token, bool *fillable)
 	*fillable = false;
 	if (reply == NULL)
 		return NULL;
-	/* none, or that of a server that has been started anew since */
+	/* none, or that of a server that has been restarted since */
 	reader->settings_doubtful = reply->type == REDIS_REPLY_ARRAY &&
 		reply->elements == 2 && !is_string(reply->element[1]);
 	if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&

@@ -50,7 +50,7 @@ git_here archive --format=zip -9 --prefix="session_manager-$version/" \
 at_most "$made/session_manager-$version.zip" 4000
 
 # All packages are made of what the zip contains.  Files get the commit's time, so
-# that whoever makes them again gets the same, but for the source package.
+# that whoever makes them again gets the same, except the source package.
 SOURCE_DATE_EPOCH=$(git_here log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 git_here archive HEAD LICENSE clients | tar -xf - -C "$work"

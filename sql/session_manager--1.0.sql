@@ -373,7 +373,7 @@ AS 'MODULE_PATHNAME', 'sm_session_elevate'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION session_elevate(text, jsonb, jsonb) IS
-'record that the user authenticated more strongly: replace auth (but for members whose names begin with an underscore), optionally data, and always the token, without a grace period for the old one';
+'record that the user authenticated more strongly: replace auth (except members whose names begin with an underscore), optionally data, and always the token, without a grace period for the old one';
 
 CREATE FUNCTION session_switch_tenant(
 	token text,

@@ -784,7 +784,7 @@ END
 $$;
 
 COMMENT ON FUNCTION session_elevate(text, jsonb, jsonb) IS
-'record that the user authenticated more strongly: replace auth (but for members whose names begin with an underscore), optionally data, and always the token, without a grace period for the old one';
+'record that the user authenticated more strongly: replace auth (except members whose names begin with an underscore), optionally data, and always the token, without a grace period for the old one';
 
 CREATE FUNCTION session_router.switch_tenant(integer, text, text, jsonb)
 RETURNS TABLE (
@@ -2090,7 +2090,7 @@ COMMENT ON FUNCTION session_stats_reset() IS
 'set the counters of this database to zero';
 
 --
--- Privileges.  The bundles are those of session_manager, but for "reader": the
+-- Privileges.  The bundles are those of session_manager, except "reader": the
 -- tables are on the shards.
 --
 

@@ -4,7 +4,7 @@
 
 FOLDER has SIDE.json of every side.  A block is BLOCK requests.  In a round each comparison runs a
 block of either side, next to each other; which comes first, and the order of the comparisons,
-change by chance.  After ROUNDS rounds all processes are started anew, GENERATIONS times in all: a
+change by chance.  After ROUNDS rounds all processes are started again, GENERATIONS times in all: a
 process keeps the luck of its memory layout as long as it lives.
 """
 

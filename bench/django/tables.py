@@ -107,7 +107,7 @@ session's data.
 - **As SESSION_ENGINE**, the extension is what `request.session` is kept in: the middleware but one,
   the login and the authentication are those of Django and of DRF, as on the sides of
   `django.contrib.sessions`.
-- **What else each side does.** Wherever the user's row is loaded, but for knox, a hash of the
+- **What else each side does.** Wherever the user's row is loaded, except for knox, a hash of the
   password is compared with the session's. With the cache off the use of a session is recorded,
   which no peer does.
 - **Requests** are calls of Django's WSGI handler within the process, one at a time, including its

@@ -1,7 +1,7 @@
 """What a fleet of servers with the extension needs, from the measured cost of each operation.
 
 The costs are those that bench/fleet.sh measures (costs.json).  Everything is linear in the rates
-but for two things: uses of a session are written at most once in touch_interval, and PostgreSQL
+except for two things: uses of a session are written at most once in touch_interval, and PostgreSQL
 logs the image of a page that is written for the first time after a checkpoint, so that writes to
 random pages cost more WAL the more pages there are.
 """

@@ -265,7 +265,7 @@ a mark in the last column, 1 lies within the percentiles.
   kept, every statement is prepared on each connection (also those of connect-pg-simple and
   better-auth, which do not do so themselves), better-auth joins (`advanced.database.joins`),
   psycopg runs in C, redis-py parses with hiredis. `fsync` is on, and `synchronous_commit` unless a
-  side says otherwise. A comparison with Redis alone is one of equal durability, but for
+  side says otherwise. A comparison with Redis alone is one of equal durability, except
   revocations, which this extension always flushes.
 - **Connections** are threads of one C program, queries of one Node process, or processes of Python.
   On {cores()} cores the client's own work is part of every figure; the CPU columns tell it apart.

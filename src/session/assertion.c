@@ -133,7 +133,7 @@ sm_assert(const SmSchema *schema, const SmSession *session,
 					 unix_seconds(now), ends_at);
 	utf8 = pg_server_to_any(json.data, json.len, PG_UTF8);
 
-	/* only now: another look at the keys may load them anew */
+	/* only now: another look at the keys may reload them */
 	key = sm_key_active(schema);
 	sm_public_key(key->subkeys.signing, public_key);
 	initStringInfo(&assertion);

@@ -269,7 +269,7 @@ count_in(Entry *entry, uint32 hash, int64 now, int64 *count)
 }
 
 /*
- * Begin to count anew, with the token that has just come.  Those that came in a
+ * Begin to count again, with the token that has just come.  Those that came in a
  * silence are to be told with the next event.
  */
 static void

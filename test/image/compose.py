@@ -74,7 +74,7 @@ class Services:
         return directory
 
     def arguments(self, name: str) -> list[str]:
-        """What buildah run is given for a service, but for the command."""
+        """What buildah run is given for a service, except the command."""
         service = self.compose["services"][name]
         found = ["--isolation", "chroot"]
         for secret in service.get("secrets", []):

@@ -330,7 +330,7 @@ rename "$mount/..data_tmp", "$mount/..data";
 $node->reload;
 ok( wait_until(
 		sub { failure($node, 'SELECT session_key_add(77)') eq '' }, 30),
-	'and is read anew when it is exchanged');
+	'and is read again when it is exchanged');
 isnt(failure($node, 'SELECT session_key_generate()'),
 	'', 'but nothing is written through a link');
 chmod 0644, "$mount/..version2/keys";

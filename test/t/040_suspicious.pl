@@ -259,7 +259,7 @@ is( $plain->safe_psql(
 	'without preloading, a record that is rolled back is made again');
 is( $plain->safe_psql('postgres', "SELECT guess('10.1.0.1', 1, 50); $count"),
 	"0\n1",
-	'and another backend counts anew');
+	'and another backend counts for itself');
 is( $plain->safe_psql(
 		'postgres', q(
 		SELECT new_device FROM session_create('ann', ip => '192.0.2.1', user_agent => 'one');

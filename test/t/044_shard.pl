@@ -75,7 +75,7 @@ like(
 	qr/shard 2 holds 32768-65535/,
 	'nothing has changed by init again');
 is_deeply([ map { $_->safe_psql('postgres', $numbers) } $one, $two ],
-	\@before, 'nor are events numbered anew');
+	\@before, 'nor are events renumbered');
 ok( wait_until(
 		sub {
 			$two->safe_psql('postgres',
@@ -223,8 +223,8 @@ is($_->safe_psql('postgres', 'SELECT count(*) FROM taken'),
   foreach $one, $three;
 ok(live($one, $first), 'a session that stayed lives');
 
-# An uneven split that takes the lowest buckets: the source numbers its events
-# anew, as the range of their numbers was that of these buckets.
+# An uneven split that takes the lowest buckets: the source renumbers its events,
+# as the range of their numbers was that of these buckets.
 my $four = standby_of($one, 'four');
 succeeds('a split of the lowest buckets',
 	'split', server($one), server($four), '--give', '1/16,3/16');

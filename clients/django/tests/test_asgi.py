@@ -276,7 +276,7 @@ def test_fifty_clients(
     with serve(30 if pool else None) as served:
         with Connections(superuser, served.name) as open_connections:
             visitors = asyncio.run(everybody(served))
-        # Whatever was opened is closed, but for the pool's, and no transaction is left open.
+        # Whatever was opened is closed, except the pool's, and no transaction is left open.
         bound = POOL_SIZE if pool else 0
         wait_for(lambda: open_connections.now() <= bound)
         wait_for(lambda: open_connections.unfinished() == 0)

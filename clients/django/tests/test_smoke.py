@@ -263,7 +263,7 @@ BREAKS: dict[str, tuple[Break, set[str]]] = {
     "list": (fails_to_list, {"list", "it has both sessions"}),
     "cache": (
         stores(),
-        {"asked again, it answers anew", "a request without the cookie behind it"},
+        {"asked again, it gives a new answer", "a request without the cookie behind it"},
     ),
 }
 

@@ -306,7 +306,7 @@ test.describe('the owner goes on undisturbed, over five refreshes,', () => {
     await proved(() => askAsOwner(page));
   });
 
-  test('a PostgreSQL and a Django that are started anew, and another key', async () => {
+  test('a PostgreSQL and a Django that are restarted, and another key', async () => {
     await proved(() => askAsOwner(page));
     run(words(process.env.EXAMPLE_PG_CTL), '-m', 'fast', 'restart');
     process.kill(Number(process.env.EXAMPLE_BACKEND_PID), 'SIGHUP');

@@ -29,7 +29,7 @@ for my $victim ('script', 'source', 'target')
 		on_switch($map));
 	my @clients = start_traffic($map, 2);
 
-	# Where the split is undone because of that, the next run begins anew.
+	# Where the split is undone because of that, the next run begins from the start.
 	for my $step (@steps)
 	{
 		# without the source the run that loses it at "replay" comes past this

@@ -148,7 +148,7 @@ while (time() - $start < $seconds - $stretch - 3)
 {
 	usleep(min(10, $seconds / 20) * 1_000_000);
 	push @sizes, sizes();
-	# once, another key: everything is sealed anew
+	# once, another key: everything is resealed
 	next if $rekey++ != 3;
 	value("SELECT session_key_activate($_)")
 	  foreach value('SELECT session_key_generate()');

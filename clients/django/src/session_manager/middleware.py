@@ -75,7 +75,7 @@ def _translated(exception: Exception) -> Exception:
     """StoreUnavailable if ATOMIC_REQUESTS could not begin or end a transaction.
 
     Django raises that around the view, in the place of the view's own answer.  The error has to
-    tell: by now Django has connected anew.
+    tell: by now Django has connected again.
     """
     atomic = any(connections[alias].settings_dict["ATOMIC_REQUESTS"] for alias in all_aliases())
     if atomic and isinstance(exception, Error) and is_lost(exception):

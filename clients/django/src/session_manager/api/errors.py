@@ -72,7 +72,7 @@ class DeviceBoundRequired(PermissionDenied):
 
 
 class DeviceProofStale(PermissionDenied):
-    """403: the device has to prove itself anew; repeat the request then."""
+    """403: the device has to prove itself again; repeat the request then."""
 
     default_detail = "Your device has to prove itself again. Repeat the request."
     default_code = "device_proof_stale"

@@ -47,7 +47,7 @@ def note_session_use(request: Any, *, found: bool = False) -> None:
 def guard_django_cache() -> None:
     """Let Django's cache keep nothing that depends on a session without saying so.
 
-    Its decision is asked here, and not written into the request: each cache_page writes it anew,
+    Its decision is asked here, and not written into the request: each cache_page writes it again,
     also after an outer decorator has looked, and into DRF's request where it is around a method.
     """
     should_update_cache = UpdateCacheMiddleware._should_update_cache  # type: ignore[attr-defined]

@@ -272,7 +272,7 @@ class Smoke:
         )
         again = browser.send("GET", "current/")
         self._check(
-            "asked again, it answers anew",
+            "asked again, it gives a new answer",
             again.status == 200 and again.body.get("server_time") != answer.body.get("server_time"),
             "the same server_time" if again.text == answer.text else again,
             "200 with another server_time",

@@ -39,7 +39,7 @@ from .tokens import TOKEN_SIZE, proof_expiry
 logger = logging.getLogger("session_manager")
 
 SETTINGS_SECONDS = 60.0
-# While there is no cache, or no epoch: a server that was started anew has another installation.
+# While there is no cache, or no epoch: a server that was recreated has another installation.
 DOUBT_SECONDS = 5.0
 # How often the log tells that Redis refuses a command.
 WARNING_SECONDS = 60.0

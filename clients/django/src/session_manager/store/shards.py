@@ -32,7 +32,7 @@ Bucket = int | None
 
 #: Of SipHash-2-4 (Aumasson and Bernstein, 2012); the extension's, which is published.
 KEY = b"session_bucketv1"
-#: Seconds after which a map that a function returns is read anew.
+#: Seconds after which a map that a function returns is read again.
 MAP_SECONDS = 5.0
 #: How long a call that the wrong shard refused is made again, and the pause before each time.
 RETRY_SECONDS = 2.0
@@ -171,7 +171,7 @@ class Retries:
         self._until: float | None = None
 
     def again(self) -> bool:
-        """Read the map anew; whether to try once more."""
+        """Read the map again; whether to try once more."""
         if not settings.is_sharded or chosen_alias() is not None:
             return False
         before = _map.aliases()
