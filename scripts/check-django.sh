@@ -340,8 +340,8 @@ for name in $versions; do
   done
 done
 [ ${#arguments[@]} -gt 0 ] || [ -z "$newest" ] || lint_client
-# Side by side, as each waits for its own servers half of the time; but more than the
-# processors can run take them away from each other so often that all take longer.
+# As many at a time as there are processors.  Each waits for its own servers half of
+# the time, but with more of them every one takes longer, and so do all together.
 for name in "${names[@]}"; do
   while [ "$(jobs -pr | wc -l)" -ge "$(nproc)" ]; do
     wait -n || true

@@ -106,7 +106,7 @@ find_missing() {
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
   have git || missing+=(git)
-  # sessions are bound to devices by the whole browser alone; the other one takes two thirds of the CPU
+  # only the whole browser binds sessions to devices; the headless shell needs two thirds of its CPU time
   have chromium || missing+=(chromium)
   have chromium-headless-shell || missing+=(chromium-headless-shell)
   # a certificate that the browser trusts

@@ -1,6 +1,6 @@
 import { defineConfig, devices } from '@playwright/test';
 
-// Browsers bind sessions to devices over HTTPS alone, and only whole ones do.
+// Browsers bind sessions to devices over HTTPS alone, and the headless shell never does.
 const bound = process.env.APP_URL?.startsWith('https:');
 
 /** The stack is running already, started by scripts/example.sh; EXAMPLE_URL says where. */

@@ -59,9 +59,9 @@ encode_char(uint32_t value)
 }
 
 /*
- * In each of four lanes all ones if low <= c <= high, else zero.  No lane
- * carries into the next: characters are below 2^8, and what is looked at is the
- * top bit of 16.
+ * In each of four lanes all ones if low <= c <= high, else zero.  Characters
+ * are below 2^8, so that no lane of 16 bits carries into the next; the top bit
+ * of a lane is the answer.
  */
 static inline uint64_t
 lanes_in_range(uint64_t c, uint32_t low, uint32_t high)

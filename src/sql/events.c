@@ -75,9 +75,13 @@ sm_session_history(PG_FUNCTION_ARGS)
  *
  * Critical events are few among many, and an index of them would cost each
  * login more than they are worth.  The numbers in session_activity tell in
- * which hours they are: from the newest back, as many hours are read as it
- * takes to find max_rows.  Before them come the events that maintenance has not
- * counted yet, of which the newest SM_UNCOUNTED_EVENTS are looked at.
+ * which hours they are.  These hours are read from the newest back until
+ * max_rows events are found: how many are found in an hour is not the number in
+ * session_activity, which has those that were suppressed too and those that have
+ * been deleted since.  That no more hours are read is up to the incremental sort,
+ * which wants the events of one hour at a time.  Before them come the events that
+ * maintenance has not counted yet, of which the newest SM_UNCOUNTED_EVENTS are
+ * looked at.
  */
 Datum
 sm_session_critical_events(PG_FUNCTION_ARGS)
@@ -95,20 +99,21 @@ sm_session_critical_events(PG_FUNCTION_ARGS)
 	LockRelationOid(schema->events, AccessShareLock);
 	return return_events(fcinfo,
 						 psprintf("WITH counted AS MATERIALIZED (SELECT coalesce(max(until), '-infinity') AS until FROM %s"
-								  " WHERE tenant_id = '' AND hour = (SELECT max(hour) FROM %s WHERE tenant_id = '')),"
-								  " hours AS MATERIALIZED (SELECT hour FROM"
-								  " (SELECT hour, sum(sum(events)) OVER (ORDER BY hour DESC) - sum(events) AS newer FROM %s"
-								  " WHERE tenant_id = $1 AND %s GROUP BY hour) AS h WHERE newer < %d)"
+								  " WHERE tenant_id = '' AND hour = (SELECT max(hour) FROM %s WHERE tenant_id = ''))"
 								  " SELECT * FROM (SELECT * FROM"
 								  " (SELECT * FROM %s WHERE at >= (SELECT until FROM counted)"
 								  " ORDER BY at DESC, event_id DESC LIMIT %d) AS uncounted WHERE %s AND ($1 = '' OR tenant_id = $1)"
-								  " UNION ALL SELECT e.* FROM hours, counted,"
-								  " LATERAL (SELECT * FROM %s WHERE at >= hour AND at < least(hour + interval '1 hour', until)"
-								  " AND %s AND ($1 = '' OR tenant_id = $1) ORDER BY at DESC, event_id DESC LIMIT %d) AS e) AS found"
+								  " UNION ALL (SELECT e.* FROM"
+								  " (SELECT hour FROM %s WHERE tenant_id = $1 AND %s GROUP BY hour ORDER BY hour DESC) AS h,"
+								  " LATERAL (SELECT * FROM %s"
+								  " WHERE at >= hour AND at < least(hour + interval '1 hour', (SELECT until FROM counted))"
+								  " AND %s AND ($1 = '' OR tenant_id = $1) ORDER BY at DESC, event_id DESC LIMIT %d) AS e"
+								  " ORDER BY hour DESC, e.at DESC, e.event_id DESC LIMIT %d)) AS found"
 								  " ORDER BY at DESC, event_id DESC LIMIT %d",
-								  activity, activity, activity, critical, max_rows,
+								  activity, activity,
 								  events, SM_UNCOUNTED_EVENTS, critical,
-								  events, critical, max_rows, max_rows),
+								  activity, critical,
+								  events, critical, max_rows, max_rows, max_rows),
 						 1, types, args, NULL);
 }
 

@@ -117,11 +117,15 @@ SELECT count(*) FROM session_cleanup();
 SELECT count(*) FROM session_activity;
 ROLLBACK;
 
--- The newest critical events, none of which has been counted, and then all but the first
-INSERT INTO session_events (at, user_id, tenant_id, event)
+-- The newest critical events, none of which has been counted, and then all but the first.  One says that
+-- thousands like it were suppressed, and others that were counted have been deleted: older ones are found behind both.
+INSERT INTO session_events (at, user_id, tenant_id, event, detail)
 SELECT clock_timestamp() - i * interval '1 hour', 'u' || i, CASE WHEN i % 2 = 0 THEN 'tenant 2' END,
-	(ARRAY['token_reused', 'corrupt', 'key_revoked', 'device_proof_failed'])[1 + i % 4]
+	(ARRAY['token_reused', 'corrupt', 'key_revoked', 'device_proof_failed'])[1 + i % 4],
+	CASE WHEN i IN (3, 6) THEN '{"cause": "proof_missing", "suppressed": 5000}'::jsonb END
 FROM generate_series(1, 40) AS i;
+INSERT INTO session_events (at, user_id, tenant_id, event)
+SELECT clock_timestamp() - interval '4.5 hours', 'deleted', 'tenant 2', 'corrupt' FROM generate_series(1, 50);
 CREATE VIEW test.newest AS
 SELECT n, t, (SELECT array_agg(event_id) FROM session_critical_events(n, t)) IS NOT DISTINCT FROM (SELECT array_agg(event_id) FROM (
 	SELECT event_id FROM session_events WHERE session_event_severity(event) = 'critical' AND (t IS NULL OR tenant_id = t)
@@ -131,6 +135,8 @@ DELETE FROM session_activity;
 SELECT * FROM test.newest WHERE NOT same;
 CALL test.maintain_until('test.all_counted()');
 INSERT INTO session_events (at, user_id, event) VALUES (clock_timestamp(), 'new', 'corrupt'), (clock_timestamp() - interval '1 min', 'new', 'corrupt');
+SELECT * FROM test.newest WHERE NOT same;
+DELETE FROM session_events WHERE user_id = 'deleted';
 SELECT * FROM test.newest WHERE NOT same;
 SELECT event, user_id, tenant_id FROM session_critical_events(5);
 SELECT event, user_id, tenant_id FROM session_critical_events(3, 'tenant 2');
