@@ -3,8 +3,9 @@
 # From nothing to a session with the Debian packages, and back: build them in a
 # clean chroot of each release; in another, beside a running cluster, install
 # one as docs/deployment.md says, run the tests that are in the package's
-# source against it, upgrade it while it is used, and remove it.  The packages
-# are left in build/deb-RELEASE.
+# source against it, upgrade it while it is used, and remove it.  Then a cluster
+# of the release before it in SUITES, with its package, becomes one of this
+# release.  The packages are left in build/deb-RELEASE.
 #
 #	SUITES		releases of Debian (bookworm trixie forky: PostgreSQL 15, 17 and 18)
 #	CHROOTS		where the chroots are kept (build/chroots)
@@ -141,13 +142,26 @@ build_suite() {
   mentions "compiled with _FORTIFY_SOURCE" __memcpy_chk "$(in_chroot "$build" nm -D "/$library")"
 }
 
+# The package of SUITE, and the release of PostgreSQL that it is for.
+package_of() {
+  printf '%s\n' "$root/build/deb-$1"/postgresql-*-session-manager_*.deb
+}
+
+major_of() {
+  basename "$(package_of "$1")" | sed -E 's/^postgresql-([0-9]+)-.*/\1/'
+}
+
+# The commands of a section of docs/deployment.md.
+documented() {
+  python3 "$root/scripts/doc_blocks.py" "$root/docs/deployment.md" "$1" --commands
+}
+
 # Install as the documentation says: the commands of its section, with the SQL
 # of the README for the last of them, which is psql.
 install_as_documented() {
   local command commands sql
 
-  commands=$(python3 "$root/scripts/doc_blocks.py" "$root/docs/deployment.md" "Debian packages" --commands |
-    sed -E "s/\b15\b/$major/g")
+  commands=$(documented "Debian packages" | sed -E "s/\b15\b/$major/g")
   sql=$(python3 "$root/scripts/doc_blocks.py" "$root/README.md" Install |
     python3 -c 'import json, sys; print(*(block["text"] for block in json.load(sys.stdin) if block["language"] == "sql"))')
   [[ $commands == *psql && $sql == *"CREATE EXTENSION"* ]] || die "the documentation has other commands"
@@ -213,18 +227,26 @@ remove_package() {
   expect "the server runs without it" 1 "$(quietly "sudo -u postgres psql -XAtqc 'SELECT 1'")"
 }
 
-use_suite() {
-  local package major token keys
-
+# Make the chroot of SUITE in which a DBA works, with PACKAGE ... of Debian and a
+# directory for ours.
+make_user() {
   clean_copy "$1" "$user"
-  install_packages "$user" postgresql sudo
-  package=$(cd "$build/srv/old" && printf '%s\n' postgresql-*-session-manager_*.deb)
-  major=$(sed -E 's/^postgresql-([0-9]+)-.*/\1/' <<<"$package")
+  [ -z "$older" ] || cp "$chroots/$older-clean/etc/apt/sources.list" "$user/etc/apt/sources.list.d/$older.list"
+  install_packages "$user" sudo "${@:2}"
   in_chroot "$user" useradd -m dba
   in_chroot "$user" useradd -m webapp
   printf 'dba ALL=(ALL:ALL) NOPASSWD: ALL\n' >"$user/etc/sudoers.d/dba"
-  mkdir -p "$user/srv/packages/newer"
-  cp "$build/srv/old/$package" "$user/srv/packages/"
+  mkdir "$user/srv/packages"
+}
+
+use_suite() {
+  local package major token keys older=
+
+  make_user "$1" postgresql
+  package=$(package_of "$1")
+  major=$(major_of "$1")
+  mkdir "$user/srv/packages/newer"
+  cp "$package" "$user/srv/packages/"
   cp "$build/srv/new/"*.deb "$build/srv/new/"*.dsc "$build/srv/new/"*.tar.xz "$user/srv/packages/newer/"
   # a cluster may have been started when it was made
   in_chroot "$user" pg_ctlcluster "$major" main start || [ $? -eq 2 ]
@@ -248,15 +270,82 @@ use_suite() {
   remove_package
 }
 
+# A line for each thing that must be the same after the upgrade of a cluster.
+contents() {
+  quietly "sudo -u postgres psql -XAt app" <<'END'
+SELECT 'sessions', count(*), md5(string_agg(session_id::text, ',' ORDER BY session_id)) FROM user_sessions;
+SELECT 'events', count(*), md5(string_agg(to_jsonb(e)::text, ',' ORDER BY event_id)) FROM session_events e;
+SELECT 'keys', count(*), md5(string_agg(to_jsonb(k)::text, ',' ORDER BY key_id)) FROM session_keys k;
+SELECT 'installation', to_jsonb(i) FROM session_installation i;
+SELECT 'granted', grantee, count(*) FROM information_schema.routine_privileges
+  WHERE grantee = 'webapp' GROUP BY 2;
+END
+}
+
+# Let a cluster of the suite OLDER become one of SUITE, both ways that
+# pg_upgradecluster has, and use it.
+upgrade_cluster() {
+  local older=$1 major new token ended before command method
+
+  major=$(major_of "$older")
+  new=$(major_of "$2")
+  make_user "$2" "postgresql-$major"
+  cp "$(package_of "$older")" "$(package_of "$2")" "$user/srv/packages/"
+  in_chroot "$user" pg_lsclusters "$major" main | grep -q "^$major " ||
+    in_chroot "$user" pg_createcluster "$major" main
+  in_chroot "$user" pg_ctlcluster "$major" main start || [ $? -eq 2 ]
+  install_as_documented
+  token=$(webapp "SELECT session_token FROM session_create('auth0|ada', '{}')")
+  ended=$(webapp "SELECT session_token FROM session_create('auth0|ada', '{}')")
+  expect "a session is ended" "auth0|ada" "$(webapp "SELECT session_invalidate('$ended')")"
+  webapp "SELECT count(*) FROM generate_series(1, 20000) AS n, session_create('user' || n, '{}')"
+  # so that nothing else changes in between
+  dba "sudo pg_conftool $major main set session_manager.sweep_interval 1d"
+  dba "sudo pg_ctlcluster $major main restart"
+  before=$(contents)
+  mentions "there is something to compare" "granted|webapp|" "$before"
+
+  for method in upgrade dump; do
+    while IFS= read -r command; do
+      command=$(sed -E "s/\b17\b/$new/g; s/\b15\b/$major/g; s/=upgrade/=$method/" <<<"$command")
+      dba "$command" >"$user.log" || { cat "$user.log"; die "$command failed"; }
+      printf '$ %s\n' "$command"
+    done <<<"$(documented "To another release of PostgreSQL")"
+    expect "$major to $new by $method: the server" "$new" \
+      "$(quietly "sudo -u postgres psql -XAtc \"SELECT current_setting('server_version_num')::int / 10000\"")"
+    expect "sessions, events, keys, grants" "$before" "$(contents)"
+    expect "the session lives" "auth0|ada" "$(webapp "SELECT user_id FROM session_get('$token')")"
+    expect "the ended one does not" "" "$(webapp "SELECT user_id FROM session_get('$ended')")"
+    webapp "SELECT FROM session_create('auth0|eve', '{}', ttl => '1 s')"
+    dba "sudo pg_conftool $new main set session_manager.sweep_interval 1s"
+    dba "sudo pg_ctlcluster $new main restart"
+    sleep 5
+    expect "workers sweep" "expired" \
+      "$(quietly "sudo -u postgres psql -XAt app -c \"SELECT event FROM session_events WHERE user_id = 'auth0|eve' AND event = 'expired'\"")"
+    expect "none of them fails" "" \
+      "$(quietly "sudo -u postgres psql -XAt app -c \"SELECT * FROM session_info() WHERE key LIKE 'errors%' AND value <> 'none'\"")"
+    # as it was before
+    dba "sudo pg_dropcluster --stop $new main"
+    dba "sudo pg_conftool $major main set port 5432"
+    dba "sudo pg_ctlcluster $major main start"
+  done
+}
+
 start_chroots
 trap end_chroots EXIT
 mkdir -p "$chroots"
 chroots=$(realpath "$chroots")
+last=
 for suite in ${SUITES:-bookworm trixie forky}; do
   printf '== %s (%s s)\n' "$suite" $SECONDS
   build=$chroots/$suite-build user=$chroots/$suite-user
   build_suite "$suite"
   use_suite "$suite"
   end_chroots
+  if [ -n "$last" ]; then
+    upgrade_cluster "$last" "$suite"
+    end_chroots
+  fi
+  last=$suite
 done
 printf '== done (%s s)\n' $SECONDS

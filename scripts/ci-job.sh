@@ -18,7 +18,8 @@
 #	packages		the packages that users install, each on one version of what it is for
 #	packages-django-V, packages-next-V	the one for Django, or for Next.js, on another version
 #	image			the images of deploy/, on a base that debootstrap makes: needs root
-#	deb-RELEASE		the Debian packages, from nothing to a session and back, in chroots
+#	deb-RELEASE		the Debian packages, from nothing to a session and back, in chroots;
+#				and a cluster of the release before it becomes one of this
 #
 # A PostgreSQL that this machine does not have is taken from a chroot of the
 # Debian release that has it, 16 from PyPI: that needs root.
@@ -110,6 +111,12 @@ case $1 in
   image) scripts/check-image.sh ;;
   deb-*)
     scripts/setup.sh --chroot
-    SUITES=${1#deb-} make check-deb
+    # with the release before it, whose cluster is upgraded
+    case $1 in
+      *-trixie) SUITES="bookworm trixie" ;;
+      *-forky) SUITES="trixie forky" ;;
+      *) SUITES=${1#deb-} ;;
+    esac
+    SUITES=$SUITES make check-deb
     ;;
 esac
