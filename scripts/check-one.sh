@@ -152,11 +152,15 @@ run_isolation() {
 }
 
 run_tap() {
-  local files=("$@")
+  local files=("$@") file
 
   [ $# -gt 0 ] || mapfile -t files < <(cd "$root" && printf '%s\n' test/t/*.pl)
   staged server
   tap_tests tree "${files[@]}"
+  # what they have measured, for those who have asked for them
+  for file in "$@"; do
+    keep "$(tap_name "$file")"
+  done
 }
 
 run_django() {
