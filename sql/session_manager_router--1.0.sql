@@ -1522,7 +1522,8 @@ AS $$
 	SELECT e.*
 	FROM session_router.gather(true, NULL, 'critical_events($1, $2[1]::integer, $2[2])', $1::text, $2) g,
 		jsonb_populate_recordset(NULL::@extschema@.session_events, g.answer) e
-	ORDER BY e.at DESC, e.event_id DESC LIMIT $1
+	-- what is no number of rows the shards refuse, if they are asked
+	ORDER BY e.at DESC, e.event_id DESC LIMIT greatest($1, 1)
 $$;
 
 COMMENT ON FUNCTION session_critical_events(integer, text) IS
@@ -1579,7 +1580,8 @@ AS $$
 	SELECT t.user_id, t.sessions, t.last_seen_at
 	FROM session_router.gather(true, NULL, 'top($1, $2[1]::integer, $2[2])', $1::text, $2) g,
 		jsonb_to_recordset(g.answer) AS t (user_id text, sessions bigint, last_seen_at timestamptz)
-	ORDER BY t.sessions DESC, t.user_id COLLATE "C" LIMIT $1
+	-- as above
+	ORDER BY t.sessions DESC, t.user_id COLLATE "C" LIMIT greatest($1, 1)
 $$;
 
 COMMENT ON FUNCTION session_top(integer, text) IS

@@ -380,6 +380,13 @@ foreach (
 	[ "SELECT session_create('x', '[]')", '22023' ],
 	[ "SELECT session_list('x', max_rows => 0)", '22023' ],
 	[ "SELECT session_history(max_rows => 0)", '22023' ],
+	(
+		map {
+			my $max_rows = $_;
+			map { [ "SELECT $_(max_rows => $max_rows)", '22023' ] }
+			  qw(session_critical_events session_top)
+		} qw(0 -1 10001)
+	),
 	[ "SELECT session_invalidate_tenant(NULL)", '22004' ],
 	[ "SELECT session_invalidate_everything('')", '22023' ],
 	[ "SELECT session_key_activate(9)", '42704' ],

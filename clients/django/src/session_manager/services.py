@@ -221,8 +221,6 @@ class SessionService:
         if token is None or raw is None:
             return None
         bucket = bucket_of_bytes(raw)
-        sql = f"SELECT {function('session_get_json')}(%s, %s::inet, %s, %s)::text AS session"
-        params = [digest_form_of(raw), ip, _storable(user_agent), touch]
         cache = session_cache(bucket)
         lease = stale = None
         if (cache is not None or has_standbys()) and not changed_here(raw):
@@ -232,11 +230,13 @@ class SessionService:
                     return session
                 fresh = fresh or answered
             if not fresh and has_standbys():
-                stale = _read_standby(standby_of_session(alias_of(bucket), raw), sql, params)
+                question = _question(raw, ip, user_agent, touch)
+                stale = _read_standby(standby_of_session(alias_of(bucket), raw), *question)
                 if stale is not None and not (touch and stale["touch_due"]):
                     return session_of(stale)
+        question = _question(raw, ip, user_agent, touch)
         try:
-            text: str | None = call_for_value(sql, params, bucket=bucket)
+            text: str | None = call_for_value(*question, bucket=bucket)
         except StoreUnavailable:
             if stale is None:
                 raise
@@ -946,6 +946,16 @@ class SessionService:
     aassertion = _twin(assertion)
     aassertion_id = _twin(assertion_id)
     aaudience = _twin(audience)
+
+
+def _question(
+    raw: bytes, ip: str | None, user_agent: str | None, touch: bool
+) -> tuple[str, list[Any]]:
+    """What asks PostgreSQL for the session of a token's bytes."""
+    return (
+        f"SELECT {function('session_get_json')}(%s, %s::inet, %s, %s)::text AS session",
+        [digest_form_of(raw), ip, _storable(user_agent), touch],
+    )
 
 
 def _read_standby(standby: Standby | None, sql: str, params: list[Any]) -> JSON | None:
