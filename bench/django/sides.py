@@ -40,12 +40,26 @@ OUR_ENGINE = {
     "authentication": "rest_framework.authentication.SessionAuthentication",
     "engine": "session_manager.backends.sessions",
 }
+# The same, with request.user by the package's own middleware, which needs no row.
+LAZY_ENGINE = {
+    **OUR_ENGINE,
+    "middleware": (
+        *OUR_ENGINE["middleware"],
+        "session_manager.middleware.AuthenticationMiddleware",
+    ),
+}
 
 SIDES = {
     "cached": Side("session_manager, cache on", **OURS, cache=True),
     "uncached": Side("session_manager, cache off", **OURS),
     "cached_lazy": Side("session_manager, cache on, LAZY_USER", **OURS, cache=True, lazy_user=True),
     "cached_engine": Side("session_manager, cache on, as SESSION_ENGINE", **OUR_ENGINE, cache=True),
+    "cached_lazy_engine": Side(
+        "session_manager, cache on, as SESSION_ENGINE, LAZY_USER",
+        **LAZY_ENGINE,
+        cache=True,
+        lazy_user=True,
+    ),
     "uncached_engine": Side("session_manager, cache off, as SESSION_ENGINE", **OUR_ENGINE),
     "cached_bare": Side(
         "session_manager, cache on, without the user's row", **OURS, cache=True, user_row=False
@@ -80,6 +94,7 @@ COMPARISONS = (
     Comparison("cached_lazy", "cache"),
     Comparison("cached_engine", "cached_db", promised=1),
     Comparison("cached_engine", "cache"),
+    Comparison("cached_lazy_engine", "cached_db", promised=2),
     Comparison("uncached_engine", "db", promised=1.15),
     Comparison("cached_bare", "cached"),
     Comparison("uncached_bare", "uncached"),

@@ -106,7 +106,8 @@ session's data.
   that row through the ORM.
 - **As SESSION_ENGINE**, the extension is what `request.session` is kept in: the middleware but one,
   the login and the authentication are those of Django and of DRF, as on the sides of
-  `django.contrib.sessions`.
+  `django.contrib.sessions`. With *LAZY_USER* `request.user` comes from another middleware of the
+  package.
 - **What else each side does.** Wherever the user's row is loaded, except for knox, a hash of the
   password is compared with the session's. With the cache off the use of a session is recorded,
   which no peer does.
