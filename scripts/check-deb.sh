@@ -282,10 +282,44 @@ SELECT 'granted', grantee, count(*) FROM information_schema.routine_privileges
 END
 }
 
+as_postgres() {
+  quietly "sudo -u postgres psql -XAtqc \"$1\" app"
+}
+
+# The documented commands that make the release MAJOR's cluster one of NEW, by METHOD.
+upgrade_as_documented() {
+  local command
+
+  while IFS= read -r command; do
+    command=$(sed -E "s/\b17\b/$new/g; s/\b15\b/$major/g; s/=upgrade/=$1/" <<<"$command")
+    printf '\n$ %s\n' "$command"
+    quietly "$command" >"$user.log" || { cat "$user.log"; die "this failed"; }
+  done <<<"$(documented "To another release of PostgreSQL")"
+}
+
+use_upgraded() {
+  local tries swept=
+
+  expect "$major to $new by $1: the server" "$new" "$(as_postgres "SELECT current_setting('server_version_num')::int / 10000")"
+  expect "sessions, events, keys, grants" "$before" "$(contents)"
+  expect "the session lives" "auth0|ada" "$(webapp "SELECT user_id FROM session_get('$token')")"
+  expect "the ended one does not" "" "$(webapp "SELECT user_id FROM session_get('$ended')")"
+  webapp "SELECT FROM session_create('auth0|eve', '{}', ttl => '1 s')"
+  dba "sudo pg_conftool $new main set session_manager.sweep_interval 1s"
+  dba "sudo pg_ctlcluster $new main restart"
+  for ((tries = 0; tries < 60; tries++)); do
+    swept=$(as_postgres "SELECT event FROM session_events WHERE user_id = 'auth0|eve' AND event = 'expired'")
+    [ -z "$swept" ] || break
+    sleep 1
+  done
+  expect "workers sweep" expired "$swept"
+  expect "and none of them fails" "" "$(as_postgres "SELECT * FROM session_info() WHERE key LIKE 'errors%' AND value <> 'none'")"
+}
+
 # Let a cluster of the suite OLDER become one of SUITE, both ways that
 # pg_upgradecluster has, and use it.
 upgrade_cluster() {
-  local older=$1 major new token ended before command method
+  local older=$1 major new token ended before method
 
   major=$(major_of "$older")
   new=$(major_of "$2")
@@ -298,32 +332,17 @@ upgrade_cluster() {
   token=$(webapp "SELECT session_token FROM session_create('auth0|ada', '{}')")
   ended=$(webapp "SELECT session_token FROM session_create('auth0|ada', '{}')")
   expect "a session is ended" "auth0|ada" "$(webapp "SELECT session_invalidate('$ended')")"
-  webapp "SELECT count(*) FROM generate_series(1, 20000) AS n, session_create('user' || n, '{}')"
-  # so that nothing else changes in between
+  expect "there are others" 20000 \
+    "$(webapp "SELECT count(*) FROM generate_series(1, 20000) AS n, session_create('user' || n, '{}')")"
+  # so that nothing changes in between
   dba "sudo pg_conftool $major main set session_manager.sweep_interval 1d"
   dba "sudo pg_ctlcluster $major main restart"
   before=$(contents)
   mentions "there is something to compare" "granted|webapp|" "$before"
 
   for method in upgrade dump; do
-    while IFS= read -r command; do
-      command=$(sed -E "s/\b17\b/$new/g; s/\b15\b/$major/g; s/=upgrade/=$method/" <<<"$command")
-      dba "$command" >"$user.log" || { cat "$user.log"; die "$command failed"; }
-      printf '$ %s\n' "$command"
-    done <<<"$(documented "To another release of PostgreSQL")"
-    expect "$major to $new by $method: the server" "$new" \
-      "$(quietly "sudo -u postgres psql -XAtc \"SELECT current_setting('server_version_num')::int / 10000\"")"
-    expect "sessions, events, keys, grants" "$before" "$(contents)"
-    expect "the session lives" "auth0|ada" "$(webapp "SELECT user_id FROM session_get('$token')")"
-    expect "the ended one does not" "" "$(webapp "SELECT user_id FROM session_get('$ended')")"
-    webapp "SELECT FROM session_create('auth0|eve', '{}', ttl => '1 s')"
-    dba "sudo pg_conftool $new main set session_manager.sweep_interval 1s"
-    dba "sudo pg_ctlcluster $new main restart"
-    sleep 5
-    expect "workers sweep" "expired" \
-      "$(quietly "sudo -u postgres psql -XAt app -c \"SELECT event FROM session_events WHERE user_id = 'auth0|eve' AND event = 'expired'\"")"
-    expect "none of them fails" "" \
-      "$(quietly "sudo -u postgres psql -XAt app -c \"SELECT * FROM session_info() WHERE key LIKE 'errors%' AND value <> 'none'\"")"
+    upgrade_as_documented $method
+    use_upgraded $method
     # as it was before
     dba "sudo pg_dropcluster --stop $new main"
     dba "sudo pg_conftool $major main set port 5432"

@@ -793,6 +793,95 @@ is( $router->safe_psql(
 is(state("CREATE EXTENSION session_manager CASCADE"),
 	'42P07', 'one schema has room for one of the two');
 
+# What an argument must not be is refused as a shard refuses it: each argument
+# of each function in turn, on the shard, which takes it back, and through the
+# router.  Those that end sessions and keys of everybody come last.
+my %bad = (
+	boolean => ['NULL'],
+	bytea => [ 'NULL', q('\x00') ],
+	inet => ['NULL'],
+	integer => [ 'NULL', 0, -1, 2147483647 ],
+	interval => [ 'NULL', q('-1 s'), q('0'), q('5000 years'), ],
+	jsonb => [ 'NULL', q('1'), q('[]') ],
+	text => [ 'NULL', q(''), q('x'), q(repeat('x', 100000)) ],
+	'timestamp with time zone' => [ 'NULL', q('infinity'), q('-infinity') ],
+	uuid => ['NULL']);
+my %good = (
+	challenge => q('x'),
+	data => q('{}'),
+	jwk => $routed{session_bind_device} =~ s/^'.*?', (.*), 'x'/$1/r,
+	key_id => 1,
+	patch => q('{}'),
+	role => q('web'),
+	user_id => "'$ann'");
+my %in_the_end = map { $_ => 1 }
+  qw(session_invalidate_tenant session_invalidate_everything session_key_add
+  session_key_activate session_key_retire session_key_revoke session_reencrypt);
+my @probes;
+
+foreach my $name (
+	sort { ($in_the_end{$a} // 0) <=> ($in_the_end{$b} // 0) || $a cmp $b }
+	keys %routed, @everywhere)
+{
+	my ($names, $types, $required) = split /\|/,
+	  $shard[0]->safe_psql(
+		'postgres', qq(
+		SELECT array_to_string(proargnames[1:pronargs], ','),
+			(SELECT string_agg(t::regtype::text, ',' ORDER BY i) FROM unnest(proargtypes) WITH ORDINALITY a (t, i)),
+			pronargs - pronargdefaults
+		FROM pg_proc WHERE proname = '$name'));
+	my @names = split /,/, $names;
+	my @types = split /,/, $types;
+	# a live session of its own, which the call may end
+	my ($its_id, $its_digest) = split /\|/,
+	  $router->safe_psql(
+		'app', qq(
+		SELECT session_id, session_token_digest(session_token) FROM session_create('$ann')));
+	my %its = (
+		%good,
+		session_id => "'$its_id'",
+		token => "'$its_digest'",
+		current_token => "'$its_digest'");
+	foreach my $i (0 .. $#names)
+	{
+		foreach my $value (@{ $bad{ $types[$i] } })
+		{
+			push @probes, "$name(" . join(
+				', ',
+				map {
+					"$names[$_] => "
+					  . (
+						  $_ == $i ? $value
+						: $its{ $names[$_] } // "'x'")
+				} grep { $_ == $i || $_ < $required } 0 .. $#names) . ')';
+		}
+	}
+}
+
+# SQLSTATEs of the probes, 00000 without an error.
+sub refusals
+{
+	my ($node, $database) = @_;
+	my ($status, $stdout) = $node->psql(
+		$database,
+		join("\n",
+			"SET client_min_messages = error;",
+			map { ("BEGIN;", "SELECT $_ \\gset _", "\\echo :SQLSTATE", "ROLLBACK;") }
+			  @probes),
+		extra_params => [ '-U', 'postgres' ],
+		on_error_stop => 0);
+	return map { /^(\w{5})$/ ? $1 : () } split /\n/, $stdout;
+}
+
+my @by_shard = refusals($shard[0], 'postgres');
+my @by_router = refusals($router, 'app');
+cmp_ok(scalar(@probes), '>', 200, scalar(@probes) . ' arguments to refuse');
+is(scalar(grep { $_ ne '00000' } @by_shard) > 50, 1, 'many of which are bad');
+is_deeply(
+	{ map { $probes[$_] => $by_router[$_] } 0 .. $#probes },
+	{ map { $probes[$_] => $by_shard[$_] } 0 .. $#probes },
+	'the router refuses what a shard refuses, and nothing else');
+
 # No log has a token: the clients of this test sent some.
 foreach my $node ($router, @shard)
 {
