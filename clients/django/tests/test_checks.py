@@ -141,6 +141,29 @@ def test_where_the_user_is_set(settings: Any) -> None:
     assert static() == {"E023"}
     settings.MIDDLEWARE = [*chain[:-1], ours, chain[-1]]
     assert static() == {"E023"}
+    # Also without SessionMiddleware, which the session engine does not need.
+    users = "django.contrib.auth.middleware.AuthenticationMiddleware"
+    settings.MIDDLEWARE = ["session_manager.middleware.RequestSessionMiddleware", users, ours]
+    settings.SESSION_ENGINE = "session_manager.backends.sessions"
+    assert static() == set()
+    settings.MIDDLEWARE = ["session_manager.middleware.RequestSessionMiddleware", ours, users]
+    assert static() == {"E023"}
+
+
+def test_who_loads_the_user(settings: Any, configure: Any) -> None:
+    configure(USER_ID_FIELD="pk", LAZY_USER=True, ON_LOGIN="tests.hooks.on_login")
+    settings.REST_FRAMEWORK = {
+        "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"]
+    }
+    assert static() == {"W045"}
+    chain = settings.MIDDLEWARE
+    settings.MIDDLEWARE = [*chain, "session_manager.middleware.AuthenticationMiddleware"]
+    assert static() == set()
+    settings.MIDDLEWARE = chain
+    settings.REST_FRAMEWORK = {
+        "DEFAULT_AUTHENTICATION_CLASSES": ["session_manager.authentication.SessionAuthentication"]
+    }
+    assert static() == set()
 
 
 def test_proxies(settings: Any, configure: Any) -> None:

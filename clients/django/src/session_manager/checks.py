@@ -20,8 +20,10 @@ from django.db import Error as DBError
 from django.db import connections
 from django.urls import reverse
 from django.utils.module_loading import import_string
+from rest_framework.settings import api_settings
 
 from . import standby_checks
+from .authentication import SessionAuthentication
 from .conf import DEFAULT_THROTTLE_RATES, DEVICE_MODES, ENGINE, ENGINE_COOKIE, settings
 from .exceptions import StoreUnavailable
 from .management import grants
@@ -75,6 +77,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_device(),
         *_engine(),
         *_middleware(),
+        *_users(),
         *_proxies(),
         *_cache_key(),
         *_reports(),
@@ -416,19 +419,30 @@ def _middleware() -> list[CheckMessage]:
                 )
             ]
         return []
-    if OUR_USERS in chain and any(
-        name in chain and chain.index(name) > chain.index(OUR_USERS)
-        for name in (OURS, DJANGO_USERS)
-    ):
-        return [
-            Error(
+    return []
+
+
+def _users() -> Iterator[CheckMessage]:
+    chain = list(django_settings.MIDDLEWARE)
+    if OUR_USERS in chain:
+        first = [name for name in (OURS, REQUEST_SESSIONS, DJANGO_USERS) if name in chain]
+        if any(chain.index(name) > chain.index(OUR_USERS) for name in first):
+            yield Error(
                 "session_manager's AuthenticationMiddleware comes too early: request.user "
                 "would not be the session's user.",
-                hint=f"Put {OUR_USERS!r} after {OURS!r} and, if you use it, {DJANGO_USERS!r}.",
+                hint=f"Put {OUR_USERS!r} after {' and '.join(map(repr, first))}.",
                 id="session_manager.E023",
             )
-        ]
-    return []
+    elif settings.LAZY_USER and not any(
+        issubclass(found, SessionAuthentication)
+        for found in api_settings.DEFAULT_AUTHENTICATION_CLASSES
+    ):
+        yield Warning(
+            "LAZY_USER is on, but request.user comes from others, who load the user's row for "
+            "each request.",
+            hint=f"Add {OUR_USERS!r} to MIDDLEWARE, after {DJANGO_USERS!r} if you use that.",
+            id="session_manager.W045",
+        )
 
 
 def _proxies() -> list[CheckMessage]:
