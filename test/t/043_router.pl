@@ -380,13 +380,6 @@ foreach (
 	[ "SELECT session_create('x', '[]')", '22023' ],
 	[ "SELECT session_list('x', max_rows => 0)", '22023' ],
 	[ "SELECT session_history(max_rows => 0)", '22023' ],
-	(
-		map {
-			my $max_rows = $_;
-			map { [ "SELECT $_(max_rows => $max_rows)", '22023' ] }
-			  qw(session_critical_events session_top)
-		} qw(0 -1 10001)
-	),
 	[ "SELECT session_invalidate_tenant(NULL)", '22004' ],
 	[ "SELECT session_invalidate_everything('')", '22023' ],
 	[ "SELECT session_key_activate(9)", '42704' ],
@@ -812,8 +805,7 @@ my %good = (
 	jwk => $routed{session_bind_device} =~ s/^'.*?', (.*), 'x'/$1/r,
 	key_id => 1,
 	patch => q('{}'),
-	role => q('web'),
-	user_id => "'$ann'");
+	role => q('web'));
 my %in_the_end = map { $_ => 1 }
   qw(session_invalidate_tenant session_invalidate_everything session_key_add
   session_key_activate session_key_retire session_key_revoke session_reencrypt);
@@ -821,10 +813,10 @@ my @probes;
 
 foreach my $name (
 	sort { ($in_the_end{$a} // 0) <=> ($in_the_end{$b} // 0) || $a cmp $b }
-	keys %routed, @everywhere)
+	keys %routed,
+	@everywhere)
 {
-	my ($names, $types, $required) = split /\|/,
-	  $shard[0]->safe_psql(
+	my ($names, $types, $required) = split /\|/, $shard[0]->safe_psql(
 		'postgres', qq(
 		SELECT array_to_string(proargnames[1:pronargs], ','),
 			(SELECT string_agg(t::regtype::text, ',' ORDER BY i) FROM unnest(proargtypes) WITH ORDINALITY a (t, i)),
@@ -832,13 +824,15 @@ foreach my $name (
 		FROM pg_proc WHERE proname = '$name'));
 	my @names = split /,/, $names;
 	my @types = split /,/, $types;
-	# a live session of its own, which the call may end
-	my ($its_id, $its_digest) = split /\|/,
-	  $router->safe_psql(
+	# a user of its own, whose session the call may end
+	my $its_user = user_on(1);
+	my ($its_id, $its_digest) = split /\|/, $router->safe_psql(
 		'app', qq(
-		SELECT session_id, session_token_digest(session_token) FROM session_create('$ann')));
+		SELECT session_id, session_token_digest(session_token) FROM session_create('$its_user'))
+	);
 	my %its = (
 		%good,
+		user_id => "'$its_user'",
 		session_id => "'$its_id'",
 		token => "'$its_digest'",
 		current_token => "'$its_digest'");
@@ -851,7 +845,8 @@ foreach my $name (
 				map {
 					"$names[$_] => "
 					  . (
-						  $_ == $i ? $value
+						  $_ == $i
+						? $value
 						: $its{ $names[$_] } // "'x'")
 				} grep { $_ == $i || $_ < $required } 0 .. $#names) . ')';
 		}
@@ -864,10 +859,13 @@ sub refusals
 	my ($node, $database) = @_;
 	my ($status, $stdout) = $node->psql(
 		$database,
-		join("\n",
+		join(
+			"\n",
 			"SET client_min_messages = error;",
-			map { ("BEGIN;", "SELECT $_ \\gset _", "\\echo :SQLSTATE", "ROLLBACK;") }
-			  @probes),
+			map {
+				(   "BEGIN;", "SELECT $_ \\gset _",
+					"\\echo :SQLSTATE", "ROLLBACK;")
+			} @probes),
 		extra_params => [ '-U', 'postgres' ],
 		on_error_stop => 0);
 	return map { /^(\w{5})$/ ? $1 : () } split /\n/, $stdout;
@@ -877,10 +875,16 @@ my @by_shard = refusals($shard[0], 'postgres');
 my @by_router = refusals($router, 'app');
 cmp_ok(scalar(@probes), '>', 200, scalar(@probes) . ' arguments to refuse');
 is(scalar(grep { $_ ne '00000' } @by_shard) > 50, 1, 'many of which are bad');
-is_deeply(
-	{ map { $probes[$_] => $by_router[$_] } 0 .. $#probes },
-	{ map { $probes[$_] => $by_shard[$_] } 0 .. $#probes },
-	'the router refuses what a shard refuses, and nothing else');
+# (a user may be another shard's, and who acts as the user always might be)
+my %different = map { $probes[$_] => "$by_shard[$_] $by_router[$_]" }
+  grep {
+		 $by_router[$_] ne $by_shard[$_]
+	  && $by_shard[$_] ne 'SM005'
+	  && $probes[$_] !~ /^session_create\(.*actor_token/
+  } 0 .. $#probes;
+is_deeply(\%different, {},
+	'the router refuses what a shard refuses, and nothing else')
+  or diag(explain(\%different));
 
 # No log has a token: the clients of this test sent some.
 foreach my $node ($router, @shard)

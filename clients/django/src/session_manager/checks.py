@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.apps import apps
 from django.conf import settings as django_settings
@@ -435,7 +435,7 @@ def _users() -> Iterator[CheckMessage]:
             )
     elif settings.LAZY_USER and not any(
         issubclass(found, SessionAuthentication)
-        for found in api_settings.DEFAULT_AUTHENTICATION_CLASSES
+        for found in cast("list[type]", api_settings.DEFAULT_AUTHENTICATION_CLASSES)
     ):
         yield Warning(
             "LAZY_USER is on, but request.user comes from others, who load the user's row for "
