@@ -4,7 +4,7 @@
 # clean chroot of each release; in another, beside a running cluster, install
 # one as docs/deployment.md says, run the tests that are in the package's
 # source against it, upgrade it while it is used, and remove it.  Then a cluster
-# of the release before it in SUITES, with its package, becomes one of this
+# of each release before it in SUITES, with its package, becomes one of this
 # release.  The packages are left in build/deb-RELEASE.
 #
 #	SUITES		releases of Debian (bookworm trixie forky: PostgreSQL 15, 17 and 18)
@@ -316,6 +316,25 @@ use_upgraded() {
   expect "and none of them fails" "" "$(as_postgres "SELECT * FROM session_info() WHERE key LIKE 'errors%' AND value <> 'none'")"
 }
 
+# Does a cluster with one table and without the extension become one of the newer
+# release?  Not if that is an older minor release, which does not know what is new.
+plain_upgrade() {
+  quietly "sudo apt install postgresql-$new" >"$user.log" || return 1
+  ! in_chroot "$user" pg_lsclusters "$new" main 2>/dev/null | grep -q "^$new " ||
+    quietly "sudo pg_dropcluster --stop $new main"
+  quietly "sudo -u postgres psql -c 'CREATE TABLE plain (a int)'"
+  quietly "sudo pg_upgradecluster --method=upgrade $major main" >"$user.log" || return 1
+  restore_older
+  quietly "sudo -u postgres psql -c 'DROP TABLE plain'"
+}
+
+# The older cluster serves, and the newer one is gone.
+restore_older() {
+  quietly "sudo pg_dropcluster --stop $new main"
+  quietly "sudo pg_conftool $major main set port 5432"
+  quietly "sudo pg_ctlcluster $major main start"
+}
+
 # Let a cluster of the suite OLDER become one of SUITE, both ways that
 # pg_upgradecluster has, and use it.
 upgrade_cluster() {
@@ -325,9 +344,14 @@ upgrade_cluster() {
   new=$(major_of "$2")
   make_user "$2" "postgresql-$major"
   cp "$(package_of "$older")" "$(package_of "$2")" "$user/srv/packages/"
-  in_chroot "$user" pg_lsclusters "$major" main | grep -q "^$major " ||
+  in_chroot "$user" pg_lsclusters "$major" main 2>/dev/null | grep -q "^$major " ||
     in_chroot "$user" pg_createcluster "$major" main
   in_chroot "$user" pg_ctlcluster "$major" main start || [ $? -eq 2 ]
+  if ! plain_upgrade; then
+    grep -i error "$user.log" || true
+    printf 'skipped: the PostgreSQL %s of %s cannot become that of %s without the extension either\n' "$major" "$older" "$2"
+    return
+  fi
   install_as_documented
   token=$(webapp "SELECT session_token FROM session_create('auth0|ada', '{}')")
   ended=$(webapp "SELECT session_token FROM session_create('auth0|ada', '{}')")
@@ -343,10 +367,7 @@ upgrade_cluster() {
   for method in upgrade dump; do
     upgrade_as_documented $method
     use_upgraded $method
-    # as it was before
-    dba "sudo pg_dropcluster --stop $new main"
-    dba "sudo pg_conftool $major main set port 5432"
-    dba "sudo pg_ctlcluster $major main start"
+    restore_older
   done
 }
 
@@ -354,17 +375,17 @@ start_chroots
 trap end_chroots EXIT
 mkdir -p "$chroots"
 chroots=$(realpath "$chroots")
-last=
+earlier=()
 for suite in ${SUITES:-bookworm trixie forky}; do
   printf '== %s (%s s)\n' "$suite" $SECONDS
   build=$chroots/$suite-build user=$chroots/$suite-user
   build_suite "$suite"
   use_suite "$suite"
   end_chroots
-  if [ -n "$last" ]; then
-    upgrade_cluster "$last" "$suite"
+  for older in "${earlier[@]}"; do
+    upgrade_cluster "$older" "$suite"
     end_chroots
-  fi
-  last=$suite
+  done
+  earlier+=("$suite")
 done
 printf '== done (%s s)\n' $SECONDS
