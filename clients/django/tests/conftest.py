@@ -25,6 +25,7 @@ from django.test import Client
 from session_manager.conf import settings
 from session_manager.login import token_from
 from session_manager.services import session_service
+from session_manager.store.shards import alias_of, bucket_of_user
 from session_manager.testing.in_memory import memory
 from session_manager.types import CreatedSession
 
@@ -240,9 +241,15 @@ def heard(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def superuser(transactional_db: None) -> Iterator[Superuser]:
-    """A connection of the database's superuser, in autocommit mode."""
-    with Superuser() as superuser:
+def superuser(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[Superuser]:
+    """A connection of the database's superuser, in autocommit mode.
+
+    Where several servers share the sessions, of that which has the test's user's.
+    """
+    alias = "default"
+    if django_settings.SHARDS and "user_id" in request.fixturenames:
+        alias = alias_of(bucket_of_user(request.getfixturevalue("user_id")))
+    with Superuser(alias=alias) as superuser:
         yield superuser
 
 

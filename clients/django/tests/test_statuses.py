@@ -19,6 +19,7 @@ from drf_spectacular.generators import SchemaGenerator
 
 from session_manager.conf import settings
 from session_manager.services import session_service
+from session_manager.store.shards import alias_of, bucket_of_id
 from session_manager.types import CreatedSession
 
 from .conftest import Browser, Superuser
@@ -290,7 +291,7 @@ class Caller:
             moment = timedelta(microseconds=1)
             assert session_service.refresh(own.token, ttl=moment).status == "extended"
         elif cell.by.endswith("corrupt"):
-            with Superuser() as superuser:
+            with Superuser(alias=alias_of(bucket_of_id(own.id))) as superuser:
                 superuser.execute(
                     "UPDATE user_sessions SET sealed_data ="
                     " set_byte(sealed_data, 40, get_byte(sealed_data, 40) # 1)"
