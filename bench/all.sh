@@ -18,7 +18,7 @@ options=()
 write=()
 [ -z "${WRITE-}" ] || write+=(--write)
 status=0
-# all of bench/run.sh's
+# empty: all steps of bench/run.sh
 steps=()
 others=(cache router django shards stores fleet)
 if [ -n "${QUICK-}" ] && [ -z "${STEP-}" ]; then

@@ -19,7 +19,7 @@
 #	packages-django-V, packages-next-V	the one for Django, or for Next.js, on another version
 #	image			the images of deploy/, on a base that debootstrap makes: needs root
 #	deb-RELEASE		the Debian packages, from nothing to a session and back, in chroots;
-#				and a cluster of the release before it becomes one of this
+#				and a cluster of each release before it becomes one of this
 #
 # A PostgreSQL that this machine does not have is taken from a chroot of the
 # Debian release that has it, 16 from PyPI: that needs root.
@@ -111,10 +111,10 @@ case $1 in
   image) scripts/check-image.sh ;;
   deb-*)
     scripts/setup.sh --chroot
-    # with the release before it, whose cluster is upgraded
+    # with those before it, whose clusters are upgraded
     case $1 in
       *-trixie) SUITES="bookworm trixie" ;;
-      *-forky) SUITES="trixie forky" ;;
+      *-forky) SUITES="bookworm trixie forky" ;;
       *) SUITES=${1#deb-} ;;
     esac
     SUITES=$SUITES make check-deb

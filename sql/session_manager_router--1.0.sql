@@ -1522,7 +1522,7 @@ AS $$
 	SELECT e.*
 	FROM session_router.gather(true, NULL, 'critical_events($1, $2[1]::integer, $2[2])', $1::text, $2) g,
 		jsonb_populate_recordset(NULL::@extschema@.session_events, g.answer) e
-	-- what is no number of rows the shards refuse, if they are asked
+	-- LIMIT 0, or a negative one, would end this before the shards are asked, which refuse it
 	ORDER BY e.at DESC, e.event_id DESC LIMIT greatest($1, 1)
 $$;
 

@@ -244,7 +244,7 @@ def heard(request: pytest.FixtureRequest) -> Any:
 def superuser(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[Superuser]:
     """A connection of the database's superuser, in autocommit mode.
 
-    Where several servers share the sessions, of that which has the test's user's.
+    With several servers it is to the one that has the sessions of the test's user.
     """
     alias = "default"
     if django_settings.SHARDS and "user_id" in request.fixturenames:

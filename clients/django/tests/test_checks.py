@@ -164,6 +164,10 @@ def test_who_loads_the_user(settings: Any, configure: Any) -> None:
         "DEFAULT_AUTHENTICATION_CLASSES": ["session_manager.authentication.SessionAuthentication"]
     }
     assert static() == set()
+    # Without Django's nobody loads the row.
+    settings.REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": []}
+    settings.MIDDLEWARE = [name for name in chain if not name.endswith(".AuthenticationMiddleware")]
+    assert static() == set()
 
 
 def test_proxies(settings: Any, configure: Any) -> None:

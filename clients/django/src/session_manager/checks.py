@@ -409,23 +409,21 @@ def _middleware() -> list[CheckMessage]:
                 id="session_manager.E008",
             )
         ]
-    if OURS not in chain:
-        if settings.IMPORT_DJANGO_SESSIONS and REQUEST_SESSIONS not in chain:
-            return [
-                Error(
-                    "IMPORT_DJANGO_SESSIONS is on, but SessionMiddleware is not in MIDDLEWARE.",
-                    hint=f"Add {OURS!r}: it gives the browser the new cookie.",
-                    id="session_manager.E007",
-                )
-            ]
-        return []
+    if settings.IMPORT_DJANGO_SESSIONS and OURS not in chain and REQUEST_SESSIONS not in chain:
+        return [
+            Error(
+                "IMPORT_DJANGO_SESSIONS is on, but SessionMiddleware is not in MIDDLEWARE.",
+                hint=f"Add {OURS!r}: it gives the browser the new cookie.",
+                id="session_manager.E007",
+            )
+        ]
     return []
 
 
 def _users() -> Iterator[CheckMessage]:
     chain = list(django_settings.MIDDLEWARE)
     if OUR_USERS in chain:
-        first = [name for name in (OURS, REQUEST_SESSIONS, DJANGO_USERS) if name in chain]
+        first = [name for name in (OURS, DJANGO_USERS) if name in chain]
         if any(chain.index(name) > chain.index(OUR_USERS) for name in first):
             yield Error(
                 "session_manager's AuthenticationMiddleware comes too early: request.user "
@@ -433,14 +431,18 @@ def _users() -> Iterator[CheckMessage]:
                 hint=f"Put {OUR_USERS!r} after {' and '.join(map(repr, first))}.",
                 id="session_manager.E023",
             )
-    elif settings.LAZY_USER and not any(
-        issubclass(found, SessionAuthentication)
-        for found in cast("list[type]", api_settings.DEFAULT_AUTHENTICATION_CLASSES)
+    elif (
+        settings.LAZY_USER
+        and DJANGO_USERS in chain
+        and not any(
+            isinstance(found, type) and issubclass(found, SessionAuthentication)
+            for found in cast("list[object]", api_settings.DEFAULT_AUTHENTICATION_CLASSES)
+        )
     ):
         yield Warning(
-            "LAZY_USER is on, but request.user comes from others, who load the user's row for "
-            "each request.",
-            hint=f"Add {OUR_USERS!r} to MIDDLEWARE, after {DJANGO_USERS!r} if you use that.",
+            "LAZY_USER is on, but request.user is that of Django's AuthenticationMiddleware, "
+            "which loads the user's row for each request.",
+            hint=f"Add {OUR_USERS!r} behind {DJANGO_USERS!r}.",
             id="session_manager.W045",
         )
 

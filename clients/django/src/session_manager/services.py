@@ -222,7 +222,7 @@ class SessionService:
             return None
         bucket = bucket_of_bytes(raw)
         cache = session_cache(bucket)
-        lease = stale = None
+        lease = stale = question = None
         if (cache is not None or has_standbys()) and not changed_here(raw):
             if cache is not None:
                 session, lease, answered = cache.read(raw)
@@ -234,7 +234,7 @@ class SessionService:
                 stale = _read_standby(standby_of_session(alias_of(bucket), raw), *question)
                 if stale is not None and not (touch and stale["touch_due"]):
                     return session_of(stale)
-        question = _question(raw, ip, user_agent, touch)
+        question = question or _question(raw, ip, user_agent, touch)
         try:
             text: str | None = call_for_value(*question, bucket=bucket)
         except StoreUnavailable:
