@@ -2,8 +2,8 @@
 #
 # Check the documentation against the code: everything that the extension
 # shows to SQL is in the reference, every name of that kind in the pages is in
-# the code, the settings' defaults agree, and links within the project lead
-# somewhere.
+# the code, the settings' defaults agree, links within the project lead
+# somewhere, and each page is in the contents of the site.
 
 set -euo pipefail
 
@@ -176,6 +176,12 @@ for page in "${pages[@]}"; do
       complain "$page: no heading $link"
     fi
   done < <(grep -oE '\]\([^)]+\)' "$page" | sed -E 's/^\]\(//; s/\)$//' | sort -u)
+done
+
+# The site shows each page in its contents; whatever links lead to must be among them.
+for page in "${pages[@]}" clients/*/README.md; do
+  [ "$page" = README.md ] || grep -qF -- "\"${page%.md}\"" docs/site/conf.py ||
+    complain "docs/site/conf.py: its contents have no $page"
 done
 
 exit $status

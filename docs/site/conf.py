@@ -23,6 +23,7 @@ include_patterns = [
     "SECURITY.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "RELEASING.md",
     "docs/*.md",
     "clients/*/README.md",
 ]
@@ -78,9 +79,16 @@ contents = {
         "docs/device-bound",
         "docs/cache-protocol",
         "docs/benchmarks",
+        "docs/compliance",
         "SECURITY",
     ],
-    "Project": ["CHANGELOG", "CONTRIBUTING", "clients/django/README", "clients/react/README"],
+    "Project": [
+        "CHANGELOG",
+        "CONTRIBUTING",
+        "RELEASING",
+        "clients/django/README",
+        "clients/react/README",
+    ],
 }
 
 
