@@ -178,7 +178,7 @@ for page in "${pages[@]}"; do
   done < <(grep -oE '\]\([^)]+\)' "$page" | sed -E 's/^\]\(//; s/\)$//' | sort -u)
 done
 
-# The site shows each page in its contents; whatever links lead to must be among them.
+# Each page is in the contents of the site, without which it is not built.
 for page in "${pages[@]}" clients/*/README.md; do
   [ "$page" = README.md ] || grep -qF -- "\"${page%.md}\"" docs/site/conf.py ||
     complain "docs/site/conf.py: its contents have no $page"
