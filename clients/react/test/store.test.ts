@@ -1351,7 +1351,7 @@ describe('onChange', () => {
   it('tells of what was found: other data, another user, a revocation, the end of life', async () => {
     const [store, onChange] = watched(backend.signIn());
     const look = async () => {
-      await pass(6_000);
+      await pass(6_000, 2_000);
       window.dispatchEvent(new Event('focus'));
       await pass(500);
     };
@@ -1369,7 +1369,7 @@ describe('onChange', () => {
     backend.signIn();
     await store.createSession({ accessToken: 't' });
     backend.outage = 'network';
-    await pass(2 * HOUR, MINUTE);
+    await pass(HOUR + 5 * MINUTE, 5 * MINUTE);
     expect(onChange).toHaveBeenCalledTimes(5);
   });
 
@@ -1377,7 +1377,7 @@ describe('onChange', () => {
     const [store, onChange] = watched(backend.signIn());
     setOnline(false);
     backend.outage = 'network';
-    await pass(2 * HOUR, MINUTE);
+    await pass(HOUR + 5 * MINUTE, 5 * MINUTE);
     expect(statusOf(store)).toBe('unauthenticated');
     expect(onChange).not.toHaveBeenCalled();
     backend.outage = undefined;
