@@ -10,7 +10,7 @@ export default defineConfig({
   outputDir: 'test-results',
   // What ends a test that hangs.  A few seconds are usual, on a machine that has nothing else to do.
   timeout: 240_000,
-  expect: { timeout: 15_000 },
+  expect: { timeout: 60_000 },
   // One at a time: all tests are the same user, and some sign out everywhere.
   workers: 1,
   forbidOnly: true,
