@@ -35,6 +35,7 @@
 #   LIVE            live sessions of the larger cleanup   1000000
 #   EXPIRED         expired sessions of each cleanup      100000
 #   SWEPT           sessions that expire under readers    1000000
+#   SWEEPS          rounds of that                        3
 #   OF_ONE          sessions of one user who signs out    100000
 #   SHARED_BUFFERS  everything fits                       4GB
 #   STEP_MINUTES    minutes that a step may take          15
@@ -69,7 +70,7 @@ if [ $quick = yes ]; then
 else
   : "${SESSIONS:=500000}" "${ROUNDS:=10}" "${LIVE:=1000000}" "${EXPIRED:=100000}" "${SWEPT:=1000000}" "${OF_ONE:=100000}"
 fi
-: "${SHARED_BUFFERS:=4GB}" "${STEP_MINUTES:=15}"
+: "${SHARED_BUFFERS:=4GB}" "${STEP_MINUTES:=15}" "${SWEEPS:=3}"
 
 # of calls that write
 write_rounds=$((ROUNDS < 5 ? ROUNDS : 5))
@@ -693,13 +694,12 @@ swept() {
 
 step_sweep() {
   local from began ended rate readers
-  local rounds=$((ROUNDS < 3 ? ROUNDS : 3))
   # Longer than the sweep has to take, so that the rate of a slower one is known.
   local limit=$((3 * SWEPT / 10000 + 5))
 
   say "reads while the worker sweeps $SWEPT sessions"
   sql -f "$work/tree/bench/cleanup.sql"
-  for ((round = 0; round < rounds; round++)); do
+  for ((round = 0; round < SWEEPS; round++)); do
     sql -c "SET synchronous_commit = off" \
       -c "CALL bench.fill('public.user_sessions', 1, $SWEPT, true)" \
       -c "VACUUM (ANALYZE) user_sessions" -c "CHECKPOINT"

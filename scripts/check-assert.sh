@@ -98,7 +98,7 @@ esac
 again discard "regression tests, catalogue caches discarded at every chance" \
   "debug_discard_caches = 1" "authentication_timeout = 600s" "test.one_in = 50"
 parallel=debug_parallel_query
-"$pg_config" --version | grep -qv ' 15' || parallel=force_parallel_mode
+"$pg_config" --version | grep -v ' 15' >/dev/null || parallel=force_parallel_mode
 again parallel "regression tests, parallel plans wherever allowed" \
   "${preloaded[@]}" "$parallel = regress"
 under_valgrind

@@ -343,7 +343,7 @@ plain_upgrade() {
 
 # Drop the cluster of the newer release, if there is one.
 drop_new() {
-  if in_chroot "$user" pg_lsclusters -h "$new" main 2>/dev/null | grep -q "^$new "; then
+  if in_chroot "$user" pg_lsclusters -h "$new" main 2>/dev/null | grep "^$new " >/dev/null; then
     quietly "sudo pg_dropcluster --stop $new main"
   fi
 }
@@ -364,7 +364,7 @@ upgrade_cluster() {
   new=$(major_of "$2")
   make_user "$2" "postgresql-$major"
   cp "$(package_of "$older")" "$(package_of "$2")" "$user/srv/packages/"
-  in_chroot "$user" pg_lsclusters "$major" main 2>/dev/null | grep -q "^$major " ||
+  in_chroot "$user" pg_lsclusters "$major" main 2>/dev/null | grep "^$major " >/dev/null ||
     in_chroot "$user" pg_createcluster "$major" main
   in_chroot "$user" pg_ctlcluster "$major" main start || [ $? -eq 2 ]
   plain_upgrade

@@ -60,7 +60,7 @@ is_empty() {
 
 # shellcheck disable=SC2317,SC2329 # called by check
 begins_with_step() {
-  head -n 1 "$output" | grep -q '^example: ' && ! grep -q 'http' "$output"
+  [[ $(head -n 1 "$output") == "example: "* ]] && ! grep -q 'http' "$output"
 }
 
 # A process group of its own, as a terminal's Ctrl-C reaches all of one.  Where

@@ -105,7 +105,7 @@ for name in session_manager session_manager_router; do
     if [ "$from" = "$to" ]; then
       leads_here "$name" "$from" || complain "no upgrade leads from $name $from to $version"
     # the library must not be older: first of all
-    elif ! grep -vE '^(--.*|\\echo .*|)$' "$file" | head -n 3 | tr -d '\n' | grep -qF \
+    elif ! grep -m 3 -vE '^(--.*|\\echo .*|)$' "$file" | tr -d '\n' | grep -F >/dev/null \
       "CREATE FUNCTION session_require_library(text) RETURNS void AS 'MODULE_PATHNAME', 'sm_require_library' LANGUAGE C;SELECT session_require_library('$to');DROP FUNCTION session_require_library(text);"; then
       complain "$file does not begin with the demand for the library of $to that RELEASING.md has"
     fi
@@ -141,9 +141,9 @@ if [ "$scope" = --release ]; then
   elif [[ $date > $today ]]; then
     complain "CHANGELOG.md: version $version has a date to come, $date"
   fi
-  ! section | grep -qiE '(not|un)[ -]?released|may still change' ||
+  ! section | grep -iE '(not|un)[ -]?released|may still change' >/dev/null ||
     complain "CHANGELOG.md still says that version $version is not released"
-  section | grep -q '^- ' || complain "CHANGELOG.md: version $version has no entry"
+  section | grep '^- ' >/dev/null || complain "CHANGELOG.md: version $version has no entry"
   ! grep -qiE '\*\*Status\*\*.*not released' README.md || complain "README.md still says that it is not released"
   if [[ " ${tags[*]} " == *" v$version "* ]]; then
     complain "there is a tag v$version already"

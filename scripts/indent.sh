@@ -113,7 +113,7 @@ grep -vx text "$temporary/typedefs-src" >"$temporary/typedefs-no-text"
 # Programs that do not include PostgreSQL's headers use words such as "text" for variables.
 grep -vxE '[a-z]+' "$tools/typedefs.list" | sort -u "$temporary/own" - >"$temporary/typedefs-other"
 perltidy=no
-! perltidy -v | grep -qF "v$perltidy_version" || perltidy=yes
+! perltidy -v | grep -F "v$perltidy_version" >/dev/null || perltidy=yes
 for file in "${files[@]}"; do
   case $file in
     *.[ch])

@@ -24,8 +24,14 @@ workflows_name_jobs() {
     <(sed -nE 's/^ *job: *\[(.*)\] *$/\1/p' "$root"/.github/workflows/*.yml | tr ',' '\n' | tr -d ' ' | sort)
 }
 
+# grep -q ends at its first match: what writes to it may die of that, and with
+# pipefail the pipeline has failed although there is a match.
+no_pipe_to_quiet_grep() {
+  ! grep -nE '[^|]\| *grep -[a-zA-Z]*q' "$@"
+}
+
 lint_sources() {
-  local file
+  local file scripts=()
 
   lint "Makefile names every regression test" all_named sql "${REGRESS-}"
   lint "Makefile names every isolation test" all_named specs "${ISOLATION-}"
@@ -42,7 +48,11 @@ lint_sources() {
   fi
   for file in "$root"/scripts/*.sh "$root"/scripts/*/*.sh "$root"/bench/*.sh "$root"/test/*/*.sh "$root"/deploy/*.sh "$root"/.ci/run \
     "$root"/debian/*PGVERSION*.p*rm "$root"/debian/tests/installcheck*; do
-    [ ! -e "$file" ] || lint "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
+    [ ! -e "$file" ] || scripts+=("$file")
+  done
+  lint "no script pipes into grep -q" no_pipe_to_quiet_grep "${scripts[@]}"
+  for file in "${scripts[@]}"; do
+    lint "shellcheck ${file#"$root/"}" shellcheck -x -P "$root" "$file"
   done
 }
 

@@ -46,7 +46,7 @@ pg_major() {
 }
 
 can_install() {
-  apt-cache policy "$1" 2>/dev/null | grep -qE '^ +Candidate: +[^(]'
+  apt-cache policy "$1" 2>/dev/null | grep -E '^ +Candidate: +[^(]' >/dev/null
 }
 
 can_fuzz() {
