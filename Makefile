@@ -206,7 +206,8 @@ ISOLATION = \
 	no_resurrection \
 	cleanup_race \
 	erase_race \
-	activity_truncate
+	activity_truncate \
+	update_race
 
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

@@ -130,11 +130,14 @@ static bool current_valid = false;
 static bool unchanged;
 
 static void resolve(Oid namespace);
+static bool look(Oid namespace, bool report);
 static void relation_changed(Datum arg, Oid relid);
-static Oid	own_relation(Oid namespace, const char *relname);
-static void check_table(Oid relid, char relkind, const Column *columns, int n);
-static void check_index(Oid relid, Oid table, int attnum, const Column *column,
-						bool unique, bool without_nulls);
+static bool find_relation(Oid namespace, const char *relname, bool report,
+						  Oid *relid);
+static bool check_table(Oid relid, char relkind, const Column *columns, int n,
+						bool report);
+static bool check_index(Oid relid, Oid table, int attnum, const Column *column,
+						bool unique, bool without_nulls, bool report);
 static bool is_not_null(HeapTuple tuple, int attnum);
 static bool is_default_class(Oid class, Oid type);
 static Oid	access_method(Oid relid);
@@ -191,51 +194,81 @@ sm_schema_qualify(const SmSchema *schema, const char *relname)
 }
 
 /*
- * Look once: looking again until nothing has changed meanwhile may never end,
- * as with debug_discard_caches every look is itself a reason to look again.
- * A change that arrives after its relation was found was made while this call
- * was under way; the next call sees it.
+ * What is not as the library knows it may be another version's.  If it is not,
+ * an update may have been committed between the look at the tables and the one
+ * at the version: the next look then sees its tables.
  */
 static void
 resolve(Oid namespace)
 {
+	if (look(namespace, false))
+		return;
+	sm_version_check();
+	AcceptInvalidationMessages();
+	look(namespace, true);
+}
+
+/*
+ * Find the relations.  Where one is missing, or is not as the library knows it,
+ * that is an error if it is to be reported, and false otherwise.
+ *
+ * Do not look until nothing has changed meanwhile, which may never end, as with
+ * debug_discard_caches every look is itself a reason to look again.  A change
+ * that arrives after its relation was found was made while this call was under
+ * way; the next call sees it.
+ */
+static bool
+look(Oid namespace, bool report)
+{
+	const struct
+	{
+		const char *name;
+		Oid		   *relid;
+	}			relations[] = {
+		{"user_sessions", &current.sessions},
+		{"user_sessions_pkey", &current.sessions_pkey},
+		{"user_sessions_user_id_idx", &current.sessions_user_idx},
+		{"user_sessions_sweep_at_idx", &current.sessions_sweep_idx},
+		{"user_sessions_tenant_id_idx", &current.sessions_tenant_idx},
+		{"session_events", &current.events},
+		{"session_events_default", &current.events_default},
+		{"session_events_event_id_seq", &current.events_seq},
+		{"session_keys", &current.keys},
+		{"session_installation", &current.installation},
+		{"session_outbox", &current.outbox},
+		{"session_issuers", &current.issuers}
+	};
+
 	unchanged = true;
 	current.namespace = namespace;
-	current.sessions = own_relation(namespace, "user_sessions");
-	current.sessions_pkey = own_relation(namespace, "user_sessions_pkey");
-	current.sessions_user_idx = own_relation(namespace, "user_sessions_user_id_idx");
-	current.sessions_sweep_idx = own_relation(namespace, "user_sessions_sweep_at_idx");
-	current.sessions_tenant_idx = own_relation(namespace, "user_sessions_tenant_id_idx");
-	current.events = own_relation(namespace, "session_events");
-	current.events_default = own_relation(namespace, "session_events_default");
-	current.events_seq = own_relation(namespace, "session_events_event_id_seq");
-	current.keys = own_relation(namespace, "session_keys");
-	current.installation = own_relation(namespace, "session_installation");
-	current.outbox = own_relation(namespace, "session_outbox");
-	current.issuers = own_relation(namespace, "session_issuers");
-
-	check_table(current.sessions, RELKIND_RELATION,
-				sessions_columns, Natts_user_sessions);
-	check_index(current.sessions_pkey, current.sessions, Anum_session_id,
-				&sessions_columns[Anum_session_id - 1], true, false);
-	check_index(current.sessions_user_idx, current.sessions, Anum_user_id,
-				&sessions_columns[Anum_user_id - 1], false, false);
-	check_index(current.sessions_sweep_idx, current.sessions, Anum_sweep_at,
-				&sessions_columns[Anum_sweep_at - 1], false, false);
-	check_index(current.sessions_tenant_idx, current.sessions, Anum_tenant_id,
-				&sessions_columns[Anum_tenant_id - 1], false, true);
-	check_table(current.events, RELKIND_PARTITIONED_TABLE,
-				events_columns, Natts_session_events);
-	check_table(current.events_seq, RELKIND_SEQUENCE, NULL, 0);
-	check_table(current.keys, RELKIND_RELATION,
-				keys_columns, Natts_session_keys);
-	check_table(current.installation, RELKIND_RELATION,
-				installation_columns, Natts_session_installation);
-	check_table(current.outbox, RELKIND_RELATION,
-				outbox_columns, Natts_session_outbox);
-	check_table(current.issuers, RELKIND_RELATION,
-				issuers_columns, Natts_session_issuers);
+	for (int i = 0; i < (int) lengthof(relations); i++)
+		if (!find_relation(namespace, relations[i].name, report,
+						   relations[i].relid))
+			return false;
+	if (!check_table(current.sessions, RELKIND_RELATION,
+					 sessions_columns, Natts_user_sessions, report) ||
+		!check_index(current.sessions_pkey, current.sessions, Anum_session_id,
+					 &sessions_columns[Anum_session_id - 1], true, false, report) ||
+		!check_index(current.sessions_user_idx, current.sessions, Anum_user_id,
+					 &sessions_columns[Anum_user_id - 1], false, false, report) ||
+		!check_index(current.sessions_sweep_idx, current.sessions, Anum_sweep_at,
+					 &sessions_columns[Anum_sweep_at - 1], false, false, report) ||
+		!check_index(current.sessions_tenant_idx, current.sessions, Anum_tenant_id,
+					 &sessions_columns[Anum_tenant_id - 1], false, true, report) ||
+		!check_table(current.events, RELKIND_PARTITIONED_TABLE,
+					 events_columns, Natts_session_events, report) ||
+		!check_table(current.events_seq, RELKIND_SEQUENCE, NULL, 0, report) ||
+		!check_table(current.keys, RELKIND_RELATION,
+					 keys_columns, Natts_session_keys, report) ||
+		!check_table(current.installation, RELKIND_RELATION,
+					 installation_columns, Natts_session_installation, report) ||
+		!check_table(current.outbox, RELKIND_RELATION,
+					 outbox_columns, Natts_session_outbox, report) ||
+		!check_table(current.issuers, RELKIND_RELATION,
+					 issuers_columns, Natts_session_issuers, report))
+		return false;
 	current_valid = unchanged;
+	return true;
 }
 
 static void
@@ -257,21 +290,17 @@ relation_changed(Datum arg, Oid relid)
 		current_valid = unchanged = false;
 }
 
-static Oid
-own_relation(Oid namespace, const char *relname)
+static bool
+find_relation(Oid namespace, const char *relname, bool report, Oid *relid)
 {
-	Oid			relid = get_relname_relid(relname, namespace);
-
-	if (!OidIsValid(relid))
-	{
-		sm_version_check();
+	*relid = get_relname_relid(relname, namespace);
+	if (!OidIsValid(*relid) && report)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s\" of extension session_manager does not exist",
 						relname),
 				 errhint("Drop the extension and create it again, or restore the relation.")));
-	}
-	return relid;
+	return OidIsValid(*relid);
 }
 
 /*
@@ -279,24 +308,26 @@ own_relation(Oid namespace, const char *relname)
  * takes them for?  From the catalogue's caches: a lock on the table must not
  * hold up a look-up.
  */
-static void
-check_table(Oid relid, char relkind, const Column *columns, int n)
+static bool
+check_table(Oid relid, char relkind, const Column *columns, int n, bool report)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Form_pg_class class;
-	bool		same;
+	bool		same = HeapTupleIsValid(tuple);
 
-	if (!HeapTupleIsValid(tuple))
+	if (!same && report)
 		report_altered(relid, "It no longer exists.");
+	if (!same)
+		return false;
 	class = (Form_pg_class) GETSTRUCT(tuple);
 	/* rows are looked at as heap tuples */
 	same = class->relkind == relkind &&
 		(relkind != RELKIND_RELATION || class->relam == HEAP_TABLE_AM_OID);
 	ReleaseSysCache(tuple);
-	if (!same)
+	if (!same && report)
 		report_altered(relid, "It is a relation of another kind, or its access method is not heap.");
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; same && i < n; i++)
 	{
 		Form_pg_attribute attribute;
 
@@ -313,13 +344,14 @@ check_table(Oid relid, char relkind, const Column *columns, int n)
 				strcmp(NameStr(attribute->attname), columns[i].name) == 0;
 			ReleaseSysCache(tuple);
 		}
-		if (!same)
+		if (!same && report)
 			report_altered(relid, psprintf(OidIsValid(columns[i].collation) ?
 										   "Column %d is not \"%s\" of type %s and collation \"C\"." :
 										   "Column %d is not \"%s\" of type %s.",
 										   i + 1, columns[i].name,
 										   format_type_be(columns[i].type)));
 	}
+	return same;
 }
 
 /*
@@ -347,9 +379,9 @@ is_not_null(HeapTuple tuple, int attnum)
  * Does an index find every row of its table by this column, in the order of
  * its type?  Rows without a value may be left out if "without_nulls".
  */
-static void
+static bool
 check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique,
-			bool without_nulls)
+			bool without_nulls, bool report)
 {
 	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(relid));
 	Form_pg_index index;
@@ -383,11 +415,12 @@ check_index(Oid relid, Oid table, int attnum, const Column *column, bool unique,
 		}
 		ReleaseSysCache(tuple);
 	}
-	if (!same)
+	if (!same && report)
 		report_altered(relid, psprintf(unique ?
 									   "It is not a valid unique B-tree index on all rows by \"%s\"." :
 									   "It is not a valid B-tree index on all rows by \"%s\".",
 									   column->name));
+	return same;
 }
 
 /*
@@ -429,7 +462,6 @@ report_altered(Oid relid, const char *detail)
 {
 	char	   *name = get_rel_name(relid);
 
-	sm_version_check();
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("relation \"%s\" of extension session_manager does not have the structure that the library expects",

@@ -97,7 +97,7 @@ begin(FunctionCallInfo fcinfo, const Oid *types, int n_types, bool more)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("function %s does not have the result type that the session_manager library expects",
 						format_procedure(fcinfo->flinfo->fn_oid)),
-				 errhint("Undo the change of its result type, or install the same version of the library and the extension.")));
+				 errhint("Undo the change of its result type, or install the same version of the library and the extension.  If the extension has just been updated, run the statement again.")));
 	}
 
 	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
