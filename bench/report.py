@@ -229,12 +229,13 @@ def rows(r):
     reads = r.row(f"session_get, 4 clients, 99th percentile while {swept:,} are swept",
                   "without the sweep", ("sweep", "sweeping"), ("sweep", "quiet"), ())
     # what holds in every round is judged by the worst
-    out += reads + [row._replace(what=f"the same in the worst of {len(row.ratios)} rounds", ratios=[max(row.ratios)],
+    out += reads + [row._replace(what=f"{row.what}, worst of {len(row.ratios)} rounds", ratios=[max(row.ratios)],
                                  limit=("≤", 2), ours="", theirs="") for row in reads]
     if "swept" in r.figures:
         rates = [rate for rate, in r.figures["swept"]["per_second"].values()]
-        out += [Row("sessions that the worker sweeps per second, beside these reads", "", rates, ()),
-                Row(f"the same in the worst of {len(rates)} rounds", "", [min(rates)], ("≥", 10000))]
+        what = "sessions that the worker sweeps per second, beside these reads"
+        out += [Row(what, "", rates, ()),
+                Row(f"{what}, worst of {len(rates)} rounds", "", [min(rates)], ("≥", 10000))]
     out += [Row(f"step {name[len('failed_'):]}", why, [], ()) for name, why in r.facts.items()
             if name.startswith("failed_")]
     return out
