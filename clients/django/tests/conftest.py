@@ -345,10 +345,10 @@ class RedisServer:
         return self.client.get(keys[0]) if keys else None
 
     def wait_for_epoch(self) -> None:
-        wait_for(self.epoch, 30)
+        wait_for(self.epoch)
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 10) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 180) -> T:
     """What a condition says once that is true."""
     end = time.monotonic() + seconds
     while not (found := condition()):

@@ -112,7 +112,7 @@ class Served:
     def __exit__(self, *exc: Any) -> None:
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(180)
         finally:
             self.process.kill()
             self.process.wait()

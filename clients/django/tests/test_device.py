@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.contrib.auth import get_user_model
@@ -768,6 +769,26 @@ class TestNavigation:
         response = thief_of(owner).get("/act/?do=in=somebody else", headers=NAVIGATION)
         assert (response.status_code, response.headers["Refresh"]) == (401, "0")
         assert len(session_service.list("somebody else")) == before
+
+    @pytest.mark.parametrize("engine", [False, True])
+    async def test_asynchronously(
+        self, owner: Device, after_grace: Any, settings: Any, engine: bool
+    ) -> None:
+        client = AsyncClient()
+        client.cookies.update(thief_of(owner).cookies)
+        if engine:
+            (settings.SESSION_COOKIE_NAME,) = client.cookies
+            settings.SESSION_ENGINE = "session_manager.backends.sessions"
+            django_s = "django.contrib.sessions.middleware.SessionMiddleware"
+            settings.MIDDLEWARE = [
+                "session_manager.middleware.RequestSessionMiddleware" if name == django_s else name
+                for name in settings.MIDDLEWARE
+                if name != "session_manager.middleware.SessionMiddleware"
+            ]
+        await sync_to_async(after_grace)(owner)
+        response = await client.get("/act/?do=in=somebody", secure=True, headers=NAVIGATION)
+        assert code(response) == (401, "device_proof_required")
+        assert response.headers["Refresh"] == "0"
 
     def test_nobody_is_sent_round_for_nothing(self, browser: Browser, owner: Device) -> None:
         """Without a session, or with one that is not bound, there is nothing to wait for."""

@@ -562,11 +562,12 @@ class TestLogin:
         client.get("/session/", {"a": 1})
         assert session_service.count_active(user_id="ada@example.com") == 1
 
+    @pytest.mark.parametrize("lazy", [False, True])
     def test_a_user_without_that_id(
-        self, client: Client, user: Any, configure: Callable[..., None]
+        self, client: Client, user: Any, configure: Callable[..., None], lazy: bool
     ) -> None:
         """A member of staff whom the identity provider does not know."""
-        configure(USER_ID_FIELD="email")
+        configure(USER_ID_FIELD="email", LAZY_USER=lazy)
         self.sign_in(client)
         assert session_service.count_active(user_id=f"pk:{user.pk}") == 1
         assert client.get("/session/").wsgi_request.user == user

@@ -6,6 +6,7 @@ Django's middleware and views are Django's own; the cookie and the row are the s
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -32,10 +33,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+if django.VERSION >= (5, 0):
+    from django.contrib.auth import alogin
+
 from session_manager.backends.sessions import SessionStore
 from session_manager.conf import settings as ours
 from session_manager.login import log_in, log_out, update_session_auth_hash
-from session_manager.models import ImportedSession
+from session_manager.models import ImportedSession, SessionEvent
 from session_manager.services import session_service
 
 from .conftest import RedisServer, wait_for
@@ -84,6 +88,8 @@ def act(request: HttpRequest) -> HttpResponse:
             # What another request of the browser does meanwhile, and uses.
             newer = session_service.refresh(request.COOKIES[COOKIE], rotate=True).token
             assert session_service.get(newer) is not None
+        elif name == "wait":
+            time.sleep(float(value))
         elif name == "fail":
             raise ValidationError
         else:
@@ -131,8 +137,18 @@ class Members(API):
         return Response({"user": request.user.get_username()})
 
 
+def changes_and_breaks(request: HttpRequest) -> HttpResponse:
+    """The answer cannot be finished: the session cannot be saved."""
+    request.user.set_password("tbr31-x")
+    request.user.save()
+    request.session["x"] = object()
+    return HttpResponse()
+
+
 async def aact(request: HttpRequest) -> HttpResponse:
     """The asynchronous methods of request.session, since Django 5.1."""
+    if "in" in request.GET:
+        await alogin(request, await get_user_model().objects.aget(username=request.GET["in"]))
     await request.session.aset("visits", await request.session.aget("visits", 0) + 1)
     if "cycle" in request.GET:
         await request.session.acycle_key()
@@ -158,6 +174,7 @@ urlpatterns = [
     path("elsewhere/", documented["sign_out_elsewhere"]),
     path("act/", act),
     path("aact/", aact),
+    path("changes-and-breaks/", changes_and_breaks),
     path("password/", PasswordChangeView.as_view(success_url="/act/?do=look")),
     path("api/", API.as_view()),
     path("members-api/", Members.as_view()),
@@ -478,6 +495,14 @@ class TestTransactions:
         assert (found["user"], found["session"]["a"]) == ("", "1")
         assert count(users["ada"]) == 0
 
+    @pytest.mark.usefixtures("atomic_requests")
+    @pytest.mark.parametrize("last", ["our-in=ada", "our-out"])
+    def test_what_was_written_before_it(self, users: dict[str, Any], last: str) -> None:
+        client = Client()
+        do(client, "a=1")
+        assert do(client, f"b=2,{last},fail", "/api/").status_code == 400
+        assert do(client, "look").json()["session"] == {"a": "1", "b": "2"}
+
     def test_an_error_of_the_server_s_saves_nothing(self, users: dict[str, Any]) -> None:
         client = Client(raise_request_exception=False)
         do(client, "a=1")
@@ -503,6 +528,23 @@ class TestSaving:
         client = Client()
         do(client, "a=1")
         assert do(client, "look,rotate,b=2").cookies == {}
+
+    def test_a_slow_request_is_no_theft(
+        self,
+        users: dict[str, Any],
+        settings: Any,
+        database_setting: Callable[[str, str], None],
+    ) -> None:
+        """Its token has been replaced meanwhile, and the grace is over when it is saved."""
+        settings.SESSION_SAVE_EVERY_REQUEST = True
+        settings.SESSION_COOKIE_AGE = 60
+        client = Client()
+        do(client, "in=ada")
+        database_setting("rotation_grace", "1s")
+        response = do(client, "look,rotate,wait=2")
+        assert (response.status_code, response.cookies) == (200, {})
+        assert not SessionEvent.objects.filter(event="token_reused").exists()
+        assert count(users["ada"]) == 1
 
     def test_every_request_extends(self, settings: Any) -> None:
         settings.SESSION_SAVE_EVERY_REQUEST = True
@@ -783,6 +825,15 @@ class TestChecks:
             SessionStore()
 
 
+async def test_an_answer_that_cannot_be_finished_asynchronously(users: dict[str, Any]) -> None:
+    """The session in which the password was changed ends, as nobody has kept it."""
+    client = AsyncClient(raise_request_exception=False)
+    await sync_to_async(client.force_login)(users["ada"])
+    assert (await client.get("/changes-and-breaks/")).status_code == 500
+    assert await sync_to_async(count)(users["ada"]) == 0
+    await sync_to_async(connections.close_all)()
+
+
 class TestMigration:
     def test_nobody_is_signed_out(self, users: dict[str, Any], settings: Any) -> None:
         """From Django's own store, by the command and the setting."""
@@ -805,6 +856,17 @@ class TestMigration:
         assert found["session"] == {"cart": [1, None], "more": "1"}
         assert ImportedSession.objects.get().adopted_at is not None
 
+        # What the browser has sent at the same time has the older cookie still.
+        late = Client()
+        late.cookies[COOKIE] = old
+        assert do(late, "look").json()["user"] == "ada"
+        assert do(late, "late=1").json()["session"] == {"cart": [1, None], "late": "1"}
+        assert do(late, "look").json()["session"] == {"cart": [1, None], "late": "1"}
+        assert do(client, "look").json()["session"] == {"cart": [1, None], "more": "1"}
+        late.cookies[COOKIE] = old
+        do(late, "out")
+        assert do(client, "look").json()["user"] == ""
+
 
 if django.VERSION >= (5, 1):
     # Before that request.session has no asynchronous methods.
@@ -822,6 +884,19 @@ if django.VERSION >= (5, 1):
         await client.get("/aact/", {"flush": 1})
         assert token(client) is None
         assert await session_service.aget(last) is None
+        await sync_to_async(connections.close_all)()
+
+    async def test_a_login_of_their_own_ends_the_impersonation_asynchronously(
+        users: dict[str, Any],
+    ) -> None:
+        user = await sync_to_async(get_user_model().objects.create_user)("bob")
+        client = AsyncClient()
+        for action in ("our-in=ada", "act-as=bob"):
+            await client.get("/act/", {"do": action})
+        await client.get("/aact/", {"in": "bob"})
+        row = await session_service.aget(token(client))
+        assert row is not None
+        assert (row.user_id, row.actor) == (str(user.pk), None)
         await sync_to_async(connections.close_all)()
 
 
@@ -887,6 +962,22 @@ def test_a_sign_out_by_django_leaves_no_way_back(users: dict[str, Any]) -> None:
     assert [session_service.list(str(who.pk)) for who in (users["ada"], user)] == [[], []]
     left = {name: morsel.value for name, morsel in client.cookies.items() if name != "csrftoken"}
     assert left == {COOKIE: "", f"{COOKIE}_actor": ""}
+
+
+def test_a_login_of_their_own_ends_the_impersonation(users: dict[str, Any]) -> None:
+    """By Django's login, which cycles nothing where the user stays the same."""
+    user = get_user_model().objects.create_user("bob")
+    client = Client()
+    do(client, "our-in=ada,cart=1")
+    do(client, "act-as=bob,seen=1")
+    answer = do(client, "in=bob,mine=1").json()
+    assert answer["user"] == "bob"
+    row = session_service.get(token(client))
+    assert row is not None
+    assert (row.user_id, row.actor) == (str(user.pk), None)
+    assert do(client, "look").json()["session"] == {"mine": "1"}
+    assert (count(users["ada"]), count(user)) == (0, 1)
+    assert client.cookies[f"{COOKIE}_actor"].value == ""
 
 
 def test_back_to_the_actors_own_request_session(users: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import connection, connections, models
+from django.db import connection, connections, models, transaction
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
@@ -431,6 +431,27 @@ def test_deactivated_while_signing_in(ada: Any, monkeypatch: Any) -> None:
     created = log_in(request, ada)
     assert session_service.get(created.token) is None
     assert session_service.count_active(user_id=str(ada.pk)) == 0
+
+
+class ReadsElsewhere:
+    """A router to a standby, which lags."""
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str:
+        return "admin"
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "admin"])
+def test_deactivated_where_it_is_not_known_yet(ada: Any, settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [ReadsElsewhere()]
+    standby = connections["admin"]
+    with transaction.atomic(using="admin"):
+        with standby.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        stale = get_user_model().objects.get(pk=ada.pk)
+        get_user_model().objects.using("default").update(is_active=False)
+        assert get_user_model().objects.get(pk=ada.pk).is_active
+        created = log_in(HttpRequest(), stale)
+    assert session_service.get(created.token) is None
 
 
 @pytest.mark.django_db(transaction=True)

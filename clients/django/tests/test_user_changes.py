@@ -51,10 +51,29 @@ def change_password(request: HttpRequest) -> HttpResponse:
     """A form of the application's own, without the call that keeps the session on demand."""
     user = get_user_model().objects.get(pk=request.user.pk)
     user.set_password(NEW)
-    user.save()
+    user.save(using=request.GET.get("using"))
     if "keep" in request.GET:
         assert update_session_auth_hash(request, user)
     return HttpResponse(str(request.user.pk))
+
+
+class OneTransaction:
+    """Middleware that wraps all that is inside it into one transaction."""
+
+    alias = "default"
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with transaction.atomic(using=self.alias):
+            return self.get_response(request)
+
+
+class OtherTransaction(OneTransaction):
+    """The same of another connection than the sessions'."""
+
+    alias = "admin"
 
 
 def who(request: HttpRequest) -> HttpResponse:
@@ -235,6 +254,27 @@ class TestPassword:
         assert (session.data, session.auth) == ({"plan": "free"}, None)
         # The old token is void.
         assert session_service.get(token) is None
+
+    @pytest.mark.django_db(transaction=True)
+    def test_the_session_in_use_stays_in_a_transaction_around_the_middleware(
+        self, ada: Any, settings: Any
+    ) -> None:
+        settings.MIDDLEWARE = [f"{__name__}.OneTransaction", *settings.MIDDLEWARE]
+        here, elsewhere = browser_of(ada), browser_of(ada)
+        assert here.get("/change-password/?keep=1").status_code == 200
+        assert here.get("/who/").content == b"ada"
+        assert elsewhere.get("/who/").content == b"nobody"
+        assert live("ada") == 1
+
+    @pytest.mark.django_db(transaction=True, databases=["default", "admin"])
+    def test_the_user_is_saved_over_another_connection(self, ada: Any, settings: Any) -> None:
+        """Whose transaction ends after the response."""
+        settings.MIDDLEWARE = [f"{__name__}.OtherTransaction", *settings.MIDDLEWARE]
+        here, elsewhere = browser_of(ada), browser_of(ada)
+        tokens = [browser.token() for browser in (here, elsewhere)]
+        assert here.get("/change-password/?using=admin").status_code == 200
+        assert [session_service.get(token) for token in tokens] == [None, None]
+        assert elsewhere.get("/who/").content == b"nobody"
 
     def test_unless_nobody_keeps_it(self, ada: Any) -> None:
         """As with Django's own sessions."""
@@ -631,9 +671,10 @@ class TestRequestSession:
         assert "1 users with live sessions, 1 sessions ended" in TestCommand().run()
         assert "password_changed" in reasons("ada")
 
-    def test_a_user_without_an_id(self, configure: Callable[..., None]) -> None:
-        """The session is by the primary key where the field is empty."""
-        configure(USER_ID_FIELD="last_login")
+    @pytest.mark.parametrize("field", ["last_login", "last_name"])
+    def test_a_user_without_an_id(self, configure: Callable[..., None], field: str) -> None:
+        """The session is by the primary key where the field is null, or an empty text."""
+        configure(USER_ID_FIELD=field)
         user = get_user_model().objects.create_user("ada")
         store = SessionStore()
         store.update(login_of(user))
@@ -645,6 +686,16 @@ class TestRequestSession:
         user.is_active = False
         user.save(update_fields=["is_active"])
         assert reasons(session.user_id) == ["user_deactivated"]
+
+    def test_a_user_who_gets_an_id(self, configure: Callable[..., None]) -> None:
+        configure(USER_ID_FIELD="last_name")
+        user = get_user_model().objects.create_user("ada")
+        store = SessionStore()
+        store.update(login_of(user))
+        store.save()
+        user.last_name = "auth0|ada"
+        user.save()
+        assert reasons(f"pk:{user.pk}") == ["user_id_changed"]
 
 
 def test_by_an_access_token(auth0: Any, configure: Callable[..., None]) -> None:

@@ -272,8 +272,8 @@ test.describe('the owner goes on undisturbed, over five refreshes,', () => {
     const before = refreshes();
     await expect(async () => {
       await work();
-      await expect.poll(refreshes).toBeGreaterThan(before);
-    }).toPass({ timeout: 60_000 });
+      await expect.poll(refreshes, { timeout: 15_000 }).toBeGreaterThan(before);
+    }).toPass({ timeout: 180_000 });
   }
 
   test.beforeEach(async ({ binding, front }) => {
@@ -286,8 +286,12 @@ test.describe('the owner goes on undisturbed, over five refreshes,', () => {
   });
 
   test.afterEach(async ({ front }) => {
-    while (refreshes() < 5) await proved(() => askAsOwner(page));
-    expect((await ask(page)).body.session).toMatchObject({ id });
+    const isTheSame = async () => {
+      expect((await ask(page)).body.session).toMatchObject({ id });
+    };
+    while (refreshes() < 4) await proved(() => askAsOwner(page));
+    // With the fifth: a browser renews no more than six times, and then the proof would expire.
+    await (refreshes() < 5 ? proved(isTheSame) : isTheSame());
     // Nobody had to bind it again.
     expect(front.passed.filter(({ url }) => url.endsWith(REGISTER))).toHaveLength(registrations);
     await owner.close();

@@ -124,7 +124,7 @@ sub remember
 		'EVAL',
 		"local v = redis.call('GET', KEYS[1]) "
 		  . "if v == 'T' then return 0 end "
-		  . "redis.call('SET', KEYS[1], ARGV[1], 'PX', 3000) return 1",
+		  . "redis.call('SET', KEYS[1], ARGV[1], 'PX', 60000) return 1",
 		1,
 		$key,
 		$nonce);

@@ -62,7 +62,7 @@ sub start
 		exec 'redis-server', "$self->{dir}/conf" or POSIX::_exit(127);
 	}
 	$self->{pid} = $pid;
-	my $end = time() + 20;
+	my $end = time() + 180;
 	until ($self->answers)
 	{
 		die "redis-server does not start: see $self->{dir}/log"

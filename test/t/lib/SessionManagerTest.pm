@@ -227,7 +227,7 @@ sub failure
 sub wait_until
 {
 	my ($condition, $seconds) = @_;
-	my $end = time() + ($seconds // 30);
+	my $end = time() + ($seconds // 180);
 	while (1)
 	{
 		return 1 if $condition->();

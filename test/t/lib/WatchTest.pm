@@ -84,7 +84,7 @@ sub new
 		factor => $factor,
 		port => PostgreSQL::Test::Cluster::get_free_port(),
 		running => [],
-		http => HTTP::Tiny->new(timeout => 10),
+		http => HTTP::Tiny->new(timeout => 60),
 	}, $class;
 	my $targets = '';
 	# where the rules' windows have room for it, one that a busy machine keeps

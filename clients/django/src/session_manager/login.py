@@ -47,7 +47,7 @@ from .store.database import translating_errors
 from .store.shards import Bucket, bucket_of_token, bucket_of_user
 from .store.tokens import is_token, session_id_of, without_proof
 from .store.transactions import Outcome, settled, together
-from .store.users import load_user, marked, user_id_of
+from .store.users import is_current, marked, user_id_of
 from .types import JSON, REMEMBER, CreatedSession, RefreshedSession, Session, with_policy
 
 __all__ = [
@@ -150,7 +150,7 @@ def log_in(
         user_agent=user_agent(request),
         touch=False,
     )
-    if session and settings.LAZY_USER and load_user(session.user_id, session) is None:
+    if session and settings.LAZY_USER and not is_current(session.user_id, session):
         # Deactivated, say, since the user was looked at, and before the new session could be ended.
         session_service.invalidate(created.token, "user_changed")
         session = None

@@ -133,6 +133,12 @@ def _unproved_page(request: HttpRequest) -> HttpResponse | None:
     return response
 
 
+async def _aunproved_page(request: HttpRequest) -> HttpResponse | None:
+    if settings.DEVICE_BOUND == "off" or not is_foreign_navigation(request):
+        return None
+    return await sync_to_async(_unproved_page)(request)
+
+
 def _with_device(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """What a session that may be bound to a device has to do with the response."""
     lookup = known_lookup(request)
@@ -212,10 +218,7 @@ class SessionMiddleware:
         self.process_request(request)
         with being_served(request):
             async with ending_spared(request):
-                response = None
-                if settings.DEVICE_BOUND != "off" and is_foreign_navigation(request):
-                    response = await sync_to_async(_unproved_page)(request)
-                response = response or await self.get_response(request)
+                response = await _aunproved_page(request) or await self.get_response(request)
         if has_spared(request) and request_session(request) is None:
             await sync_to_async(end_spared)(request)
         if _asks(request):
@@ -275,7 +278,10 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         with being_served(request):
-            return await super().__acall__(request)
+            async with ending_spared(request):
+                self.process_request(request)
+                response = await _aunproved_page(request) or await self.get_response(request)
+                return await sync_to_async(self.process_response)(request, response)
 
     def process_request(self, request: HttpRequest) -> None:
         key = request.COOKIES.get(django_settings.SESSION_COOKIE_NAME)
@@ -307,6 +313,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
 
     def _save(self, request: HttpRequest, store: SessionStore, response: HttpResponseBase) -> None:
         """Save what has been changed, as Django's does: not after an error of the server's."""
+        store.undo_what_was_rolled_back()
         written = written_token(response)
         if written is not None:
             store.take_token(written)

@@ -29,10 +29,9 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from .conf import settings
 from .exceptions import SessionError
 from .http.current import current_request
-from .http.spared import Spared, spare
+from .http.spared import Spared, others_ended, spare
 from .services import session_service
 from .store.shards import alias_of, bucket_of_user
-from .store.transactions import Outcome
 from .store.users import BY_KEY, knows_users, user_id_of
 
 logger = logging.getLogger("session_manager")
@@ -183,7 +182,7 @@ def _end_all(user_id: str, reason: str, spared: Spared | None) -> None:
     except_token = spared.token if spared is not None else None
     session_service.invalidate_all(user_id, except_token=except_token, reason=reason)
     if spared is not None:
-        spared.outcome = Outcome(bucket_of_user(user_id))
+        others_ended(spared)
 
 
 def _end_late(end: partial[None], user_id: str) -> None:

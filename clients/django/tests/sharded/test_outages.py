@@ -201,13 +201,18 @@ def test_one_redis_each(servers: dict[str, Shard], redis_servers: dict[str, Redi
     assert session_service.invalidate(tokens["s1"])
     assert session_service.get(tokens["s1"]) is None
     many = [session_service.create(user_on(a)).token for a in SHARDS[:3] for _ in range(20)]
+
+    def median_time(tokens: list[str]) -> float:
+        took = []
+        for token in tokens:
+            began = time.monotonic()
+            assert session_service.invalidate(token)
+            took.append(time.monotonic() - began)
+        return statistics.median(took)
+
+    usual = median_time(many[::2])
     redis_servers["s4"].stop()
-    took = []
-    for token in many:
-        began = time.monotonic()
-        assert session_service.invalidate(token)
-        took.append(time.monotonic() - began)
-    assert statistics.median(took) <= 0.02
+    assert median_time(many[1::2]) <= 5 * usual + 0.02
     # In strict mode it waits until the epoch has ended, of which Redis has not been told.
     assert session_service.invalidate(tokens["s4"])
     assert session_service.get(tokens["s4"]) is None

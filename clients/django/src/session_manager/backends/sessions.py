@@ -45,6 +45,7 @@ from ..store.shards import Bucket, bucket_of_token, bucket_of_user
 from ..store.tokens import is_token, session_id_of
 from ..store.transactions import Outcome, settled, together
 from ..store.users import (
+    is_current,
     is_guest,
     load_user,
     login_of,
@@ -170,6 +171,8 @@ class _Before:
     data: dict[Any, Any] | None = None
     #: Nothing was: it is to be read again.
     was_unread: bool = False
+    #: Whether it was to be saved.
+    was_modified: bool = False
 
 
 @cache
@@ -198,12 +201,22 @@ class SessionStore(SessionBase):
         self._loaded: tuple[Entries, list[dict[Any, Any]]] = ({}, [])
         self._before: list[_Before] = []
         self._flushed: list[tuple[str, Outcome]] = []
+        #: Whether Django's login has signed somebody in since the last save.
+        self._has_login = False
         #: Whether a save has moved the end, or changed the kind of cookie, of the token presented.
         self.cookie_is_due = False
 
     def hold(self, holder: Holder) -> None:
         """Let it be the session of a request."""
         self._holder = holder
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._has_login = self._has_login or key == SESSION_KEY
+        super().__setitem__(key, value)
+
+    async def aset(self, key: Any, value: Any) -> None:
+        self._has_login = self._has_login or key == SESSION_KEY
+        await super().aset(key, value)
 
     # Reading.
 
@@ -256,12 +269,12 @@ class SessionStore(SessionBase):
 
     def create(self) -> None:
         """A session with what is in memory."""
-        self._undo_what_was_rolled_back()
+        self.undo_what_was_rolled_back()
         self._make(self._owner(self._get_session(no_load=True)))
         self.modified = True
 
     def save(self, must_create: bool = False) -> None:
-        self._undo_what_was_rolled_back()
+        self.undo_what_was_rolled_back()
         if must_create or (self.session_key is None and self._known.replaced is None):
             self.create()
             return
@@ -273,7 +286,13 @@ class SessionStore(SessionBase):
         if row is None:
             raise UpdateError
         owner = self._owner(data)
-        if owner != row.user_id:
+        if not is_token(self._known.replaced or self.session_key):
+            # Another request has taken a Django session over, and only its answer has the token.
+            self._known = self._known._replace(replaced=None)
+            self._make(owner, row.data if owner == row.user_id else {})
+            return
+        # By a login of their own a user is no longer the one as whom somebody else acts.
+        if owner != row.user_id or (self._has_login and row.actor is not None):
             self._known = self._known._replace(replaced=self._known.replaced or self.session_key)
             self._make(owner)
         elif self._known.replaced is not None or self._is_remarked(data):
@@ -337,8 +356,11 @@ class SessionStore(SessionBase):
         """The lifetime; one that is over is the shortest there is."""
         return max(timedelta(seconds=self.get_expiry_age()), MOMENT)
 
-    def _make(self, user_id: str) -> None:
-        """A new row, in the place of the one that the session had, if any."""
+    def _make(self, user_id: str, carried: JSON | None = None) -> None:
+        """A new row, in the place of the one that the session had, if any.
+
+        carried: the data of session_info; None: a guest's, if that is what it was.
+        """
         known = self._known
         old = known.row if known.replaced is not None else None
         if old is not None or not is_guest(user_id):
@@ -346,7 +368,8 @@ class SessionStore(SessionBase):
         if old is not None and not is_guest(user_id) and not is_guest(old.user_id):
             self._forget_what_was_stored()
         data, entries = self._session, self._entries()
-        carried = old.data if old is not None and is_guest(old.user_id) else {}
+        if carried is None:
+            carried = old.data if old is not None and is_guest(old.user_id) else {}
         ending = [token for token, outcome in self._flushed if not outcome.committed]
         if known.replaced is not None:
             ending.append(known.replaced)
@@ -393,8 +416,7 @@ class SessionStore(SessionBase):
             mark=mark,
             device_policy=policy,
         )
-        if settings.LAZY_USER and not is_guest(user_id) and load_user(user_id, row) is None:
-            # Deactivated, say, after Django's login and before there was a session to end.
+        if settings.LAZY_USER and not is_guest(user_id) and not is_current(user_id, row):
             session_service.invalidate(created.token, "user_changed")
             raise UpdateError
         self._session_key = created.token
@@ -410,6 +432,8 @@ class SessionStore(SessionBase):
         known, serializer, names = self._known.entries or {}, self.serializer(), self._names()
         for key, value in list(self._session.items()):
             name = names.get(key) or entry_name(key)
+            if self._has_login and key in LASTING:
+                continue
             if name in known and self._same(known[name], encode_entry(serializer, key, value)):
                 del self._session[key]
 
@@ -427,7 +451,7 @@ class SessionStore(SessionBase):
                 if patch and session_service.update(self._proved(token), patch) is None:
                     raise UpdateError
                 return session_service.elevate(
-                    self._proved(self._extend(token)),
+                    self._proved(self._extend(token, is_used=bool(patch))),
                     with_mark(row.auth if row else None, mark_of_login(self._session)) or {},
                     ip=ip,
                     user_agent=user_agent,
@@ -447,9 +471,10 @@ class SessionStore(SessionBase):
         patch = self._patch(entries)
         token = self._proved(self.session_key)
         with self._writing(bucket_of_token(token)):
-            if (patch or self.modified) and session_service.update(token, patch) is None:
+            is_used = bool(patch) or self.modified
+            if is_used and session_service.update(token, patch) is None:
                 raise UpdateError
-            self._session_key = self._extend(self.session_key)
+            self._session_key = self._extend(self.session_key, is_used=is_used)
         self._written(entries, self._known.row)
 
     def _is_due(self) -> bool:
@@ -460,12 +485,23 @@ class SessionStore(SessionBase):
         end = min(datetime.now(timezone.utc) + age, row.absolute_expires_at)
         return end - row.expires_at > age * SLACK
 
-    def _extend(self, token: str | None) -> str | None:
-        """Move the row's end if it is due; the token to go on by."""
+    def _extend(self, token: str | None, *, is_used: bool) -> str | None:
+        """Move the row's end if it is due; the token to go on by.
+
+        is_used: the token works, as a write by it has shown.
+        """
         row = self._known.row
         if row is None or not self._is_due():
             return token
         ip, user_agent = self._holder.client
+        if not is_used:
+            # Of a token that was replaced while a slow request was served, past the grace, the
+            # refresh would believe that it was stolen.
+            proved = self._proved(token)
+            if not session_service.get(
+                proved, ip=ip, user_agent=user_agent, touch=False, fresh=True
+            ):
+                raise UpdateError
         # A session that was not made here may be shorter: without an expiry of its own it stays so.
         own = self._session.get(EXPIRY) is not None or self._known.expiry is not None
         refreshed = session_service.refresh(
@@ -503,8 +539,10 @@ class SessionStore(SessionBase):
     def _written(self, entries: Entries, row: Session | None) -> None:
         data = self._session
         self._known = _Known(row, entries, data.get(SESSION_KEY), data.get(EXPIRY))
+        self._has_login = False
 
-    def _undo_what_was_rolled_back(self) -> None:
+    def undo_what_was_rolled_back(self) -> None:
+        """Be what the session was before what a rollback has taken back."""
         while self._before and self._before[-1].outcome.rolled_back:
             before = self._before.pop()
             self._session_key, self._known = before.token, before.known
@@ -512,6 +550,7 @@ class SessionStore(SessionBase):
                 self._session_cache = before.data
             elif before.was_unread:
                 self.__dict__.pop("_session_cache", None)
+            self.modified = self.modified or before.was_modified
 
     def cookie_age(self) -> int | None:
         """Seconds that the browser keeps the cookie; None: until it is closed.
@@ -530,11 +569,16 @@ class SessionStore(SessionBase):
         session_service.invalidate(self.session_key if session_key is None else session_key)
 
     def flush(self) -> None:
-        token = self._known.replaced or self.session_key
+        if self.session_key is not None and not is_token(self.session_key):
+            # A Django session's key, which may have a session of the extension's by now.
+            self._get_session()
+        token, row = self._known.replaced or self.session_key, self._known.row
         self.clear()
         if is_token(token):
             self.delete(token)
             self._flushed.append((token, Outcome(bucket_of_token(token))))
+        elif row is not None:
+            session_service.invalidate_id(row.id, row.user_id, "logout")
         self._session_key = None
         self._known = _NOTHING
         self._holder.ended(token)
@@ -600,7 +644,7 @@ class SessionStore(SessionBase):
         """Be the session that the request has been given, or (None) none."""
         data: dict[Any, Any] | None = self.__dict__.get("_session_cache")
         outcome = Outcome(bucket_of_token(token or self.session_key))
-        before = _Before(outcome, self.session_key, self._known, data, data is None)
+        before = _Before(outcome, self.session_key, self._known, data, data is None, self.modified)
         self._session_key = token
         self._session_cache = self._take(row)
         self.modified = False

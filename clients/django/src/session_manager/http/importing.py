@@ -35,7 +35,7 @@ from ..services import session_service
 from ..store.database import call, function, json_argument
 from ..store.imported import use_up
 from ..store.request_data import encode_entry, entry_name, take_out
-from ..store.users import is_proof, load_user, marked, user_id_of
+from ..store.users import is_current, is_proof, marked, user_id_of
 from ..types import JSON, CreatedSession, Session, with_policy
 from .addresses import client_ip, user_agent
 from .device import policy_of_login
@@ -245,7 +245,7 @@ def adopt_django_session(
         session = session_service.get(
             created.token, ip=client_ip(request), user_agent=user_agent(request), touch=False
         )
-        if session and settings.LAZY_USER and load_user(session.user_id, session) is None:
+        if session and settings.LAZY_USER and not is_current(session.user_id, session):
             # Deactivated, say, since the user was looked at, and before there was a session to
             # end.  Who does so from now on waits for this transaction, and ends it.
             transaction.set_rollback(True, using=settings.DATABASE)

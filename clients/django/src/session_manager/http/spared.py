@@ -19,6 +19,7 @@ from django.http import HttpRequest
 
 from ..exceptions import SessionError
 from ..services import session_service
+from ..store.shards import bucket_of_user
 from ..store.transactions import Outcome
 from .addresses import client_ip, user_agent
 from .cookies import proved
@@ -41,6 +42,8 @@ class Spared:
     reason: str
     #: Of the transaction that ends the others; None until it does.
     outcome: Outcome | None = None
+    #: Once the response is finished.
+    request: HttpRequest | None = None
 
 
 def spare(request: HttpRequest, user_id: str, reason: str) -> Spared | None:
@@ -67,26 +70,40 @@ def has_spared(request: HttpRequest) -> bool:
 def end_spared(request: HttpRequest) -> None:
     """End what the view has not asked to keep, once the change of the password is committed."""
     for spared in request.__dict__.pop(_ATTRIBUTE, ()):
-        outcome = spared.outcome
-        if outcome is None or outcome.rolled_back:
-            continue
-        if outcome.committed:
-            _end(request, spared)
-        else:
-            # The response is finished before the transaction around the whole request.
-            outcome.then(partial(_end, request, spared))
+        spared.request = request
+        _settle(spared)
+
+
+def others_ended(spared: Spared) -> None:
+    """The others have been ended, in the transaction that is open now, if any."""
+    spared.outcome = Outcome(bucket_of_user(spared.user_id))
+    _settle(spared)
+
+
+def _settle(spared: Spared) -> None:
+    """End the session once the response is finished and the others' end is committed.
+
+    Either may come first: the middleware may be inside of a transaction.
+    """
+    request, outcome = spared.request, spared.outcome
+    if request is None or outcome is None or outcome.rolled_back:
+        return
+    if outcome.committed:
+        _end(request, spared)
+    else:
+        outcome.then(partial(_end, request, spared))
 
 
 @asynccontextmanager
 async def ending_spared(request: HttpRequest) -> AsyncIterator[None]:
-    """End what the response's end would have ended, also if the client does not wait for it.
+    """End what the response's end would have ended, also if there is none.
 
-    A view in a thread goes on after that, and may change the password only then: this waits until
-    the thread has done with it.
+    As where the client does not wait for it.  A view in a thread goes on after that, and may change
+    the password only then: this waits until the thread has done with it.
     """
     try:
         yield
-    except asyncio.CancelledError:
+    except BaseException:
         await asyncio.shield(sync_to_async(end_spared)(request))
         raise
 

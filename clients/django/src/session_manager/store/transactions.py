@@ -184,7 +184,6 @@ class Outcome:
     def __init__(self, bucket: Bucket) -> None:
         self._connection = connections[alias_of(bucket)]
         self._committed = False
-        self._callback: Callable[[], None] | None = None
         when_committed(self, bucket)
         self._go_first()
 
@@ -194,8 +193,6 @@ class Outcome:
         Or a test calls what would be called then (captureOnCommitCallbacks), and it is still open.
         """
         self._committed = not self.pending
-        if self._callback is not None:
-            self._callback()
 
     def _go_first(self) -> None:
         """Let the hook run before those of others: they may look at the session, or raise.
@@ -227,9 +224,15 @@ class Outcome:
         )
 
     def then(self, callback: Callable[[], None]) -> None:
-        """Call it when the transaction commits, if it is still open and does."""
-        if self.pending:
-            self._callback = callback
+        """Call it when the transaction commits, if it is still open and does.
+
+        Behind the hooks of all outcomes, so that it finds each of them known.
+        """
+        hooks = self._connection.run_on_commit
+        ours = [at for at, hook in enumerate(hooks) if isinstance(hook[1], Outcome)]
+        for sids, hook, *rest in [hooks[at] for at in ours]:
+            if hook is self:
+                hooks.insert(ours[-1] + 1, (sids, callback, *rest))
 
 
 def _is_of_testcase(block: Any) -> bool:

@@ -14,7 +14,7 @@ import base64
 import hashlib
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from typing import Any
 
@@ -25,6 +25,8 @@ from django.core.exceptions import (
     ObjectDoesNotExist,
     ValidationError,
 )
+from django.db import router
+from django.db.models import QuerySet
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
 
@@ -83,9 +85,9 @@ def user_id_of(user: Any) -> str:
     if isinstance(user, SessionUser):
         return user.user_id
     value = getattr(user, settings.USER_ID_FIELD or "pk")
-    if value is None:
+    user_id = "" if value is None else str(value)
+    if not user_id:
         raise ValueError(f"{user!r} has no {settings.USER_ID_FIELD or 'pk'}")
-    user_id = str(value)
     if user_id.startswith((GUEST, BY_KEY)):
         raise ValueError(f"{user!r} has a {settings.USER_ID_FIELD} that begins like a reserved id")
     return user_id
@@ -119,10 +121,9 @@ def user_id_of_login(key: str, user: Any = None) -> str | None:
     if user is None:
         return None
     try:
-        user_id = user_id_of(user)
+        return user_id_of(user)
     except ValueError:
-        user_id = ""
-    return user_id or f"{BY_KEY}{key}"
+        return f"{BY_KEY}{key}"
 
 
 def login_of(user: Any) -> dict[str, str]:
@@ -166,6 +167,32 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
     Nor is there one of a guest, or of a session that was made for another user or another password.
     Raises StoreUnavailable if the database with the users does not answer.
     """
+    return _load_user(user_id, session, _users)
+
+
+def is_current(user_id: str, session: Session) -> bool:
+    """Whether a session that has just been made still has its user, who may be known by key alone.
+
+    Deactivated, say, since the login has looked at the user, and before there was a session to
+    end.  By the database that users are written to: another one may not know of it yet.
+    """
+    if settings.USER_ID_FIELD and not settings.USER_LOADER and user_id.startswith(BY_KEY):
+        with translating_errors():
+            user = _written_users().filter(pk=user_id.removeprefix(BY_KEY)).first()
+        return user is not None and _may_have(user, session)
+    return _load_user(user_id, session, _written_users) is not None
+
+
+def _users() -> QuerySet[Any]:
+    return get_user_model()._default_manager.all()
+
+
+def _written_users() -> QuerySet[Any]:
+    model = get_user_model()
+    return model._default_manager.using(router.db_for_write(model))
+
+
+def _load_user(user_id: str, session: Session | None, users: Callable[[], QuerySet[Any]]) -> Any:
     if is_guest(user_id):
         return None
     with translating_errors():
@@ -176,7 +203,7 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
             return None
         elif settings.USER_ID_FIELD:
             try:
-                user = get_user_model()._default_manager.get(**{settings.USER_ID_FIELD: user_id})
+                user = users().get(**{settings.USER_ID_FIELD: user_id})
             except (ObjectDoesNotExist, ValueError, ValidationError):
                 return None
             except MultipleObjectsReturned:
@@ -185,15 +212,16 @@ def load_user(user_id: str, session: Session | None = None) -> Any:
                 return None
         else:
             user = SessionUser(user_id)
-    if user is None or not getattr(user, "is_active", True):
-        return None
-    if session is not None:
-        outdated = (
-            _is_outdated(user, session) if session.mark is None else not fits(session.mark, user)
-        )
-        if outdated:
-            return None
-    return user
+    return user if user is not None and _may_have(user, session) else None
+
+
+def _may_have(user: Any, session: Session | None) -> bool:
+    """Whether the user is active, and a session was made for the user as it is now."""
+    if not getattr(user, "is_active", True):
+        return False
+    if session is None:
+        return True
+    return not _is_outdated(user, session) if session.mark is None else fits(session.mark, user)
 
 
 def mark_of(user: Any) -> str | None:
