@@ -280,7 +280,8 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
         with being_served(request):
             async with ending_spared(request):
                 self.process_request(request)
-                response = await _aunproved_page(request) or await self.get_response(request)
+                page = await _aunproved_page(request)
+                response = page or await cast(Awaitable[Any], self.get_response(request))
                 return await sync_to_async(self.process_response)(request, response)
 
     def process_request(self, request: HttpRequest) -> None:

@@ -230,9 +230,8 @@ class Outcome:
         """
         hooks = self._connection.run_on_commit
         ours = [at for at, hook in enumerate(hooks) if isinstance(hook[1], Outcome)]
-        for sids, hook, *rest in [hooks[at] for at in ours]:
-            if hook is self:
-                hooks.insert(ours[-1] + 1, (sids, callback, *rest))
+        for own in [hooks[at] for at in ours if hooks[at][1] is self]:
+            hooks.insert(ours[-1] + 1, (own[0], callback, *own[2:]))
 
 
 def _is_of_testcase(block: Any) -> bool:
