@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection, connections, transaction
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from django.test.utils import CaptureQueriesContext
 from rest_framework.exceptions import PermissionDenied
 
@@ -610,6 +611,28 @@ class TestCurrent:
     def test_another_media_type(self, signed_in: Browser) -> None:
         response = signed_in.unsafe("PATCH", CURRENT, {}, content_type="text/plain")
         assert response.status_code == 415
+
+    @pytest.mark.parametrize(
+        ("headers", "expected"),
+        [
+            ({"CONTENT_TYPE": MULTIPART_CONTENT}, 415),
+            ({"CONTENT_TYPE": "application/x-www-form-urlencoded"}, 415),
+            # As a server hands over what comes in chunks.
+            ({"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}, 400),
+        ],
+    )
+    def test_a_body_is_not_taken_for_an_empty_one(
+        self, signed_in: Browser, created: CreatedSession, headers: Any, expected: int
+    ) -> None:
+        body = {"except_current": "true"}
+        text = json.dumps({"except_current": True})
+        if headers.get("CONTENT_TYPE") == MULTIPART_CONTENT:
+            text = encode_multipart(BOUNDARY, body)
+        response = signed_in.unsafe(
+            "POST", ALL, text, **{"CONTENT_TYPE": "application/json", **headers}
+        )
+        assert response.status_code == expected
+        assert session_service.get(created.token) is not None
 
     def test_delete(self, signed_in: Browser, created: CreatedSession) -> None:
         for _ in range(2):

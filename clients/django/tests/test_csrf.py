@@ -127,7 +127,7 @@ def test_forms_are_not_read(client: Client, auth0: Issuer, user_id: str) -> None
         {"access_token": auth0.token(user_id)},
         headers={"X-CSRFToken": SECRET, "Sec-Fetch-Site": "same-origin"},
     )
-    assert response.status_code == 401
+    assert response.status_code == 415
     assert session_service.get_active_sessions_count(user_id=user_id) == 1
 
 

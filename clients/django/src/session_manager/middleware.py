@@ -38,6 +38,7 @@ from .http.cookies import is_foreign_navigation, is_own_navigation, token_from, 
 from .http.csrf import withhold_token
 from .http.current import begin_serving, being_served, end_serving
 from .http.device import offer_again
+from .http.exact_cookies import cookie_of
 from .http.lookup import (
     alook_up,
     failure,
@@ -119,7 +120,8 @@ def _unproved_page(request: HttpRequest) -> HttpResponse | None:
     """
     if settings.DEVICE_BOUND == "off" or not is_foreign_navigation(request):
         return None
-    if settings.device_cookie_name in request.COOKIES or token_from(request) is None:
+    proof = cookie_of(request, settings.device_cookie_name)
+    if proof is not None or token_from(request) is None:
         return None
     try:
         look_up_row(request)
@@ -285,7 +287,7 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
                 return await sync_to_async(self.process_response)(request, response)
 
     def process_request(self, request: HttpRequest) -> None:
-        key = request.COOKIES.get(django_settings.SESSION_COOKIE_NAME)
+        key = cookie_of(request, django_settings.SESSION_COOKIE_NAME)
         request.session = self.SessionStore(key)
         if settings.BEARER:
             _spare_csrf(request)
@@ -340,7 +342,8 @@ class RequestSessionMiddleware(DjangoSessionMiddleware):
         token = store.session_key
         # While a slow request was served, another one may have given the client a newer token.
         header = token_of_header(request)
-        presented = request.COOKIES.get(settings.cookie_name, header)
+        cookie = cookie_of(request, settings.cookie_name)
+        presented = header if cookie is None else cookie
         if token is not None and (token != presented or (store.cookie_is_due and header is None)):
             set_token_on_commit(request, token, store.cookie_age())
 

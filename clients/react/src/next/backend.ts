@@ -31,7 +31,8 @@ export interface BackendRequest {
 
 /** The part of the Cookie header that names the session, or undefined. */
 export function sessionCookie(header: string | null, names: string[]): string | undefined {
-  const pairs = (header ?? '').split(';').map((pair) => pair.trim());
+  // Spaces and tabs alone, as browsers do: with any other white space before it a name has no prefix for them.
+  const pairs = (header ?? '').split(';').map((pair) => pair.replace(/^[ \t]+|[ \t]+$/g, ''));
   for (const name of names) {
     const found = pairs.find((pair) => pair.startsWith(name + '='));
     if (found && found.length > name.length + 1) return found;
@@ -82,7 +83,7 @@ export async function callBackend(
   const address = clientAddress(incoming.get('x-forwarded-for'), config.trustedProxies);
   if (address) outgoing.set('X-Forwarded-For', address);
   if (method !== 'GET') {
-    // The origin of the browser's request has been checked before.
+    // Where the browser's request comes from is checked by whoever calls this.
     const token = csrfToken();
     // Who acts as somebody else has their own session beside it, to return to or to sign out of.
     cookies.push(sessionCookie(sent, config.cookieNames.map((name) => name + '_actor')));

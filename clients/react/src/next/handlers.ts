@@ -12,6 +12,7 @@
 import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
 import { answersOf, CHALLENGE, instructionsOf, REGISTRATION, registrationOf } from './device.js';
 import { readConfig, warnWithoutAddresses, type SessionServerConfig, type SessionServerOptions } from './config.js';
+import { isOwn } from './origin.js';
 
 const MAX_BODY = 131_072;
 const RELAYED = ['ETag', 'Retry-After', 'WWW-Authenticate', CHALLENGE];
@@ -49,21 +50,10 @@ function json(body: unknown, status = 200, headers?: HeadersInit): Response {
   return response;
 }
 
-/**
- * Another site can make a browser send a request with the cookie.  Browsers say
- * in Sec-Fetch-Site where a request comes from, and older ones in Origin.
- */
-function checkOrigin(request: Request, { allowedOrigins, trustedProxies }: SessionServerConfig): void {
-  const site = request.headers.get('sec-fetch-site');
-  const origin = request.headers.get('origin');
-  if (site === 'same-origin') return;
-  if (origin && allowedOrigins.includes(origin)) return;
-  if (!site && origin) {
-    const forwarded = trustedProxies > 0 ? request.headers.get('x-forwarded-host')?.split(',').at(-trustedProxies) : null;
-    const host = (forwarded ?? request.headers.get('host'))?.trim();
-    if (host && URL.canParse(origin) && new URL(origin).host === host) return;
+function checkOrigin(request: Request, config: SessionServerConfig): void {
+  if (!isOwn(request.headers, config)) {
+    throw new Refusal(403, 'csrf_failed', 'The request does not come from a page of this site.');
   }
-  throw new Refusal(403, 'csrf_failed', 'The request does not come from a page of this site.');
 }
 
 /** The body, a JSON object, read no further than is allowed. */

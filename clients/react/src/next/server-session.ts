@@ -4,20 +4,33 @@ import type { SessionData } from '../types.js';
 import { registrationOf } from './device.js';
 import { callBackend, readAnswer, sessionCookie, SessionUnavailableError, type BackendRequest } from './backend.js';
 import { readConfig, type SessionServerOptions } from './config.js';
+import { isOwn } from './origin.js';
+
+/** Another site has made the browser send the request: a CSRF. */
+export class ForeignRequestError extends Error {
+  override name = 'ForeignRequestError';
+}
 
 /**
  * Call the backend on behalf of the browser that made the request: from server
- * components, server actions and route handlers.
+ * components, server actions and route handlers.  What may change something is
+ * refused if the request has an Origin, as all but GETs have, of another site.
  *
  * @param path below the backend's address, beginning with a slash
- * @throws SessionUnavailableError when there is no answer in time
+ * @throws SessionUnavailableError when there is no answer in time;
+ *   ForeignRequestError, before the backend is asked
  */
 export async function fetchBackend(
   path: string,
   request: BackendRequest = {},
   options?: SessionServerOptions,
 ): Promise<Response> {
-  return callBackend(await headers(), path, request, readConfig(options));
+  const incoming = await headers();
+  const config = readConfig(options);
+  if ((request.method ?? 'GET') !== 'GET' && incoming.has('origin') && !isOwn(incoming, config)) {
+    throw new ForeignRequestError('The request does not come from a page of this site.');
+  }
+  return callBackend(incoming, path, request, config);
 }
 
 const DEVICE_PROOF_REQUIRED = 'device_proof_required';

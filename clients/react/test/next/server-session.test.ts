@@ -1,5 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
-import { DeviceUnprovedError, fetchBackend, getServerSession, SessionUnavailableError } from '../../src/next/index.js';
+import {
+  DeviceUnprovedError,
+  fetchBackend,
+  ForeignRequestError,
+  getServerSession,
+  SessionUnavailableError,
+} from '../../src/next/index.js';
 import { Django } from './django.js';
 
 const incoming = vi.hoisted(() => ({ headers: new Headers() }));
@@ -30,6 +36,12 @@ describe('getServerSession', () => {
     incoming.headers = new Headers();
     expect(await getServerSession()).toBe(null);
     expect(django.seen).toEqual([]);
+  });
+
+  it('takes no cookie for another one: browsers know no white space but spaces and tabs', async () => {
+    incoming.headers = new Headers({ cookie: '\u00a0__Host-session_token=planted; \t __Host-session_token=x' });
+    await getServerSession();
+    expect(django.seen).toMatchObject([{ headers: { cookie: '__Host-session_token=x' } }]);
   });
 
   it('is null when the session has ended', async () => {
@@ -85,6 +97,24 @@ describe('fetchBackend', () => {
     expect(django.seen).toMatchObject([
       { method: 'POST', path: '/api/invoices/', headers: { 'content-type': 'application/json' } },
     ]);
+  });
+
+  it.each([
+    [{}, true],
+    [{ 'sec-fetch-site': 'same-origin', origin: 'https://app.test' }, true],
+    [{ origin: 'https://app.test' }, true],
+    [{ 'sec-fetch-site': 'cross-site', origin: 'https://partner.test' }, true],
+    [{ 'sec-fetch-site': 'same-site', origin: 'https://evil.app.test' }, false],
+    [{ 'sec-fetch-site': 'cross-site', origin: 'null' }, false],
+    [{ origin: 'https://evil.test' }, false],
+  ])('changes nothing for another site: %j %j', async (headers, asked) => {
+    incoming.headers = new Headers({ host: 'app.test', cookie: 'session_token=x', ...headers });
+    const options = { allowedOrigins: ['https://partner.test'] };
+    const outcome = await fetchBackend('/api/invoices/', { method: 'POST', body: '{}' }, options).catch((e: unknown) => e);
+    expect(outcome instanceof ForeignRequestError).toBe(!asked);
+    expect(django.seen).toHaveLength(asked ? 1 : 0);
+    await fetchBackend('/api/invoices/', {}, options);
+    expect(django.seen).toHaveLength(asked ? 2 : 1);
   });
 
   it.each(['//evil.example/', 'https://evil.example/', 'api/', '/../../x/../..//evil.example/', '@evil.example/', '.evil.example/'])(

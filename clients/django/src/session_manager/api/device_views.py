@@ -30,6 +30,7 @@ from ..http.cookie_decision import (
 )
 from ..http.cookies import actor_token_from, proof_attributes, proved, token_from
 from ..http.device import hand_out_challenge, is_news, may_bind, offer_nothing
+from ..http.exact_cookies import cookie_of
 from ..http.lookup import Lookup, look_up, remember_lookup
 from ..http.request_session import request_session
 from ..services import session_service
@@ -221,7 +222,7 @@ class RefreshDeviceView(DeviceView):
 
 def _cookie_token(request: HttpRequest) -> str | None:
     """The token in the cookie, and no other."""
-    value = request.COOKIES.get(settings.cookie_name)
+    value = cookie_of(request, settings.cookie_name)
     return proved(request, value) if is_bare_token(value) else None
 
 

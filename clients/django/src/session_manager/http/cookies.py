@@ -14,6 +14,7 @@ from ..conf import settings
 from ..store.tokens import excused, is_bare_token, with_proof, without_proof
 from .bearer import token_of_header
 from .cache_control import forbid_caching, note_session_use
+from .exact_cookies import cookie_of
 
 #: Of a request: why the browser sends it without a new proof.
 SKIPPED = "HTTP_SECURE_SESSION_SKIPPED"
@@ -28,7 +29,7 @@ def token_from(request: HttpRequest) -> str | None:
     ours and is not ours to clear.
     """
     note_session_use(request)
-    value = request.COOKIES.get(settings.cookie_name)
+    value = cookie_of(request, settings.cookie_name)
     if value is None:
         return token_of_header(request)
     return proved(request, value) if is_bare_token(value) else None
@@ -40,7 +41,7 @@ def proved(request: HttpRequest, token: str) -> str:
     A browser keeps one proof.  That of a session which has ended does no harm behind the token of
     its successor.  Where browsers send none, that is no sign of a thief: the audit trail is told.
     """
-    proof = request.COOKIES.get(settings.device_cookie_name)
+    proof = cookie_of(request, settings.device_cookie_name)
     if proof is not None:
         return with_proof(token, proof)
     if settings.DEVICE_BOUND != "off" and (_is_foreign(request) or will_prove(request)):
@@ -78,7 +79,7 @@ def actor_token_from(request: HttpRequest) -> str | None:
 
     The browser may hold one of an impersonation that has ended otherwise.
     """
-    value = request.COOKIES.get(settings.actor_cookie_name)
+    value = cookie_of(request, settings.actor_cookie_name)
     if value is not None:
         note_session_use(request)
     return proved(request, value) if is_bare_token(value) else None

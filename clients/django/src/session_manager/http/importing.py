@@ -39,6 +39,7 @@ from ..store.users import is_current, is_proof, marked, user_id_of
 from ..types import JSON, CreatedSession, Session, with_policy
 from .addresses import client_ip, user_agent
 from .device import policy_of_login
+from .exact_cookies import cookie_of
 
 logger = logging.getLogger("session_manager")
 
@@ -257,7 +258,7 @@ def adopt_django_session(
 
 def django_session_key(request: HttpRequest) -> str | None:
     """The key of the Django session that a request presents, or what may be one."""
-    session_key = request.COOKIES.get(django_settings.SESSION_COOKIE_NAME)
+    session_key = cookie_of(request, django_settings.SESSION_COOKIE_NAME)
     return session_key if session_key and len(session_key) <= 64 else None
 
 

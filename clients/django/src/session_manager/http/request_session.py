@@ -19,6 +19,7 @@ from .cache_control import note_session_use
 from .cookie_decision import clear_cookie_on_commit
 from .cookies import proved
 from .device import offer_binding, policy_of_login
+from .exact_cookies import cookie_of
 from .impersonation import sign_out_actor
 from .lookup import Lookup, look_up_row, remember_lookup
 
@@ -41,7 +42,7 @@ class RequestHolder:
 
     def find(self, token: str) -> tuple[str, Session | None]:
         request = self._request
-        presented = request.COOKIES.get(settings.cookie_name)
+        presented = cookie_of(request, settings.cookie_name)
         if token != presented and (presented is not None or token != token_of_header(request)):
             note_session_use(request)
             ip, agent = self.client
