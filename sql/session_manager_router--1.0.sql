@@ -1924,10 +1924,14 @@ BEGIN
 			EXCEPTION WHEN OTHERS THEN
 				problem := (session_router.understand(SQLSTATE, SQLERRM, '', '')).message;
 			END;
-			share := (SELECT range_agg(int4range((65536 * (s[1]::integer - 1) + s[2]::integer - 1) / s[2]::integer,
-					(65536 * s[1]::integer + s[2]::integer - 1) / s[2]::integer))
-				FROM regexp_matches(holds, '(\d+)/(\d+)', 'g') s);
-			IF NOT share @> told.buckets THEN
+			-- "part/parts", or the first and the last bucket
+			share := (SELECT range_agg(r) FROM (
+				SELECT int4range((65536 * (s[1]::integer - 1) + s[2]::integer - 1) / s[2]::integer,
+					(65536 * s[1]::integer + s[2]::integer - 1) / s[2]::integer)
+				FROM regexp_matches(holds, '(\d+)/(\d+)', 'g') s
+				UNION ALL SELECT int4range(s[1]::integer, s[2]::integer, '[]')
+				FROM regexp_matches(holds, '(\d+)-(\d+)', 'g') s) AS t (r));
+			IF holds <> '' AND (share IS NULL OR NOT share @> told.buckets) THEN
 				problem := format('session_manager.shard = %L does not hold all of these parts', holds);
 			END IF;
 		END IF;

@@ -165,7 +165,14 @@ def test_commands(apart: str) -> None:
         run("session_keys", "list")
 
 
-def test_a_request(apart: str, configure: Any) -> None:
+class AllInDefault:
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+    db_for_write = db_for_read
+
+
+def test_a_request(apart: str, configure: Any, settings: Any) -> None:
     create_users()
     client = Client()
     client.cookies["__Host-session_token"] = session_service.create("ada", {"n": 1}).token
@@ -173,6 +180,8 @@ def test_a_request(apart: str, configure: Any) -> None:
     configure(IMPORT_DJANGO_SESSIONS=True)
     client = Client()
     client.force_login(get_user_model().objects.get(username="ada"))
+    # As a router of an application's, which knows nothing of this package.
+    settings.DATABASE_ROUTERS = [AllInDefault()]
     call_command("import_django_sessions", stdout=StringIO(), stderr=StringIO())
     assert ImportedSession.objects.get().user_id == "ada"
     assert client.get("/info/").json()["user"] == "ada"

@@ -749,6 +749,14 @@ class TestCommand:
         assert browsers["new"].get("/who/").content == b"other"
         assert "0 sessions ended" in self.run()
 
+    def test_a_name_that_no_form_would_take(self) -> None:
+        """As the subjects of an identity provider."""
+        users = get_user_model().objects
+        user = users.create_user("auth0|ada")
+        browser_of(user)
+        users.update(password="changed")
+        assert "1 sessions ended" in self.run()
+
     def test_fixtures(self, tmp_path: Path, ada: Any) -> None:
         """loaddata tells nobody, as the rest of the data may not be there yet."""
         session_service.create("ada")

@@ -29,7 +29,7 @@ from asgiref.sync import sync_to_async
 
 from . import signals
 from .conf import settings
-from .exceptions import InvalidArgument, LimitReached, StoreUnavailable
+from .exceptions import InvalidArgument, LimitReached, StoreUnavailable, WrongShard
 from .store.cache import Lease, SessionCache, session_cache
 from .store.database import (
     call,
@@ -237,6 +237,9 @@ class SessionService:
         question = question or _question(raw, ip, user_agent, touch)
         try:
             text: str | None = call_for_value(*question, bucket=bucket)
+        except WrongShard:
+            # The standby's primary does not have the session any more.
+            raise
         except StoreUnavailable:
             if stale is None:
                 raise

@@ -12,6 +12,7 @@ from .exceptions import SessionError
 from .store.aliases import using
 from .store.database import call, function
 from .store.fan_out import ranges_of, share_of, share_of_server
+from .store.shards import map_of_shards
 
 
 def fleet_problems(aliases: Sequence[str]) -> list[CheckMessage]:
@@ -43,7 +44,7 @@ def fleet_problems(aliases: Sequence[str]) -> list[CheckMessage]:
 
 def _share(alias: str) -> Iterator[CheckMessage]:
     """Whether the server takes what the map sends it, and nothing else."""
-    expected, own = share_of(alias), share_of_server()
+    expected, own = share_of(alias, map_of_shards()), share_of_server()
     if own is None:
         yield Warning(
             f"The server of {alias!r} takes every user: a process with an old map of the shards "

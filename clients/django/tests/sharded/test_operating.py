@@ -112,6 +112,9 @@ def test_commands(servers: dict[str, Shard]) -> None:
     with pytest.raises(CommandError, match="once"):
         run("sessions", "show", str(created.id), database=["s1", "s2"])
     servers["s2"].control("stop")
+    for command in (["sessions", "list"], ["cleanup_sessions", "--dry-run"]):
+        with pytest.raises(CommandError, match="Not done everywhere; run it again for\ns2: "):
+            run(*command)
     with pytest.raises(CommandError, match="Not done everywhere; run it again for\ns2: "):
         run("sessions", "revoke", "--tenant", "commanded")
     assert session_service.get(created.token) is None
@@ -136,6 +139,32 @@ def test_users(servers: dict[str, Shard], configure: Callable[..., None]) -> Non
     assert "user_deactivated" in run("check_session_users")
     alive = [session_service.get(token) is not None for token in tokens.values()]
     assert alive == [False, False, False, True]
+    # One that cannot be asked keeps no other from it.
+    get_user_model().objects.update(is_active=False)
+    servers["s2"].control("stop")
+    with pytest.raises(CommandError, match="s2: "):
+        run("check_session_users")
+    assert session_service.get(list(tokens.values())[-1]) is None
+
+
+def test_import(servers: dict[str, Shard], configure: Callable[..., None]) -> None:
+    """Django's sessions are in default."""
+    configure(
+        USER_ID_FIELD="username",
+        IMPORT_DJANGO_SESSIONS=True,
+        IMPORT_DATA="tests.sharded.test_operating.import_data",
+    )
+    user = get_user_model().objects.create_user(user_on("s3"))
+    client = Client()
+    client.force_login(user)
+    run("import_django_sessions")
+    assert client.get("/info/").json()["user"] == user.username
+    assert servers["s3"].count(user.username) == 1
+
+
+def import_data(user: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """IMPORT_DATA."""
+    return {"n": 1}
 
 
 def test_admin(servers: dict[str, Shard], configure: Callable[..., None]) -> None:

@@ -11,20 +11,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
 from django.db import connections
 
 from session_manager import administration
 from session_manager.exceptions import ShardsUnreachable, StoreUnavailable
 from session_manager.services import session_service
 from session_manager.shards import each_shard
+from session_manager.store.aliases import chosen_alias
 
 from ..apart import add_alias, remove_alias
 from ..conftest import Browser, RedisServer, wait_for
+from . import maps
 from .conftest import SHARDS, Shard, user_on
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -107,9 +111,31 @@ def test_a_share_that_has_been_given_away(
     with pytest.raises(ShardsUnreachable, match="s3") as caught:
         administration.invalidate_tenant("moving")
     assert dict(caught.value.results) == {"s1": 1, "s2": 1, "s4": 1}
+    with pytest.raises(CommandError, match="s3"):
+        call_command("sessions", "revoke", "--tenant", "moving", stdout=StringIO())
     servers["s3"].give("3/4")
     assert administration.invalidate_tenant("moving") == 0
     assert [session_service.get(token) for token in tokens.values()] == [None] * 4
+
+
+def test_the_map_changes_meanwhile(map_function: None, servers: dict[str, Shard]) -> None:
+    """s2 gives its share to s5, which is another name of its server."""
+    add_alias("s5", connections["s2"].settings_dict["NAME"])
+    connections["s5"].settings_dict["HOST"] = connections["s2"].settings_dict["HOST"]
+    visited = []
+
+    def work() -> None:
+        alias = chosen_alias()
+        visited.append(alias)
+        if alias == "s1":
+            maps.change(["s1", "s5", "s3", "s4"], known=True)
+
+    try:
+        assert set(each_shard(work)) == {"s1", "s2", "s3", "s4", "s5"}
+    finally:
+        maps.change(None, known=True)
+        remove_alias("s5")
+    assert visited == ["s1", "s2", "s3", "s4", "s5"]
 
 
 @contextmanager

@@ -188,6 +188,17 @@ def test_the_map_is_read_again(map_function: None, servers: dict[str, Shard]) ->
     assert session_service.get(created.token) is not None
 
 
+def test_the_map_is_read_again_by_a_login(map_function: None, servers: dict[str, Shard]) -> None:
+    """Where no transaction is open that the older map would hold together."""
+    user_id = user_on("s2")
+    maps.change(["s1"], known=True)
+    calls = maps.calls
+    _after(0.3, lambda: maps.change(None), lambda: log_in(RequestFactory().post("/"), user_id))
+    assert servers["s2"].count(user_id) == 1
+    # Not again and again by the older one, until the time for that is over.
+    assert maps.calls - calls < 20
+
+
 def _after(seconds: float, change: Callable[[], None], call: Callable[[], Any]) -> Any:
     """What a call returns during which something changes."""
     timer = threading.Timer(seconds, change)

@@ -35,6 +35,7 @@ from ..services import session_service
 from ..store.database import call, function, json_argument
 from ..store.imported import use_up
 from ..store.request_data import encode_entry, entry_name, take_out
+from ..store.shards import bucket_of_user
 from ..store.users import is_current, is_proof, marked, user_id_of
 from ..types import JSON, CreatedSession, Session, with_policy
 from .addresses import client_ip, user_agent
@@ -156,9 +157,11 @@ def _refused(texts: dict[int, str]) -> dict[int, str]:
     """What of some JSON texts PostgreSQL, or the extension, would not store."""
     if not texts:
         return {}
+    # Every shard can say it.
+    anybody = bucket_of_user("")
     try:
         # Calling one of its functions makes the extension's settings known.
-        call(f"SELECT {function('session_user_id')}()")
+        call(f"SELECT {function('session_user_id')}()", bucket=anybody)
         rows = call(
             "SELECT n, jsonb_typeof(data) = 'object' AS object FROM"
             " (SELECT n, text::jsonb AS data FROM unnest(%s::int[], %s::text[]) AS t (n, text)"
@@ -167,6 +170,7 @@ def _refused(texts: dict[int, str]) -> dict[int, str]:
             " (SELECT setting::int FROM pg_settings WHERE name = 'session_manager.max_data_size')",
             [list(texts), list(texts.values())],
             savepoint=True,
+            bucket=anybody,
         )
     except InvalidArgument as error:
         # One of them; which, is found one by one.
@@ -252,7 +256,7 @@ def adopt_django_session(
             transaction.set_rollback(True, using=settings.DATABASE)
             return None
         noted.adopted_at, noted.session_id = now, created.id
-        noted.save(update_fields=["adopted_at", "session_id"])
+        noted.save(using=settings.DATABASE, update_fields=["adopted_at", "session_id"])
     return session, created
 
 

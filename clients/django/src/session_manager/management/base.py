@@ -5,16 +5,18 @@ from __future__ import annotations
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error
 
 from ..conf import settings
-from ..exceptions import SessionError
+from ..exceptions import SessionError, ShardsUnreachable
 from ..models import UserSession, UserSessionQuerySet
 from ..store.aliases import chosen_alias, database_alias, using
-from ..store.database import sqlstate
+from ..store.database import is_lost, sqlstate
+from ..store.fan_out import each_shard
 from ..store.shards import all_aliases
 from .grants import command
 
@@ -77,22 +79,37 @@ class SessionCommand(BaseCommand):
 
         Each is named before what it has to say, and at the end those that have failed.
         """
-        aliases = _given(given) or (all_aliases() if settings.is_sharded else [])
-        if len(aliases) < 2:
-            with self.calls(aliases[0] if aliases else None):
-                work()
-            return
-        failed = []
-        for alias in aliases:
-            self.stdout.write(f"{alias}:")
+        aliases = _given(given)
+        failed: dict[str, Any] = {}
+        if len(aliases) > 1:
+            for alias in aliases:
+                try:
+                    with using(alias):
+                        self._visit(work)
+                except SessionError as error:
+                    failed[alias] = error
+        elif not aliases and len(all_aliases()) > 1:
             try:
-                with self.calls(alias):
-                    work()
-            except CommandError as error:
-                failed.append(f"{alias}: {error}")
-                self.stdout.write("  failed")
+                each_shard(partial(self._visit, work))
+            except ShardsUnreachable as error:
+                failed.update(error.failed)
+        else:
+            with self.calls(aliases):
+                work()
         if failed:
-            raise CommandError("Not done everywhere; run it again for\n" + "\n".join(failed))
+            reasons = [f"{alias}: {error}" for alias, error in failed.items()]
+            raise CommandError("Not done everywhere; run it again for\n" + "\n".join(reasons))
+
+    def _visit(self, work: Callable[[], None]) -> None:
+        """Do work on one of several aliases, that of ``using``."""
+        alias = chosen_alias()
+        self.stdout.write(f"{alias}:")
+        try:
+            with self.calls(alias):
+                work()
+        except CommandError as error:
+            self.stdout.write("  failed")
+            raise SessionError(str(error)) from error
 
     @contextmanager
     def calls(self, given: str | list[str] | None) -> Iterator[None]:
@@ -109,9 +126,12 @@ class SessionCommand(BaseCommand):
                 yield
         except SessionError as error:
             raise CommandError(str(error.__cause__ or error).strip()) from error
-        except DatabaseError as error:
-            # The models' tables, without the bundle reader.
+        except Error as error:
+            # Of what is asked by the models.
+            if is_lost(error):
+                raise CommandError(str(error).strip()) from error
             if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
                 raise
+            # The tables, without the bundle reader.
             repair = command(alias or all_aliases()[0])
             raise CommandError(f"{error}".strip() + f"\nRun: {repair}") from error

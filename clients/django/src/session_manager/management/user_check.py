@@ -12,7 +12,7 @@ from django.db import router
 
 from ..conf import settings
 from ..store.database import call, function
-from ..store.users import BY_KEY, fits, load_user
+from ..store.users import BY_KEY, fits, load_user, value_of
 from ..types import MARK
 from ..user_changes import DEACTIVATED, DELETED, PASSWORD_CHANGED
 
@@ -104,9 +104,7 @@ def _by_field(field: Any, texts: Collection[str]) -> dict[str, Any]:
     values = set()
     for text in texts:
         try:
-            value = field.to_python(text)
-            # A number beyond the column's range would fail the query for all.
-            field.run_validators(value)
+            value = value_of(field, text)
         except (ValidationError, ValueError, TypeError):
             continue
         values.add(value)

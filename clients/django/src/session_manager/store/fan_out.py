@@ -15,7 +15,7 @@ from ..exceptions import (
 )
 from .aliases import chosen_alias, using
 from .database import call, function, verdict
-from .shards import Retries, all_aliases, map_of_shards
+from .shards import Retries, map_of_shards
 
 R = TypeVar("R")
 
@@ -43,8 +43,9 @@ def each_shard(
     retries = Retries()
     while True:
         moved: dict[str, SessionError] = {}
-        for alias in all_aliases():
-            share = share_of(alias)
+        shards = map_of_shards()
+        for alias in dict.fromkeys(shards):
+            share = share_of(alias, shards)
             if alias in failed or (alias, share) in done:
                 continue
             try:
@@ -61,6 +62,8 @@ def each_shard(
             results[alias] = combine(results[alias], result) if alias in results else result
             if alias not in moved:
                 done.add((alias, share))
+        if map_of_shards() != shards:
+            continue
         if not moved or not retries.again():
             failed.update(moved)
             break
@@ -113,11 +116,10 @@ def _is_router() -> bool:
     return bool(row["found"])
 
 
-def share_of(alias: str) -> str:
-    """What the map gives an alias, as session_manager.shard has it: "2/4", or "1/8, 2/8"."""
-    aliases = map_of_shards()
-    parts = [n for n, name in enumerate(aliases, 1) if name == alias]
-    return ", ".join(f"{part}/{len(aliases)}" for part in parts)
+def share_of(alias: str, shards: Sequence[str]) -> str:
+    """What a map gives an alias, as session_manager.shard has it: "2/4", "1/8, 2/8", or "none"."""
+    parts = [n for n, name in enumerate(shards, 1) if name == alias]
+    return ", ".join(f"{part}/{len(shards)}" for part in parts) or "none"
 
 
 def ranges_of(share: str) -> list[tuple[int, int]]:

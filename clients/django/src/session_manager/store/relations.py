@@ -23,6 +23,7 @@ from django.db.models.lookups import Exact
 
 from ..conf import settings
 from .aliases import same_database
+from .users import value_of
 
 
 def users_apart() -> bool:
@@ -61,8 +62,7 @@ def attach_users(sessions: Iterable[Any]) -> None:
     values = set()
     for session in sessions:
         try:
-            value = key.to_python(session.user_id)
-            key.run_validators(value)
+            value = value_of(key, session.user_id)
         except (ValidationError, ValueError, TypeError):
             continue
         values.add(value)

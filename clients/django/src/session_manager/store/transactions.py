@@ -65,8 +65,12 @@ def together(*buckets: Bucket, first: str | None = None) -> Iterator[None]:
     Of several databases that of the last bucket commits first.  If it fails the others roll back;
     what has been committed stays, should the commit of another one fail.
     """
-    with holding_map(), ExitStack() as stack:
-        given = [] if first is None else [first]
+    given = [] if first is None else [first]
+    with ExitStack() as stack:
+        if given or buckets:
+            # Not where nothing is opened: a shard that does not have the bucket any more is asked
+            # again by a newer map.
+            stack.enter_context(holding_map())
         for alias in dict.fromkeys([*given, *map(alias_of, buckets)]):
             stack.enter_context(transaction.atomic(using=alias))
         yield

@@ -26,7 +26,7 @@ from django.core.exceptions import (
     ValidationError,
 )
 from django.db import router
-from django.db.models import QuerySet
+from django.db.models import IntegerField, QuerySet
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
 
@@ -91,6 +91,19 @@ def user_id_of(user: Any) -> str:
     if user_id.startswith((GUEST, BY_KEY)):
         raise ValueError(f"{user!r} has a {settings.USER_ID_FIELD} that begins like a reserved id")
     return user_id
+
+
+def value_of(field: Any, text: str) -> Any:
+    """A user's field from its text, for a query.
+
+    Raises ValidationError, ValueError or TypeError for what no row can have: a number beyond the
+    column's range would fail the query for all.  Other validators are for forms, and a user may
+    have been made without.
+    """
+    value = field.to_python(text)
+    if isinstance(field, IntegerField):
+        field.run_validators(value)
+    return value
 
 
 def new_guest_id() -> str:
