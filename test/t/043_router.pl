@@ -216,6 +216,33 @@ is( $router->safe_psql(
 		} 0 .. 3),
 	'four shards of one installation, each with its part');
 
+# As scripts/shard.sh writes it, too
+foreach my $share ('0-4095', 'none', '1/8, 16384-20479', '0-16383', '1/8, 8192-16383', '1/4')
+{
+	$shard[0]->safe_psql('postgres', $_)
+	  foreach "ALTER SYSTEM SET session_manager.shard = '$share'",
+	  'SELECT pg_reload_conf()';
+	my $status = '';
+	ok( wait_until(
+			sub {
+				$status = $router->safe_psql('app',
+					'SELECT holds, problem FROM session_router_status() ORDER BY parts LIMIT 1'
+				);
+				$status =~ /^\Q$share\E\|/;
+			}),
+		"a shard has $share");
+	my $lacks = $share =~ /4095|none|20479/;
+	is( $status,
+		"$share|"
+		  . (
+			$lacks
+			? "session_manager.shard = '$share' does not hold all of these parts"
+			: ''),
+		'the status knows what that is');
+}
+$shard[0]->safe_psql('postgres', 'ALTER SYSTEM RESET session_manager.shard');
+$shard[0]->safe_psql('postgres', 'SELECT pg_reload_conf()');
+
 # Who may do what
 $router->safe_psql(
 	'app', q(
