@@ -207,7 +207,8 @@ ISOLATION = \
 	cleanup_race \
 	erase_race \
 	activity_truncate \
-	update_race
+	update_race \
+	retire_race
 
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

@@ -333,6 +333,10 @@ sweep_session(SmScan *scan, SmEventWriter *events, TimestampTz now,
 	{
 		SmEvent		event = {0};
 
+		if (session->actor_session_id && !session->revoked &&
+			now < sm_session_deadline(session) &&
+			sm_actor_changes(scan->schema, session))
+			return false;
 		sm_event_of(&event, session);
 		if (!sm_scan_delete(scan, false))
 			return false;

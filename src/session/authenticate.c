@@ -293,6 +293,21 @@ sm_actor_deadline(const SmSchema *schema, const SmSession *session)
 }
 
 /*
+ * Is somebody changing the actor's session, which may live longer by that?
+ */
+bool
+sm_actor_changes(const SmSchema *schema, const SmSession *session)
+{
+	SmScan		scan;
+	bool		changes;
+
+	sm_scan_by_id(&scan, schema, session->actor_session_id->data, AccessShareLock);
+	changes = sm_scan_next(&scan) && !sm_scan_row_is_settled(&scan);
+	sm_scan_end(&scan);
+	return changes;
+}
+
+/*
  * Has a session ended because a key of its was revoked?
  */
 bool

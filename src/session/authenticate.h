@@ -78,6 +78,7 @@ extern bool sm_actor_lives(const SmSchema *schema, const SmSession *session,
 						   TimestampTz now);
 extern TimestampTz sm_actor_deadline(const SmSchema *schema,
 									 const SmSession *session);
+extern bool sm_actor_changes(const SmSchema *schema, const SmSession *session);
 extern bool sm_session_key_revoked(const SmSchema *schema,
 								   const SmSession *session);
 extern int64 sm_session_idle_timeout(const SmSession *session);

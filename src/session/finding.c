@@ -275,8 +275,14 @@ remove_from_queue(uint64 id)
 static void
 at_xact_end(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_ABORT)
-		for (int i = 0; i < pending.n; i++)
+	/*
+	 * What becomes of a prepared transaction, no callback is told.  A worker
+	 * ends no session again that the transaction has ended, and waits for it;
+	 * events that are findings alone would be there twice.
+	 */
+	for (int i = 0; i < pending.n; i++)
+		if (event == XACT_EVENT_ABORT ||
+			(event == XACT_EVENT_PREPARE && pending.finding[i].finding.revoke))
 			enqueue(&pending.finding[i].finding);
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT ||
 		event == XACT_EVENT_PREPARE)

@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "commands/async.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 
@@ -523,9 +524,17 @@ make_session(const SmSchema *schema, const SmSession *session,
 	Jsonb	   *detail = NULL;
 	SmClient	client;
 	int32		key_id;
+	TimestampTz sweep_at;
 	Datum		values[Natts_user_sessions] = {0};
 	bool		nulls[Natts_user_sessions];
 
+	/*
+	 * Before a key is chosen: session_key_retire() waits for who has the
+	 * lock, and sees no row of who has not.
+	 */
+	LockRelationOid(schema->sessions, RowExclusiveLock);
+	/* this may read the keys again, after which no pointer to one is good */
+	sweep_at = first_look(schema, session);
 	memset(nulls, true, sizeof(nulls));
 #define PUT(column, value) \
 	(values[Anum_##column - 1] = (value), nulls[Anum_##column - 1] = false)
@@ -539,7 +548,7 @@ make_session(const SmSchema *schema, const SmSession *session,
 	PUT(last_seen_at, TimestampTzGetDatum(session->last_seen_at));
 	PUT(expires_at, TimestampTzGetDatum(session->expires_at));
 	PUT(absolute_expires_at, TimestampTzGetDatum(session->absolute_expires_at));
-	PUT(sweep_at, TimestampTzGetDatum(first_look(schema, session)));
+	PUT(sweep_at, TimestampTzGetDatum(sweep_at));
 	PUT(ttl, interval_datum(session->ttl));
 	PUT(version, Int32GetDatum(session->version));
 	PUT(key_id, Int32GetDatum(key_id));

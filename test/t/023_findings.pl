@@ -17,6 +17,7 @@ my $node = new_node(
 	conf => qq(
 session_manager.rotation_grace = 0
 session_manager.touch_interval = 0
+max_prepared_transactions = 2
 ));
 
 sub value
@@ -319,6 +320,30 @@ is( value(
 
 unlike(slurp_file($node->logfile),
 	qr/deadlock|PANIC|FATAL/, 'nothing went wrong');
+# A prepared transaction cannot have a NOTIFY
+foreach my $end (qw(ROLLBACK COMMIT))
+{
+	my $user = lc $end;
+	($old, $new) = rotated($user);
+	is( value(
+			"SET session_manager.notify = off; BEGIN; SELECT status FROM session_refresh('$old'); PREPARE TRANSACTION '$user'"
+		),
+		'reused',
+		'a replay in a transaction that is prepared');
+	value("$end PREPARED '$user'");
+	ok(soon(sub { !live($node, $new) }), "$end PREPARED: the session ends");
+	# a worker would be at it by then
+	my $passes = value('SELECT clock_timestamp()');
+	ok( wait_until(
+			sub {
+				value(
+					"SELECT last_pass_at > '$passes' FROM session_stats WHERE database_name = 'postgres'"
+				) eq 't';
+			}),
+		'a pass goes by');
+	is(events($user), 'token_reused invalidated', 'with its events, once');
+}
+
 $node->stop;
 
 done_testing();
