@@ -54,6 +54,7 @@ OBJS = \
 	src/keys/token.o \
 	src/maintenance/activity.o \
 	src/maintenance/carry_out.o \
+	src/maintenance/cascade.o \
 	src/maintenance/contain.o \
 	src/maintenance/flush.o \
 	src/maintenance/hand_over.o \

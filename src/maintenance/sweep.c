@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "keys/token.h"
+#include "maintenance/cascade.h"
 #include "maintenance/contain.h"
 #include "maintenance/sweep.h"
 #include "session/authenticate.h"
@@ -182,6 +183,7 @@ sm_sweep(const SmSchema *schema, int64 max_rows, SmSweepPosition *from,
 
 	if (sm_clock_in_doubt())
 		return 0;
+	sm_check_cascades(schema);
 	while (done < max_rows)
 	{
 		Chunk		next = chunk;

@@ -127,12 +127,48 @@ ALTER TABLE user_sessions ADD CONSTRAINT tenant FOREIGN KEY (tenant_id) REFERENC
 SELECT state, message FROM test.refusal($$SELECT session_create('fay', tenant_id => 'none')$$);
 SELECT count(*) FROM session_create('fay', tenant_id => 'acme');
 ALTER TABLE user_sessions DROP CONSTRAINT tenant;
-CREATE TABLE test.basket (session_id uuid REFERENCES user_sessions ON DELETE CASCADE);
+CREATE TABLE test.basket (session_id uuid UNIQUE REFERENCES user_sessions ON DELETE CASCADE);
 SELECT session_id FROM session_create('gil', ttl => '1 microsecond') \gset gil_
 INSERT INTO test.basket VALUES (:'gil_session_id');
 SELECT sessions_deleted FROM session_cleanup();
 SELECT count(*) FROM test.basket;
-DROP TABLE test.basket;
+-- Before PostgreSQL 18 a trigger that fires late would do so as whoever sweeps
+CREATE ROLE regress_keeper;
+GRANT USAGE ON SCHEMA test TO regress_keeper;
+ALTER TABLE test.basket OWNER TO regress_keeper;
+CREATE TABLE test.item (session_id uuid REFERENCES test.basket (session_id) ON DELETE SET NULL);
+CREATE TABLE test.code_ran_as (who text);
+GRANT INSERT ON test.code_ran_as TO regress_keeper;
+CREATE FUNCTION test.run_code() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO test.code_ran_as VALUES (current_user); RETURN OLD; END';
+CREATE FUNCTION test.sweep_basket() RETURNS TABLE (refused boolean, ran_as text, is_right boolean) LANGUAGE plpgsql AS $$
+DECLARE
+	id uuid := (SELECT session_id FROM session_create('gil', ttl => '1 microsecond'));
+	refusal text;
+BEGIN
+	INSERT INTO test.basket VALUES (id);
+	TRUNCATE test.code_ran_as;
+	refusal := (SELECT r.state FROM test.refusal('SELECT sessions_deleted FROM session_cleanup()') AS r);
+	RETURN QUERY SELECT refusal = '42501', (SELECT min(who) FROM test.code_ran_as),
+		CASE WHEN current_setting('server_version_num')::integer < 180000 THEN refusal = '42501'
+			ELSE refusal = 'OK' AND (SELECT min(who) FROM test.code_ran_as) = 'regress_keeper' END;
+	DELETE FROM user_sessions WHERE session_id = id;
+END
+$$;
+CREATE TRIGGER late AFTER DELETE ON test.basket FOR EACH ROW EXECUTE FUNCTION test.run_code();
+SELECT is_right FROM test.sweep_basket();
+DROP TRIGGER late ON test.basket;
+CREATE TRIGGER soon BEFORE DELETE ON test.basket FOR EACH ROW EXECUTE FUNCTION test.run_code();
+SELECT refused, ran_as FROM test.sweep_basket();
+-- further on
+ALTER TABLE test.item OWNER TO regress_keeper;
+CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON test.item DEFERRABLE FOR EACH ROW EXECUTE FUNCTION test.run_code();
+SELECT is_right OR current_setting('server_version_num')::integer >= 180000 AS is_right FROM test.sweep_basket();
+ALTER TABLE test.item OWNER TO CURRENT_USER;
+SELECT refused FROM test.sweep_basket();
+DROP TABLE test.item, test.basket, test.code_ran_as;
+DROP FUNCTION test.run_code, test.sweep_basket;
+REVOKE USAGE ON SCHEMA test FROM regress_keeper;
+DROP ROLE regress_keeper;
 
 -- Triggers of user_sessions: for rows, of columns, for statements, with
 -- transition tables
