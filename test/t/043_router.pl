@@ -217,7 +217,9 @@ is( $router->safe_psql(
 	'four shards of one installation, each with its part');
 
 # As scripts/shard.sh writes it, too
-foreach my $share ('0-4095', 'none', '1/8, 16384-20479', '0-16383', '1/8, 8192-16383', '1/4')
+foreach my $share (
+	'0-4095', 'none', '1/8, 16384-20479', '0-16383',
+	'1/8, 8192-16383', '1/4')
 {
 	$shard[0]->safe_psql('postgres', $_)
 	  foreach "ALTER SYSTEM SET session_manager.shard = '$share'",

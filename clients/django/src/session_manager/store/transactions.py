@@ -179,6 +179,16 @@ def _changed(bucket: Bucket) -> Collection[uuid.UUID | None]:
     return () if libpq.transaction_status == _IDLE else _ANY
 
 
+class _Then:
+    """A hook that an outcome's ``then`` has been given."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+
+    def __call__(self) -> None:
+        self._callback()
+
+
 class Outcome:
     """What becomes of the transaction, or savepoint, that is open when this is made.
 
@@ -230,12 +240,14 @@ class Outcome:
     def then(self, callback: Callable[[], None]) -> None:
         """Call it when the transaction commits, if it is still open and does.
 
-        Behind the hooks of all outcomes, so that it finds each of them known.
+        Behind the hooks of all outcomes, so that it finds each of them known, and behind what was
+        to be called before.
         """
         hooks = self._connection.run_on_commit
-        ours = [at for at, hook in enumerate(hooks) if isinstance(hook[1], Outcome)]
+        ours = [at for at, hook in enumerate(hooks) if isinstance(hook[1], (Outcome, _Then))]
+        then: Callable[[], None] = _Then(callback)
         for own in [hooks[at] for at in ours if hooks[at][1] is self]:
-            hooks.insert(ours[-1] + 1, (own[0], callback, *own[2:]))
+            hooks.insert(ours[-1] + 1, (own[0], then, *own[2:]))
 
 
 def _is_of_testcase(block: Any) -> bool:
