@@ -150,13 +150,22 @@ sm_touch_session(SmScan *scan, const SmToken *token, TimestampTz seen_at,
 	{
 		bool		first = token->match == SM_MATCH_CURRENT && !session->successor_used;
 
-		if (sm_touch_record(session->session_id, seen_at,
+		/*
+		 * There is room for the first use of one rotation.  One that may be
+		 * rolled back must not take it from the one before, whose successor
+		 * has been used: its use is rolled back as well.
+		 */
+		bool		may_vanish = first && !XactReadOnly && sm_scan_row_is_ours(scan);
+
+		if (!may_vanish &&
+			sm_touch_record(session->session_id, seen_at,
 							first ? &session->rotated_at : NULL, client))
 		{
 			sm_count(SM_TOUCHES_BUFFERED);
 			return;
 		}
-		sm_count(SM_TOUCHES_FALLBACK);
+		if (!may_vanish)
+			sm_count(SM_TOUCHES_FALLBACK);
 	}
 	if (XactReadOnly)
 	{

@@ -142,6 +142,23 @@ my $three =
   value("SELECT session_token FROM session_refresh('$two', rotate => true)");
 is(value("SELECT status FROM session_refresh('$two')"),
 	'rotated', 'a use before a rotation is none after it');
+# A rotation that is rolled back, with the first use of its token, takes none
+# from the one before
+foreach my $undo (0, 1)
+{
+	my $stolen = create_session($node, "flo$undo");
+	my $used = value(
+		"SELECT session_token FROM session_refresh('$stolen', rotate => true)"
+	);
+	value("SELECT count(*) FROM session_get('$used')");
+	value(
+		"BEGIN;\nSELECT session_token AS next FROM session_refresh('$used', rotate => true) \\gset\nSELECT count(*) FROM session_get(:'next');\nROLLBACK"
+	) if $undo;
+	is( value(
+			"SELECT status FROM session_refresh('$stolen', rotate => true)"),
+		'reused',
+		'a replay is known to be one');
+}
 my $first = create_session($node, 'eve');
 my $second = value(
 	"SELECT session_token FROM session_refresh('$first', rotate => true)");
