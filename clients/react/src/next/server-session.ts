@@ -61,6 +61,8 @@ export const getServerSession = cache(async (options?: SessionServerOptions): Pr
   if (response.status === 401) {
     const { code } = (await response.json().catch(() => ({}))) as { code?: unknown };
     if (code === DEVICE_PROOF_REQUIRED) throw new DeviceUnprovedError('The browser has not proved its device yet.', 0);
+    // Of a proxy between here and the backend, which knows nothing of sessions.
+    if (code === undefined) throw new SessionUnavailableError('The answer 401 is not the backend\'s.');
     return null;
   }
   if (!response.ok) {

@@ -49,6 +49,11 @@ describe('getServerSession', () => {
     expect(await getServerSession()).toBe(null);
   });
 
+  it('throws when another than the backend asks for a login', async () => {
+    django.answers(401, '<html>Sign in to the proxy</html>');
+    await expect(getServerSession()).rejects.toBeInstanceOf(SessionUnavailableError);
+  });
+
   it('throws when the device has not proved itself: that is no sign-out, and the page may know', async () => {
     django.answers(401, { code: 'device_proof_required' });
     const error = await getServerSession().catch((e: unknown) => e);
