@@ -964,6 +964,21 @@ def test_a_sign_out_by_django_leaves_no_way_back(users: dict[str, Any]) -> None:
     assert left == {COOKIE: "", f"{COOKIE}_actor": ""}
 
 
+@pytest.mark.usefixtures("atomic_requests")
+def test_a_login_that_is_rolled_back_and_saved_again_ends_the_impersonation(
+    users: dict[str, Any],
+) -> None:
+    get_user_model().objects.create_user("bob")
+    client = Client()
+    do(client, "our-in=ada")
+    do(client, "act-as=bob")
+    assert do(client, "in=bob,save,fail", "/api/").status_code == 400
+    row = session_service.get(token(client))
+    assert row is not None
+    assert row.actor is None
+    assert count(users["ada"]) == 0
+
+
 def test_a_login_of_their_own_ends_the_impersonation(users: dict[str, Any]) -> None:
     """By Django's login, which cycles nothing where the user stays the same."""
     user = get_user_model().objects.create_user("bob")

@@ -173,6 +173,8 @@ class _Before:
     was_unread: bool = False
     #: Whether it was to be saved.
     was_modified: bool = False
+    #: Whether what was saved was a login of Django's.
+    had_login: bool = False
 
 
 @cache
@@ -530,7 +532,7 @@ class SessionStore(SessionBase):
         token, known = self.session_key, self._known
         with translating_errors():
             yield
-        self._remember(_Before(Outcome(bucket), token, known))
+        self._remember(_Before(Outcome(bucket), token, known, had_login=self._has_login))
 
     def _remember(self, before: _Before) -> None:
         if not before.outcome.committed:
@@ -551,6 +553,7 @@ class SessionStore(SessionBase):
             elif before.was_unread:
                 self.__dict__.pop("_session_cache", None)
             self.modified = self.modified or before.was_modified
+            self._has_login = self._has_login or before.had_login
 
     def cookie_age(self) -> int | None:
         """Seconds that the browser keeps the cookie; None: until it is closed.
